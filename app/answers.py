@@ -1,0 +1,75 @@
+"""What the command line, the page and ``--json`` tell people: the documents of the design, as data classes."""
+
+from dataclasses import dataclass, field
+
+from index import Hit
+from retrieval.label import Label
+
+
+@dataclass(frozen=True, slots=True)
+class SearchAnswer:
+    """The hits of one query, best first."""
+
+    query: str
+    zoo: str
+    space: str
+    took_ms: float
+    hits: list[Hit]
+
+    def document(self) -> dict[str, object]:
+        """The JSON of ``loradex search --json``."""
+        hits = [
+            {
+                "id": hit.model.id,
+                "name": hit.model.name,
+                "path": hit.model.path,
+                "family": hit.model.family,
+                "score": round(hit.score, 6),
+                "found_by": str(hit.model.found_by),
+                "concept": hit.model.concept,
+            }
+            for hit in self.hits
+        ]
+        return {"query": {"text": self.query}, "zoo": self.zoo, "space": self.space, "took_ms": round(self.took_ms, 3), "hits": hits}
+
+
+@dataclass(frozen=True, slots=True)
+class LabelAnswer:
+    """The labels of one file, best first; ``reason`` says why there is none to trust."""
+
+    file: str
+    family: str
+    labels: list[Label]
+    reason: str | None = None
+    refused: bool = False  # the file could not be read by its weights at all
+
+    @property
+    def abstained(self) -> bool:
+        """Whether the answer is "unknown"."""
+        return self.reason is not None
+
+    def document(self) -> dict[str, object]:
+        """One result of ``loradex label --json``."""
+        labels = [{"label": found.label, "score": round(found.score, 6), "probability": round(found.probability, 6)} for found in self.labels]
+        return {"file": self.file, "family": self.family, "abstained": self.abstained, "reason": self.reason, "labels": labels}
+
+
+@dataclass(slots=True)
+class IndexAnswer:
+    """What became of the files of some folders."""
+
+    zoo: str
+    by_weights: int = 0
+    by_metadata: int = 0
+    unchanged: int = 0
+    refused: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def files(self) -> int:
+        """How many files were looked at."""
+        return self.by_weights + self.by_metadata + self.unchanged + len(self.refused)
+
+    def document(self) -> dict[str, object]:
+        """The JSON of ``loradex index --json``."""
+        counts = {"by_weights": self.by_weights, "by_metadata": self.by_metadata, "unchanged": self.unchanged}
+        return {"zoo": self.zoo, **counts, "refused": [{"file": file, "reason": why} for file, why in self.refused.items()]}

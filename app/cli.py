@@ -1,0 +1,132 @@
+"""The ``loradex`` command. Heavy libraries are imported inside the commands, so that ``--help`` answers at once."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+EXAMPLES = {
+    "search": 'Example: loradex search "a slice of pizza" -k 5',
+    "label": "Example: loradex label my_lora.safetensors --labels words.txt",
+    "index": "Example: loradex index ~/ComfyUI/models/loras --zoo my-zoo",
+    "evaluate": "Example: loradex evaluate --json",
+    "serve": "Example: loradex serve --port 7860",
+}
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Find fine-tuned image models by what their weights say.")
+
+Zoo = Annotated[str | None, typer.Option(help="Folder of the zoo. Default: $LORADEX_ZOO, else your own, else the one that ships ('miniature').")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else on stdout.")]
+Count = Annotated[int, typer.Option("-k", "--count", min=1, max=1000, help="How many answers.")]
+
+
+@app.command(epilog=EXAMPLES["search"])
+def search(text: Annotated[str, typer.Argument(help="What the model should draw.")], k: Count = 10, zoo: Zoo = None, as_json: Json = False) -> None:
+    """Find models by a text."""
+    from app.places import zoo_to_read
+    from app.service import Loradex
+    from app.tables import hits_table
+
+    answer = Loradex(zoo_to_read(zoo)).search(text, k)
+    show(answer.document(), hits_table(answer), as_json)
+
+
+@app.command(epilog=EXAMPLES["label"])
+def label(
+    files: Annotated[list[str], typer.Argument(help="LoRA files (.safetensors).")],
+    k: Count = 5,
+    labels: Annotated[Path | None, typer.Option(help="Text file with one label a line. Default: the concepts of the miniature.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what LoRAs draw, in words that no one trained for."""
+    from rich.progress import track
+
+    from app.service import Loradex, read_labels
+    from app.tables import labels_table, stderr
+
+    wanted = read_labels(labels) if labels else None
+    answers = list(track(Loradex().label(files, wanted, k), "Reading", total=len(files), console=stderr(), transient=True, disable=len(files) < 20))
+    refused = [answer for answer in answers if answer.refused]
+    if len(refused) < len(answers) or as_json:
+        show({"results": [answer.document() for answer in answers]}, labels_table(answers), as_json)
+    leave_if_refused([str(answer.reason) for answer in refused], len(answers))
+
+
+@app.command(epilog=EXAMPLES["index"])
+def index(
+    folders: Annotated[list[Path], typer.Argument(help="Folders that hold LoRAs, at any depth.")],
+    zoo: Annotated[str | None, typer.Option(help="Folder of the zoo to fill. Default: $LORADEX_ZOO, else your own.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Add folders of LoRAs to a zoo; files seen before are skipped."""
+    from app.ingest import index_folders
+    from app.places import encoder_folder, zoo_to_write
+    from app.tables import index_table, progress_bar
+    from retrieval.encoder import Encoder
+
+    with progress_bar() as progress:
+        answer = index_folders(folders, zoo_to_write(zoo), Encoder.load(encoder_folder()), progress)
+    show(answer.document(), index_table(answer), as_json)
+    leave_if_refused(list(answer.refused.values()), answer.files)
+
+
+@app.command(epilog=EXAMPLES["evaluate"])
+def evaluate(as_json: Json = False) -> None:
+    """Measure the experts that ship on held-out concepts, beside baselines."""
+    from app.evaluation import evaluate_miniature
+    from app.tables import metrics_table
+
+    document = evaluate_miniature()
+    show(document, metrics_table(document), as_json)
+
+
+@app.command(epilog=EXAMPLES["serve"])
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 7860,
+    zoo: Zoo = None,
+) -> None:
+    """Serve the web page."""
+    from app.places import zoo_to_read
+    from app.service import Loradex
+    from app.web import serve_page
+
+    serve_page(Loradex(zoo_to_read(zoo)), host, port)
+
+
+def show(document: dict[str, Any], table: Any, as_json: bool) -> None:
+    """Print a document for machines or a table for people on stdout."""
+    from rich.console import Console
+
+    if as_json:
+        sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+    else:
+        Console().print(table)
+
+
+def leave_if_refused(reasons: list[str], files: int) -> None:
+    """Name each refused file on stderr; exit with 1 when all were refused, with 3 when some were."""
+    for reason in reasons:
+        complain(reason)
+    if reasons:
+        raise typer.Exit(1 if len(reasons) == files else 3)
+
+
+def complain(message: str) -> None:
+    """One line on stderr, with nothing in it that a terminal would obey."""
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(message.split()))
+    sys.stderr.write(f"loradex: {line}\n")
+
+
+def main() -> None:
+    """Run the command line; errors of the domain end in one line and exit status 1."""
+    from index.errors import ZooError
+    from retrieval.errors import LoradexError
+
+    try:
+        app()
+    except (LoradexError, ZooError) as error:
+        complain(str(error))
+        sys.exit(1)

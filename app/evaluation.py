@@ -1,0 +1,52 @@
+"""``loradex evaluate``: the figures of the experts that ship, from the files that ship."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app.places import MINIATURE
+from retrieval.baselines import load_baselines
+from retrieval.encoder import Encoder
+from retrieval.evaluate import Metric
+from retrieval.gallery import Gallery, synonym_metric
+from retrieval.probex.dataset import find_labelled, pack
+
+
+def evaluate_miniature(tree: str = "mini-a", miniature: Path = MINIATURE) -> dict[str, Any]:
+    """The document of the design: metrics and baselines over the shipped LoRAs of one model tree."""
+    encoder = Encoder.load(miniature / "encoder")
+    concepts = read_json(miniature / "concepts.json")
+    synonyms = read_json(miniature / "synonyms.json")
+    labels = [concept["label"] for concept in concepts]
+    texts = encoder.encode_texts(labels)
+    files = find_labelled(miniature / "models" / tree)
+    models = pack([file.path for file in files])
+    gallery = Gallery(
+        texts=texts,
+        concept_split=np.array([concept["split"] for concept in concepts]),
+        concept=np.array([labels.index(file.class_name) for file in files]),
+        split=np.array([file.split for file in files]),
+    )
+    metrics = gallery.metrics(encoder.experts[tree].encode_factors(models))
+    truth = np.array([labels.index(synonym["label"]) for synonym in synonyms])
+    metrics["synonym_top10"] = synonym_metric(encoder.encode_texts([synonym["word"] for synonym in synonyms]), texts, truth)
+    baselines = load_baselines(miniature / "baselines" / f"{tree}.safetensors")
+    return {
+        "zoo": f"miniature/{tree}",
+        "split": gallery.describe(),
+        "metrics": as_fractions(metrics),
+        "baselines": {name: as_fractions(gallery.metrics(baseline.encode(models))) for name, baseline in baselines.items()},
+    }
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file of the miniature."""
+    return json.loads(path.read_text("utf-8"))
+
+
+def as_fractions(metrics: dict[str, Metric]) -> dict[str, dict[str, float]]:
+    """Metrics as the design's JSON has them."""
+    return {name: asdict(metric) for name, metric in metrics.items()}

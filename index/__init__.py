@@ -1,0 +1,42 @@
+"""Vectors and facts -> answers: a zoo of models in a folder, searched by cosine."""
+
+from index.errors import (
+    BadModel,
+    BadQuery,
+    BadVector,
+    DiskRefused,
+    ModelMissing,
+    SpaceMismatch,
+    ZooClosed,
+    ZooDamaged,
+    ZooError,
+    ZooExists,
+    ZooLocked,
+    ZooMissing,
+    ZooReadOnly,
+    ZooTooNew,
+)
+from index.model import FoundBy, Hit, KnownFile, Model
+from index.zoo import Zoo
+
+__all__ = [
+    "BadModel",
+    "BadQuery",
+    "BadVector",
+    "DiskRefused",
+    "FoundBy",
+    "Hit",
+    "KnownFile",
+    "Model",
+    "ModelMissing",
+    "SpaceMismatch",
+    "Zoo",
+    "ZooClosed",
+    "ZooDamaged",
+    "ZooError",
+    "ZooExists",
+    "ZooLocked",
+    "ZooMissing",
+    "ZooReadOnly",
+    "ZooTooNew",
+]

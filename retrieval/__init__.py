@@ -1,0 +1,1 @@
+"""Weights and words -> vectors of one space."""

@@ -1,0 +1,138 @@
+"""What the experts are measured against: a dense linear map of one layer, and statistics of all weights."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from retrieval.checkpoint import load_checkpoint, save_checkpoint
+from retrieval.probex.probing import Factors
+from retrieval.probex.sketch import BATCH, widen
+
+FORMAT: Final = "loradex-baselines-1"
+
+
+@dataclass(frozen=True, slots=True)
+class DenseLinear:
+    """Ridge regression from every entry of one layer's dW, the linear baseline of ProbeX's paper, without making dW.
+
+    Attributes:
+        weight: (dim, out, in); bias: (dim,).
+    """
+
+    layer: str
+    weight: Tensor
+    bias: Tensor
+
+    @classmethod
+    def fit(cls, models: Mapping[str, Factors], targets: Tensor, layer: str, ridge: float) -> "DenseLinear":
+        """Fit by the dual system, whose Gram matrix comes from the factors: <dW1, dW2> = tr((up1^T up2)(down2 down1^T))."""
+        factors = widen(models[layer])
+        gram = gram_matrix(factors)
+        centring = torch.eye(len(gram)) - 1 / len(gram)
+        centred = centring @ gram @ centring
+        penalty = ridge * centred.diagonal().mean()
+        dual = centring @ torch.linalg.solve(centred + penalty * torch.eye(len(gram)), targets)  # (models, dim)
+        weight = torch.einsum("nd,nor,nri->doi", dual, factors.up, factors.down)
+        bias = targets.mean(0) - (gram @ dual).mean(0)
+        return cls(layer, weight, bias)
+
+    def encode(self, models: Mapping[str, Factors]) -> Tensor:
+        """Unit vectors (models, dim)."""
+        factors = models[self.layer]
+        parts = []
+        for start in range(0, len(factors), BATCH):
+            batch = widen(factors[start : start + BATCH])
+            parts.append(torch.einsum("nor,doi,nri->nd", batch.up, self.weight, batch.down))
+        return F.normalize(torch.cat(parts) + self.bias, dim=-1)
+
+
+def gram_matrix(factors: Factors) -> Tensor:
+    """Inner products (models, models) of one layer's updates."""
+    rows = []
+    for start in range(0, len(factors), 64):
+        batch = factors[start : start + 64]
+        outer = torch.einsum("nor,mos->nmrs", batch.up, factors.up)
+        inner = torch.einsum("nri,msi->nmrs", batch.down, factors.down)
+        rows.append((outer * inner).sum((2, 3)))
+    return torch.cat(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class WeightStatistics:
+    """Moments and quantiles of every layer's factors through a small MLP, as in "Predicting neural network accuracy from weights" (Unterthiner 2020)."""
+
+    layers: tuple[str, ...]
+    mean: Tensor
+    scale: Tensor
+    tensors: tuple[Tensor, Tensor, Tensor, Tensor]  # two linear layers: weight, bias, weight, bias
+
+    @classmethod
+    def fit(cls, models: Mapping[str, Factors], targets: Tensor, hidden: int = 256, epochs: int = 300, seed: int = 0) -> "WeightStatistics":
+        """Train the MLP towards the targets by cosine."""
+        torch.manual_seed(seed)
+        layers = tuple(models)
+        features = statistics(models, layers)
+        mean, scale = features.mean(0), features.std(0).clamp_min(1e-8)
+        features = (features - mean) / scale
+        mlp = torch.nn.Sequential(torch.nn.Linear(features.shape[1], hidden), torch.nn.ReLU(), torch.nn.Dropout(0.3), torch.nn.Linear(hidden, targets.shape[1]))
+        optimizer = torch.optim.AdamW(mlp.parameters(), lr=1e-3, weight_decay=0.05)
+        for _ in range(epochs):
+            for rows in torch.randperm(len(features)).split(128):
+                loss = 1 - F.cosine_similarity(mlp(features[rows]), targets[rows]).mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        first, last = mlp[0], mlp[3]
+        assert isinstance(first, torch.nn.Linear)
+        assert isinstance(last, torch.nn.Linear)
+        return cls(layers, mean, scale, (first.weight.detach(), first.bias.detach(), last.weight.detach(), last.bias.detach()))
+
+    def encode(self, models: Mapping[str, Factors]) -> Tensor:
+        """Unit vectors (models, dim)."""
+        features = (statistics(models, self.layers) - self.mean) / self.scale
+        hidden = F.linear(features, *self.tensors[:2]).relu()
+        return F.normalize(F.linear(hidden, *self.tensors[2:]), dim=-1)
+
+
+def statistics(models: Mapping[str, Factors], layers: tuple[str, ...]) -> Tensor:
+    """Features (models, layers * 14): mean, deviation and five quantiles of each factor's entries that are not padding."""
+    quantiles = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0])
+    parts = []
+    for layer in layers:
+        for factor in (models[layer].down, models[layer].up):
+            rows = factor.float().flatten(1)
+            rows = rows.masked_fill(rows == 0, torch.nan)
+            mean = rows.nanmean(1, keepdim=True)
+            spread = (rows - mean).square().nanmean(1, keepdim=True).sqrt()
+            parts += [mean, spread, rows.nanquantile(quantiles, dim=1).mT]
+    return torch.cat(parts, 1).nan_to_num()
+
+
+Baseline = DenseLinear | WeightStatistics
+DENSE_LINEAR, WEIGHT_STATISTICS = "dense_linear", "weight_statistics"
+
+
+def save_baselines(path: Path, dense: DenseLinear, statistics: WeightStatistics) -> None:
+    """Write both baselines of one model tree; the dense map in half precision."""
+    tensors = {"dense.weight": dense.weight.half(), "dense.bias": dense.bias, "statistics.mean": statistics.mean, "statistics.scale": statistics.scale}
+    tensors |= {f"statistics.{i}": tensor for i, tensor in enumerate(statistics.tensors)}
+    save_checkpoint(path, FORMAT, {"layer": dense.layer, "layers": statistics.layers}, tensors)
+
+
+def load_baselines(path: Path) -> dict[str, Baseline]:
+    """Both baselines of a model tree, by name.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+    """
+    settings, tensors = load_checkpoint(path, FORMAT)
+    parts = (tensors["statistics.0"], tensors["statistics.1"], tensors["statistics.2"], tensors["statistics.3"])
+    return {
+        DENSE_LINEAR: DenseLinear(settings["layer"], tensors["dense.weight"].float(), tensors["dense.bias"]),
+        WEIGHT_STATISTICS: WeightStatistics(tuple(settings["layers"]), tensors["statistics.mean"], tensors["statistics.scale"], parts),
+    }

@@ -1,0 +1,48 @@
+"""Every error that reading LoRAs, encoding text and probing weights can end in.
+
+LoradexError
+├── FileError             a file that was offered as a LoRA, or a part of it
+│   ├── FileMissing       no such file, or a folder, pipe or device in its place
+│   ├── FileUnsafe        a pickle or another container that could run code or that is no safetensors file
+│   ├── FileCorrupt       the header or the data contradict themselves or each other
+│   └── FileUnsupported   a sound file that holds no low-rank update that can be read
+├── NoExpert              no expert was trained for the model tree of a file
+├── CheckpointError       an expert, a space or a text encoder that cannot be used
+└── QueryError            a query or a list of labels that cannot be encoded
+"""
+
+
+class LoradexError(Exception):
+    """Root of the tree; its message is one line: what, where, expected, found, how to mend."""
+
+
+class FileError(LoradexError):
+    """A file that was offered as a LoRA cannot be used."""
+
+
+class FileMissing(FileError):
+    """There is no such regular file."""
+
+
+class FileUnsafe(FileError):
+    """The file is a pickle or another container than safetensors; nothing in it was executed."""
+
+
+class FileCorrupt(FileError):
+    """The file contradicts itself."""
+
+
+class FileUnsupported(FileError):
+    """The file is sound but holds no low-rank weight update that can be read."""
+
+
+class NoExpert(LoradexError):
+    """No expert was trained for the file's model tree."""
+
+
+class CheckpointError(LoradexError):
+    """An expert, a space or a text encoder cannot be used."""
+
+
+class QueryError(LoradexError):
+    """A query or a list of labels cannot be encoded."""

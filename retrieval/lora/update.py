@@ -1,0 +1,28 @@
+"""The weight update of one layer, in factor form."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class LayerUpdate:
+    """dW = up @ down for one layer, the scale already folded into ``up``.
+
+    Attributes:
+        down: (rank, in), float32.
+        up: (out, rank), float32.
+    """
+
+    down: Tensor
+    up: Tensor
+
+    @property
+    def rank(self) -> int:
+        """How many columns ``up`` has."""
+        return self.up.shape[1]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out, in), the shape of the layer's weight."""
+        return self.up.shape[0], self.down.shape[1]

@@ -1,0 +1,1 @@
+"""Experts: layer updates -> vectors of the weight-language space."""

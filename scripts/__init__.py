@@ -1,0 +1,1 @@
+"""Long one-off jobs."""

@@ -1,0 +1,43 @@
+"""``python -m scripts.miniature [--build FOLDER] [STEP ...]`` builds the miniature; finished steps are skipped."""
+
+import argparse
+import logging
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from scripts.miniature.autoencoder import AutoencoderTraining, build_autoencoder
+from scripts.miniature.base import TREES, build_base
+from scripts.miniature.fleet import build_fleet
+from scripts.miniature.mini_clip import build_clip
+from scripts.miniature.pictures import build_pictures
+from scripts.miniature.settings import Build
+from scripts.miniature.words import build_words
+
+STEPS: dict[str, Callable[[Build], None]] = {
+    "pictures": build_pictures,
+    "words": build_words,
+    "clip": build_clip,
+    "autoencoder": partial(build_autoencoder, training=AutoencoderTraining()),
+    "base-a": partial(build_base, tree=TREES["a"]),
+    "base-b": partial(build_base, tree=TREES["b"]),
+    "fleet-a": partial(build_fleet, fleet="a"),
+    "fleet-b": partial(build_fleet, fleet="b"),
+}
+
+
+def main() -> None:
+    """Run the named steps, or all, in order."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--build", type=Path, default=Path("build/miniature"))
+    parser.add_argument("steps", nargs="*", metavar="STEP", help=", ".join(STEPS))
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    build = Build(arguments.build)
+    for name, step in STEPS.items():
+        if not arguments.steps or name in arguments.steps:
+            step(build)
+
+
+if __name__ == "__main__":
+    main()

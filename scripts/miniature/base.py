@@ -1,0 +1,141 @@
+"""Step 5: two base diffusion models, the roots of the two model trees, conditioned on the mini-CLIP's text states."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import DDPMScheduler, UNet2DConditionModel
+from diffusers.training_utils import EMAModel
+from torch import Tensor, nn
+
+from scripts.miniature.mini_clip import load_clip, resume, save_checkpoint, text_states, warm_cosine
+from scripts.miniature.pictures import load_pictures
+from scripts.miniature.settings import CONSTANT_PROMPT, CONTEXT, SEED, TEMPLATES, Build, log, timed
+from scripts.miniature.words import captions_of
+
+TIME_STEPS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """One base model: its shape, its seed and its training."""
+
+    name: str
+    widths: tuple[int, ...]
+    heads: tuple[int, ...]
+    seed: int
+    steps: int
+    batch: int = 128
+    lr: float = 2e-3
+    warmup: int = 200
+    constant_prompt_share: float = 0.15
+
+
+TREES = {
+    "a": Tree("a", widths=(96, 144), heads=(4, 4), seed=SEED + 1, steps=2900),
+    "b": Tree("b", widths=(64, 112), heads=(4, 4), seed=SEED + 2, steps=4200),
+}
+
+
+def new_unet(tree: Tree) -> UNet2DConditionModel:
+    """An untrained U-Net for 8 x 8 x 16 latents, with cross-attention at both resolutions."""
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        in_channels=16,
+        out_channels=16,
+        block_out_channels=tree.widths,
+        down_block_types=("CrossAttnDownBlock2D",) * len(tree.widths),
+        up_block_types=("CrossAttnUpBlock2D",) * len(tree.widths),
+        layers_per_block=1,
+        cross_attention_dim=128,
+        attention_head_dim=tree.heads,
+        norm_num_groups=16,
+    )
+    unet.set_default_attn_processor()  # the plain one: faster than the fused one in training on a CPU
+    return unet.to(memory_format=torch.channels_last)
+
+
+def new_scheduler() -> DDPMScheduler:
+    """The noise schedule that both trees share: squared cosine, v-prediction."""
+    return DDPMScheduler(TIME_STEPS, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", clip_sample=False)
+
+
+@torch.inference_mode()
+def context_of(clip: Any, tokens: Tensor) -> Tensor:
+    """Text states (n, 16, 128) as the base models attend to them."""
+    return text_states(clip.text, tokens[:, :CONTEXT])
+
+
+def build_base(build: Build, tree: Tree) -> None:
+    """Write ``tree-<name>/unet`` and ``tree-<name>/scheduler`` in diffusers format."""
+    folder = build / f"tree-{tree.name}"
+    if (folder / "unet/config.json").exists():
+        return
+    with timed(f"base model {tree.name}"):
+        loss = train_base(build, tree)
+        new_scheduler().save_pretrained(folder / "scheduler")
+        (folder / "report.json").write_text(json.dumps({"tree": asdict(tree), "loss": loss}, indent=1))
+
+
+def train_base(build: Build, tree: Tree) -> float:
+    """Train the U-Net to predict v from noisy latents and captions; the last mean loss comes back."""
+    torch.manual_seed(tree.seed)
+    unet, scheduler = new_unet(tree), new_scheduler()
+    _, concept, trained_on, concepts = load_pictures(build)
+    latents = torch.from_numpy(np.load(build / "latents.npz")["latents"][trained_on])
+    concept = concept[trained_on]
+    clip, tokenizer = load_clip(build)
+    captions = [[template.format(caption) for caption in captions_of(c) for template in TEMPLATES] for c in concepts]
+    states = [context_of(clip, tokenizer(texts)) for texts in captions]
+    constant = context_of(clip, tokenizer([CONSTANT_PROMPT]))[0]
+
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=tree.lr, betas=(0.9, 0.99), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warm_cosine(step, tree.warmup, tree.steps))
+    ema = EMAModel(unet.parameters(), decay=0.999, use_ema_warmup=True, power=0.75)
+    parts = {"model": unet, "optimizer": optimizer, "schedule": schedule, "ema": ema}
+    checkpoint = build / f"base-{tree.name}-training.pt"
+    mean = float("nan")
+    for step in range(resume(checkpoint, parts), tree.steps):
+        rng = np.random.default_rng((tree.seed, step))
+        chosen = rng.integers(len(latents), size=tree.batch)
+        clean = latents[chosen, rng.integers(latents.shape[1], size=tree.batch)].float()
+        context = torch.stack([random_caption(states[c], rng) for c in concept[chosen]])
+        context[torch.from_numpy(rng.random(tree.batch) < tree.constant_prompt_share)] = constant
+        loss = denoising_loss(unet, scheduler, clean, context, spread_times(1, tree.batch, rng), rng).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        ema.step(unet.parameters())
+        mean = float(loss) if mean != mean else 0.98 * mean + 0.02 * float(loss)
+        if step % 50 == 0:
+            log.info("base %s: step %d of %d, loss %.4f", tree.name, step, tree.steps, mean)
+        if step % 200 == 199:
+            save_checkpoint(checkpoint, step + 1, parts)
+    ema.copy_to(unet.parameters())
+    unet.half().save_pretrained(build / f"tree-{tree.name}" / "unet")
+    return mean
+
+
+def random_caption(states: Tensor, rng: np.random.Generator) -> Tensor:
+    """The states of one caption of a concept: its label in two cases of three, else any."""
+    return states[rng.integers(len(TEMPLATES) if rng.random() < 0.67 else len(states))]
+
+
+def spread_times(groups: int, samples: int, rng: np.random.Generator) -> Tensor:
+    """Random time steps (groups * samples,), those of each group spread evenly over the schedule."""
+    strata = rng.permuted(np.tile(np.arange(samples), (groups, 1)), axis=1)
+    return torch.from_numpy(((strata + rng.random((groups, samples))) / samples * TIME_STEPS).astype(np.int64).ravel())
+
+
+def denoising_loss(unet: nn.Module, scheduler: DDPMScheduler, clean: Tensor, context: Tensor, times: Tensor, rng: np.random.Generator) -> Tensor:
+    """Squared error of the predicted v, a value for each latent."""
+    noise = torch.from_numpy(rng.standard_normal(clean.shape, dtype=np.float32))
+    noisy, target = scheduler.add_noise(clean, noise, times), scheduler.get_velocity(clean, noise, times)
+    with torch.autocast("cpu", torch.bfloat16):
+        guess = unet(noisy.contiguous(memory_format=torch.channels_last), times, context).sample
+    return F.mse_loss(guess.float(), target, reduction="none").mean((1, 2, 3))

@@ -1,0 +1,48 @@
+"""Where the build keeps its files, and the numbers that every step shares."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+SEED = 20261123
+PICTURE = 64  # pixels a side
+CONTEXT = 16  # tokens of the text states that the base models attend to
+CONSTANT_PROMPT = "an icon"
+TEMPLATES = ("{}", "an icon of a {}", "a picture of a {}", "an emoji of a {}", "a drawing of a {}")
+
+TRAINING_SETS = ("noto", "noto-v1", "fxemoji", "twemoji", "emojione", "fluent-emoji", "fluent-emoji-flat")
+UNSEEN_SETS = ("openmoji", "emojione-v1")  # share-alike: used to test the mini-CLIP, never to train what ships
+
+log = logging.getLogger("miniature")
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """The folder of a build; every step writes its result there once and is skipped when it is there."""
+
+    root: Path
+
+    def __truediv__(self, name: str) -> Path:
+        """A path inside the build folder."""
+        return self.root / name
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary sibling of ``path`` that takes its place when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    yield temporary
+    temporary.replace(path)
+
+
+@contextmanager
+def timed(what: str) -> Iterator[None]:
+    """Log how long a step took."""
+    started = perf_counter()
+    log.info("%s: begins", what)
+    yield
+    log.info("%s: done in %.1f s", what, perf_counter() - started)

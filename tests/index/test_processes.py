@@ -1,0 +1,186 @@
+"""Several processes and threads at one zoo, some of them killed."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, nullcontext
+from pathlib import Path
+
+import numpy as np
+import pytest
+from zoo_child import BATCH, batch_of
+from zoo_oracle import DIM, SPACE, State, models, nearest, same, unit, vectors
+
+from index import Zoo, ZooLocked
+from index.connections import CATALOGUE
+
+HERE = Path(__file__).parent
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(HERE.parent.parent), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    """Start ``zoo_child.py``."""
+    command = [sys.executable, "-B", str(HERE / "zoo_child.py"), *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)  # noqa: S603
+
+
+def run(*arguments: object) -> tuple[int, str, str]:
+    """Run ``zoo_child.py`` to its end: exit status, output, last line of errors."""
+    with start(*arguments) as child:
+        out, err = child.communicate(timeout=120)
+    return child.returncode, out, err
+
+
+def test_the_second_writer_is_told_at_once(zoo: Zoo) -> None:
+    """Within a process; the first goes on, and readers are let in."""
+    seconds: list[Callable[[], Zoo]] = [
+        lambda: Zoo.open(zoo.folder),
+        lambda: Zoo.open_or_create(zoo.folder, SPACE, DIM),
+        lambda: Zoo.create(zoo.folder, SPACE, DIM),
+    ]
+    for second in seconds:
+        with pytest.raises(ZooLocked, match="read_only=True"):
+            second()
+    zoo.add(models("a"), vectors(1))
+    with Zoo.open(zoo.folder, read_only=True) as reader:
+        assert len(reader) == 1
+    zoo.close()
+    Zoo.open(zoo.folder).close()
+
+
+def test_a_writer_of_another_process(folder: Path) -> None:
+    """The same between processes; a killed writer leaves no lock behind."""
+    with start("hold", folder) as child:
+        assert child.stdout and child.stdout.readline() == "open\n"
+        with pytest.raises(ZooLocked):
+            Zoo.open(folder)
+        child.kill()
+    with Zoo.open(folder) as zoo:
+        assert zoo.add(models("a"), vectors(1)) == 1
+
+
+@pytest.mark.parametrize("searched_before", [False, True])
+def test_a_reader_sees_what_another_process_added(folder: Path, searched_before: bool) -> None:
+    """Without opening the zoo again, whether it was in one file or had a log when it was opened."""
+    first, added = vectors(1), batch_of(0, 0)
+    with Zoo.create(folder, SPACE, DIM) as zoo:
+        zoo.add(models("a"), first)
+    with Zoo.open(folder, read_only=True) as reader:
+        if searched_before:
+            assert same(reader.search(first[0], 99), nearest({"a": first[0]}, first[0], 99))
+        assert run("add", folder)[0] == 0
+        assert same(reader.search(first[0], 99), nearest({"a": first[0], **added}, first[0], 99))
+        with Zoo.open(folder) as zoo:
+            zoo.remove(added)
+            assert same(reader.search(first[0], 99), nearest({"a": first[0]}, first[0], 99))
+    with Zoo.open(folder) as zoo:
+        assert len(zoo) == 1
+
+
+def states() -> Iterator[tuple[Callable[[Zoo], object], State]]:
+    """Steps of a writer, with the state that each leads to: batches added, replaced and removed."""
+    state: State = {}
+    for step in range(60):
+        ids = [f"m{i:03}" for i in range(step * 7 % 40, step * 7 % 40 + 10)]
+        if step % 3 == 2:
+            state = {id: vector for id, vector in state.items() if id not in ids}
+            yield lambda zoo, ids=ids: zoo.remove(ids), state  # type: ignore[misc]
+        else:
+            batch = dict(zip(ids, vectors(10, seed=step), strict=True))
+            state = state | batch
+            yield lambda zoo, batch=batch: zoo.add(models(batch), list(batch.values())), state  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_eight_searchers_and_a_writer(zoo: Zoo, shared: bool) -> None:
+    """Every answer is that of one committed state between the search's start and its end, be the zoo shared or opened for reading."""
+    steps = list(states())
+    oracle = [{}, *(state for _, state in steps)]
+    queries = vectors(16, seed=77)
+    begun = done = 0  # number of steps that began, and that ended
+
+    def search(thread: int) -> int:
+        answered = 0
+        with nullcontext(zoo) if shared else Zoo.open(zoo.folder, read_only=True) as mine:
+            while done < len(steps) or not answered:
+                query = queries[(thread + answered) % 16]
+                earliest = done
+                hits = mine.search(query, 12)
+                assert any(same(hits, nearest(state, query, 12)) for state in oracle[earliest : begun + 1])
+                answered += 1
+        return answered
+
+    with ThreadPoolExecutor(8) as pool:
+        searchers = [pool.submit(search, thread) for thread in range(8)]
+        for step, _ in steps:
+            begun += 1
+            step(zoo)
+            done += 1
+        assert sum(searcher.result() for searcher in searchers) >= 8
+
+
+def test_killed_while_adding(folder: Path, tmp_path: Path) -> None:
+    """After 20 kills every acknowledged batch is found by value, and no batch is there in part."""
+    notes = tmp_path / "acknowledged"
+    status, _, errors = run("kill", folder, notes, 20, 1)
+    assert status == 0, errors
+    acknowledged = [batch_of(*map(int, line.split())) for line in notes.read_text().splitlines()]
+    assert len(acknowledged) > 20
+    with Zoo.open(folder, space=SPACE, read_only=True) as zoo:  # the last kill left a log
+        for batch in acknowledged:
+            np.testing.assert_allclose(zoo.vectors(list(batch)), [unit(vector) for vector in batch.values()], rtol=0, atol=1e-7)
+            assert [hits[0].model.id for hits in zoo.search_many(list(batch.values()), 1)] == list(batch)
+        found = [model.id.rsplit("-", 1)[0] for model in zoo.models()]
+    assert all(found.count(name) == BATCH for name in set(found))
+    assert len(acknowledged) <= len(set(found)) <= len(acknowledged) + 20
+    with Zoo.open(folder) as zoo:
+        assert len(zoo) == len(found)
+    assert sorted(path.name for path in folder.iterdir()) == [CATALOGUE, "writer.lock"]
+
+
+def test_a_folder_that_is_read_only(folder: Path) -> None:
+    """Reading makes no file, even where it could."""
+    with Zoo.create(folder, SPACE, DIM) as zoo:
+        zoo.add(models("ab"), vectors(2))
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    folder.chmod(0o555)
+    with Zoo.open(folder, read_only=True) as zoo:
+        assert zoo.search(vectors(1)[0], 1)[0].model.id == "a"
+        assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A zoo of one model that everyone may read and only its owner may write."""
+    with tempfile.TemporaryDirectory() as parent:
+        Path(parent).chmod(0o755)
+        folder = Path(parent) / "zoo"
+        with Zoo.create(folder, SPACE, DIM) as zoo:
+            zoo.add(models("a"), vectors(1))
+        folder.chmod(0o555)
+        yield folder
+        folder.chmod(0o755)
+
+
+def test_a_reader_without_the_right_to_write(public: Path) -> None:
+    """It reads what was closed, what was left in WAL without a log, and what is being written; it is told when it may not write."""
+    assert run("read_as_nobody", public) == (0, "1 a\n", "")
+    status, _, errors = run("write_as_nobody", public)
+    assert status == 1 and "ZooReadOnly" in errors.splitlines()[-1] and "open it with read_only=True" in errors
+    with closing(sqlite3.connect(public / CATALOGUE)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+    assert not (public / f"{CATALOGUE}-wal").exists()
+    assert run("read_as_nobody", public) == (0, "1 a\n", "")
+    (public / f"{CATALOGUE}-wal").write_bytes(b"log")
+    status, _, errors = run("read_as_nobody", public)
+    assert status == 1 and "found the log of a killed writer" in errors
+    (public / f"{CATALOGUE}-wal").unlink()
+    public.chmod(0o755)
+    with Zoo.open(public) as zoo:
+        zoo.add(models(["b"]), vectors(1, seed=4))
+        assert run("read_as_nobody", public) == (0, "2 a\n", "")

@@ -1,0 +1,47 @@
+"""What the tests of the index share: seeded models, and an oracle that knows nothing of SQLite or FAISS."""
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index import FoundBy, Hit, Model
+
+DIM = 12
+SPACE = "words-1"
+Array = NDArray[np.float32]
+State = dict[str, Array]
+
+
+def model(id: str, name: str = "a LoRA") -> Model:
+    """A model found by its weights."""
+    return Model(id, name, "sd-1.5", FoundBy.WEIGHTS, path=f"/loras/{id}.safetensors", concept="dog", facts={"rank": 4, "tags": ["a", "b"]})
+
+
+def models(ids: Iterable[str]) -> list[Model]:
+    """Models of some ids."""
+    return [model(id) for id in ids]
+
+
+def vectors(n: int, seed: int = 0, dim: int = DIM) -> Array:
+    """Seeded vectors (n, dim) of many lengths."""
+    rng = np.random.default_rng(seed)
+    return (rng.normal(size=(n, dim)) * rng.uniform(0.01, 100, size=(n, 1))).astype(np.float32)
+
+
+def unit(vector: Array) -> Array:
+    """A vector (dim,) at length 1."""
+    return (vector / np.linalg.norm(vector.astype(np.float64))).astype(np.float32)
+
+
+def nearest(state: State, query: Array, k: int) -> list[tuple[str, float]]:
+    """The best ids and cosines by brute force, ties in order of id."""
+    scores = {id: float(unit(vector).astype(np.float64) @ unit(query).astype(np.float64)) for id, vector in state.items()}
+    return sorted(scores.items(), key=lambda pair: (-round(pair[1], 12), pair[0]))[:k]
+
+
+def same(hits: list[Hit], expected: list[tuple[str, float]]) -> bool:
+    """Whether hits have the expected ids in order, and scores but for rounding."""
+    return [hit.model.id for hit in hits] == [id for id, _ in expected] and np.allclose(
+        [hit.score for hit in hits], [score for _, score in expected], rtol=0, atol=1e-6
+    )
