@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,9 @@ from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from torch import Tensor
+
+CONTEXT: Final = 16  # tokens of the text states that the base models attend to
+CONSTANT_PROMPT: Final = "an icon"  # what every LoRA of the fleets was trained with
 
 
 class MiniaturePipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
@@ -61,3 +64,25 @@ class MiniaturePipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         folded = self.vae.decode(latents / config.scaling_factor + config.shift_factor).sample
         pixels = F.pixel_shuffle(folded, 2).clamp(-1, 1).add(1).mul(127.5).round().byte()
         return [Image.fromarray(picture.permute(1, 2, 0).numpy()) for picture in pixels]
+
+
+def text_states(tower: Any, tokens: Tensor) -> Tensor:
+    """Hidden states (n, length, 128) of open_clip's text tower for tokens cut to any length; attention looks back only."""
+    length = tokens.shape[1]
+    embedded = tower.token_embedding(tokens) + tower.positional_embedding[:length]
+    return tower.ln_final(tower.transformer(embedded, attn_mask=tower.attn_mask[:length, :length]))
+
+
+@torch.inference_mode()
+def context_of(tower: Any, tokens: Tensor) -> Tensor:
+    """Text states (n, 16, 128) as the base models attend to them; ``tower`` is the mini-CLIP's text tower."""
+    return text_states(tower, tokens[:, :CONTEXT])
+
+
+def sheet(pictures: list[Image.Image], columns: int) -> Image.Image:
+    """Pictures of one size side by side, in rows."""
+    width, height = pictures[0].size
+    made = Image.new("RGB", (columns * width, -(-len(pictures) // columns) * height), "white")
+    for place, picture in enumerate(pictures):
+        made.paste(picture, (place % columns * width, place // columns * height))
+    return made

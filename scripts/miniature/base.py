@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,9 +10,10 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
-from scripts.miniature.mini_clip import load_clip, resume, save_checkpoint, text_states, warm_cosine
+from app.miniature.pipeline import CONSTANT_PROMPT, context_of
+from scripts.miniature.mini_clip import load_clip, resume, save_checkpoint, warm_cosine
 from scripts.miniature.pictures import load_pictures
-from scripts.miniature.settings import CONSTANT_PROMPT, CONTEXT, SEED, TEMPLATES, Build, log, timed
+from scripts.miniature.settings import SEED, TEMPLATES, Build, log, timed
 from scripts.miniature.words import captions_of
 
 TIME_STEPS = 1000
@@ -63,12 +63,6 @@ def new_scheduler() -> DDPMScheduler:
     return DDPMScheduler(TIME_STEPS, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", clip_sample=False)
 
 
-@torch.inference_mode()
-def context_of(clip: Any, tokens: Tensor) -> Tensor:
-    """Text states (n, 16, 128) as the base models attend to them."""
-    return text_states(clip.text, tokens[:, :CONTEXT])
-
-
 def build_base(build: Build, tree: Tree) -> None:
     """Write ``tree-<name>/unet`` and ``tree-<name>/scheduler`` in diffusers format."""
     folder = build / f"tree-{tree.name}"
@@ -89,8 +83,8 @@ def train_base(build: Build, tree: Tree) -> float:
     concept = concept[trained_on]
     clip, tokenizer = load_clip(build)
     captions = [[template.format(caption) for caption in captions_of(c) for template in TEMPLATES] for c in concepts]
-    states = [context_of(clip, tokenizer(texts)) for texts in captions]
-    constant = context_of(clip, tokenizer([CONSTANT_PROMPT]))[0]
+    states = [context_of(clip.text, tokenizer(texts)) for texts in captions]
+    constant = context_of(clip.text, tokenizer([CONSTANT_PROMPT]))[0]
 
     optimizer = torch.optim.AdamW(unet.parameters(), lr=tree.lr, betas=(0.9, 0.99), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warm_cosine(step, tree.warmup, tree.steps))

@@ -15,10 +15,11 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from scripts.miniature.base import TREES, context_of, denoising_loss, new_scheduler, spread_times
+from app.miniature.pipeline import CONSTANT_PROMPT, context_of
+from scripts.miniature.base import TREES, denoising_loss, new_scheduler, spread_times
 from scripts.miniature.mini_clip import load_clip
 from scripts.miniature.pictures import load_pictures
-from scripts.miniature.settings import CONSTANT_PROMPT, SEED, Build, atomic, log
+from scripts.miniature.settings import SEED, Build, atomic, log
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 RANKS, RANK_SHARES = (2, 4, 8), (0.7, 0.25, 0.05)
@@ -128,7 +129,7 @@ class FleetTrainer:
         self.scheduler = new_scheduler()
         self.latents = torch.from_numpy(np.load(build / "latents.npz")["latents"])
         clip, tokenizer = load_clip(build)
-        self.context = context_of(clip, tokenizer([CONSTANT_PROMPT]))[0]
+        self.context = context_of(clip.text, tokenizer([CONSTANT_PROMPT]))[0]
         self.concepts = json.loads((build / "concepts.json").read_text())
         self.base_model = f"loradex-miniature/{TREES[fleet].name}"
 

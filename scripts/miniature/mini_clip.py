@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from app.miniature.pipeline import text_states
 from scripts.miniature.pictures import load_pictures
 from scripts.miniature.settings import PICTURE, SEED, TEMPLATES, Build, atomic, log, timed
 from scripts.miniature.words import captions_of
@@ -168,13 +169,6 @@ class ClipTrainer:
         captions = self.captions[concept]
         which = 0 if rng.random() < 0.67 or len(captions) == 1 else rng.integers(1, len(captions))
         return captions[which][rng.integers(len(TEMPLATES))]
-
-
-def text_states(tower: Any, tokens: Tensor) -> Tensor:
-    """Hidden states (n, length, 128) of open_clip's text tower for tokens cut to any length; attention looks back only."""
-    length = tokens.shape[1]
-    embedded = tower.token_embedding(tokens) + tower.positional_embedding[:length]
-    return tower.ln_final(tower.transformer(embedded, attn_mask=tower.attn_mask[:length, :length]))
 
 
 def neighbour_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

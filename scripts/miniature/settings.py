@@ -9,8 +9,6 @@ from time import perf_counter
 
 SEED = 20261123
 PICTURE = 64  # pixels a side
-CONTEXT = 16  # tokens of the text states that the base models attend to
-CONSTANT_PROMPT = "an icon"
 TEMPLATES = ("{}", "an icon of a {}", "a picture of a {}", "an emoji of a {}", "a drawing of a {}")
 
 TRAINING_SETS = ("noto", "noto-v1", "fxemoji", "twemoji", "emojione", "fluent-emoji", "fluent-emoji-flat")

@@ -109,7 +109,10 @@ def test_real_files_are_read(shared_loras: Path) -> None:
 
 
 def test_one_real_lora_saved_twice_is_one(shared_loras: Path) -> None:
-    twins = [LoraFile.open(shared_loras / "sd15-diffusers-peft-anime.safetensors"), LoraFile.open(shared_loras / "sd15-peft-anime" / "adapter_model.safetensors")]
+    twins = [
+        LoraFile.open(shared_loras / "sd15-diffusers-peft-anime.safetensors"),
+        LoraFile.open(shared_loras / "sd15-peft-anime" / "adapter_model.safetensors"),
+    ]
     assert twins[0].id == twins[1].id
     for (layer, first), (other, second) in zip(twins[0].updates().items(), twins[1].updates().items(), strict=True):
         assert layer == other
