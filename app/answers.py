@@ -1,6 +1,7 @@
 """What the command line, the page and ``--json`` tell people: the documents of the design, as data classes."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from index import Hit
 from retrieval.label import Label
@@ -22,7 +23,7 @@ class SearchAnswer:
             {
                 "id": hit.model.id,
                 "name": hit.model.name,
-                "path": hit.model.path,
+                "path": str((Path(self.zoo) / hit.model.path).resolve()) if hit.model.path else None,
                 "family": hit.model.family,
                 "score": round(hit.score, 6),
                 "found_by": str(hit.model.found_by),

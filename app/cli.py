@@ -122,11 +122,13 @@ def complain(message: str) -> None:
 
 def main() -> None:
     """Run the command line; errors of the domain end in one line and exit status 1."""
-    from index.errors import ZooError
-    from retrieval.errors import LoradexError
-
     try:
         app()
-    except (LoradexError, ZooError) as error:
+    except Exception as error:
+        from index.errors import ZooError
+        from retrieval.errors import LoradexError
+
+        if not isinstance(error, LoradexError | ZooError):
+            raise
         complain(str(error))
         sys.exit(1)

@@ -11,7 +11,7 @@ from app.places import SHIPPED_ZOO, encoder_folder
 from index import FoundBy, Hit, Zoo
 from retrieval.encoder import Encoder
 from retrieval.errors import FileError, NoExpert, QueryError
-from retrieval.label import zero_shot
+from retrieval.label import LabelList
 from retrieval.lora import LoraFile
 
 MOST_HITS = 1000
@@ -34,11 +34,6 @@ class Loradex:
     def zoo(self) -> Zoo:
         """The zoo, for reading, bound to the encoder's space."""
         return Zoo.open(self.zoo_folder, space=self.encoder.space.name, read_only=True)
-
-    @cached_property
-    def default_labels(self) -> list[str]:
-        """The labels that ship: every concept of the miniature."""
-        return (self.encoder_folder / "labels.txt").read_text("utf-8").split("\n")[:-1]
 
     def search(self, text: str, k: int = 10) -> SearchAnswer:
         """The models whose weights, or else whose names, answer a text best.
@@ -63,17 +58,16 @@ class Loradex:
 
     def label(self, files: Sequence[str], labels: Sequence[str] | None = None, k: int = 5) -> Iterator[LabelAnswer]:
         """Zero-shot labels of files, one after another; a file that cannot be read is answered with the reason."""
-        candidates = list(labels) if labels else self.default_labels
-        if not 1 <= len(candidates) <= MOST_LABELS:
-            raise QueryError(f"labels: expected 1 to {MOST_LABELS}, found {len(candidates)}; give one label a line")
-        vectors = self.encoder.encode_texts(candidates)
+        if labels and len(labels) > MOST_LABELS:
+            raise QueryError(f"labels: expected 1 to {MOST_LABELS}, found {len(labels)}; give one label a line")
+        candidates = LabelList(tuple(labels), self.encoder.encode_texts(labels)) if labels else self.encoder.default_labels
         space = self.encoder.space
         for file in files:
             family = "unknown"
             try:
                 lora = LoraFile.open(file)
                 family = lora.family
-                best = zero_shot(space, self.encoder.encode_file(lora), candidates, vectors, k)
+                best = candidates.best(space, self.encoder.encode_file(lora), k)
                 unsure = best[0].score < space.unknown_below
                 reason = f"the nearest label is too far away (cosine {best[0].score:.2f}, expected {space.unknown_below:.2f})" if unsure else None
                 yield LabelAnswer(file, family, best, reason)

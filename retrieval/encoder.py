@@ -1,6 +1,6 @@
 """Everything that turns files, words and pictures into vectors of one space, from one folder.
 
-The folder holds ``space.safetensors``, ``experts/<tree>.safetensors`` and, when the space names it so, the text encoder.
+The folder holds ``space.safetensors``, ``labels.safetensors``, ``experts/<tree>.safetensors`` and, when the space names it so, the text encoder.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from retrieval.errors import CheckpointError, NoExpert
+from retrieval.label import LabelList
 from retrieval.lora import LoraFile
 from retrieval.probex.expert import Expert
 from retrieval.space import Space
@@ -49,6 +50,11 @@ class Encoder:
         if name.startswith("local-dir:"):
             name = f"local-dir:{self.folder / name.removeprefix('local-dir:')}"
         return TextEncoder.load(name, self.space.templates)
+
+    @cached_property
+    def default_labels(self) -> LabelList:
+        """The labels that lie in ``labels.safetensors`` beside the space."""
+        return LabelList.load(self.folder / "labels.safetensors")
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors (n, dim) of texts.

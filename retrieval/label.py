@@ -1,11 +1,15 @@
-"""Zero-shot labels: which of some words a model's vector lies nearest to, and whether any of them is near enough."""
+"""Zero-shot labels: which of some words a model's vector lies nearest to, and how sure that is."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
 from torch import Tensor
 
+from retrieval.checkpoint import load_checkpoint, save_checkpoint
 from retrieval.space import Space
+
+FORMAT: Final = "loradex-labels-1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,9 +21,30 @@ class Label:
     probability: float
 
 
-def zero_shot(space: Space, model: Tensor, labels: Sequence[str], label_vectors: Tensor, k: int) -> list[Label]:
-    """The ``k`` best labels for one model's vector (dim,), best first; ``label_vectors`` are (labels, dim)."""
-    cosines = label_vectors @ model
-    probabilities = space.probabilities(cosines)
-    best = cosines.topk(min(k, len(labels))).indices.tolist()
-    return [Label(labels[i], float(cosines[i]), float(probabilities[i])) for i in best]
+@dataclass(frozen=True, slots=True)
+class LabelList:
+    """Candidate labels with their vectors (labels, dim) in a space."""
+
+    names: tuple[str, ...]
+    vectors: Tensor
+
+    def best(self, space: Space, model: Tensor, k: int) -> list[Label]:
+        """The ``k`` nearest labels to one model's vector (dim,), best first."""
+        cosines = self.vectors @ model
+        probabilities = space.probabilities(cosines)
+        nearest = cosines.topk(min(k, len(self.names))).indices.tolist()
+        return [Label(self.names[i], float(cosines[i]), float(probabilities[i])) for i in nearest]
+
+    def save(self, path: Path) -> None:
+        """One self-describing file."""
+        save_checkpoint(path, FORMAT, {"names": self.names}, {"vectors": self.vectors.float()})
+
+    @classmethod
+    def load(cls, path: Path) -> "LabelList":
+        """Read a list.
+
+        Raises:
+            CheckpointError: the file is missing, damaged or of another format.
+        """
+        settings, tensors = load_checkpoint(path, FORMAT)
+        return cls(tuple(settings["names"]), tensors["vectors"])

@@ -1,44 +1,138 @@
-"""Step 7: experts and baselines, chosen on validation concepts, then read once on held-out ones.
+"""Step 7: experts and baselines, chosen on validation concepts, then read on held-out ones.
 
-Every trial is written to ``trials-<fleet>.jsonl``; the chosen settings are in ``experts.json`` before a held-out concept is read.
+Every trial is kept in ``trials-<fleet>.jsonl``. A choice is made by the mean of top-1 among validation concepts, top-1 among all, and mAP.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from retrieval.baselines import DenseLinear, WeightStatistics, gram_matrix
+from retrieval.probex.probex import ProbeX, ProbeXConfig
+from retrieval.probex.probing import Factors, energy
+from retrieval.probex.sketch import SketchConfig, SketchExpert, widen
+from retrieval.probex.train import ProbeXTraining, train_probex
 from scripts.miniature.settings import Build, log
 from scripts.miniature.study import Study, quick_scores
 
-VALIDATION = "val_holdout"
-SIZES, WHITENINGS, RIDGES = (8, 12, 16, 24), (0.0, 0.25, 0.5), (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
+Encoded = tuple[Tensor, Tensor]  # vectors of the validation models, and the texts of all concepts to compare them with
 
 
 class Trials:
     """Scores of settings on validation concepts, each measured once and kept."""
 
     def __init__(self, build: Build, fleet: str) -> None:
-        """Read the trials made before."""
+        """Read the fleet, and the trials made before."""
         self.study = Study.load(build, fleet)
         self.path = build / f"trials-{fleet}.jsonl"
-        self.made = {}
+        self.made: dict[str, dict[str, float]] = {}
         if self.path.exists():
-            self.made = {row["name"]: row for row in map(json.loads, self.path.read_text().splitlines())}
-        self.train, self.validation = self.study.rows("train"), self.study.rows(VALIDATION)
+            self.made = {row.pop("name"): row for row in map(json.loads, self.path.read_text().splitlines())}
+        self.train = self.study.take(self.study.rows("train"))
+        self.validation = self.study.take(self.study.rows("val_holdout"))
+        self.concepts = self.study.concept[self.study.rows("train")]
+        texts = self.study.texts
+        self.placed = F.normalize(texts - texts[self.study.candidates("train")].mean(0), dim=-1)
+        self.targets = self.placed[self.concepts]
 
-    def score(self, name: str, encode: Callable[[], tuple[Tensor, Tensor]]) -> dict[str, float]:
-        """Scores of ``encode()``, which gives vectors of the validation models and the texts to compare them with."""
+    def score(self, name: str, encode: Callable[[], Encoded]) -> float:
+        """The merit of one setting."""
         if name not in self.made:
             vectors, texts = encode()
-            row = {"name": name} | quick_scores(vectors, self.study.concept[self.validation], texts, self.study.candidates("validation"))
+            truth = self.study.concept[self.study.rows("val_holdout")]
+            row = quick_scores(vectors, truth, texts, self.study.candidates("validation"))
             self.made[name] = row
             with self.path.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-            log.info("trial %s", row)
-        return self.made[name]
+                file.write(json.dumps({"name": name} | row) + "\n")
+            log.info("trial %s: %s", name, row)
+        row = self.made[name]
+        return (row["top1"] + row["all_top1"] + row["map"]) / 3
+
+    def sketch(self, config: SketchConfig, name: str) -> float:
+        """A closed-form expert."""
+        return self.score(name, lambda: (SketchExpert.fit(self.train, self.targets, config).encode(self.validation), self.placed))
+
+    def dense(self, layer: str, ridge: float) -> float:
+        """The dense linear baseline of one layer."""
+        fitted = lambda: DenseLinear.fit(self.train, self.targets, layer, ridge).encode(self.validation)  # noqa: E731
+        return self.score(f"dense {layer} ridge {ridge}", lambda: (fitted(), self.placed))
+
+    def statistics(self) -> float:
+        """The weight-statistics baseline."""
+        return self.score("weight statistics", lambda: (WeightStatistics.fit(self.train, self.targets).encode(self.validation), self.placed))
+
+    def kernel(self, layers: Sequence[str], ridge: float, normalised: bool) -> float:
+        """Kernel ridge regression from dW of many layers, as in the trial that came before."""
+        name = f"kernel {len(layers)} layers ridge {ridge}{' normalised' if normalised else ''}"
+        return self.score(name, lambda: (self._kernel(layers, ridge, normalised), self.placed))
+
+    def _kernel(self, layers: Sequence[str], ridge: float, normalised: bool) -> Tensor:
+        count = len(self.concepts)
+        gram = sum(self._gram(layer, normalised) for layer in layers)
+        assert isinstance(gram, Tensor)
+        centred = gram[:count, :count] - gram[:count, :count].mean(0)
+        penalty = ridge * centred.diagonal().mean() * torch.eye(count)
+        dual = torch.linalg.solve(gram[:count, :count] + penalty, self.targets - self.targets.mean(0))
+        return F.normalize(gram[count:, :count] @ dual + self.targets.mean(0), dim=-1)
+
+    def _gram(self, layer: str, normalised: bool) -> Tensor:
+        both = widen(Factors(*(torch.cat([getattr(part[layer], name) for part in (self.train, self.validation)]) for name in ("down", "up"))))
+        norm = energy(both).sqrt() if normalised else torch.ones(len(both))
+        return gram_matrix(both) / norm[:, None] / norm[None]
+
+    def probex(self, config: ProbeXConfig, training: ProbeXTraining, name: str) -> float:
+        """A learned ProbeX."""
+        return self.score(name, lambda: self._probex(config, training))
+
+    def _probex(self, config: ProbeXConfig, training: ProbeXTraining) -> Encoded:
+        seen = self.study.candidates("train")
+        rows = torch.searchsorted(torch.from_numpy(seen), self.concepts)
+        truth, among = self.study.concept[self.study.rows("val_holdout")], self.study.candidates("validation")
+
+        def validate(probex: ProbeX) -> float:
+            return quick_scores(probex.encode(self._widened()), truth, probex.encode_text(self.study.texts), among)["top1"]
+
+        best = train_probex(self.train, rows, self.study.texts[seen], config, training, validate, lambda epoch, score: log.info("epoch %d: %s", epoch, score))
+        with torch.inference_mode():
+            return best.encode(self._widened()), best.encode_text(self.study.texts)
+
+    def _widened(self) -> Mapping[str, Factors]:
+        return {layer: widen(factors) for layer, factors in self.validation.items()}
 
 
-def merit(row: dict[str, float]) -> float:
-    """What choices are made by: the mean of top-1 among validation concepts, top-1 among all, and mAP."""
-    return (row["top1"] + row["all_top1"] + row["map"]) / 3
+def values_and_outputs(layers: Sequence[str]) -> tuple[str, ...]:
+    """The layers that carry the concept best: values and outputs of all attentions."""
+    return tuple(layer for layer in layers if layer.endswith(("to_v", "to_out.0")))
+
+
+def sketch_configs(layers: Sequence[str]) -> Iterator[tuple[str, SketchConfig]]:
+    """The settings of sketches that are tried."""
+    for kind, chosen in ("all", tuple(layers)), ("values and outputs", values_and_outputs(layers)):
+        for size in (8, 12, 16, 24):
+            for whitening in (0.0, 0.5, 1.0):
+                for ridge in (0.01, 0.03, 0.1, 0.3, 1.0):
+                    yield f"sketch {kind} {size}x{size} whitening {whitening} ridge {ridge}", SketchConfig(chosen, size, size, whitening, ridge)
+
+
+def run_trials(build: Build, fleet: str) -> None:
+    """Every trial of one fleet."""
+    trials = Trials(build, fleet)
+    layers = list(trials.train)
+    trials.statistics()
+    for name, config in sketch_configs(layers):
+        trials.sketch(config, name)
+    for normalised in (False, True):
+        for ridge in (0.01, 0.03, 0.1, 0.3, 1.0):
+            trials.kernel(layers, ridge, normalised)
+    by_layer = sorted(layers, key=lambda layer: -trials.dense(layer, 0.1))
+    for layer in by_layer[:4]:
+        for ridge in (0.01, 0.03, 0.3, 1.0):
+            trials.dense(layer, ridge)
+    for layer in by_layer[:3]:
+        trials.probex(ProbeXConfig((layer,)), ProbeXTraining(), f"ProbeX as published {layer}")
+        trials.probex(ProbeXConfig((layer,)), ProbeXTraining(temperature=0.05, unit_responses=True), f"ProbeX temperature {layer}")
+    eight = ProbeXConfig(tuple(by_layer[:8]), probes=64, projection=64)
+    trials.probex(eight, ProbeXTraining(epochs=60, temperature=0.05, unit_responses=True), "ProbeX temperature 8 layers")

@@ -1,0 +1,101 @@
+"""Step 8: what ships, written into app/miniature: encoder, base models, LoRAs, zoo with drawings, baselines."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from app.ingest import Ingestion
+from app.miniature.pipeline import sheet
+from app.places import MINIATURE
+from index import Model, Zoo
+from retrieval.encoder import Encoder
+from retrieval.lora import LoraFile
+from retrieval.probex.dataset import FILE_NAME, LabelledFile, find_labelled
+from scripts.miniature.draw import Artist
+from scripts.miniature.settings import SEED, Build, log, timed
+
+# LoRAs that ship, by fleet and split: every held-out concept once in the first tree, and some of all kinds besides.
+SHIPPED = {"a": {"test_holdout": 165, "test": 60}, "b": {"test_holdout": 80, "test": 20}}
+DRAWINGS = 4  # of each LoRA, in a square
+COLOURS = 64  # of a drawing's palette
+
+
+def chosen_files(build: Build, fleet: str) -> Iterator[LabelledFile]:
+    """The first LoRA of each concept, in order of number, up to the count of each split."""
+    files = sorted(find_labelled(build / f"fleet-{fleet}"), key=lambda file: file.path.parent.name)
+    for split, count in SHIPPED[fleet].items():
+        first = {file.class_name: file for file in reversed(files) if file.split == split}
+        yield from sorted(first.values(), key=lambda file: file.path.parent.name)[:count]
+
+
+def ship_parts(build: Build, target: Path = MINIATURE) -> None:
+    """Copy the mini-CLIP, the autoencoder, both base models, concepts and synonyms."""
+    for source, place in {"clip": "encoder/clip", "autoencoder": "autoencoder", "tree-a": "trees/mini-a", "tree-b": "trees/mini-b"}.items():
+        shutil.copytree(build / source, target / place, dirs_exist_ok=True)
+    for name in ("concepts.json", "synonyms.json"):
+        shutil.copy(build / name, target / name)
+
+
+def ship_loras(build: Build, target: Path = MINIATURE) -> None:
+    """Copy the chosen LoRAs in Model-J's layout."""
+    for fleet in SHIPPED:
+        for file in chosen_files(build, fleet):
+            place = target / "models" / f"mini-{fleet}" / file.path.relative_to(build / f"fleet-{fleet}")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file.path, place)
+
+
+def ship_zoo(build: Build, target: Path = MINIATURE) -> None:
+    """Index the shipped LoRAs, with drawings made by the base models."""
+    zoo, encoder = target / "zoo", Encoder.load(target / "encoder")
+    shutil.rmtree(zoo, ignore_errors=True)
+    with Zoo.create(zoo, encoder.space.name, encoder.space.dim) as opened:
+        reader = Ingestion(opened, encoder)
+        for fleet in SHIPPED:
+            artist = Artist(build, fleet)
+            for path in sorted((target / "models" / f"mini-{fleet}").glob(f"*/*/{FILE_NAME}")):
+                lora = LoraFile.open(path)
+                vector, found_by = reader.encode(lora)
+                drawing = draw_square(artist, path)
+                drawing.save(preview_of(zoo, lora.id), optimize=True)
+                described = reader.describe(lora, found_by)
+                name = f"mini-{fleet}-{path.parent.name.removeprefix('model_idx_')}"
+                relative = Path("..", path.relative_to(target)).as_posix()
+                model = Model(lora.id, name, lora.family, found_by, relative, described.concept, f"previews/{lora.id}.png", described.facts)
+                opened.add([model], [vector])
+        log.info("zoo: %d models", len(opened))
+
+
+def preview_of(zoo: Path, model_id: str) -> Path:
+    """Where a model's drawing lies."""
+    path = zoo / "previews" / f"{model_id}.png"
+    path.parent.mkdir(exist_ok=True)
+    return path
+
+
+def draw_square(artist: Artist, path: Path) -> Image.Image:
+    """Four drawings of one LoRA, two by two, with a palette."""
+    return sheet(artist.draw_lora(path, DRAWINGS), 2).quantize(COLOURS)
+
+
+def ship_contact_sheet(target: Path = MINIATURE, docs: Path = Path("docs")) -> None:
+    """``docs/contact-sheet.png``: the drawings of 64 shipped LoRAs, drawn by lot."""
+    previews = sorted((target / "zoo" / "previews").glob("*.png"))
+    drawn = np.random.default_rng(SEED).choice(len(previews), 64, replace=False)
+    sheet([Image.open(previews[i]).convert("RGB") for i in sorted(drawn)], 8).save(docs / "contact-sheet.png", optimize=True)
+
+
+def ship(build: Build) -> None:
+    """Everything that ships; the encoder's space and experts are there already."""
+    with timed("ship"):
+        ship_parts(build)
+        ship_loras(build)
+        ship_zoo(build)
+        ship_contact_sheet()
+    size = sum(path.stat().st_size for path in MINIATURE.rglob("*") if path.is_file())
+    log.info("app/miniature: %.1f MB", size / 1e6)
+    (build / "shipped.json").write_text(json.dumps({"bytes": size}))
