@@ -1,0 +1,51 @@
+"""The dense linear baseline against ordinary ridge regression on dense updates."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from retrieval.baselines import DenseLinear, WeightStatistics, gram_matrix, load_baselines, save_baselines, statistics
+from retrieval.probex.probing import Factors
+
+
+def some_models(count: int = 30, seed: int = 0) -> Factors:
+    torch.manual_seed(seed)
+    return Factors(torch.randn(count, 3, 7), torch.randn(count, 5, 3))
+
+
+def test_the_gram_matrix_equals_the_dense_one() -> None:
+    factors = some_models()
+    dense = (factors.up @ factors.down).flatten(1)
+    torch.testing.assert_close(gram_matrix(factors), dense @ dense.T, rtol=1e-4, atol=1e-3)
+
+
+def test_dense_linear_equals_primal_ridge_regression() -> None:
+    factors, targets, ridge = some_models(), torch.randn(30, 4), 0.3
+    fitted = DenseLinear.fit({"layer": factors}, targets, "layer", ridge)
+    dense = (factors.up @ factors.down).flatten(1).double().numpy()
+    features = dense - dense.mean(0)
+    penalty = ridge * np.mean((features**2).sum(1))
+    weight = np.linalg.solve(features.T @ features + penalty * np.eye(35), features.T @ (targets.double().numpy() - targets.double().numpy().mean(0)))
+    others = some_models(8, seed=1)
+    rows = (others.up @ others.down).flatten(1).double().numpy()
+    expected = F.normalize(torch.from_numpy((rows - dense.mean(0)) @ weight + targets.double().numpy().mean(0)), dim=-1)
+    torch.testing.assert_close(fitted.encode({"layer": others}).double(), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_statistics_leave_padding_out() -> None:
+    factors = some_models(2)
+    padded = Factors(F.pad(factors.down, (0, 0, 0, 5)), F.pad(factors.up, (0, 5)))
+    torch.testing.assert_close(statistics({"layer": padded}, ("layer",)), statistics({"layer": factors}, ("layer",)))
+    mean, deviation, least = statistics({"layer": factors}, ("layer",))[0, :3].tolist()
+    entries = factors.down[0]
+    np.testing.assert_allclose([mean, deviation, least], [entries.mean(), entries.std(correction=0), entries.min()], rtol=1e-5)
+
+
+def test_baselines_survive_their_file(tmp_path: Path) -> None:
+    models, targets = {"layer": some_models(64)}, F.normalize(torch.randn(64, 4), dim=-1)
+    dense, weights = DenseLinear.fit(models, targets, "layer", 0.3), WeightStatistics.fit(models, targets, hidden=8, epochs=2)
+    save_baselines(tmp_path / "x.safetensors", dense, weights)
+    for fitted, again in zip((dense, weights), load_baselines(tmp_path / "x.safetensors").values(), strict=True):
+        assert (fitted.encode(models) * again.encode(models)).sum(1).min() > 0.999

@@ -1,0 +1,79 @@
+"""Spaces, labels and checkpoints: values, round trips, and files that are not what they should be."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+
+from retrieval.errors import CheckpointError
+from retrieval.label import LabelList
+from retrieval.probex.expert import Expert
+from retrieval.probex.probing import Factors
+from retrieval.probex.sketch import SketchConfig, SketchExpert
+from retrieval.space import Space
+
+
+def some_space(seed: int = 0) -> Space:
+    torch.manual_seed(seed)
+    return Space("local-dir:clip", ("{}", "an icon of a {}"), torch.randn(8) / 10, temperature=0.1, unknown_below=0.2)
+
+
+def some_expert(space: Space) -> Expert:
+    torch.manual_seed(1)
+    models = {"layer": Factors(torch.randn(6, 2, 12), torch.randn(6, 10, 2))}
+    return Expert("mini-a", space.name, {"layer": (10, 12)}, SketchExpert.fit(models, torch.randn(6, 8), SketchConfig(("layer",), 4, 4)))
+
+
+def test_a_space_survives_its_file(tmp_path: Path) -> None:
+    space = some_space()
+    space.save(tmp_path / "space.safetensors")
+    again = Space.load(tmp_path / "space.safetensors")
+    assert again.name == space.name
+    assert torch.equal(again.centre, space.centre)
+    assert (again.templates, again.temperature, again.unknown_below) == (space.templates, 0.1, 0.2)
+
+
+def test_the_name_of_a_space_tells_where_texts_lie() -> None:
+    assert some_space(0).name != some_space(1).name
+    assert some_space().name == some_space().name
+
+
+def test_texts_are_placed_around_the_centre() -> None:
+    space, vectors = some_space(), F.normalize(torch.randn(5, 8), dim=-1)
+    expected = (vectors - space.centre) / (vectors - space.centre).norm(dim=1, keepdim=True)
+    torch.testing.assert_close(space.place(vectors), expected)
+
+
+def test_labels_are_ranked_by_cosine_with_a_softmax_at_the_temperature(tmp_path: Path) -> None:
+    space, vectors = some_space(), F.normalize(torch.randn(6, 8), dim=-1)
+    labels = LabelList(tuple("abcdef"), vectors)
+    labels.save(tmp_path / "labels.safetensors")
+    best = LabelList.load(tmp_path / "labels.safetensors").best(space, vectors[2], 3)
+    cosines = vectors @ vectors[2]
+    assert best[0].label == "c"
+    assert best[0].score == pytest.approx(1)
+    weights = (cosines / 0.1).exp()
+    assert best[1].probability == pytest.approx(float((weights / weights.sum()).sort(descending=True).values[1]), rel=1e-4)
+    assert len(LabelList(("x",), vectors[:1]).best(space, vectors[0], 5)) == 1
+
+
+def test_an_expert_survives_its_file(tmp_path: Path) -> None:
+    expert = some_expert(some_space())
+    expert.save(tmp_path / "mini-a.safetensors")
+    again = Expert.load(tmp_path / "mini-a.safetensors")
+    assert (again.tree, again.space, again.shapes, again.layers) == (expert.tree, expert.space, expert.shapes, expert.layers)
+    torch.manual_seed(3)
+    models = {"layer": Factors(torch.randn(4, 3, 12), torch.randn(4, 10, 3))}
+    assert (expert.encode_factors(models) * again.encode_factors(models)).sum(1).min() > 0.9999
+
+
+@pytest.mark.parametrize("load", [Space.load, Expert.load, LabelList.load])
+def test_files_that_are_no_checkpoint_are_refused_in_one_line(tmp_path: Path, load: object) -> None:
+    save_file({"a": torch.ones(2)}, tmp_path / "other.safetensors", metadata={"format": "something-9"})
+    (tmp_path / "broken.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{broken}")
+    for name in ("other.safetensors", "broken.safetensors", "absent.safetensors"):
+        with pytest.raises(CheckpointError, match=name) as caught:
+            load(tmp_path / name)  # type: ignore[operator]
+        assert "\n" not in str(caught.value)
