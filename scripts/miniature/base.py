@@ -29,14 +29,14 @@ class Tree:
     seed: int
     steps: int
     batch: int = 128
-    lr: float = 2e-3
+    lr: float = 1.5e-3
     warmup: int = 200
     constant_prompt_share: float = 0.15
 
 
 TREES = {
-    "a": Tree("a", widths=(96, 144), heads=(4, 4), seed=SEED + 1, steps=2900),
-    "b": Tree("b", widths=(64, 112), heads=(4, 4), seed=SEED + 2, steps=4200),
+    "a": Tree("a", widths=(96, 144), heads=(4, 4), seed=SEED + 1, steps=2600),
+    "b": Tree("b", widths=(64, 112), heads=(4, 4), seed=SEED + 2, steps=4400),
 }
 
 

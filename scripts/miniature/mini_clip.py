@@ -44,7 +44,8 @@ class ClipTraining:
     lr: float
     words: int  # texts a step for distillation
     word_templates: float  # the share of those words that stand in a template
-    restyled: bool  # change colours, size and parts of drawings, so that the tower sees things and not styles
+    restyled: bool = False  # change colours, size and parts of drawings, so that the tower sees things and not styles
+    text_only: bool = False  # keep the picture tower as it is, and its vectors of restyled drawings in memory
     concepts: int = 256  # distinct concepts a step, one drawing and one caption each
     weight_decay: float = 0.05
     warmup: int = 100
@@ -54,8 +55,9 @@ class ClipTraining:
 
 
 PHASES = (
-    ClipTraining("plain", steps=1200, lr=2e-3, words=384, word_templates=0.0, restyled=False),
+    ClipTraining("plain", steps=1200, lr=2e-3, words=384, word_templates=0.0),
     ClipTraining("restyled", steps=1100, lr=1.5e-3, words=512, word_templates=0.6, restyled=True),
+    ClipTraining("words", steps=550, lr=1.2e-3, words=1024, word_templates=0.6, text_only=True),
 )
 
 
@@ -111,12 +113,14 @@ class ClipTrainer:
         shares = np.array([0.5, 0.25, 0.25]) / np.bincount(words["kinds"])  # lemmas, glosses, captions
         self.likelihood = shares[words["kinds"]]
         self.may_stand_in_template = words["kinds"] == 0
+        self.kept = self.embed_drawings() if training.text_only else None
 
     def train(self) -> None:
         """Run all steps, with a checkpoint every 200."""
         cfg, model = self.training, self.model
         model.visual.to(memory_format=torch.channels_last)
-        parameters = [*model.parameters(), *self.to_teacher.parameters()]
+        model.visual.requires_grad_(not cfg.text_only)
+        parameters = [p for p in (*model.parameters(), *self.to_teacher.parameters()) if p.requires_grad]
         decayed = [p for p in parameters if p.ndim > 1]
         groups = [{"params": decayed, "weight_decay": cfg.weight_decay}, {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW(groups, lr=cfg.lr, betas=(0.9, 0.98), eps=1e-6)
@@ -143,13 +147,12 @@ class ClipTrainer:
         """Contrastive, teacher and neighbourhood losses of one random batch."""
         cfg, model = self.training, self.model
         chosen = rng.choice(len(self.drawings), cfg.concepts, replace=False)
-        drawings = self.pixels[[rng.choice(self.drawings[i]) for i in chosen]]
-        pictures = restyle(drawings, rng) if cfg.restyled else augment(drawings, rng)
+        drawings = [rng.choice(self.drawings[i]) for i in chosen]
         captions = torch.stack([self.caption(i, rng) for i in chosen])
         words = rng.choice(len(self.words), cfg.words, p=self.likelihood)
         tokens = self.tokenizer([self.dress(word, rng) for word in words])
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):  # on a CPU, plain attention trains faster
-            image = model.encode_image(pictures.contiguous(memory_format=torch.channels_last), normalize=True).float()
+            image = self.embed(drawings, rng) if self.kept is None else self.kept[rng.integers(len(self.kept)), drawings]
             text, word = embed_texts(model.text, captions), embed_texts(model.text, tokens)
         logits = model.logit_scale.exp() * image @ text.T  # (concepts, concepts)
         target = torch.arange(cfg.concepts)
@@ -157,6 +160,21 @@ class ClipTrainer:
         taught = self.vectors[words].float()
         teacher = 1 - F.cosine_similarity(self.to_teacher(word), taught).mean()
         return contrastive, teacher, neighbour_loss(word, taught, cfg.neighbour_temperature)
+
+    def embed(self, drawings: list[int], rng: np.random.Generator) -> Tensor:
+        """Unit vectors (n, 256) of drawings, changed at random."""
+        pictures = (restyle if self.training.restyled or self.training.text_only else augment)(self.pixels[drawings], rng)
+        return self.model.encode_image(pictures.contiguous(memory_format=torch.channels_last), normalize=True).float()
+
+    @torch.no_grad()
+    def embed_drawings(self, variants: int = 4) -> Tensor:
+        """Unit vectors (variants, drawings, 256) of all drawings, restyled; those of sets never trained on are not used."""
+        self.model.eval()
+        rng = np.random.default_rng((SEED, 3))
+        rows = torch.arange(len(self.pixels)).split(256)
+        kept = torch.stack([torch.cat([self.embed(part.tolist(), rng) for part in rows]) for _ in range(variants)])
+        self.model.train()
+        return kept
 
     def dress(self, word: int, rng: np.random.Generator) -> str:
         """A text for distillation, a lemma sometimes in a template."""
