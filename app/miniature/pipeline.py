@@ -22,6 +22,8 @@ class MiniaturePipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
     ``load_lora_weights`` loads a fleet LoRA, as on any Stable Diffusion pipeline of diffusers.
     """
 
+    text_encoder = None  # diffusers' LoRA loader asks for it; prompts come as text states
+
     def __init__(self, vae: AutoencoderKL, unet: UNet2DConditionModel, scheduler: DDIMScheduler) -> None:
         """Register the parts; the autoencoder works on pictures folded to 32 x 32 x 12."""
         super().__init__()

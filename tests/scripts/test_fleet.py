@@ -1,0 +1,88 @@
+"""LoRAs trained in one batch are the LoRAs that diffusers loads."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler
+from safetensors.torch import save_file
+
+from app.miniature.pipeline import MiniaturePipeline, sheet
+from retrieval.lora import LoraFile
+from scripts.miniature.base import Tree, new_scheduler, new_unet, spread_times
+from scripts.miniature.fleet import TARGETS, GroupedAdam, GroupedLora, new_factors
+
+TREE = Tree("test", widths=(32, 32), heads=(2, 2), seed=0, steps=1)
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+
+
+def pipeline() -> MiniaturePipeline:
+    torch.manual_seed(0)
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 3, "up_block_types": ("UpDecoderBlock2D",) * 3, "block_out_channels": (16, 16, 16)}
+    vae = AutoencoderKL(12, 12, **blocks, layers_per_block=1, latent_channels=16, norm_num_groups=16, mid_block_add_attention=False, shift_factor=0.0)
+    return MiniaturePipeline(vae.eval(), new_unet(TREE).eval(), DDIMScheduler.from_config(new_scheduler().config))
+
+
+def test_diffusers_adds_the_same_update_that_the_fleet_trained(tmp_path: Path) -> None:
+    drawing, context = torch.randn(6, 16, 8, 8), torch.randn(6, 16, 128)
+    drawn = pipeline()
+    linears = {name: module for name, module in drawn.unet.named_modules() if isinstance(module, torch.nn.Linear) and name.endswith(TARGETS)}
+    rngs = [np.random.default_rng(seed) for seed in range(3)]
+    factors = {name: (new_factors(linear, 2, rngs)[0].detach(), torch.randn(3, linear.out_features, 2) / 10) for name, linear in linears.items()}
+
+    grouped = pipeline().unet
+    for name, (down, up) in factors.items():
+        parent, _, child = name.rpartition(".")
+        layer = GroupedLora(grouped.get_submodule(name))
+        layer.down, layer.up = down, up
+        setattr(grouped.get_submodule(parent), child, layer)
+    with torch.inference_mode():
+        together = grouped(drawing, 500, context).sample  # two samples for each of three LoRAs
+
+    for lora in range(3):
+        tensors = {
+            f"unet.{name}.lora.{part}.weight": t[lora].contiguous() for name, pair in factors.items() for part, t in zip(("down", "up"), pair, strict=True)
+        }
+        save_file(tensors, tmp_path / f"{lora}.safetensors")
+        drawn.load_lora_weights(tmp_path, weight_name=f"{lora}.safetensors")
+        with torch.inference_mode():
+            alone = drawn.unet(drawing[2 * lora : 2 * lora + 2], 500, context[2 * lora : 2 * lora + 2]).sample
+        drawn.unload_lora_weights()
+        torch.testing.assert_close(together[2 * lora : 2 * lora + 2], alone, rtol=1e-4, atol=1e-4)
+        assert set(LoraFile.open(tmp_path / f"{lora}.safetensors").layers) == set(linears)
+
+
+def test_the_pipeline_draws_the_same_from_the_same_seed() -> None:
+    drawn, context = pipeline(), torch.randn(2, 16, 128)
+    pictures = [drawn(context, num_inference_steps=2, generator=torch.Generator().manual_seed(5)) for _ in range(2)]
+    assert [picture.size for picture in pictures[0]] == [(64, 64)] * 2
+    assert np.array_equal(np.asarray(pictures[0][1]), np.asarray(pictures[1][1]))
+    assert sheet(pictures[0] + pictures[1], 3).size == (192, 128)
+
+
+def test_grouped_adam_equals_adam_for_each_group() -> None:
+    torch.manual_seed(0)
+    start, gradients = torch.randn(2, 3, 4), torch.randn(5, 2, 3, 4)
+    rates = torch.tensor([1e-2, 3e-3])
+    together = start.clone().requires_grad_()
+    adam = GroupedAdam([together])
+    for gradient in gradients:
+        together.grad = gradient.clone()
+        adam.step(rates)
+    for group in range(2):
+        alone = start[group].clone().requires_grad_()
+        reference = torch.optim.Adam([alone], lr=float(rates[group]), betas=(0.9, 0.99))
+        for gradient in gradients:
+            alone.grad = gradient[group].clone()
+            reference.step()
+        torch.testing.assert_close(together[group], alone)
+
+
+def test_times_are_spread_over_the_schedule_in_every_group() -> None:
+    times = spread_times(4, 5, np.random.default_rng(0)).reshape(4, 5).sort(1).values
+    assert ((times // 200) == torch.arange(5)).all()
