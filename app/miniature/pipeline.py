@@ -61,9 +61,9 @@ class MiniaturePipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         return self.decode(latents)
 
     def decode(self, latents: Tensor) -> list[Image.Image]:
-        """Pictures of scaled latents (n, 16, 8, 8)."""
-        config: Any = self.vae.config
-        folded = self.vae.decode(latents / config.scaling_factor + config.shift_factor).sample
+        """Pictures of standardised latents (n, 16, 8, 8)."""
+        mean, std = (torch.tensor(values)[:, None, None] for values in (self.vae.config.latents_mean, self.vae.config.latents_std))
+        folded = self.vae.decode(latents * std + mean).sample
         pixels = F.pixel_shuffle(folded, 2).clamp(-1, 1).add(1).mul(127.5).round().byte()
         return [Image.fromarray(picture.permute(1, 2, 0).numpy()) for picture in pixels]
 

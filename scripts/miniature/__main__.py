@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from scripts.miniature.autoencoder import AutoencoderTraining, build_autoencoder
+from scripts.miniature.autoencoder import build_autoencoder
 from scripts.miniature.base import TREES, build_base
 from scripts.miniature.fleet import build_fleet
 from scripts.miniature.mini_clip import build_clip
@@ -18,7 +18,7 @@ STEPS: dict[str, Callable[[Build], None]] = {
     "pictures": build_pictures,
     "words": build_words,
     "clip": build_clip,
-    "autoencoder": partial(build_autoencoder, training=AutoencoderTraining()),
+    "autoencoder": build_autoencoder,
     "base-a": partial(build_base, tree=TREES["a"]),
     "base-b": partial(build_base, tree=TREES["b"]),
     "fleet-a": partial(build_fleet, fleet="a"),

@@ -24,7 +24,8 @@ pytestmark = [
 def pipeline() -> MiniaturePipeline:
     torch.manual_seed(0)
     blocks = {"down_block_types": ("DownEncoderBlock2D",) * 3, "up_block_types": ("UpDecoderBlock2D",) * 3, "block_out_channels": (16, 16, 16)}
-    vae = AutoencoderKL(12, 12, **blocks, layers_per_block=1, latent_channels=16, norm_num_groups=16, mid_block_add_attention=False, shift_factor=0.0)
+    latents = {"latent_channels": 16, "latents_mean": [0.0] * 16, "latents_std": [1.0] * 16}
+    vae = AutoencoderKL(12, 12, **blocks, **latents, layers_per_block=1, norm_num_groups=16, mid_block_add_attention=False)
     return MiniaturePipeline(vae.eval(), new_unet(TREE).eval(), DDIMScheduler.from_config(new_scheduler().config))
 
 
