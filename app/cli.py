@@ -2,6 +2,7 @@
 
 import json
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,14 @@ EXAMPLES = {
     "serve": "Example: loradex serve --port 7860",
 }
 
+
+class Tree(StrEnum):
+    """The model trees of the miniature."""
+
+    A = "mini-a"
+    B = "mini-b"
+
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Find fine-tuned image models by what their weights say.")
 
 Zoo = Annotated[str | None, typer.Option(help="Folder of the zoo. Default: $LORADEX_ZOO, else your own, else the one that ships ('miniature').")]
@@ -25,11 +34,13 @@ Count = Annotated[int, typer.Option("-k", "--count", min=1, max=1000, help="How 
 @app.command(epilog=EXAMPLES["search"])
 def search(text: Annotated[str, typer.Argument(help="What the model should draw.")], k: Count = 10, zoo: Zoo = None, as_json: Json = False) -> None:
     """Find models by a text."""
-    from app.places import zoo_to_read
-    from app.service import Loradex
-    from app.tables import hits_table
+    from app.tables import hits_table, working
 
-    answer = Loradex(zoo_to_read(zoo)).search(text, k)
+    with working("Loading the encoder"):
+        from app.places import zoo_to_read
+        from app.service import Loradex
+
+        answer = Loradex(zoo_to_read(zoo)).search(text, k)
     show(answer.document(), hits_table(answer), as_json)
 
 
@@ -73,12 +84,14 @@ def index(
 
 
 @app.command(epilog=EXAMPLES["evaluate"])
-def evaluate(as_json: Json = False) -> None:
+def evaluate(tree: Annotated[Tree, typer.Option(help="Which of the two model trees.")] = Tree.A, as_json: Json = False) -> None:
     """Measure the experts that ship on held-out concepts, beside baselines."""
-    from app.evaluation import evaluate_miniature
-    from app.tables import metrics_table
+    from app.tables import metrics_table, working
 
-    document = evaluate_miniature()
+    with working("Reading the shipped LoRAs and measuring"):
+        from app.evaluation import evaluate_miniature
+
+        document = evaluate_miniature(tree)
     show(document, metrics_table(document), as_json)
 
 

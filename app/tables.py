@@ -1,16 +1,20 @@
 """Answers as tables for a terminal; everything from a file is shown as plain text, never as markup."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-from app.answers import IndexAnswer, LabelAnswer, SearchAnswer
-from app.ingest import Progress as Report
+if TYPE_CHECKING:
+    from app.answers import IndexAnswer, LabelAnswer, SearchAnswer
+    from app.ingest import Progress as Report
 
 BAR = 20
 
@@ -18,6 +22,11 @@ BAR = 20
 def stderr() -> Console:
     """Where progress goes."""
     return Console(stderr=True)
+
+
+def working(what: str) -> Status:
+    """A spinner on stderr, in a terminal only, for what takes seconds."""
+    return stderr().status(what)
 
 
 def table_of(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str) -> Table:

@@ -1,4 +1,7 @@
-"""``python -m scripts.miniature [--build FOLDER] [STEP ...]`` builds the miniature; finished steps are skipped."""
+"""``python -m scripts.miniature [--build FOLDER] [STEP ...]`` builds the miniature; finished steps are skipped.
+
+``restore``, which runs only when it is named, copies the base models that ship into the build folder first, to train more LoRAs from them.
+"""
 
 import argparse
 import logging
@@ -8,10 +11,14 @@ from pathlib import Path
 
 from scripts.miniature.autoencoder import build_autoencoder
 from scripts.miniature.base import TREES, build_base
+from scripts.miniature.draw import build_samples
+from scripts.miniature.experts import run_trials
+from scripts.miniature.final import build_final
 from scripts.miniature.fleet import build_fleet
 from scripts.miniature.mini_clip import build_clip
 from scripts.miniature.pictures import build_pictures
 from scripts.miniature.settings import Build
+from scripts.miniature.ship import restore_parts, ship
 from scripts.miniature.words import build_words
 
 STEPS: dict[str, Callable[[Build], None]] = {
@@ -22,7 +29,14 @@ STEPS: dict[str, Callable[[Build], None]] = {
     "base-a": partial(build_base, tree=TREES["a"]),
     "base-b": partial(build_base, tree=TREES["b"]),
     "fleet-a": partial(build_fleet, fleet="a"),
+    "samples-a": partial(build_samples, tree="a"),
+    "samples-b": partial(build_samples, tree="b"),
+    "fleet-a": partial(build_fleet, fleet="a"),
     "fleet-b": partial(build_fleet, fleet="b"),
+    "trials-a": partial(run_trials, fleet="a"),
+    "trials-b": partial(run_trials, fleet="b"),
+    "final": build_final,
+    "ship": ship,
 }
 
 
@@ -34,6 +48,8 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     build = Build(arguments.build)
+    if "restore" in arguments.steps:
+        restore_parts(build)
     for name, step in STEPS.items():
         if not arguments.steps or name in arguments.steps:
             step(build)

@@ -35,8 +35,8 @@ class Tree:
 
 
 TREES = {
-    "a": Tree("a", widths=(96, 144), heads=(4, 4), seed=SEED + 1, steps=2200),
-    "b": Tree("b", widths=(64, 112), heads=(4, 4), seed=SEED + 2, steps=3800),
+    "a": Tree("a", widths=(96, 144), heads=(4, 4), seed=SEED + 1, steps=1950),
+    "b": Tree("b", widths=(64, 112), heads=(4, 4), seed=SEED + 2, steps=2850),
 }
 
 

@@ -20,6 +20,14 @@ from scripts.miniature.settings import SEED, Build, log, timed
 
 # LoRAs that ship, by fleet and split: every held-out concept once in the first tree, and some of all kinds besides.
 SHIPPED = {"a": {"test_holdout": 165, "test": 60}, "b": {"test_holdout": 80, "test": 20}}
+PARTS = {
+    "clip": "encoder/clip",
+    "autoencoder": "autoencoder",
+    "tree-a": "trees/mini-a",
+    "tree-b": "trees/mini-b",
+    "concepts.json": "concepts.json",
+    "synonyms.json": "synonyms.json",
+}
 DRAWINGS = 4  # of each LoRA, in a square
 COLOURS = 64  # of a drawing's palette
 
@@ -34,10 +42,23 @@ def chosen_files(build: Build, fleet: str) -> Iterator[LabelledFile]:
 
 def ship_parts(build: Build, target: Path = MINIATURE) -> None:
     """Copy the mini-CLIP, the autoencoder, both base models, concepts and synonyms."""
-    for source, place in {"clip": "encoder/clip", "autoencoder": "autoencoder", "tree-a": "trees/mini-a", "tree-b": "trees/mini-b"}.items():
-        shutil.copytree(build / source, target / place, dirs_exist_ok=True)
-    for name in ("concepts.json", "synonyms.json"):
-        shutil.copy(build / name, target / name)
+    for name, place in PARTS.items():
+        copy(build / name, target / place)
+
+
+def restore_parts(build: Build, source: Path = MINIATURE) -> None:
+    """Copy them back into a build folder, to train more LoRAs from the base models that ship."""
+    for name, place in PARTS.items():
+        copy(source / place, build / name)
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file or a folder."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target, dirs_exist_ok=True)
+    else:
+        shutil.copy(source, target)
 
 
 def ship_loras(build: Build, target: Path = MINIATURE) -> None:
