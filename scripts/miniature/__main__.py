@@ -28,7 +28,6 @@ STEPS: dict[str, Callable[[Build], None]] = {
     "autoencoder": build_autoencoder,
     "base-a": partial(build_base, tree=TREES["a"]),
     "base-b": partial(build_base, tree=TREES["b"]),
-    "fleet-a": partial(build_fleet, fleet="a"),
     "samples-a": partial(build_samples, tree="a"),
     "samples-b": partial(build_samples, tree="b"),
     "fleet-a": partial(build_fleet, fleet="a"),
