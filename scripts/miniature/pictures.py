@@ -26,8 +26,8 @@ def build_pictures(build: Build) -> None:
     if (build / "pictures.npz").exists():
         return
     with timed("pictures"):
-        icon_sets = {name: IconSet(fetch(f"@iconify-json/{name}", build / "npm")) for name in (*TRAINING_SETS, *UNSEEN_SETS)}
-        emojibase = fetch("emojibase-data", build / "npm")
+        icon_sets = {name: IconSet(fetch(f"@iconify-json/{name}", version, build / "npm")) for name, version in (TRAINING_SETS | UNSEEN_SETS).items()}
+        emojibase = fetch("emojibase-data", "17.0.0", build / "npm")
         concepts: list[dict[str, Any]] = []
         pixels, concept_of, set_of = [], [], []
         for emoji in concrete_emoji(emojibase):
@@ -47,12 +47,12 @@ def build_pictures(build: Build) -> None:
             np.savez(file, pixels=np.stack(pixels), concept=np.array(concept_of, np.int16), set=np.array(set_of, np.int8))
 
 
-def fetch(package: str, folder: Path) -> Path:
-    """Unpack the newest version of an npm package into ``folder`` and return its path."""
+def fetch(package: str, version: str, folder: Path) -> Path:
+    """Unpack an npm package into ``folder`` and return its path."""
     target = folder / package.rsplit("/", 1)[-1]
     if not target.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        packed = subprocess.run(["npm", "pack", "--silent", package], cwd=folder, check=True, capture_output=True, text=True)  # noqa: S603, S607
+        packed = subprocess.run(["npm", "pack", "--silent", f"{package}@{version}"], cwd=folder, check=True, capture_output=True, text=True)  # noqa: S603, S607
         with tarfile.open(folder / packed.stdout.strip()) as archive:
             archive.extractall(target, filter="data")
     return target / "package"

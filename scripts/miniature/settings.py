@@ -11,8 +11,17 @@ SEED = 20261123
 PICTURE = 64  # pixels a side
 TEMPLATES = ("{}", "an icon of a {}", "a picture of a {}", "an emoji of a {}", "a drawing of a {}")
 
-TRAINING_SETS = ("noto", "noto-v1", "fxemoji", "twemoji", "emojione", "fluent-emoji", "fluent-emoji-flat")
-UNSEEN_SETS = ("openmoji", "emojione-v1")  # share-alike: used to test the mini-CLIP, never to train what ships
+# Packages @iconify-json/<name> of the npm registry, and their versions.
+TRAINING_SETS = {
+    "noto": "1.2.9",
+    "noto-v1": "1.2.5",
+    "fxemoji": "1.2.2",
+    "twemoji": "1.2.5",
+    "emojione": "1.2.3",
+    "fluent-emoji": "1.2.7",
+    "fluent-emoji-flat": "1.2.6",
+}
+UNSEEN_SETS = {"openmoji": "1.2.29", "emojione-v1": "1.2.3"}  # share-alike: used to test the mini-CLIP, never to train what ships
 
 log = logging.getLogger("miniature")
 
