@@ -1,5 +1,7 @@
 """Every test runs offline and far from the user's own files."""
 
+import ipaddress
+import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -7,13 +9,14 @@ from typing import Any
 
 import pytest
 
-LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0")  # noqa: S104
+os.environ["HF_HUB_OFFLINE"] = "1"  # huggingface_hub reads it once, when it is first imported: a fixture is too late
+FOLDERS = ("HOME", "USERPROFILE", "APPDATA", "LOCALAPPDATA", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "HF_HOME")
 
 
 @pytest.fixture(autouse=True)
 def isolated_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path_factory.mktemp("home")
-    for name in ("HOME", "USERPROFILE", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "HF_HOME"):
+    for name in FOLDERS:
         monkeypatch.setenv(name, str(home))
     for name in ("LORADEX_ZOO", "LORADEX_ENCODER"):
         monkeypatch.delenv(name, raising=False)
@@ -21,16 +24,29 @@ def isolated_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
     monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
 
 
+def stays_here(host: object) -> bool:
+    """Whether a connection to the host stays on this machine; a name other than localhost may lead anywhere."""
+    if host == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(str(host))
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified
+
+
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    connect: Callable[..., Any] = socket.socket.connect
+    def guard(connect: Callable[..., Any]) -> Callable[..., Any]:
+        def guarded(self: socket.socket, address: Any) -> Any:
+            if self.family in (socket.AF_INET, socket.AF_INET6) and not stays_here(address[0]):
+                raise AssertionError(f"a test reached for the network: {address}")
+            return connect(self, address)
 
-    def guarded(self: socket.socket, address: Any) -> Any:
-        if self.family in (socket.AF_INET, socket.AF_INET6) and not str(address[0]).startswith(LOOPBACK):
-            raise AssertionError(f"a test reached for the network: {address}")
-        return connect(self, address)
+        return guarded
 
-    monkeypatch.setattr(socket.socket, "connect", guarded)
+    monkeypatch.setattr(socket.socket, "connect", guard(socket.socket.connect))
+    monkeypatch.setattr(socket.socket, "connect_ex", guard(socket.socket.connect_ex))
 
 
 @pytest.fixture
