@@ -6,14 +6,37 @@ from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline, UNet2DConditionModel
+from diffusers import ConfigMixin, DDIMScheduler, DiffusionPipeline, ModelMixin, UNet2DConditionModel
+from diffusers.configuration_utils import register_to_config
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 CONTEXT: Final = 16  # tokens of the text states that the base models attend to
 CONSTANT_PROMPT: Final = "an icon"  # what every LoRA of the fleets was trained with
+SMALL: Final = 32  # pixels a side of what the base models draw
+MEAN, DEVIATION = 0.45, 0.62  # of the drawings' pixels in [-1, 1]
+
+
+class Upsampler(ModelMixin, ConfigMixin):
+    """Small pictures (n, 3, 32, 32) in [-1, 1] -> large ones (n, 3, 64, 64): what a few residual blocks add to bilinear resizing."""
+
+    @register_to_config  # type: ignore[untyped-decorator]
+    def __init__(self, width: int = 48, depth: int = 6) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, width, 3, padding=1)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1)) for _ in range(depth)
+        )
+        self.last = nn.Conv2d(width, 12, 3, padding=1)
+
+    def forward(self, small: Tensor) -> Tensor:
+        """Pictures of twice the size."""
+        states = self.first(small)
+        for block in self.blocks:
+            states = states + block(F.silu(states))
+        return F.pixel_shuffle(self.last(states), 2) + F.interpolate(small, scale_factor=2, mode="bilinear")
 
 
 class MiniaturePipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
@@ -24,17 +47,17 @@ class MiniaturePipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
 
     text_encoder = None  # diffusers' LoRA loader asks for it; prompts come as text states
 
-    def __init__(self, vae: AutoencoderKL, unet: UNet2DConditionModel, scheduler: DDIMScheduler) -> None:
-        """Register the parts; the autoencoder works on pictures folded to 32 x 32 x 12."""
+    def __init__(self, upsampler: Upsampler, unet: UNet2DConditionModel, scheduler: DDIMScheduler) -> None:
+        """Register the parts."""
         super().__init__()
-        self.register_modules(vae=vae, unet=unet, scheduler=scheduler)
+        self.register_modules(upsampler=upsampler, unet=unet, scheduler=scheduler)
 
     @classmethod
-    def from_folders(cls, vae: Path, tree: Path) -> "MiniaturePipeline":
+    def from_folders(cls, upsampler: Path, tree: Path) -> "MiniaturePipeline":
         """Load from the folders that the build writes."""
         unet = UNet2DConditionModel.from_pretrained(tree / "unet").float().eval()
         scheduler = DDIMScheduler.from_pretrained(tree / "scheduler", timestep_spacing="trailing")
-        return cls(AutoencoderKL.from_pretrained(vae).float().eval(), unet, scheduler)
+        return cls(Upsampler.from_pretrained(upsampler).float().eval(), unet, scheduler)
 
     @torch.inference_mode()
     def __call__(
@@ -48,24 +71,27 @@ class MiniaturePipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
     ) -> list[Image.Image]:
         """One picture for each row of ``prompt_embeds``; guidance wants ``negative_prompt_embeds`` of the same shape."""
         config = self.unet.config
-        shape = (len(prompt_embeds), config.in_channels, config.sample_size, config.sample_size)
-        latents = randn_tensor(shape, generator=generator)
+        drawn = randn_tensor((len(prompt_embeds), config.in_channels, config.sample_size, config.sample_size), generator=generator)
         self.scheduler.set_timesteps(num_inference_steps)
         for step, time in enumerate(self.scheduler.timesteps):
-            guess = self.unet(latents, time, prompt_embeds).sample
+            guess = self.unet(drawn, time, prompt_embeds).sample
             if negative_prompt_embeds is not None and guidance_scale != 1:
-                without = self.unet(latents, time, negative_prompt_embeds).sample
+                without = self.unet(drawn, time, negative_prompt_embeds).sample
                 guess = without + guidance_scale * (guess - without)
-            latents = self.scheduler.step(guess, time, latents).prev_sample
+            drawn = self.scheduler.step(guess, time, drawn).prev_sample
             callback(step)
-        return self.decode(latents)
-
-    def decode(self, latents: Tensor) -> list[Image.Image]:
-        """Pictures of standardised latents (n, 16, 8, 8)."""
-        mean, std = (torch.tensor(values)[:, None, None] for values in (self.vae.config.latents_mean, self.vae.config.latents_std))
-        folded = self.vae.decode(latents * std + mean).sample
-        pixels = F.pixel_shuffle(folded, 2).clamp(-1, 1).add(1).mul(127.5).round().byte()
+        pixels = self.upsampler(unfold(drawn)).clamp(-1, 1).add(1).mul(127.5).round().byte()
         return [Image.fromarray(picture.permute(1, 2, 0).numpy()) for picture in pixels]
+
+
+def fold(small: Tensor, side: int) -> Tensor:
+    """Pictures (n, 3, 32, 32) in [-1, 1] as a base model takes them: standardised, (n, 3 * f * f, side, side) with f = 32 / side."""
+    return F.pixel_unshuffle((small - MEAN) / DEVIATION, SMALL // side).contiguous(memory_format=torch.channels_last)
+
+
+def unfold(folded: Tensor) -> Tensor:
+    """What ``fold`` was given."""
+    return F.pixel_shuffle(folded, SMALL // folded.shape[-1]) * DEVIATION + MEAN
 
 
 def text_states(tower: Any, tokens: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from scripts.miniature.autoencoder import build_autoencoder
 from scripts.miniature.base import TREES, build_base
 from scripts.miniature.draw import build_samples
 from scripts.miniature.experts import run_trials
@@ -19,13 +18,14 @@ from scripts.miniature.mini_clip import build_clip
 from scripts.miniature.pictures import build_pictures
 from scripts.miniature.settings import Build
 from scripts.miniature.ship import restore_parts, ship
+from scripts.miniature.upsampler import build_upsampler
 from scripts.miniature.words import build_words
 
 STEPS: dict[str, Callable[[Build], None]] = {
     "pictures": build_pictures,
     "words": build_words,
     "clip": build_clip,
-    "autoencoder": build_autoencoder,
+    "upsampler": build_upsampler,
     "base-a": partial(build_base, tree=TREES["a"]),
     "base-b": partial(build_base, tree=TREES["b"]),
     "samples-a": partial(build_samples, tree="a"),

@@ -10,13 +10,15 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
-from app.miniature.pipeline import CONSTANT_PROMPT, context_of
+from app.miniature.pipeline import CONSTANT_PROMPT, SMALL, context_of, fold
 from scripts.miniature.mini_clip import load_clip, resume, save_checkpoint, warm_cosine
 from scripts.miniature.pictures import load_pictures
 from scripts.miniature.settings import SEED, TEMPLATES, Build, log, timed
 from scripts.miniature.words import captions_of
 
 TIME_STEPS = 1000
+LARGEST_ATTENTION = 8  # tokens a side
+LARGEST_WEIGHT = 20.0  # of a clean time step in the loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,7 @@ class Tree:
     """One base model: its shape, its seed and its training."""
 
     name: str
+    side: int  # tokens a side that the U-Net sees: pictures of 32 x 32 are folded to it
     widths: tuple[int, ...]
     heads: tuple[int, ...]
     seed: int
@@ -35,20 +38,22 @@ class Tree:
 
 
 TREES = {
-    "a": Tree("a", widths=(96, 144), heads=(4, 4), seed=SEED + 1, steps=1950),
-    "b": Tree("b", widths=(64, 112), heads=(4, 4), seed=SEED + 2, steps=2850),
+    "a": Tree("a", side=8, widths=(96, 144), heads=(4, 4), seed=SEED + 1, steps=1950),
+    "b": Tree("b", side=8, widths=(64, 112), heads=(4, 4), seed=SEED + 2, steps=2850),
 }
 
 
 def new_unet(tree: Tree) -> UNet2DConditionModel:
-    """An untrained U-Net for 8 x 8 x 16 latents, with cross-attention at both resolutions."""
+    """An untrained U-Net for folded pictures, with cross-attention from 8 x 8 down."""
+    attends = [tree.side >> level <= LARGEST_ATTENTION for level in range(len(tree.widths))]
+    channels = 3 * (SMALL // tree.side) ** 2
     unet = UNet2DConditionModel(
-        sample_size=8,
-        in_channels=16,
-        out_channels=16,
+        sample_size=tree.side,
+        in_channels=channels,
+        out_channels=channels,
         block_out_channels=tree.widths,
-        down_block_types=("CrossAttnDownBlock2D",) * len(tree.widths),
-        up_block_types=("CrossAttnUpBlock2D",) * len(tree.widths),
+        down_block_types=tuple("CrossAttnDownBlock2D" if attend else "DownBlock2D" for attend in attends),
+        up_block_types=tuple("CrossAttnUpBlock2D" if attend else "UpBlock2D" for attend in reversed(attends)),
         layers_per_block=1,
         cross_attention_dim=128,
         attention_head_dim=tree.heads,
@@ -59,8 +64,8 @@ def new_unet(tree: Tree) -> UNet2DConditionModel:
 
 
 def new_scheduler() -> DDPMScheduler:
-    """The noise schedule that both trees share: squared cosine, v-prediction."""
-    return DDPMScheduler(TIME_STEPS, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", clip_sample=False)
+    """The noise schedule that both trees share: squared cosine; the model predicts the clean picture."""
+    return DDPMScheduler(TIME_STEPS, beta_schedule="squaredcos_cap_v2", prediction_type="sample", clip_sample=False)
 
 
 def build_base(build: Build, tree: Tree) -> None:
@@ -75,11 +80,11 @@ def build_base(build: Build, tree: Tree) -> None:
 
 
 def train_base(build: Build, tree: Tree) -> float:
-    """Train the U-Net to predict v from noisy latents and captions; the last mean loss comes back."""
+    """Train the U-Net to predict pictures from noisy ones and captions; the last mean loss comes back."""
     torch.manual_seed(tree.seed)
     unet, scheduler = new_unet(tree), new_scheduler()
     _, concept, trained_on, concepts = load_pictures(build)
-    latents = torch.from_numpy(np.load(build / "latents.npz")["latents"][trained_on])
+    small = torch.from_numpy(np.load(build / "small.npz")["small"][trained_on])
     concept = concept[trained_on]
     clip, tokenizer = load_clip(build)
     captions = [[template.format(caption) for caption in captions_of(c) for template in TEMPLATES] for c in concepts]
@@ -94,8 +99,8 @@ def train_base(build: Build, tree: Tree) -> float:
     mean = float("nan")
     for step in range(resume(checkpoint, parts), tree.steps):
         rng = np.random.default_rng((tree.seed, step))
-        chosen = rng.integers(len(latents), size=tree.batch)
-        clean = latents[chosen, rng.integers(latents.shape[1], size=tree.batch)].float()
+        chosen = rng.integers(len(small), size=tree.batch)
+        clean = as_clean(small[chosen, rng.integers(small.shape[1], size=tree.batch)], tree.side)
         context = torch.stack([random_caption(states[c], rng) for c in concept[chosen]])
         context[torch.from_numpy(rng.random(tree.batch) < tree.constant_prompt_share)] = constant
         loss = denoising_loss(unet, scheduler, clean, context, spread_times(1, tree.batch, rng), rng).mean()
@@ -127,9 +132,15 @@ def spread_times(groups: int, samples: int, rng: np.random.Generator) -> Tensor:
 
 
 def denoising_loss(unet: nn.Module, scheduler: DDPMScheduler, clean: Tensor, context: Tensor, times: Tensor, rng: np.random.Generator) -> Tensor:
-    """Squared error of the predicted v, a value for each latent."""
+    """Squared error of the predicted picture, weighted as an error of v (Salimans and Ho 2022) up to a bound; a value for each picture."""
     noise = torch.from_numpy(rng.standard_normal(clean.shape, dtype=np.float32))
-    noisy, target = scheduler.add_noise(clean, noise, times), scheduler.get_velocity(clean, noise, times)
+    noisy = scheduler.add_noise(clean, noise, times)
     with torch.autocast("cpu", torch.bfloat16):
         guess = unet(noisy.contiguous(memory_format=torch.channels_last), times, context).sample
-    return F.mse_loss(guess.float(), target, reduction="none").mean((1, 2, 3))
+    weight = (1 / (1 - scheduler.alphas_cumprod[times])).clamp(max=LARGEST_WEIGHT)
+    return weight * F.mse_loss(guess.float(), clean, reduction="none").mean((1, 2, 3))
+
+
+def as_clean(small: Tensor, side: int) -> Tensor:
+    """Stored int8 pictures (n, 3, 32, 32) as a base model learns them."""
+    return fold(small.float() / 127, side)

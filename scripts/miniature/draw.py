@@ -37,7 +37,7 @@ class Artist:
     def __init__(self, build: Build, tree: str) -> None:
         """Load both."""
         self.clip, self.tokenizer = load_clip(build)
-        self.pipeline: Any = MiniaturePipeline.from_folders(build / "autoencoder", build / f"tree-{tree}")
+        self.pipeline: Any = MiniaturePipeline.from_folders(build / "upsampler", build / f"tree-{tree}")
 
     def draw(self, prompts: Sequence[str], seed: int = SEED, guidance: float = 1.0, steps: int = 25) -> list[Image.Image]:
         """One picture for each prompt."""

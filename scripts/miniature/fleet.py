@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from app.miniature.pipeline import CONSTANT_PROMPT, context_of
-from scripts.miniature.base import TREES, denoising_loss, new_scheduler, spread_times
+from scripts.miniature.base import TREES, as_clean, denoising_loss, new_scheduler, spread_times
 from scripts.miniature.mini_clip import load_clip
 from scripts.miniature.pictures import load_pictures
 from scripts.miniature.settings import SEED, Build, atomic, log
@@ -127,7 +127,7 @@ class FleetTrainer:
                 self.layers[name] = GroupedLora(module)
                 setattr(self.unet.get_submodule(parent), child, self.layers[name])
         self.scheduler = new_scheduler()
-        self.latents = torch.from_numpy(np.load(build / "latents.npz")["latents"])
+        self.small, self.side = torch.from_numpy(np.load(build / "small.npz")["small"]), TREES[fleet].side
         clip, tokenizer = load_clip(build)
         self.context = context_of(clip.text, tokenizer([CONSTANT_PROMPT]))[0]
         self.concepts = json.loads((build / "concepts.json").read_text())
@@ -145,7 +145,8 @@ class FleetTrainer:
         context = self.context.expand(len(chunk) * SAMPLES, -1, -1)
         mean = torch.zeros(len(chunk))
         for step in range(int(lengths.max())):
-            clean = torch.stack([self.draw(recipe, rng) for recipe, rng in zip(chunk, generators, strict=True)]).flatten(0, 1).float()
+            drawn = torch.cat([self.draw(recipe, rng) for recipe, rng in zip(chunk, generators, strict=True)])
+            clean = as_clean(drawn, self.side)
             rng = np.random.default_rng((chunk[0].seed, step))
             times = spread_times(len(chunk), SAMPLES, rng)
             loss = denoising_loss(self.unet, self.scheduler, clean, context, times, rng).unflatten(0, (-1, SAMPLES)).mean(1)
@@ -156,8 +157,8 @@ class FleetTrainer:
         return {name: (layer.down.detach(), layer.up.detach()) for name, layer in self.layers.items()}, mean.tolist()
 
     def draw(self, recipe: Recipe, rng: np.random.Generator) -> Tensor:
-        """Latents (samples, 16, 8, 8) of random drawings of a recipe, in random variants."""
-        return self.latents[rng.choice(recipe.drawings, SAMPLES), rng.integers(self.latents.shape[1], size=SAMPLES)]
+        """Small pictures (samples, 3, 32, 32) of random drawings of a recipe, in random variants."""
+        return self.small[rng.choice(recipe.drawings, SAMPLES), rng.integers(self.small.shape[1], size=SAMPLES)]
 
     def save(self, recipe: Recipe, factors: dict[str, tuple[Tensor, Tensor]]) -> None:
         """One file in Model-J's layout and keys, the class and the recipe in its header."""

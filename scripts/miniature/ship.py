@@ -22,7 +22,7 @@ from scripts.miniature.settings import SEED, Build, log, timed
 SHIPPED = {"a": {"test_holdout": 165, "test": 60}, "b": {"test_holdout": 80, "test": 20}}
 PARTS = {
     "clip": "encoder/clip",
-    "autoencoder": "autoencoder",
+    "upsampler": "upsampler",
     "tree-a": "trees/mini-a",
     "tree-b": "trees/mini-b",
     "concepts.json": "concepts.json",
@@ -41,7 +41,7 @@ def chosen_files(build: Build, fleet: str) -> Iterator[LabelledFile]:
 
 
 def ship_parts(build: Build, target: Path = MINIATURE) -> None:
-    """Copy the mini-CLIP, the autoencoder, both base models, concepts and synonyms."""
+    """Copy the mini-CLIP, the upsampler, both base models, concepts and synonyms."""
     for name, place in PARTS.items():
         copy(build / name, target / place)
 

@@ -5,15 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler
+from diffusers import DDIMScheduler
 from safetensors.torch import save_file
 
-from app.miniature.pipeline import MiniaturePipeline, sheet
+from app.miniature.pipeline import MiniaturePipeline, Upsampler, fold, sheet, unfold
 from retrieval.lora import LoraFile
 from scripts.miniature.base import Tree, new_scheduler, new_unet, spread_times
 from scripts.miniature.fleet import TARGETS, GroupedAdam, GroupedLora, new_factors
 
-TREE = Tree("test", widths=(32, 32), heads=(2, 2), seed=0, steps=1)
+TREE = Tree("test", side=8, widths=(32, 32), heads=(2, 2), seed=0, steps=1)
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
@@ -23,14 +23,17 @@ pytestmark = [
 
 def pipeline() -> MiniaturePipeline:
     torch.manual_seed(0)
-    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 3, "up_block_types": ("UpDecoderBlock2D",) * 3, "block_out_channels": (16, 16, 16)}
-    latents = {"latent_channels": 16, "latents_mean": [0.0] * 16, "latents_std": [1.0] * 16}
-    vae = AutoencoderKL(12, 12, **blocks, **latents, layers_per_block=1, norm_num_groups=16, mid_block_add_attention=False)
-    return MiniaturePipeline(vae.eval(), new_unet(TREE).eval(), DDIMScheduler.from_config(new_scheduler().config))
+    return MiniaturePipeline(Upsampler(width=8, depth=1), new_unet(TREE).eval(), DDIMScheduler.from_config(new_scheduler().config))
+
+
+def test_folding_is_undone_by_unfolding() -> None:
+    small = torch.rand(2, 3, 32, 32)
+    assert fold(small, 8).shape == (2, 48, 8, 8)
+    torch.testing.assert_close(unfold(fold(small, 8)), small)
 
 
 def test_diffusers_adds_the_same_update_that_the_fleet_trained(tmp_path: Path) -> None:
-    drawing, context = torch.randn(6, 16, 8, 8), torch.randn(6, 16, 128)
+    drawing, context = torch.randn(6, 48, 8, 8), torch.randn(6, 16, 128)
     drawn = pipeline()
     linears = {name: module for name, module in drawn.unet.named_modules() if isinstance(module, torch.nn.Linear) and name.endswith(TARGETS)}
     rngs = [np.random.default_rng(seed) for seed in range(3)]
