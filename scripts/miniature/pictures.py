@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from resvg_py import svg_to_bytes
 
 from scripts.miniature.settings import PICTURE, SEED, TRAINING_SETS, UNSEEN_SETS, Build, atomic, timed
 
@@ -98,6 +97,8 @@ class IconSet:
 
 def render(svg: str) -> np.ndarray:
     """An SVG on white, as (64, 64, 3) uint8."""
+    from resvg_py import svg_to_bytes  # only the build needs it
+
     png = bytes(svg_to_bytes(svg_string=svg, width=4 * PICTURE, height=4 * PICTURE, background="white"))
     image = Image.open(io.BytesIO(png)).convert("RGB").resize((PICTURE, PICTURE), Image.Resampling.LANCZOS)
     return np.asarray(image)
