@@ -47,9 +47,10 @@ def ship_parts(build: Build, target: Path = MINIATURE) -> None:
 
 
 def restore_parts(build: Build, source: Path = MINIATURE) -> None:
-    """Copy them back into a build folder, to train more LoRAs from the base models that ship."""
+    """Copy those that are there back into a build folder, to train more LoRAs from the base models that ship."""
     for name, place in PARTS.items():
-        copy(source / place, build / name)
+        if (source / place).exists():
+            copy(source / place, build / name)
 
 
 def copy(source: Path, target: Path) -> None:
