@@ -19,7 +19,6 @@ def evaluate_miniature(tree: str = "mini-a", miniature: Path = MINIATURE) -> dic
     """The document of the design: metrics and baselines over the shipped LoRAs of one model tree."""
     encoder = Encoder.load(miniature / "encoder")
     concepts = read_json(miniature / "concepts.json")
-    synonyms = read_json(miniature / "synonyms.json")
     labels = [concept["label"] for concept in concepts]
     texts = encoder.encode_texts(labels)
     files = find_labelled(miniature / "models" / tree)
@@ -31,8 +30,10 @@ def evaluate_miniature(tree: str = "mini-a", miniature: Path = MINIATURE) -> dic
         split=np.array([file.split for file in files]),
     )
     metrics = gallery.metrics(encoder.experts[tree].encode_factors(models))
-    truth = np.array([labels.index(synonym["label"]) for synonym in synonyms])
-    metrics["synonym_top10"] = synonym_metric(encoder.encode_texts([synonym["word"] for synonym in synonyms]), texts, truth)
+    for kind in "synonym", "keyword":
+        words = read_json(miniature / f"{kind}s.json")
+        truth = np.array([labels.index(word["label"]) for word in words])
+        metrics[f"{kind}_top10"] = synonym_metric(encoder.encode_texts([word["word"] for word in words]), texts, truth)
     baselines = load_baselines(miniature / "baselines" / f"{tree}.safetensors")
     return {
         "zoo": f"miniature/{tree}",

@@ -31,15 +31,16 @@ class Tree:
     heads: tuple[int, ...]
     seed: int
     steps: int
-    batch: int = 128
-    lr: float = 1.5e-3
+    batch: int = 64
+    lr: float = 1.2e-3
     warmup: int = 200
     constant_prompt_share: float = 0.15
+    augmented_share: float = 0.25  # the other pictures are drawings as they are, or mirrored
 
 
 TREES = {
-    "a": Tree("a", side=8, widths=(96, 144), heads=(4, 4), seed=SEED + 1, steps=1950),
-    "b": Tree("b", side=8, widths=(64, 112), heads=(4, 4), seed=SEED + 2, steps=2850),
+    "a": Tree("a", side=8, widths=(96, 144), heads=(4, 4), seed=SEED + 1, steps=5200),
+    "b": Tree("b", side=8, widths=(64, 112), heads=(4, 4), seed=SEED + 2, steps=7000),
 }
 
 
@@ -100,7 +101,8 @@ def train_base(build: Build, tree: Tree) -> float:
     for step in range(resume(checkpoint, parts), tree.steps):
         rng = np.random.default_rng((tree.seed, step))
         chosen = rng.integers(len(small), size=tree.batch)
-        clean = as_clean(small[chosen, rng.integers(small.shape[1], size=tree.batch)], tree.side)
+        variant = np.where(rng.random(tree.batch) < tree.augmented_share, rng.integers(small.shape[1], size=tree.batch), rng.integers(2, size=tree.batch))
+        clean = as_clean(small[chosen, variant], tree.side)
         context = torch.stack([random_caption(states[c], rng) for c in concept[chosen]])
         context[torch.from_numpy(rng.random(tree.batch) < tree.constant_prompt_share)] = constant
         loss = denoising_loss(unet, scheduler, clean, context, spread_times(1, tree.batch, rng), rng).mean()

