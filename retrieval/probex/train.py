@@ -32,10 +32,10 @@ def train_probex(
     texts: Tensor,
     config: ProbeXConfig,
     training: ProbeXTraining,
-    validate: Callable[[ProbeX], float],
+    validate: Callable[[ProbeX], float] | None = None,
     progress: Callable[[int, float], None] = lambda epoch, score: None,
 ) -> ProbeX:
-    """Train on ``models`` of ``concepts`` (models,), rows of ``texts`` (classes, dim); the best epoch by ``validate`` comes back."""
+    """Train on ``models`` of ``concepts`` (models,), rows of ``texts`` (classes, dim); the best epoch by ``validate``, or without it the last, comes back."""
     torch.manual_seed(training.seed)
     shapes = {layer: (models[layer].up.shape[1], models[layer].down.shape[2]) for layer in config.layers}
     probex = ProbeX(shapes, texts.shape[1], config)
@@ -54,14 +54,15 @@ def train_probex(
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
-        if epoch % training.check_every == training.check_every - 1 or epoch == training.epochs - 1:
+        if validate and (epoch % training.check_every == training.check_every - 1 or epoch == training.epochs - 1):
             probex.eval()
             with torch.inference_mode():
                 score = validate(probex)
             progress(epoch + 1, score)
             if score > best:
                 best, best_state = score, copy.deepcopy(probex.state_dict())
-    probex.load_state_dict(best_state)
+    if validate:
+        probex.load_state_dict(best_state)
     return probex.eval()
 
 

@@ -16,6 +16,7 @@ from scripts.miniature.final import build_final
 from scripts.miniature.fleet import build_fleet
 from scripts.miniature.mini_clip import build_clip
 from scripts.miniature.pictures import build_pictures
+from scripts.miniature.reading import read_held_out
 from scripts.miniature.settings import Build
 from scripts.miniature.ship import restore_parts, ship
 from scripts.miniature.upsampler import build_upsampler
@@ -35,6 +36,8 @@ STEPS: dict[str, Callable[[Build], None]] = {
     "trials-a": partial(run_trials, fleet="a"),
     "trials-b": partial(run_trials, fleet="b"),
     "final": build_final,
+    "reading-a": partial(read_held_out, fleet="a"),
+    "reading-b": partial(read_held_out, fleet="b"),
     "ship": ship,
 }
 

@@ -4,7 +4,9 @@ Every trial is kept in ``trials-<fleet>.jsonl``. A choice is made by the mean of
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +17,11 @@ from retrieval.probex.probex import ProbeX, ProbeXConfig
 from retrieval.probex.probing import Factors, energy
 from retrieval.probex.sketch import SketchConfig, SketchExpert, widen
 from retrieval.probex.train import ProbeXTraining, train_probex
-from scripts.miniature.settings import Build, log
+from scripts.miniature.settings import Build, atomic, log
 from scripts.miniature.study import Study, quick_scores
+
+PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0)  # of ridge regressions, in mean eigenvalues
+PUBLISHED = "ProbeX as published"
 
 Encoded = tuple[Tensor, Tensor]  # vectors of the validation models, and the texts of all concepts to compare them with
 
@@ -38,12 +43,12 @@ class Trials:
         self.placed = F.normalize(texts - texts[self.study.candidates("train")].mean(0), dim=-1)
         self.targets = self.placed[self.concepts]
 
-    def score(self, name: str, encode: Callable[[], Encoded]) -> float:
+    def score(self, name: str, encode: Callable[[], Encoded], extra: Callable[[], dict[str, float]] = dict) -> float:
         """The merit of one setting."""
         if name not in self.made:
             vectors, texts = encode()
             truth = self.study.concept[self.study.rows("val_holdout")]
-            row = quick_scores(vectors, truth, texts, self.study.candidates("validation"))
+            row = quick_scores(vectors, truth, texts, self.study.candidates("validation")) | extra()
             self.made[name] = row
             with self.path.open("a") as file:
                 file.write(json.dumps({"name": name} | row) + "\n")
@@ -83,24 +88,38 @@ class Trials:
         norm = energy(both).sqrt() if normalised else torch.ones(len(both))
         return gram_matrix(both) / norm[:, None] / norm[None]
 
+    def best_probex(self, by_layer: Sequence[str]) -> Iterator[tuple[str, tuple[ProbeXConfig, ProbeXTraining]]]:
+        """ProbeX as published and with a temperature, each on its best of three layers, and on eight layers at once."""
+        warmer = ProbeXTraining(temperature=0.05, unit_responses=True)
+        for name, training in (PUBLISHED, ProbeXTraining()), ("ProbeX with temperature", warmer):
+            scored = {layer: self.probex(ProbeXConfig((layer,)), training, f"{name} {layer}") for layer in by_layer[:3]}
+            best = max(scored, key=lambda layer: scored[layer])
+            yield name, (ProbeXConfig((best,)), self.with_best_epochs(training, f"{name} {best}"))
+        eight, shorter, name = ProbeXConfig(tuple(by_layer[:8]), probes=64, projection=64), replace(warmer, epochs=60), "ProbeX with temperature, 8 layers"
+        self.probex(eight, shorter, name)
+        yield name, (eight, self.with_best_epochs(shorter, name))
+
+    def with_best_epochs(self, training: ProbeXTraining, name: str) -> ProbeXTraining:
+        """The same training, ended at the epoch that was best on validation concepts."""
+        return replace(training, epochs=int(self.made[name]["epochs"]))
+
     def probex(self, config: ProbeXConfig, training: ProbeXTraining, name: str) -> float:
         """A learned ProbeX."""
-        return self.score(name, lambda: self._probex(config, training))
-
-    def _probex(self, config: ProbeXConfig, training: ProbeXTraining) -> Encoded:
         seen = self.study.candidates("train")
         rows = torch.searchsorted(torch.from_numpy(seen), self.concepts)
         truth, among = self.study.concept[self.study.rows("val_holdout")], self.study.candidates("validation")
+        widened = {layer: widen(self.validation[layer]) for layer in config.layers}
+        scores: dict[int, float] = {}
 
         def validate(probex: ProbeX) -> float:
-            return quick_scores(probex.encode(self._widened()), truth, probex.encode_text(self.study.texts), among)["top1"]
+            return quick_scores(probex.encode(widened), truth, probex.encode_text(self.study.texts), among)["top1"]
 
-        best = train_probex(self.train, rows, self.study.texts[seen], config, training, validate, lambda epoch, score: log.info("epoch %d: %s", epoch, score))
-        with torch.inference_mode():
-            return best.encode(self._widened()), best.encode_text(self.study.texts)
+        def encode() -> Encoded:
+            best = train_probex(self.train, rows, self.study.texts[seen], config, training, validate, scores.__setitem__)
+            with torch.inference_mode():
+                return best.encode(widened), best.encode_text(self.study.texts)
 
-    def _widened(self) -> Mapping[str, Factors]:
-        return {layer: widen(factors) for layer, factors in self.validation.items()}
+        return self.score(name, encode, lambda: {"epochs": max(scores, key=lambda epoch: scores[epoch])})
 
 
 def values_and_outputs(layers: Sequence[str]) -> tuple[str, ...]:
@@ -113,26 +132,47 @@ def sketch_configs(layers: Sequence[str]) -> Iterator[tuple[str, SketchConfig]]:
     for kind, chosen in ("all", tuple(layers)), ("values and outputs", values_and_outputs(layers)):
         for size in (8, 12, 16, 24):
             for whitening in (0.0, 0.5, 1.0):
-                for ridge in (0.01, 0.03, 0.1, 0.3, 1.0):
+                for ridge in PENALTIES:
                     yield f"sketch {kind} {size}x{size} whitening {whitening} ridge {ridge}", SketchConfig(chosen, size, size, whitening, ridge)
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The settings that won on validation concepts."""
+
+    sketch: SketchConfig
+    dense: tuple[str, float]  # layer and penalty
+    probex: dict[str, tuple[ProbeXConfig, ProbeXTraining]]  # with the best number of epochs
+
+    def save(self, build: Build, fleet: str) -> None:
+        """Write ``chosen-<fleet>.json``."""
+        with atomic(build / f"chosen-{fleet}.json") as path:
+            path.write_text(json.dumps(asdict(self), indent=1))
+
+    @classmethod
+    def load(cls, build: Build, fleet: str) -> "Choice":
+        """Read what ``save`` wrote."""
+        made = json.loads((build / f"chosen-{fleet}.json").read_text())
+        probex = {name: (ProbeXConfig(**tuple_layers(config)), ProbeXTraining(**training)) for name, (config, training) in made["probex"].items()}
+        return cls(SketchConfig(**tuple_layers(made["sketch"])), (made["dense"][0], made["dense"][1]), probex)
+
+
+def tuple_layers(settings: dict[str, Any]) -> dict[str, Any]:
+    """The same settings, layers as a tuple."""
+    return settings | {"layers": tuple(settings["layers"])}
+
+
 def run_trials(build: Build, fleet: str) -> None:
-    """Every trial of one fleet."""
+    """Every trial of one fleet, and the choice."""
+    if (build / f"chosen-{fleet}.json").exists():
+        return
     trials = Trials(build, fleet)
     layers = list(trials.train)
     trials.statistics()
-    for name, config in sketch_configs(layers):
-        trials.sketch(config, name)
     for normalised in (False, True):
-        for ridge in (0.01, 0.03, 0.1, 0.3, 1.0):
+        for ridge in PENALTIES:
             trials.kernel(layers, ridge, normalised)
+    sketch = max(sketch_configs(layers), key=lambda named: trials.sketch(named[1], named[0]))[1]
     by_layer = sorted(layers, key=lambda layer: -trials.dense(layer, 0.1))
-    for layer in by_layer[:4]:
-        for ridge in (0.01, 0.03, 0.3, 1.0):
-            trials.dense(layer, ridge)
-    for layer in by_layer[:3]:
-        trials.probex(ProbeXConfig((layer,)), ProbeXTraining(), f"ProbeX as published {layer}")
-        trials.probex(ProbeXConfig((layer,)), ProbeXTraining(temperature=0.05, unit_responses=True), f"ProbeX temperature {layer}")
-    eight = ProbeXConfig(tuple(by_layer[:8]), probes=64, projection=64)
-    trials.probex(eight, ProbeXTraining(epochs=60, temperature=0.05, unit_responses=True), "ProbeX temperature 8 layers")
+    dense = max(((layer, ridge) for layer in by_layer[:4] for ridge in PENALTIES), key=lambda pair: trials.dense(*pair))
+    Choice(sketch, dense, dict(trials.best_probex(by_layer))).save(build, fleet)

@@ -14,6 +14,8 @@ from retrieval.probex.probing import Factors
 from retrieval.text import TextEncoder
 from scripts.miniature.settings import TEMPLATES, Build, log
 
+ALL_BUT_HELD_OUT = ("train", "val", "val_holdout")
+
 
 @dataclass(frozen=True, slots=True)
 class Study:
