@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from app.miniature.pipeline import CONSTANT_PROMPT, SMALL, context_of, fold
 from scripts.miniature.mini_clip import load_clip, resume, save_checkpoint, warm_cosine
 from scripts.miniature.pictures import load_pictures
-from scripts.miniature.settings import SEED, TEMPLATES, Build, log, timed
+from scripts.miniature.settings import SEED, TEMPLATES, TRAINING_SETS, Build, log, timed
 from scripts.miniature.words import captions_of
 
 TIME_STEPS = 1000
 LARGEST_ATTENTION = 8  # tokens a side
 LARGEST_WEIGHT = 20.0  # of a clean time step in the loss
+PLAIN_SETS = ("noto", "twemoji", "fluent-emoji-flat")  # of like style, each with a drawing of every concept
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +32,17 @@ class Tree:
     heads: tuple[int, ...]
     seed: int
     steps: int
+    broad_steps: int  # at first, on all drawings alike
     batch: int = 64
     lr: float = 1.2e-3
     warmup: int = 200
     constant_prompt_share: float = 0.15
-    augmented_share: float = 0.25  # the other pictures are drawings as they are, or mirrored
+    plain_share: float = 0.85  # of drawings of PLAIN_SETS as they are; the others are any drawings in any variant
 
 
 TREES = {
-    "a": Tree("a", side=8, widths=(96, 144), heads=(4, 4), seed=SEED + 1, steps=5200),
-    "b": Tree("b", side=8, widths=(64, 112), heads=(4, 4), seed=SEED + 2, steps=7000),
+    "a": Tree("a", side=8, widths=(96, 144), heads=(4, 4), seed=SEED + 1, steps=5200, broad_steps=1800),
+    "b": Tree("b", side=8, widths=(64, 112), heads=(4, 4), seed=SEED + 2, steps=7000, broad_steps=2800),
 }
 
 
@@ -87,6 +89,7 @@ def train_base(build: Build, tree: Tree) -> float:
     _, concept, trained_on, concepts = load_pictures(build)
     small = torch.from_numpy(np.load(build / "small.npz")["small"][trained_on])
     concept = concept[trained_on]
+    plain = np.flatnonzero(np.isin(np.load(build / "pictures.npz")["set"][trained_on], [list(TRAINING_SETS).index(name) for name in PLAIN_SETS]))
     clip, tokenizer = load_clip(build)
     captions = [[template.format(caption) for caption in captions_of(c) for template in TEMPLATES] for c in concepts]
     states = [context_of(clip.text, tokenizer(texts)) for texts in captions]
@@ -100,8 +103,10 @@ def train_base(build: Build, tree: Tree) -> float:
     mean = float("nan")
     for step in range(resume(checkpoint, parts), tree.steps):
         rng = np.random.default_rng((tree.seed, step))
-        chosen = rng.integers(len(small), size=tree.batch)
-        variant = np.where(rng.random(tree.batch) < tree.augmented_share, rng.integers(small.shape[1], size=tree.batch), rng.integers(2, size=tree.batch))
+        chosen, variant = rng.integers(len(small), size=tree.batch), rng.integers(small.shape[1], size=tree.batch)
+        if step >= tree.broad_steps:
+            settled = rng.random(tree.batch) < tree.plain_share
+            chosen[settled], variant[settled] = rng.choice(plain, settled.sum()), 0
         clean = as_clean(small[chosen, variant], tree.side)
         context = torch.stack([random_caption(states[c], rng) for c in concept[chosen]])
         context[torch.from_numpy(rng.random(tree.batch) < tree.constant_prompt_share)] = constant
