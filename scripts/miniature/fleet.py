@@ -24,11 +24,14 @@ from scripts.miniature.settings import SEED, Build, atomic, log
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 RANKS, RANK_SHARES = (2, 4, 8), (0.7, 0.25, 0.05)
 CHUNK = 64
-SAMPLES = 3  # of each LoRA in a step
+SAMPLES = 2  # of each LoRA in a step
+RATES = {"a": (3e-3, 8e-3), "b": (4e-3, 1.1e-2)}  # learning rates, log-uniform
+STEPS = {"a": (80, 130), "b": (90, 150)}
+VARIANTS = 2  # of each drawing: itself and mirrored
 # Model-J's names of splits: LoRAs of seen concepts (train, val, test), of validation and of held-out concepts.
 FLEETS = {
-    "a": {"train": 1252, "val": 100, "test": 200, "val_holdout": 166, "test_holdout": 330},
-    "b": {"train": 580, "val": 0, "test": 68, "val_holdout": 83, "test_holdout": 165},
+    "a": {"train": 1224, "val": 80, "test": 200, "val_holdout": 166, "test_holdout": 330},
+    "b": {"train": 580, "val": 0, "test": 40, "val_holdout": 83, "test_holdout": 165},
 }
 
 
@@ -64,8 +67,8 @@ def recipes(build: Build, fleet: str) -> list[Recipe]:
                     split=split,
                     concept=int(concept),
                     rank=int(rng.choice(RANKS, p=RANK_SHARES)),
-                    lr=float(np.exp(rng.uniform(np.log(3e-3), np.log(9e-3)))),
-                    steps=int(rng.integers(70, 121)),
+                    lr=float(np.exp(rng.uniform(*np.log(RATES[fleet])))),
+                    steps=int(rng.integers(*STEPS[fleet], endpoint=True)),
                     drawings=tuple(map(int, drawings)),
                     seed=int(rng.integers(2**31)),
                 )
@@ -127,7 +130,7 @@ class FleetTrainer:
                 self.layers[name] = GroupedLora(module)
                 setattr(self.unet.get_submodule(parent), child, self.layers[name])
         self.scheduler = new_scheduler()
-        self.small, self.side = torch.from_numpy(np.load(build / "small.npz")["small"]), TREES[fleet].side
+        self.small, self.side = torch.from_numpy(np.load(build / "small.npz")["small"][:, :VARIANTS]), TREES[fleet].side
         clip, tokenizer = load_clip(build)
         self.context = context_of(clip.text, tokenizer([CONSTANT_PROMPT]))[0]
         self.concepts = json.loads((build / "concepts.json").read_text())
