@@ -11,14 +11,13 @@ from app.places import MINIATURE
 
 QUERY = "a slice of pizza"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-SIZE = {"width": 1200, "height": 780}
 
 
 def take(address: str, docs: Path) -> None:
     """Write ``page-search.png`` and ``page-label.png``."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
-        page = browser.new_page(viewport=SIZE)
+        page = browser.new_page(viewport={"width": 1200, "height": 780})
         page.goto(address)
         page.get_by_label("What should the model draw?").fill(QUERY)
         page.keyboard.press("Enter")
