@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from app.places import MINIATURE
-from retrieval.baselines import load_baselines
+from retrieval.baselines import Baselines
 from retrieval.encoder import Encoder
 from retrieval.evaluate import Metric
 from retrieval.gallery import Gallery, synonym_metric
@@ -24,22 +24,21 @@ def evaluate_miniature(tree: str = "mini-a", miniature: Path = MINIATURE) -> dic
     files = find_labelled(miniature / "models" / tree)
     models = pack([file.path for file in files])
     gallery = Gallery(
-        texts=texts,
         concept_split=np.array([concept["split"] for concept in concepts]),
         concept=np.array([labels.index(file.class_name) for file in files]),
         split=np.array([file.split for file in files]),
     )
-    metrics = gallery.metrics(encoder.experts[tree].encode_factors(models))
+    metrics = gallery.metrics(encoder.space.background.standardise(encoder.experts[tree].encode_factors(models), texts))
     for kind in "synonym", "keyword":
         words = read_json(miniature / f"{kind}s.json")
         truth = np.array([labels.index(word["label"]) for word in words])
         metrics[f"{kind}_top10"] = synonym_metric(encoder.encode_texts([word["word"] for word in words]), texts, truth)
-    baselines = load_baselines(miniature / "baselines" / f"{tree}.safetensors")
+    baselines = Baselines.load(miniature / "baselines" / f"{tree}.safetensors").scores(models, texts)
     return {
         "zoo": f"miniature/{tree}",
         "split": gallery.describe(),
         "metrics": as_fractions(metrics),
-        "baselines": {name: as_fractions(gallery.metrics(baseline.encode(models))) for name, baseline in baselines.items()},
+        "baselines": {name: as_fractions(gallery.metrics(scores)) for name, scores in baselines.items()},
     }
 
 

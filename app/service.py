@@ -69,7 +69,7 @@ class Loradex:
                 family = lora.family
                 best = candidates.best(space, self.encoder.encode_file(lora), k)
                 unsure = best[0].score < space.unknown_below
-                reason = f"the nearest label is too far away (cosine {best[0].score:.2f}, expected {space.unknown_below:.2f})" if unsure else None
+                reason = f"no label lies near enough (best score {best[0].score:.2f}, expected {space.unknown_below:.2f})" if unsure else None
                 yield LabelAnswer(file, family, best, reason)
             except (FileError, NoExpert) as error:
                 yield LabelAnswer(file, family, [], str(error), refused=True)

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from retrieval.checkpoint import load_checkpoint, save_checkpoint
 from retrieval.probex.probing import Factors
-from retrieval.probex.sketch import BATCH, widen
+from retrieval.probex.sketch import BATCH, principal_outputs, widen
+from retrieval.space import Background
 
 FORMAT: Final = "loradex-baselines-1"
+RANK: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,25 +23,30 @@ class DenseLinear:
     """Ridge regression from every entry of one layer's dW, the linear baseline of ProbeX's paper, without making dW.
 
     Attributes:
-        weight: (dim, out, in); bias: (dim,).
+        weight: (rank, out, in); basis: (rank, dim); bias: (dim,).
     """
 
     layer: str
     weight: Tensor
+    basis: Tensor
     bias: Tensor
 
     @classmethod
     def fit(cls, models: Mapping[str, Factors], targets: Tensor, layer: str, ridge: float) -> "DenseLinear":
-        """Fit by the dual system, whose Gram matrix comes from the factors: <dW1, dW2> = tr((up1^T up2)(down2 down1^T))."""
+        """Fit by the dual system, whose Gram matrix comes from the factors: <dW1, dW2> = tr((up1^T up2)(down2 down1^T)).
+
+        The map is cut to ``RANK`` principal outputs, as that of the expert is.
+        """
         factors = widen(models[layer])
         gram = gram_matrix(factors)
         centring = torch.eye(len(gram)) - 1 / len(gram)
         centred = centring @ gram @ centring
         penalty = ridge * centred.diagonal().mean()
         dual = centring @ torch.linalg.solve(centred + penalty * torch.eye(len(gram)), targets)  # (models, dim)
-        weight = torch.einsum("nd,nor,nri->doi", dual, factors.up, factors.down)
-        bias = targets.mean(0) - (gram @ dual).mean(0)
-        return cls(layer, weight, bias)
+        basis = principal_outputs(centred @ dual, RANK)
+        weight = torch.einsum("nk,nor,nri->koi", dual @ basis.mT, factors.up, factors.down)
+        bias = targets.mean(0) - (gram @ dual).mean(0) @ basis.mT @ basis
+        return cls(layer, weight, basis, bias)
 
     def encode(self, models: Mapping[str, Factors]) -> Tensor:
         """Unit vectors (models, dim)."""
@@ -47,8 +54,8 @@ class DenseLinear:
         parts = []
         for start in range(0, len(factors), BATCH):
             batch = widen(factors[start : start + BATCH])
-            parts.append(torch.einsum("nor,doi,nri->nd", batch.up, self.weight, batch.down))
-        return F.normalize(torch.cat(parts) + self.bias, dim=-1)
+            parts.append(torch.einsum("nor,koi,nri->nk", batch.up, self.weight, batch.down))
+        return F.normalize(torch.cat(parts) @ self.basis + self.bias, dim=-1)
 
 
 def gram_matrix(factors: Factors) -> Tensor:
@@ -117,22 +124,51 @@ Baseline = DenseLinear | WeightStatistics
 DENSE_LINEAR, WEIGHT_STATISTICS = "dense_linear", "weight_statistics"
 
 
-def save_baselines(path: Path, dense: DenseLinear, statistics: WeightStatistics) -> None:
-    """Write both baselines of one model tree; the dense map in half precision."""
-    tensors = {"dense.weight": dense.weight.half(), "dense.bias": dense.bias, "statistics.mean": statistics.mean, "statistics.scale": statistics.scale}
-    tensors |= {f"statistics.{i}": tensor for i, tensor in enumerate(statistics.tensors)}
-    save_checkpoint(path, FORMAT, {"layer": dense.layer, "layers": statistics.layers}, tensors)
+@dataclass(frozen=True, slots=True)
+class Baselines:
+    """Both baselines of one model tree, each with the background that its scores are standardised by."""
 
+    dense: DenseLinear
+    dense_background: Background
+    statistics: WeightStatistics
+    statistics_background: Background
 
-def load_baselines(path: Path) -> dict[str, Baseline]:
-    """Both baselines of a model tree, by name.
+    @classmethod
+    def fit(cls, models: Mapping[str, Factors], targets: Tensor, layer: str, ridge: float) -> "Baselines":
+        """Fit both."""
+        dense, statistics = DenseLinear.fit(models, targets, layer, ridge), WeightStatistics.fit(models, targets)
+        return cls(dense, Background.of(dense.encode(models)), statistics, Background.of(statistics.encode(models)))
 
-    Raises:
-        CheckpointError: the file is missing or damaged.
-    """
-    settings, tensors = load_checkpoint(path, FORMAT)
-    parts = (tensors["statistics.0"], tensors["statistics.1"], tensors["statistics.2"], tensors["statistics.3"])
-    return {
-        DENSE_LINEAR: DenseLinear(settings["layer"], tensors["dense.weight"].float(), tensors["dense.bias"]),
-        WEIGHT_STATISTICS: WeightStatistics(tuple(settings["layers"]), tensors["statistics.mean"], tensors["statistics.scale"], parts),
-    }
+    def scores(self, models: Mapping[str, Factors], labels: Tensor) -> dict[str, Tensor]:
+        """Standardised scores (models, labels) of each, by name."""
+        return {
+            DENSE_LINEAR: self.dense_background.standardise(self.dense.encode(models), labels),
+            WEIGHT_STATISTICS: self.statistics_background.standardise(self.statistics.encode(models), labels),
+        }
+
+    def save(self, path: Path) -> None:
+        """Write one checkpoint; large tensors in half precision."""
+        dense, statistics = self.dense, self.statistics
+        tensors = {"dense.weight": dense.weight.half(), "dense.basis": dense.basis.half(), "dense.bias": dense.bias}
+        tensors |= {"statistics.mean": statistics.mean, "statistics.scale": statistics.scale}
+        tensors |= {f"statistics.{i}": tensor for i, tensor in enumerate(statistics.tensors)}
+        for name, background in (DENSE_LINEAR, self.dense_background), (WEIGHT_STATISTICS, self.statistics_background):
+            tensors |= {f"{name}.mean": background.mean, f"{name}.covariance": background.covariance}
+        save_checkpoint(path, FORMAT, {"layer": dense.layer, "layers": statistics.layers}, tensors)
+
+    @classmethod
+    def load(cls, path: Path) -> "Baselines":
+        """Read what ``save`` wrote.
+
+        Raises:
+            CheckpointError: the file is missing or damaged.
+        """
+        settings, tensors = load_checkpoint(path, FORMAT)
+        parts = (tensors["statistics.0"], tensors["statistics.1"], tensors["statistics.2"], tensors["statistics.3"])
+        dense, other = (Background(tensors[f"{name}.mean"], tensors[f"{name}.covariance"]) for name in (DENSE_LINEAR, WEIGHT_STATISTICS))
+        return cls(
+            DenseLinear(settings["layer"], tensors["dense.weight"].float(), tensors["dense.basis"].float(), tensors["dense.bias"]),
+            dense,
+            WeightStatistics(tuple(settings["layers"]), tensors["statistics.mean"], tensors["statistics.scale"], parts),
+            other,
+        )

@@ -66,7 +66,7 @@ class Encoder:
 
     def encode_pictures(self, pictures: Sequence[Any]) -> Tensor:
         """Unit vectors (n, dim) of PIL pictures."""
-        return self.space.place(self.text_encoder.encode_pictures(pictures))
+        return self.space.place_pictures(self.text_encoder.encode_pictures(pictures))
 
     def route(self, lora: LoraFile) -> Expert:
         """The expert of a file's model tree.

@@ -16,30 +16,25 @@ class Gallery:
     """What an evaluation needs besides the models' vectors.
 
     Attributes:
-        texts: (concepts, dim), unit vectors of all labels in the space.
         concept_split: (concepts,), "train", "validation" or "heldout".
-        concept: (models,), rows of ``texts``.
+        concept: (models,), numbers of concepts.
         split: (models,), Model-J's names.
     """
 
-    texts: Tensor
     concept_split: NDArray[np.str_]
     concept: NDArray[np.int64]
     split: NDArray[np.str_]
 
-    def metrics(self, vectors: Tensor, texts: Tensor | None = None, held_out: str = HELD_OUT, candidates: str = "heldout") -> dict[str, Metric]:
+    def metrics(self, scores: Tensor) -> dict[str, Metric]:
         """Zero-shot and search on models of held-out concepts, and naming among seen concepts where such models are there.
 
         Args:
-            vectors: (models, dim), unit.
-            texts: (concepts, dim), where an encoder has its own text projection.
-            held_out: the split of models to measure on.
-            candidates: the split of concepts that they belong to.
+            scores: (models, concepts); higher is nearer.
         """
-        scores = (vectors @ (self.texts if texts is None else texts).T).double().numpy()
-        rows = np.flatnonzero(self.split == held_out)
-        among = np.flatnonzero(self.concept_split == candidates)
-        truth, held = self.concept[rows], scores[rows]
+        table = scores.double().numpy()
+        rows = np.flatnonzero(self.split == HELD_OUT)
+        among = np.flatnonzero(self.concept_split == "heldout")
+        truth, held = self.concept[rows], table[rows]
         column = np.searchsorted(among, truth)
         metrics = {f"zero_shot_top{k}_heldout": zero_shot(held[:, among], column, k) for k in (1, 5)}
         metrics |= {f"zero_shot_top{k}_all": zero_shot(held, truth, k) for k in (1, 5)}
@@ -48,7 +43,7 @@ class Gallery:
         seen = np.flatnonzero(self.split == SEEN)
         if len(seen):
             known = np.flatnonzero(self.concept_split == "train")
-            metrics["in_distribution_top1"] = zero_shot(scores[np.ix_(seen, known)], np.searchsorted(known, self.concept[seen]), 1)
+            metrics["in_distribution_top1"] = zero_shot(table[np.ix_(seen, known)], np.searchsorted(known, self.concept[seen]), 1)
         return metrics
 
     def describe(self) -> dict[str, int]:

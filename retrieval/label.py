@@ -14,7 +14,7 @@ FORMAT: Final = "loradex-labels-1"
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A word, its cosine with the model's vector, and its calibrated probability among all candidates."""
+    """A word, its standardised score, and its calibrated probability among all candidates."""
 
     label: str
     score: float
@@ -29,11 +29,11 @@ class LabelList:
     vectors: Tensor
 
     def best(self, space: Space, model: Tensor, k: int) -> list[Label]:
-        """The ``k`` nearest labels to one model's vector (dim,), best first."""
-        cosines = self.vectors @ model
-        probabilities = space.probabilities(cosines)
-        nearest = cosines.topk(min(k, len(self.names))).indices.tolist()
-        return [Label(self.names[i], float(cosines[i]), float(probabilities[i])) for i in nearest]
+        """The ``k`` best labels of one model's vector (dim,), best first."""
+        scores = space.background.standardise(model[None], self.vectors)[0]
+        probabilities = space.probabilities(scores)
+        best = scores.topk(min(k, len(self.names))).indices.tolist()
+        return [Label(self.names[i], float(scores[i]), float(probabilities[i])) for i in best]
 
     def save(self, path: Path) -> None:
         """One self-describing file."""

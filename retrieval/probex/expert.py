@@ -52,7 +52,7 @@ class Expert:
     def save(self, path: Path) -> None:
         """Write the checkpoint; large tensors in half precision."""
         model = self.model
-        tensors = {"mean": model.mean.float(), "weight": model.weight.half()}
+        tensors = {"mean": model.mean.float(), "weight": model.weight.half(), "basis": model.basis.half()}
         for layer in self.layers:
             tensors |= {f"{layer}.left": model.left[layer].half(), f"{layer}.right": model.right[layer].half()}
         save_checkpoint(path, FORMAT, {"tree": self.tree, "space": self.space, "shapes": self.shapes, "sketch": asdict(model.config)}, tensors)
@@ -69,7 +69,7 @@ class Expert:
             config = SketchConfig(**settings["sketch"] | {"layers": tuple(settings["sketch"]["layers"])})
             left = {layer: tensors[f"{layer}.left"].float() for layer in config.layers}
             right = {layer: tensors[f"{layer}.right"].float() for layer in config.layers}
-            model = SketchExpert(config, left, right, tensors["mean"], tensors["weight"].float())
+            model = SketchExpert(config, left, right, tensors["mean"], tensors["weight"].float(), tensors["basis"].float())
             shapes = {layer: (int(out), int(width)) for layer, (out, width) in settings["shapes"].items()}
             return cls(str(settings["tree"]), str(settings["space"]), shapes, model)
         except (KeyError, TypeError, ValueError) as error:

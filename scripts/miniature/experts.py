@@ -17,13 +17,14 @@ from retrieval.probex.probex import ProbeX, ProbeXConfig
 from retrieval.probex.probing import Factors, energy
 from retrieval.probex.sketch import SketchConfig, SketchExpert, widen
 from retrieval.probex.train import ProbeXTraining, train_probex
+from retrieval.space import Background
 from scripts.miniature.settings import Build, atomic, log
 from scripts.miniature.study import Study, quick_scores
 
 PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0)  # of ridge regressions, in mean eigenvalues
 PUBLISHED = "ProbeX as published"
 
-Encoded = tuple[Tensor, Tensor]  # vectors of the validation models, and the texts of all concepts to compare them with
+Fitted = SketchExpert | DenseLinear | WeightStatistics
 
 
 class Trials:
@@ -39,16 +40,13 @@ class Trials:
         self.train = self.study.take(self.study.rows("train"))
         self.validation = self.study.take(self.study.rows("val_holdout"))
         self.concepts = self.study.concept[self.study.rows("train")]
-        texts = self.study.texts
-        self.placed = F.normalize(texts - texts[self.study.candidates("train")].mean(0), dim=-1)
-        self.targets = self.placed[self.concepts]
+        self.targets = self.study.targets[self.study.rows("train")]
 
-    def score(self, name: str, encode: Callable[[], Encoded], extra: Callable[[], dict[str, float]] = dict) -> float:
-        """The merit of one setting."""
+    def score(self, name: str, encode: Callable[[], Tensor], extra: Callable[[], dict[str, float]] = dict) -> float:
+        """The merit of one setting; ``encode`` gives scores (validation models, concepts)."""
         if name not in self.made:
-            vectors, texts = encode()
             truth = self.study.concept[self.study.rows("val_holdout")]
-            row = quick_scores(vectors, truth, texts, self.study.candidates("validation")) | extra()
+            row = quick_scores(encode(), truth, self.study.candidates("validation")) | extra()
             self.made[name] = row
             with self.path.open("a") as file:
                 file.write(json.dumps({"name": name} | row) + "\n")
@@ -56,48 +54,63 @@ class Trials:
         row = self.made[name]
         return (row["top1"] + row["all_top1"] + row["map"]) / 3
 
+    def fitted(self, encoder: Fitted) -> Tensor:
+        """Standardised scores of the validation models, by an encoder fitted on the training models."""
+        return Background.of(encoder.encode(self.train)).standardise(encoder.encode(self.validation), self.study.labels)
+
     def sketch(self, config: SketchConfig, name: str) -> float:
         """A closed-form expert."""
-        return self.score(name, lambda: (SketchExpert.fit(self.train, self.targets, config).encode(self.validation), self.placed))
+        return self.score(name, lambda: self.fitted(SketchExpert.fit(self.train, self.targets, config)))
+
+    def sketch_alternatives(self, config: SketchConfig) -> None:
+        """One change each of the chosen expert: plain cosines, and targets of other kinds."""
+        labels, train = self.study.labels, self.study.rows("train")
+        self.score("chosen, plain cosines", lambda: SketchExpert.fit(self.train, self.targets, config).encode(self.validation) @ labels.T)
+        texts = labels[self.study.concept[train]]
+        self.score("chosen, fitted to texts", lambda: self.fitted(SketchExpert.fit(self.train, texts, config)))
+        self.score("chosen, fitted to texts, plain cosines", lambda: SketchExpert.fit(self.train, texts, config).encode(self.validation) @ labels.T)
 
     def dense(self, layer: str, ridge: float) -> float:
         """The dense linear baseline of one layer."""
-        fitted = lambda: DenseLinear.fit(self.train, self.targets, layer, ridge).encode(self.validation)  # noqa: E731
-        return self.score(f"dense {layer} ridge {ridge}", lambda: (fitted(), self.placed))
+        return self.score(f"dense {layer} ridge {ridge}", lambda: self.fitted(DenseLinear.fit(self.train, self.targets, layer, ridge)))
 
     def statistics(self) -> float:
         """The weight-statistics baseline."""
-        return self.score("weight statistics", lambda: (WeightStatistics.fit(self.train, self.targets).encode(self.validation), self.placed))
+        return self.score("weight statistics", lambda: self.fitted(WeightStatistics.fit(self.train, self.targets)))
 
     def kernel(self, layers: Sequence[str], ridge: float, normalised: bool) -> float:
         """Kernel ridge regression from dW of many layers, as in the trial that came before."""
         name = f"kernel {len(layers)} layers ridge {ridge}{' normalised' if normalised else ''}"
-        return self.score(name, lambda: (self._kernel(layers, ridge, normalised), self.placed))
+        return self.score(name, lambda: self._kernel(layers, ridge, normalised))
 
     def _kernel(self, layers: Sequence[str], ridge: float, normalised: bool) -> Tensor:
         count = len(self.concepts)
         gram = sum(self._gram(layer, normalised) for layer in layers)
         assert isinstance(gram, Tensor)
-        centred = gram[:count, :count] - gram[:count, :count].mean(0)
-        penalty = ridge * centred.diagonal().mean() * torch.eye(count)
-        dual = torch.linalg.solve(gram[:count, :count] + penalty, self.targets - self.targets.mean(0))
-        return F.normalize(gram[count:, :count] @ dual + self.targets.mean(0), dim=-1)
+        known = gram[:count, :count]
+        penalty = ridge * (known - known.mean(0)).diagonal().mean() * torch.eye(count)
+        dual = torch.linalg.solve(known - known.mean(0) + penalty, self.targets - self.targets.mean(0))
+        vectors = F.normalize((gram - known.mean(0)) @ dual, dim=-1)
+        return Background.of(vectors[:count]).standardise(vectors[count:], self.study.labels)
 
     def _gram(self, layer: str, normalised: bool) -> Tensor:
         both = widen(Factors(*(torch.cat([getattr(part[layer], name) for part in (self.train, self.validation)]) for name in ("down", "up"))))
         norm = energy(both).sqrt() if normalised else torch.ones(len(both))
-        return gram_matrix(both) / norm[:, None] / norm[None]
+        count = len(self.concepts)
+        return (gram_matrix(both) / norm[:, None] / norm[None])[:, :count]
 
     def best_probex(self, by_layer: Sequence[str]) -> Iterator[tuple[str, tuple[ProbeXConfig, ProbeXTraining]]]:
-        """ProbeX as published and with a temperature, each on its best of three layers, and on eight layers at once."""
-        warmer = ProbeXTraining(temperature=0.05, unit_responses=True)
-        for name, training in (PUBLISHED, ProbeXTraining()), ("ProbeX with temperature", warmer):
-            scored = {layer: self.probex(ProbeXConfig((layer,)), training, f"{name} {layer}") for layer in by_layer[:3]}
-            best = max(scored, key=lambda layer: scored[layer])
-            yield name, (ProbeXConfig((best,)), self.with_best_epochs(training, f"{name} {best}"))
-        eight, shorter, name = ProbeXConfig(tuple(by_layer[:8]), probes=64, projection=64), replace(warmer, epochs=60), "ProbeX with temperature, 8 layers"
-        self.probex(eight, shorter, name)
-        yield name, (eight, self.with_best_epochs(shorter, name))
+        """ProbeX as published on the better of two layers, the same with a temperature, and eight layers at once."""
+        scored = {layer: self.probex(ProbeXConfig((layer,)), ProbeXTraining(), f"{PUBLISHED} {layer}") for layer in by_layer[:2]}
+        best = max(scored, key=lambda layer: scored[layer])
+        yield PUBLISHED, (ProbeXConfig((best,)), self.with_best_epochs(ProbeXTraining(), f"{PUBLISHED} {best}"))
+        warmer = ProbeXTraining(epochs=60, temperature=0.05, unit_responses=True)
+        for name, config in (
+            ("ProbeX with temperature", ProbeXConfig((best,))),
+            ("ProbeX with temperature, 8 layers", ProbeXConfig(tuple(by_layer[:8]), probes=64, projection=64)),
+        ):
+            self.probex(config, warmer, name)
+            yield name, (config, self.with_best_epochs(warmer, name))
 
     def with_best_epochs(self, training: ProbeXTraining, name: str) -> ProbeXTraining:
         """The same training, ended at the epoch that was best on validation concepts."""
@@ -112,28 +125,23 @@ class Trials:
         scores: dict[int, float] = {}
 
         def validate(probex: ProbeX) -> float:
-            return quick_scores(probex.encode(widened), truth, probex.encode_text(self.study.texts), among)["top1"]
+            return quick_scores(probex.encode(widened) @ probex.encode_text(self.study.texts).T, truth, among)["top1"]
 
-        def encode() -> Encoded:
+        def encode() -> Tensor:
             best = train_probex(self.train, rows, self.study.texts[seen], config, training, validate, scores.__setitem__)
             with torch.inference_mode():
-                return best.encode(widened), best.encode_text(self.study.texts)
+                return best.encode(widened) @ best.encode_text(self.study.texts).T
 
         return self.score(name, encode, lambda: {"epochs": max(scores, key=lambda epoch: scores[epoch])})
 
 
-def values_and_outputs(layers: Sequence[str]) -> tuple[str, ...]:
-    """The layers that carry the concept best: values and outputs of all attentions."""
-    return tuple(layer for layer in layers if layer.endswith(("to_v", "to_out.0")))
-
-
 def sketch_configs(layers: Sequence[str]) -> Iterator[tuple[str, SketchConfig]]:
     """The settings of sketches that are tried."""
-    for kind, chosen in ("all", tuple(layers)), ("values and outputs", values_and_outputs(layers)):
-        for size in (8, 12, 16, 24):
-            for whitening in (0.0, 0.5, 1.0):
-                for ridge in PENALTIES:
-                    yield f"sketch {kind} {size}x{size} whitening {whitening} ridge {ridge}", SketchConfig(chosen, size, size, whitening, ridge)
+    for size in (16, 20, 24):
+        for weight in (0.0, 0.5, 1.0):
+            for ridge in (0.2, 0.5, 1.0):
+                kept = tuple(layer for layer in layers if weight or not layer.endswith(("to_q", "to_k")))
+                yield f"sketch {size} x {size}, queries and keys x {weight}, ridge {ridge}", SketchConfig(kept, size, size, weight, ridge)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,9 +178,10 @@ def run_trials(build: Build, fleet: str) -> None:
     layers = list(trials.train)
     trials.statistics()
     for normalised in (False, True):
-        for ridge in PENALTIES:
+        for ridge in (0.1, 0.3, 1.0):
             trials.kernel(layers, ridge, normalised)
     sketch = max(sketch_configs(layers), key=lambda named: trials.sketch(named[1], named[0]))[1]
+    trials.sketch_alternatives(sketch)
     by_layer = sorted(layers, key=lambda layer: -trials.dense(layer, 0.1))
     dense = max(((layer, ridge) for layer in by_layer[:4] for ridge in PENALTIES), key=lambda pair: trials.dense(*pair))
     Choice(sketch, dense, dict(trials.best_probex(by_layer))).save(build, fleet)

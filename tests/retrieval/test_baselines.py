@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from retrieval.baselines import DenseLinear, WeightStatistics, gram_matrix, load_baselines, save_baselines, statistics
+from retrieval.baselines import Baselines, DenseLinear, gram_matrix, statistics
 from retrieval.probex.probing import Factors
 
 
@@ -45,7 +45,23 @@ def test_statistics_leave_padding_out() -> None:
 
 def test_baselines_survive_their_file(tmp_path: Path) -> None:
     models, targets = {"layer": some_models(64)}, F.normalize(torch.randn(64, 4), dim=-1)
-    dense, weights = DenseLinear.fit(models, targets, "layer", 0.3), WeightStatistics.fit(models, targets, hidden=8, epochs=2)
-    save_baselines(tmp_path / "x.safetensors", dense, weights)
-    for fitted, again in zip((dense, weights), load_baselines(tmp_path / "x.safetensors").values(), strict=True):
-        assert (fitted.encode(models) * again.encode(models)).sum(1).min() > 0.999
+    fitted = Baselines.fit(models, targets, "layer", 0.3)
+    fitted.save(tmp_path / "x.safetensors")
+    labels = F.normalize(torch.randn(9, 4), dim=-1)
+    before, after = fitted.scores(models, labels), Baselines.load(tmp_path / "x.safetensors").scores(models, labels)
+    assert set(before) == set(after) == {"dense_linear", "weight_statistics"}
+    for name, scores in before.items():
+        torch.testing.assert_close(after[name], scores, atol=2e-2, rtol=2e-2)
+
+
+def test_the_map_is_cut_to_its_principal_outputs() -> None:
+    torch.manual_seed(0)
+    targets = torch.randn(90, 3) @ torch.randn(3, 80)  # of rank 3, in 80 dimensions
+    factors = some_models(90)
+    fitted = DenseLinear.fit({"layer": factors}, targets, "layer", 0.1)
+    assert fitted.weight.shape == (64, 5, 7)
+    dense = (factors.up @ factors.down).flatten(1)
+    features = dense - dense.mean(0)
+    weight = torch.linalg.solve(features.T @ features + 0.1 * features.square().sum(1).mean() * torch.eye(35), features.T @ (targets - targets.mean(0)))
+    expected = F.normalize(features @ weight + targets.mean(0), dim=-1)
+    torch.testing.assert_close(fitted.encode({"layer": factors}), expected, atol=1e-3, rtol=1e-3)

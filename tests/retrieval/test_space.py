@@ -12,12 +12,13 @@ from retrieval.label import LabelList
 from retrieval.probex.expert import Expert
 from retrieval.probex.probing import Factors
 from retrieval.probex.sketch import SketchConfig, SketchExpert
-from retrieval.space import Space
+from retrieval.space import Background, Space
 
 
 def some_space(seed: int = 0) -> Space:
     torch.manual_seed(seed)
-    return Space("local-dir:clip", ("{}", "an icon of a {}"), torch.randn(8) / 10, temperature=0.1, unknown_below=0.2)
+    background = Background.of(F.normalize(torch.randn(40, 8), dim=-1))
+    return Space("local-dir:clip", ("{}", "an icon of a {}"), torch.randn(8) / 10, torch.randn(8) / 10, background, temperature=0.1, unknown_below=0.2)
 
 
 def some_expert(space: Space) -> Expert:
@@ -32,6 +33,8 @@ def test_a_space_survives_its_file(tmp_path: Path) -> None:
     again = Space.load(tmp_path / "space.safetensors")
     assert again.name == space.name
     assert torch.equal(again.centre, space.centre)
+    assert torch.equal(again.picture_centre, space.picture_centre)
+    assert torch.equal(again.background.covariance, space.background.covariance)
     assert (again.templates, again.temperature, again.unknown_below) == (space.templates, 0.1, 0.2)
 
 
@@ -40,22 +43,38 @@ def test_the_name_of_a_space_tells_where_texts_lie() -> None:
     assert some_space().name == some_space().name
 
 
-def test_texts_are_placed_around_the_centre() -> None:
+def test_texts_and_pictures_are_placed_around_their_own_centres() -> None:
     space, vectors = some_space(), F.normalize(torch.randn(5, 8), dim=-1)
     expected = (vectors - space.centre) / (vectors - space.centre).norm(dim=1, keepdim=True)
     torch.testing.assert_close(space.place(vectors), expected)
+    torch.testing.assert_close(space.place_pictures(vectors), F.normalize(vectors - space.picture_centre, dim=-1))
 
 
-def test_labels_are_ranked_by_cosine_with_a_softmax_at_the_temperature(tmp_path: Path) -> None:
+def test_scores_are_standardised_against_the_training_models() -> None:
+    torch.manual_seed(0)
+    models, labels = F.normalize(torch.randn(500, 8) + torch.arange(8) / 4, dim=-1), F.normalize(torch.randn(5, 8), dim=-1)
+    scores = Background.of(models).standardise(models, labels)
+    cosines = models @ labels.T
+    torch.testing.assert_close(scores, (cosines - cosines.mean(0)) / cosines.std(0), atol=1e-4, rtol=1e-4)
+
+
+def test_a_label_near_every_model_is_no_longer_named_for_all() -> None:
+    models = F.normalize(torch.eye(3) + torch.tensor([0.0, 0.0, 2.0]), dim=-1)
+    labels = torch.eye(3)
+    assert (models @ labels.T).argmax(1).tolist() == [2, 2, 2]
+    assert Background.of(models).standardise(models, labels).argmax(1).tolist() == [0, 1, 2]
+
+
+def test_labels_are_ranked_by_score_with_a_softmax_at_the_temperature(tmp_path: Path) -> None:
     space, vectors = some_space(), F.normalize(torch.randn(6, 8), dim=-1)
     labels = LabelList(tuple("abcdef"), vectors)
     labels.save(tmp_path / "labels.safetensors")
     best = LabelList.load(tmp_path / "labels.safetensors").best(space, vectors[2], 3)
-    cosines = vectors @ vectors[2]
+    scores = space.background.standardise(vectors[2:3], vectors)[0]
     assert best[0].label == "c"
-    assert best[0].score == pytest.approx(1)
-    weights = (cosines / 0.1).exp()
-    assert best[1].probability == pytest.approx(float((weights / weights.sum()).sort(descending=True).values[1]), rel=1e-4)
+    assert best[0].score == pytest.approx(float(scores.max()))
+    weights = (scores / 0.1).exp()
+    assert best[1].probability == pytest.approx(float((weights / weights.sum()).sort(descending=True).values[1]), rel=1e-4, abs=1e-12)
     assert len(LabelList(("x",), vectors[:1]).best(space, vectors[0], 5)) == 1
 
 

@@ -13,7 +13,7 @@ from retrieval.lora import LoraFile
 from scripts.miniature.base import Tree, new_scheduler, new_unet, spread_times
 from scripts.miniature.fleet import TARGETS, GroupedAdam, GroupedLora, new_factors
 
-TREE = Tree("test", side=8, widths=(32, 32), heads=(2, 2), seed=0, steps=1)
+TREE = Tree("test", side=8, widths=(32, 32), heads=(2, 2), seed=0, steps=1, broad_steps=1)
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
