@@ -1,5 +1,6 @@
 """The factor forms against the same formulas written out densely."""
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -86,10 +87,11 @@ def test_a_sketch_ignores_the_scale_of_an_update() -> None:
     close(sketch.encode({"layer": Factors.stack(updates)}), sketch.encode({"layer": Factors.stack(louder)}))
 
 
-def test_a_sketch_equals_its_dense_formula() -> None:
+@pytest.mark.parametrize(("layer", "weight"), [("block.to_v", 1.0), ("block.to_k", 0.25)])
+def test_a_sketch_equals_its_dense_formula(layer: str, weight: float) -> None:
     updates = some_updates((2, 4, 8, 4, 2))
-    models, targets = {"layer": Factors.stack(updates)}, torch.randn(5, 8)
-    sketch = SketchExpert.fit(models, targets, SketchConfig(("layer",), outputs=4, inputs=3))
-    features = torch.stack([(sketch.left["layer"].double() @ dense(u) @ sketch.right["layer"].double()).flatten() / dense(u).norm() for u in updates])
-    expected = torch.nn.functional.normalize((features - sketch.mean) @ sketch.weight.double(), dim=-1)
+    models, targets = {layer: Factors.stack(updates)}, torch.randn(5, 8)
+    sketch = SketchExpert.fit(models, targets, SketchConfig((layer,), outputs=4, inputs=3, query_key_weight=0.25))
+    features = weight * torch.stack([(sketch.left[layer].double() @ dense(u) @ sketch.right[layer].double()).flatten() / dense(u).norm() for u in updates])
+    expected = torch.nn.functional.normalize((features - sketch.mean) @ (sketch.weight @ sketch.basis).double(), dim=-1)
     close(sketch.encode(models), expected)
