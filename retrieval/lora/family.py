@@ -94,15 +94,16 @@ def families_of(shapes: Mapping[str, tuple[int, int]], trees: Iterable[str] = ("
     """The families that fit, the likeliest first.
 
     Args:
-        shapes: (out, in) of the layers by name.
+        shapes: (out, in) of the layers by name, without those whose names no rule knows.
         trees: the architectures that their names fit.
         modules: the names that the file has for them; kohya's tell one text encoder from the first of two.
     """
     text = {layer: shape for layer, shape in shapes.items() if layer.startswith("text_encoder")}
     others = {layer: shape for layer, shape in shapes.items() if layer not in text}
     if not others:
-        paired = any(module.startswith("lora_te1_") for module in modules)
-        return [name for name, unet in UNETS.items() if len(unet.texts) >= 1 + paired and all(encodes(unet, *item) for item in text.items())]
+        encoders = {1 if module.startswith("lora_te_") else 2 for module in modules if module.startswith(("lora_te_", "lora_te1_"))}
+        fits = [name for name, unet in UNETS.items() if text and all(encodes(unet, *item) for item in text.items())]
+        return [name for name in fits if not encoders or len(UNETS[name].texts) in encoders]
     found = []
     for tree in trees:
         if tree != "unet":

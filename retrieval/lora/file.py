@@ -4,7 +4,7 @@ import hashlib
 import math
 import struct
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from retrieval.lora.factors import ALGORITHMS
 from retrieval.lora.family import families_of, family_of, named_family
 from retrieval.lora.header import Header
 from retrieval.lora.keys import Format
-from retrieval.lora.layers import Layer, read_layers
+from retrieval.lora.layers import Layer, Layers, read_layers
 from retrieval.lora.names import Rows
 from retrieval.lora.settings import peft_scale, peft_settings, strange_patterns
 from retrieval.lora.update import LayerUpdate
@@ -25,18 +25,10 @@ from retrieval.lora.update import LayerUpdate
 
 @dataclass(frozen=True)
 class LoraFile:
-    """One LoRA: its header, its format, and its layers by their name in diffusers.
-
-    Attributes:
-        trees: the architectures that the names fit, the likeliest first.
-        found: what of the file is not read, or doubtful; ``problems`` adds what the settings and the family tell.
-    """
+    """One LoRA: its header, and what ``read_layers`` found in it."""
 
     header: Header
-    format: Format
-    layers: dict[str, Layer]
-    trees: list[str] = field(default_factory=list)
-    found: list[str] = field(default_factory=list)
+    read: Layers
 
     @classmethod
     def open(cls, path: str | Path) -> "LoraFile":
@@ -46,13 +38,22 @@ class LoraFile:
             FileError: with the reason, when it is missing, unsafe, corrupt or holds no update that can be read.
         """
         header = Header.read(Path(path))
-        read = read_layers(header)
-        return cls(header, read.format, read.layers, read.trees, read.problems)
+        return cls(header, read_layers(header))
 
     @property
     def path(self) -> Path:
         """Where the file lies."""
         return self.header.path
+
+    @property
+    def format(self) -> Format:
+        """How most layers are written."""
+        return self.read.format
+
+    @property
+    def layers(self) -> dict[str, Layer]:
+        """The layers by their name in diffusers, sorted."""
+        return self.read.layers
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, int]]:
@@ -67,7 +68,8 @@ class LoraFile:
     @cached_property
     def families(self) -> list[str]:
         """The families of base models that fit the names and shapes, the likeliest first."""
-        return families_of(self.shapes, self.trees, [layer.module for layer in self.layers.values()])
+        known = {name: layer.shape for name, layer in self.layers.items() if name not in self.read.strange}
+        return families_of(known, self.read.trees, [self.layers[name].module for name in known])
 
     @property
     def family(self) -> str:
@@ -77,7 +79,7 @@ class LoraFile:
     @property
     def problems(self) -> list[str]:
         """What of the file is not read, or doubtful, one short line each."""
-        lines = list(self.found)
+        lines = list(self.read.problems)
         named = named_family(self.header.metadata)
         if len(self.families) > 1 and named not in self.families:
             lines.append(f"these layers fit the families {', '.join(self.families)}; the first is assumed")

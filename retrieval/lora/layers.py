@@ -20,6 +20,7 @@ UNREAD = {
     "norm": "changes of {} norms are not read",
     "replacement": "replaced weights of {} layers need the base model and are not read",
     "embedding": "{} embeddings are not read",
+    "adapter": "{} layers belong to further adapters, which are not read",
     "diff": "full differences of {} layers beside a LoRA are not read",
 }
 
@@ -61,12 +62,14 @@ class Layers:
         format: that of most layers.
         trees: the architectures whose names fit, the likeliest first.
         layers: by diffusers' name, sorted.
+        strange: the layers that keep the file's own names.
         problems: what is not read, or doubtful, one short line each.
     """
 
     format: Format
     trees: list[str]
     layers: dict[str, Layer]
+    strange: frozenset[str]
     problems: list[str]
 
 
@@ -114,8 +117,14 @@ def read_layers(header: Header) -> Layers:
     naming = name_layers({paths[module]: (layer.size.out, layer.size.width) for module, layer in updates.items()})
     layers, twice = placed({paths[module]: layer for module, layer in updates.items()}, naming.layers)
     formats = Counter(layer.format for layer in layers.values())
-    problems = describe(unread, unknown, naming.strange, twice)
-    return Layers(max(formats, key=lambda form: formats[form]), naming.trees, dict(sorted(layers.items())), problems)
+    strange = [name for module in naming.strange for name, _ in naming.layers[module]]
+    return Layers(
+        max(formats, key=lambda form: formats[form]),
+        naming.trees,
+        dict(sorted(layers.items())),
+        frozenset(strange),
+        describe(unread, unknown, strange, twice),
+    )
 
 
 def group(header: Header) -> tuple[list[Module], Counter[str], list[str]]:
@@ -179,9 +188,7 @@ def placed(updates: Mapping[str, Layer], names: Mapping[str, list[tuple[str, Row
 
 def describe(unread: Counter[str], unknown: list[str], strange: list[str], twice: list[str]) -> list[str]:
     """One line for each kind of thing that is not read, or read with a doubt."""
-    lines = [UNREAD.get(role, f"{role} of {{}} layers needs the base model and is not read").format(count) for role, count in unread.items() if role != "adapter"]
-    if unread["adapter"]:
-        lines.append(f"{unread['adapter']} layers belong to further adapters, which are not read")
+    lines = [UNREAD.get(role, f"{role} of {{}} layers: needs the base model and is not read").format(count) for role, count in unread.items()]
     if twice:
         lines.append(f"{len(twice)} layers stand in the file twice, such as {twice[0][:120]}; one of each is read")
     if strange:

@@ -36,7 +36,7 @@ def half_size(where: str, shapes: Mapping[str, Shape], side: str) -> Size:
 
 
 def factors(parts: Mapping[str, Tensor]) -> Pair:
-    """down (rank, in) and up (out, rank)."""
+    """The factors down (rank, in) and up (out, rank)."""
     (down1, up1), (down2, up2) = (half(parts, side) for side in "12")
     out, width = len(up1), down1.shape[1]
     if len(down1) * len(down2) > min(out, width):

@@ -37,7 +37,7 @@ def half_size(where: str, shapes: Mapping[str, Shape], side: str) -> Size:
 
 
 def factors(parts: Mapping[str, Tensor]) -> Pair:
-    """down (rank, in) and up (out, rank)."""
+    """The factors down (rank, in) and up (out, rank)."""
     (down1, up1), (down2, up2) = half(parts, "1"), half(parts, "2")
     return torch.kron(down1, down2), torch.kron(up1, up2)
 

@@ -69,8 +69,7 @@ def feed_forward(numbers: tuple[str, str]) -> list[Rule]:
 
 def outside(kinds: tuple[tuple[str, str], ...], embed: str, linears: tuple[tuple[str, str], ...]) -> list[Rule]:
     """Embeddings of time, guidance and text, and the last layers."""
-    rules = keep("", "x_embedder context_embedder norm_out.linear proj_out")
-    rules += rename("", "", [("txt_in", "context_embedder"), ("final_layer.linear", "proj_out")])
+    rules = keep("", "norm_out.linear proj_out") + rename("", "", [("final_layer.linear", "proj_out")])
     rules.append(Rule("final_layer.adaLN_modulation.1", ("norm_out.linear",), swapped))
     for source, target in kinds:
         rules += keep(f"{embed}.{target}.", "linear_1 linear_2") + rename(f"{source}.", f"{embed}.{target}.", linears)
@@ -79,13 +78,16 @@ def outside(kinds: tuple[tuple[str, str], ...], embed: str, linears: tuple[tuple
 
 TIME: Final = (("time_in", "timestep_embedder"), ("guidance_in", "guidance_embedder"))
 KINDS: Final = (*TIME, ("vector_in", "text_embedder"))
-PICTURE: Final = [("img_in", "x_embedder"), ("img_in.proj", "x_embedder")]
+INPUTS: Final = (
+    *keep("", "x_embedder context_embedder"),
+    *rename("", "", [("img_in", "x_embedder"), ("img_in.proj", "x_embedder"), ("txt_in", "context_embedder")]),
+)
 FLUX1_RULES: Final = (
     *double_attention(),
     *feed_forward(("0", "2")),
     *single_blocks(),
     *outside(KINDS, "time_text_embed", LINEARS),
-    *rename("", "", PICTURE),
+    *INPUTS,
 )
 FLUX1: Final = Tree("flux1", FLUX1_RULES, frozenset({3072}), {"transformer_blocks": 19, "single_transformer_blocks": 38})
 
@@ -93,7 +95,7 @@ GUIDANCE: Final = "distilled_guidance_layer."
 CHROMA: Final = Tree(
     "chroma",
     (
-        *FLUX1_RULES,
+        *(rule for rule in FLUX1_RULES if not any(part in rule.targets[0] for part in ("norm", "time_text_embed"))),
         *keep(GUIDANCE, "in_proj out_proj layers.#.linear_1 layers.#.linear_2"),
         *rename(GUIDANCE, GUIDANCE, [(f"layers.#.{source}", f"layers.#.{target}") for source, target in LINEARS]),
     ),
@@ -114,7 +116,7 @@ FLUX2: Final = Tree(
         Rule("single_blocks.#.linear1", (SINGLE + "attn.to_qkv_mlp_proj",), ratio=Fraction(9)),
         Rule("single_blocks.#.linear2", (SINGLE + "attn.to_out",), ratio=Fraction(1, 4)),
         *outside(TIME, "time_guidance_embed", LINEARS),
-        *rename("", "", PICTURE),
+        *INPUTS,
         *keep("", " ".join(f"{name}.linear" for name in MODULATIONS)),
         *rename("", "", [(f"{name}.lin", f"{name}.linear") for name in MODULATIONS]),
     ),

@@ -1,7 +1,6 @@
 """A file's names of modules -> diffusers' names of layers."""
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -116,23 +115,33 @@ def place(stem: Stem, layer: str, trees: list[str]) -> str:
 
 
 def fitting(modules: Mapping[str, tuple[tuple[str, ...], list[str]]], shapes: Mapping[str, tuple[int, int]]) -> list[Tree]:
-    """The trees that know the most modules, and of those the ones whose blocks and widths fit the most."""
-    known: Counter[str] = Counter()
-    within: Counter[str] = Counter()
-    for module, cut in modules.items():
-        for tree in TREES:
-            if cut[0] in tree.index:
-                layers = tree.find(cut, shapes[module])
-                known[tree.name] += bool(layers)
-                within[tree.name] += bool(layers) and fits(tree, layers[0][0], shapes[module])
-    best = max(((known[tree.name], within[tree.name]) for tree in TREES), default=(0, 0))
-    return [tree for tree in TREES if (known[tree.name], within[tree.name]) == best] if best[0] else []
+    """The trees that know the most modules, and of those the ones whose widths and numbers of blocks agree best."""
+    scores = {}
+    for tree in TREES:
+        found = {module: tree.find(cut, shapes[module]) for module, cut in modules.items() if cut[0] in tree.index}
+        known = {module: layers[0][0] for module, layers in found.items() if layers}
+        within = sum(fits(tree, layer, shapes[module]) for module, layer in known.items())
+        scores[tree.name] = (len(known), within, complete(tree, known.values()))
+    best = max(scores.values())
+    return [tree for tree in TREES if scores[tree.name] == best] if best[0] else []
 
 
 def fits(tree: Tree, layer: str, shape: tuple[int, int]) -> bool:
     """Whether the tree has that many blocks of that width."""
+    kind, number = block(layer)
+    return number < tree.blocks.get(kind, number + 1) and (not tree.widths or not tree.widths.isdisjoint(shape))
+
+
+def complete(tree: Tree, layers: Iterable[str]) -> int:
+    """How many kinds of blocks end where the tree's do."""
+    last: dict[str, int] = {}
+    for kind, number in map(block, layers):
+        last[kind] = max(number, last.get(kind, -1))
+    return sum(last.get(kind) == count - 1 for kind, count in tree.blocks.items())
+
+
+def block(layer: str) -> tuple[str, int]:
+    """The kind of block that a layer is in, and its number; -1 where there is none."""
     kind, _, rest = layer.partition(".")
     number = rest.partition(".")[0]
-    if number.isdecimal() and int(number) >= tree.blocks.get(kind, 10_000):
-        return False
-    return not tree.widths or not tree.widths.isdisjoint(shape)
+    return kind, int(number) if number.isdecimal() else -1

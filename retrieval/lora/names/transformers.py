@@ -92,15 +92,19 @@ Z_IMAGE: Final = Tree(
 
 LUMINA2: Final = Tree(
     "lumina2",
-    tuple(
-        rule
-        for prefix in REFINED
-        for rule in (
-            *keep(prefix, "attn.to_q attn.to_k attn.to_v attn.to_out.0 norm1.linear feed_forward.linear_1 feed_forward.linear_2 feed_forward.linear_3"),
-            Rule(f"{prefix}attention.qkv", (f"{prefix}attn.to_q", f"{prefix}attn.to_k", f"{prefix}attn.to_v"), grouped),
-            *rename(prefix, prefix, [("attention.out", "attn.to_out.0"), ("adaLN_modulation.1", "norm1.linear")]),
-            *rename(f"{prefix}feed_forward.", f"{prefix}feed_forward.", [(f"w{i}", f"linear_{i}") for i in (1, 2, 3)]),
-        )
+    (
+        *(
+            rule
+            for prefix in REFINED
+            for rule in (
+                *keep(prefix, "attn.to_q attn.to_k attn.to_v attn.to_out.0 norm1.linear feed_forward.linear_1 feed_forward.linear_2 feed_forward.linear_3"),
+                Rule(f"{prefix}attention.qkv", (f"{prefix}attn.to_q", f"{prefix}attn.to_k", f"{prefix}attn.to_v"), grouped),
+                *rename(prefix, prefix, [("attention.out", "attn.to_out.0"), ("adaLN_modulation.1", "norm1.linear")]),
+                *rename(f"{prefix}feed_forward.", f"{prefix}feed_forward.", [(f"w{i}", f"linear_{i}") for i in (1, 2, 3)]),
+            )
+        ),
+        *keep("time_caption_embed.", "timestep_embedder.linear_1 timestep_embedder.linear_2 caption_embedder.1"),
+        *keep("", "x_embedder norm_out.linear_1 norm_out.linear_2"),
     ),
     frozenset({2304}),
     {"layers": 26},
@@ -139,8 +143,10 @@ KREA2: Final = Tree(
             )
         ),
         *keep("", "img_in final_layer.linear time_embed.linear_1 time_embed.linear_2 time_mod_proj txt_in.linear_1 txt_in.linear_2 text_fusion.projector"),
-        *rename("", "", [("first", "img_in"), ("last.linear", "final_layer.linear"), ("tproj.1", "time_mod_proj"), ("txtfusion.projector", "text_fusion.projector")]),
-        *rename("", "", [("tmlp.0", "time_embed.linear_1"), ("tmlp.2", "time_embed.linear_2"), ("txtmlp.1", "txt_in.linear_1"), ("txtmlp.3", "txt_in.linear_2")]),
+        *rename("", "", [("first", "img_in"), ("last.linear", "final_layer.linear"), ("tproj.1", "time_mod_proj")]),
+        *rename("tmlp.", "time_embed.", [("0", "linear_1"), ("2", "linear_2")]),
+        *rename("txtmlp.", "txt_in.", [("1", "linear_1"), ("3", "linear_2")]),
+        *rename("txtfusion.", "text_fusion.", [("projector", "projector")]),
     ),
 )
 
@@ -152,7 +158,7 @@ LTX: Final = Tree(
         *keep("", "caption_projection.linear_1 caption_projection.linear_2 proj_out proj_in"),
         *rename("", "", [("patchify_proj", "proj_in")]),
         *rename("adaln_single.", "time_embed.", [("linear", "linear")]),
-        *keep("time_embed.", "linear"),
+        *keep("time_embed.", "linear emb.timestep_embedder.linear_1 emb.timestep_embedder.linear_2"),
     ),
     frozenset({2048, 4096}),
     {"transformer_blocks": 48},

@@ -32,7 +32,7 @@ def transformer(source: str, target: str) -> list[Rule]:
 
 
 def diffusers_rules() -> list[Rule]:
-    """diffusers' own names."""
+    """The names that diffusers gives them."""
     rules = keep("", "conv_in conv_out time_embedding.linear_1 time_embedding.linear_2 add_embedding.linear_1 add_embedding.linear_2")
     for place in ("down_blocks.#", "up_blocks.#", "mid_block"):
         rules += transformer(f"{place}.attentions.#.", f"{place}.attentions.#.")
