@@ -31,7 +31,7 @@ DTYPES: Final = {
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
 }
-FOREIGN: Final = {b"PK\x03\x04": "a zip archive, as torch.save writes it", b"\x80\x02": "a pickle", b"\x80\x04": "a pickle", b"\x1f\x8b": "gzip data"}
+FOREIGN: Final = {b"PK\x03\x04": "a zip archive, as torch.save writes it", **{bytes([0x80, i]): "a pickle" for i in range(2, 6)}, b"\x1f\x8b": "gzip data"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +64,14 @@ class Header:
         """
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
-            first = file.read(8)
-            refuse_foreign(path, first)
-            length = int.from_bytes(first, "little")
+            first = file.read(9)
+            if first[8:] != b"{":  # a header of 640 bytes begins as a pickle does
+                refuse_foreign(path, first)
+            length = int.from_bytes(first[:8], "little")
             if len(first) < 8 or length > min(size - 8, LARGEST_HEADER):
                 limit = f"at most {LARGEST_HEADER >> 20} MiB and the file's {size} bytes"
                 raise FileCorrupt(f"{path}: no safetensors file: expected a header of {limit}, found a length of {length}; download it again")
-            raw = file.read(length)
+            raw = (first[8:] + file.read(max(length - 1, 0)))[:length]
         return cls(path, size, *parse(path, raw, size))
 
     def load(self, names: Iterable[str]) -> dict[str, Tensor]:

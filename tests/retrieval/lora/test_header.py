@@ -93,6 +93,15 @@ def test_pickles_and_archives_are_named(tmp_path: Path, first: bytes) -> None:
         Header.read(tmp_path / "x.safetensors")
 
 
+@pytest.mark.parametrize("length", [640, 1152])
+def test_a_header_whose_length_looks_like_a_pickle_is_read(tmp_path: Path, length: int) -> None:
+    save_file({"a": torch.ones(2)}, tmp_path / "x.safetensors")
+    raw = (tmp_path / "x.safetensors").read_bytes()
+    path = write(tmp_path / "y.safetensors", raw[8:-8].ljust(length), raw[-8:])
+    assert path.read_bytes().startswith((b"\x80\x02", b"\x80\x04"))
+    assert list(Header.read(path).tensors) == list(load_file(path))
+
+
 def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "absent", tmp_path / "pipe", Path("/dev/zero"), Path("a\0b")):
