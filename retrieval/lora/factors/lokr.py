@@ -6,7 +6,6 @@ product with the identity of its smaller side. Source: LyCORIS ``modules/lokr.py
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from retrieval.lora.factors.lora import core
@@ -39,7 +38,12 @@ def half_size(where: str, shapes: Mapping[str, Shape], side: str) -> Size:
 def factors(parts: Mapping[str, Tensor]) -> Pair:
     """The factors down (rank, in) and up (out, rank)."""
     (down1, up1), (down2, up2) = half(parts, "1"), half(parts, "2")
-    return torch.kron(down1, down2), torch.kron(up1, up2)
+    return kron(down1, down2), kron(up1, up2)
+
+
+def kron(first: Tensor, second: Tensor) -> Tensor:
+    """The Kronecker product of two matrices; ``torch.kron`` fails on some transposed ones."""
+    return (first[:, None, :, None] * second[None, :, None, :]).flatten(2, 3).flatten(0, 1)
 
 
 def half(parts: Mapping[str, Tensor], side: str) -> Pair:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from diffusers.loaders.lora_conversion_utils import _convert_unet_lora_key, _maybe_map_sgm_blocks_to_diffusers
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrieval.lora.names import name_layers
@@ -72,6 +72,7 @@ def test_what_no_rule_knows_keeps_its_name() -> None:
     assert naming.trees == []
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(alphabet="ab0123456789._#²", max_size=40), max_size=5, unique=True))
 def test_any_name_is_taken(modules: list[str]) -> None:
     assert set(name_layers(dict.fromkeys(modules, (3, 4))).layers) == set(modules)
