@@ -34,7 +34,7 @@ class UNet:
         """Whether the U-Net has the layer in the shape (out, in)."""
         name = layer.split(".")
         if name[0] in ("time_embedding", "add_embedding", "conv_in", "conv_out"):
-            return self.widths[0] in shape or 4 * self.widths[0] in shape
+            return any(side % self.widths[0] == 0 for side in shape)
         if name[0] == "mid_block":
             width, depth, rest = self.widths[-1], self.middle, name[1:]
         elif name[0] in ("down_blocks", "up_blocks") and int(name[1]) < len(self.widths):

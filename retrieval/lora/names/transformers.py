@@ -3,6 +3,7 @@
 Sources: diffusers ``loaders/lora_conversion_utils.py`` and, for SD3, ``loaders/single_file_utils.py``; OneTrainer's ``convert_sd3_lora.py``.
 """
 
+from fractions import Fraction
 from typing import Final
 
 from retrieval.lora.names.flux import ADDED_QKV, DOUBLE, QKV, double_attention, fused
@@ -78,7 +79,7 @@ Z_IMAGE: Final = Tree(
             for rule in (
                 *keep(prefix, "attention.to_q attention.to_k attention.to_v attention.to_out.0"),
                 *keep(prefix, "feed_forward.w1 feed_forward.w2 feed_forward.w3 adaLN_modulation.0"),
-                Rule(f"{prefix}attention.qkv", (f"{prefix}attention.to_q", f"{prefix}attention.to_k", f"{prefix}attention.to_v"), thirds),
+                Rule(f"{prefix}attention.qkv", (f"{prefix}attention.to_q", f"{prefix}attention.to_k", f"{prefix}attention.to_v"), thirds, Fraction(3)),
                 *rename(prefix, prefix, [("attention.out", "attention.to_out.0")]),
             )
         ),

@@ -125,7 +125,9 @@ def test_kohya_of_sdxl_with_sgm_names(tmp_path: Path) -> None:
     same(lora.updates(), deltas(unet))
 
 
-@pytest.mark.parametrize("settings", [{}, {"use_rslora": True}, {"alpha_pattern": {"attn2.to_k": 6, "mid_block.attentions.0.proj_in": 7}, "rank_pattern": {"attn2.to_k": 3}}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"use_rslora": True}, {"alpha_pattern": {"attn2.to_k": 6, "mid_block.attentions.0.proj_in": 7}, "rank_pattern": {"attn2.to_k": 3}}]
+)
 def test_peft_folders(tmp_path: Path, settings: dict[str, Any]) -> None:
     model = get_peft_model(sd1_unet(), LoraConfig(r=2, lora_alpha=5, target_modules=["to_k", "proj_in", "conv1"], init_lora_weights=False, **settings), "x")
     model.save_pretrained(tmp_path)
@@ -181,7 +183,9 @@ def test_wan(tmp_path: Path, rename: Any, ends: tuple[str, str], alpha: float | 
     assert lora.family == "wan"
 
 
-@pytest.mark.parametrize(("rename", "ends"), [(flat, KOHYA), ("transformer.{}".format, PEFT), ("diffusion_model.{}".format, (".lora_A.default.weight", ".lora_B.default.weight"))])
+@pytest.mark.parametrize(
+    ("rename", "ends"), [(flat, KOHYA), ("transformer.{}".format, PEFT), ("diffusion_model.{}".format, (".lora_A.default.weight", ".lora_B.default.weight"))]
+)
 def test_qwen_image(tmp_path: Path, rename: Any, ends: tuple[str, str]) -> None:
     model = qwen()
     lora = opened(tmp_path, write(pairs(weights(model)), rename, ends, alpha=1.0 if ends == KOHYA else None))
@@ -235,7 +239,12 @@ def test_other_flux_dialects_give_the_same_layers(tmp_path: Path) -> None:
         side = "txt_attn" if last.startswith("add") else "img_attn"
         return f"transformer.double_blocks.3.{side}.{parts[last]}" if last in parts else f"transformer.{name}"
 
-    for rename, ends in (("transformer.{}".format, PEFT), (lambda name: "lora_transformer_" + name.replace(".", "_"), KOHYA), (omi, KOHYA), ("{}".format, DIFFUSERS)):
+    for rename, ends in (
+        ("transformer.{}".format, PEFT),
+        (lambda name: "lora_transformer_" + name.replace(".", "_"), KOHYA),
+        (omi, KOHYA),
+        ("{}".format, DIFFUSERS),
+    ):
         other = opened(tmp_path, write(made, rename, ends))
         assert other.shapes == kohya.shapes
         assert other.data_hash == expected
@@ -250,7 +259,14 @@ def test_xlabs_flux(tmp_path: Path) -> None:
 
 
 def test_flux2(tmp_path: Path) -> None:
-    double = {"img_attn.qkv": (72, 24), "txt_attn.qkv": (72, 24), "img_attn.proj": (24, 24), "img_mlp.0": (144, 24), "img_mlp.2": (24, 72), "txt_mlp.0": (144, 24)}
+    double = {
+        "img_attn.qkv": (72, 24),
+        "txt_attn.qkv": (72, 24),
+        "img_attn.proj": (24, 24),
+        "img_mlp.0": (144, 24),
+        "img_mlp.2": (24, 72),
+        "txt_mlp.0": (144, 24),
+    }
     single = {"linear1": (216, 24), "linear2": (24, 96)}
     table = shapes(double, "double_blocks.1.") | shapes(single, "single_blocks.2.") | shapes({"img_in": (24, 16), "single_stream_modulation.lin": (72, 24)})
     lora = opened(tmp_path, write(pairs(table), "diffusion_model.{}".format, PEFT))
@@ -262,7 +278,13 @@ def test_flux2(tmp_path: Path) -> None:
 
 
 def test_hunyuan_video(tmp_path: Path) -> None:
-    double = {"img_attn_qkv": (9216, 3072), "txt_attn_proj": (3072, 3072), "img_mlp.fc1": (12288, 3072), "txt_mlp.fc2": (3072, 12288), "txt_mod.linear": (18432, 3072)}
+    double = {
+        "img_attn_qkv": (9216, 3072),
+        "txt_attn_proj": (3072, 3072),
+        "img_mlp.fc1": (12288, 3072),
+        "txt_mlp.fc2": (3072, 12288),
+        "txt_mod.linear": (18432, 3072),
+    }
     single = {"linear1": (21504, 3072), "linear2": (3072, 15360), "modulation.linear": (9216, 3072)}
     table = shapes(double, "double_blocks.0.") | shapes(single, "single_blocks.3.") | shapes({"txt_in.individual_token_refiner.blocks.1.mlp.fc1": (96, 24)})
     lora = opened(tmp_path, write(pairs(table, 1), "diffusion_model.{}".format, PEFT))
@@ -272,7 +294,13 @@ def test_hunyuan_video(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("rename", "ends"), [("diffusion_model.{}".format, PEFT), (flat, KOHYA), ("diffusion_model.{}".format, KOHYA)])
 def test_z_image(tmp_path: Path, rename: Any, ends: tuple[str, str]) -> None:
-    block = {"attention.to_q": (24, 24), "attention.to_out.0": (24, 24), "feed_forward.w1": (64, 24), "feed_forward.w2": (24, 64), "adaLN_modulation.0": (96, 16)}
+    block = {
+        "attention.to_q": (24, 24),
+        "attention.to_out.0": (24, 24),
+        "feed_forward.w1": (64, 24),
+        "feed_forward.w2": (24, 64),
+        "adaLN_modulation.0": (96, 16),
+    }
     table = shapes(block, "layers.0.") | shapes(block, "noise_refiner.1.") | shapes({"cap_embedder.1": (24, 32)})
     lora = opened(tmp_path, write(pairs(table), rename, ends, alpha=1.0))
     same_as_converted(lora, ZImageLoraLoaderMixin)

@@ -109,7 +109,9 @@ def test_another_basis_of_the_rank_is_the_same_update(rank: int, seed: int) -> N
     torch.manual_seed(seed)
     down, up = normal(rank, 6), normal(7, rank)
     basis = torch.linalg.qr(normal(rank, rank))[0] * 1.5
-    first, second = (ALGORITHMS[Format.PEFT].factors(parts) for parts in ({"down": down, "up": up}, {"down": torch.linalg.solve(basis, down), "up": up @ basis}))
+    first, second = (
+        ALGORITHMS[Format.PEFT].factors(parts) for parts in ({"down": down, "up": up}, {"down": torch.linalg.solve(basis, down), "up": up @ basis})
+    )
     torch.testing.assert_close(first[1] @ first[0], second[1] @ second[0], atol=1e-5, rtol=1e-4)
 
 

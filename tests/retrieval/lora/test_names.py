@@ -34,10 +34,28 @@ def test_prefixes_are_taken_off(prefix: str) -> None:
 
 def sgm_modules() -> list[str]:
     inner = ["in_layers_2", "emb_layers_1", "out_layers_3", "skip_connection"]
-    outer = ["proj_in", "transformer_blocks_0_attn1_to_out_0", "transformer_blocks_9_attn2_to_k", "transformer_blocks_1_ff_net_0_proj", "transformer_blocks_1_ff_net_2"]
-    modules = [f"{side}_{i}_{j}_{name}" for side in ("input_blocks", "output_blocks") for i in range(1, 9) for j, names in enumerate((inner, outer)) for name in names]
+    outer = [
+        "proj_in",
+        "transformer_blocks_0_attn1_to_out_0",
+        "transformer_blocks_9_attn2_to_k",
+        "transformer_blocks_1_ff_net_0_proj",
+        "transformer_blocks_1_ff_net_2",
+    ]
+    modules = [
+        f"{side}_{i}_{j}_{name}" for side in ("input_blocks", "output_blocks") for i in range(1, 9) for j, names in enumerate((inner, outer)) for name in names
+    ]
     modules += [f"middle_block_{i}_{name}" for i, names in enumerate((inner, outer, inner)) for name in names]
-    return [*modules, "input_blocks_3_0_op", "input_blocks_6_0_op", "output_blocks_2_2_conv", "output_blocks_5_2_conv", "input_blocks_0_0", "out_2", "time_embed_0", "label_emb_0_2"]
+    return [
+        *modules,
+        "input_blocks_3_0_op",
+        "input_blocks_6_0_op",
+        "output_blocks_2_2_conv",
+        "output_blocks_5_2_conv",
+        "input_blocks_0_0",
+        "out_2",
+        "time_embed_0",
+        "label_emb_0_2",
+    ]
 
 
 def test_sgm_names_become_those_of_diffusers() -> None:
@@ -59,7 +77,10 @@ def test_text_encoders_are_numbered() -> None:
     for modules, component in (
         (["lora_te_" + flat, "lora_te1_" + flat, "text_encoder." + layer, "clip_l." + layer, "text_encoders.clip_l.transformer." + layer], "text_encoder."),
         (["lora_te2_" + flat, "text_encoder_2." + layer, "clip_g." + layer, "text_encoders.clip_g.transformer." + layer], "text_encoder_2."),
-        (["base_model.model." + layer, "text_encoder." + layer.removeprefix("text_model."), "text_encoder." + layer.replace("q_proj", "to_q")], "text_encoder."),
+        (
+            ["base_model.model." + layer, "text_encoder." + layer.removeprefix("text_model."), "text_encoder." + layer.replace("q_proj", "to_q")],
+            "text_encoder.",
+        ),
     ):
         for module in modules:
             assert name_layers({module: (768, 768)}).layers[module][0][0] == component + layer
