@@ -17,7 +17,7 @@ from retrieval.lora.factors import ALGORITHMS
 from retrieval.lora.family import families_of, family_of, named_family
 from retrieval.lora.header import Header
 from retrieval.lora.keys import Format
-from retrieval.lora.layers import Layer, Layers, read_layers
+from retrieval.lora.layers import Layer, Layers, read_layers, shown
 from retrieval.lora.names import Rows
 from retrieval.lora.settings import peft_scale, peft_settings, strange_patterns
 from retrieval.lora.update import LayerUpdate
@@ -102,7 +102,8 @@ class LoraFile:
             for role in sorted(layer.parts.keys() - {"alpha"}):
                 tensor = tensors[layer.parts[role]]
                 fused = role == "up" and not layer.whole
-                matrix = pick(tensor.flatten(1), layer.rows) if fused else tensor.flatten(1) if tensor.dim() > 1 else tensor
+                matrix = tensor.flatten(1) if tensor.dim() > 1 else tensor.flatten()
+                matrix = pick(matrix, layer.rows) if fused else matrix
                 digest.update(f" {role} {tensor.dtype} {tuple(matrix.shape)}\n".encode())
                 digest.update(matrix.contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
@@ -145,7 +146,7 @@ class LoraFile:
         down, up = algorithm.factors({role: tensors[tensor] for role, tensor in layer.parts.items() if role in algorithm.roles})
         up = pick(up, layer.rows) * self._scale(layer, tensors)
         if not (down.isfinite().all() and up.isfinite().all()):
-            raise FileCorrupt(f"{self.path}: layer {name}: expected finite weights, found NaN or infinity; the training run broke")
+            raise FileCorrupt(f"{self.path}: layer {shown(name)}: expected finite weights, found NaN or infinity; the training run broke")
         return LayerUpdate(down, up)
 
     def _load(self, layers: Collection[Layer], only: str = "") -> dict[str, Tensor]:
@@ -154,7 +155,7 @@ class LoraFile:
 
     def _scale(self, layer: Layer, tensors: Mapping[str, Tensor]) -> float:
         """The scale of a layer; an alpha of 0 means the rank, as kohya and LyCORIS have it."""
-        where = f"{self.path}: layer {layer.module[:160]}"
+        where = f"{self.path}: layer {shown(layer.module)}"
         rank = ALGORITHMS[layer.format].base_rank({role: self.header.tensors[name].shape for role, name in layer.parts.items()})
         if "alpha" in layer.parts:
             alpha = tensors[layer.parts["alpha"]].double().item()

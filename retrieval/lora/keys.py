@@ -6,6 +6,7 @@ LyCORIS ``modules/*.py`` and cloneofsimo ``lora_diffusion/lora.py``.
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 
 
@@ -85,11 +86,16 @@ BY_LAST_WORD: Final[dict[str, list[str]]] = {}
 for _ending in sorted(ENDINGS, key=len, reverse=True):
     BY_LAST_WORD.setdefault(_ending.rpartition(".")[2].rpartition("_")[2], []).append(_ending)
 PEFT_ROLES: Final = {"lora_A": "down", "lora_B": "up", "lora_magnitude_vector": "magnitude", "lora_embedding_A": "embedding", "lora_embedding_B": "embedding"}
+CACHED_NAMES: Final = 2**14  # files of one folder share most of theirs
+LONGEST_NAME: Final = 400
 EMBEDDINGS: Final = ("bundle_emb.", "emb_params", "<")
 
 
+@lru_cache(CACHED_NAMES)
 def split_name(name: str) -> Part | None:
     """What the tensor is by its name alone, or None."""
+    if len(name) > LONGEST_NAME:
+        return None
     part = split_peft(name)
     if part is not None:
         return part

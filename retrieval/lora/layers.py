@@ -11,6 +11,7 @@ from retrieval.lora.keys import Format, Part, split_name
 from retrieval.lora.names import Rows, name_layers
 from retrieval.lora.positional import name_positions
 
+LONGEST_SHOWN = 160
 SHARED = ("alpha", "magnitude")  # by all adapters of a module
 OWN_ADAPTERS = ("", "default", "default_0")
 UNREAD = {
@@ -20,6 +21,7 @@ UNREAD = {
     "norm": "changes of {} norms are not read",
     "replacement": "replaced weights of {} layers need the base model and are not read",
     "embedding": "{} embeddings are not read",
+    "too large": "{} layers of too large a rank are not read",
     "adapter": "{} layers belong to further adapters, which are not read",
     "diff": "full differences of {} layers beside a LoRA are not read",
 }
@@ -101,6 +103,7 @@ def read_layers(header: Header) -> Layers:
     """
     modules, unread, unknown = group(header)
     updates: dict[str, Layer] = {}
+    too_large: list[FileUnsupported] = []
     for module in sorted(modules, key=lambda module: (module.adapter not in OWN_ADAPTERS, module.adapter)):
         form = module.format
         if form is None:
@@ -108,10 +111,17 @@ def read_layers(header: Header) -> Layers:
         elif module.name in updates:
             unread["adapter"] += 1
         else:
-            updates[module.name] = measured(header, module, form)
+            try:
+                updates[module.name] = measured(header, module, form)
+            except FileUnsupported as error:
+                too_large.append(error)
+                continue
             unread.update(role for role in module.roles if role in UNREAD and role not in ALGORITHMS[form].roles)
+    if too_large and not updates:
+        raise too_large[0]
+    unread.update({"too large": len(too_large)} if too_large else {})
     if not updates:
-        kinds = ", ".join(unread) or f"{len(header.tensors)} tensors such as {next(iter(header.tensors), 'none')[:80]!r}"
+        kinds = ", ".join(unread) or f"{len(header.tensors)} tensors such as {shown(next(iter(header.tensors), 'none'))}"
         raise FileUnsupported(f"{header.path}: expected LoRA factors (lora.down/up, lora_A/B, hada, lokr, diff), found {kinds}; choose another file")
     paths = positional_paths(header, updates)
     naming = name_layers({paths[module]: (layer.size.out, layer.size.width) for module, layer in updates.items()})
@@ -158,7 +168,7 @@ def group(header: Header) -> tuple[list[Module], Counter[str], list[str]]:
 def measured(header: Header, module: Module, form: Format) -> Layer:
     """The module as one layer, its shapes checked."""
     parts = module.parts(form)
-    where = f"{header.path}: layer {module.name[:160]}"
+    where = f"{header.path}: layer {shown(module.name)}"
     shapes: dict[str, Shape] = {role: header.tensors[name].shape for role, name in parts.items() if role != "alpha"}
     size = ALGORITHMS[form].measure(where, shapes)
     if "alpha" in parts and header.tensors[parts["alpha"]].shape not in ((), (1,)):
@@ -186,13 +196,18 @@ def placed(updates: Mapping[str, Layer], names: Mapping[str, list[tuple[str, Row
     return layers, twice
 
 
+def shown(name: str) -> str:
+    """A name from a file for a message: short, and on one line."""
+    return name[:LONGEST_SHOWN] if name.isprintable() else ascii(name[:LONGEST_SHOWN])
+
+
 def describe(unread: Counter[str], unknown: list[str], strange: list[str], twice: list[str]) -> list[str]:
     """One line for each kind of thing that is not read, or read with a doubt."""
     lines = [UNREAD.get(role, f"{role} of {{}} layers: needs the base model and is not read").format(count) for role, count in unread.items()]
     if twice:
-        lines.append(f"{len(twice)} layers stand in the file twice, such as {twice[0][:120]}; one of each is read")
+        lines.append(f"{len(twice)} layers stand in the file twice, such as {shown(twice[0])}; one of each is read")
     if strange:
-        lines.append(f"{len(strange)} layers keep the file's own names, such as {strange[0][:120]}")
+        lines.append(f"{len(strange)} layers keep the file's own names, such as {shown(strange[0])}")
     if unknown:
-        lines.append(f"{len(unknown)} tensors are not understood, such as {unknown[0][:120]}")
+        lines.append(f"{len(unknown)} tensors are not understood, such as {shown(unknown[0])}")
     return lines

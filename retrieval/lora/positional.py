@@ -43,7 +43,7 @@ def name_positions(where: str, modules: Collection[str], metadata: Mapping[str, 
     known = targets <= {"CrossAttention", "Attention", "GEGLU"} and classes(metadata.get("text_encoder", "[]")) <= {"CLIPAttention"}
     named = {f"{model}:{i}": path for model, order in orders.items() for i, path in enumerate(order[: counts[model]])}
     if not known or set(named) != set(modules):
-        found = f"{counts['unet']} and {counts['text_encoder']} modules of {', '.join(sorted(targets)) or 'unknown classes'}"
+        found = f"{counts['unet']} and {counts['text_encoder']} modules of {ascii(', '.join(sorted(targets)) or 'unknown classes')}"
         raise FileUnsupported(f"{where}: expected the attention (and GEGLU) modules of Stable Diffusion 1 or 2 in order, found {found[:120]}; convert it first")
     return named
 

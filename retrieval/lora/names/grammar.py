@@ -7,9 +7,12 @@ looked up: two rules of one tree never share their words and fixed numbers, so n
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import lru_cache
 from typing import Final
 
 Rows = tuple[tuple[int, int], ...]  # pieces of a module's output, from row to row, in this order
+Words = tuple[str, tuple[str, ...]]
+CACHED_NAMES: Final = 2**14  # files of one folder share most of theirs
 LONGEST_NUMBER: Final = 4  # digits
 
 
@@ -85,7 +88,8 @@ def keep(prefix: str, names: str) -> list[Rule]:
     return [Rule(prefix + name, (prefix + name,)) for name in names.split()]
 
 
-def words(path: str) -> tuple[tuple[str, ...], list[str]]:
+@lru_cache(CACHED_NAMES)
+def words(path: str) -> Words:
     """The words of a path with its numbers replaced by ``#``, and the numbers."""
     found, numbers = [], []
     for word in path.replace(".", "_").split("_"):
@@ -94,7 +98,7 @@ def words(path: str) -> tuple[tuple[str, ...], list[str]]:
             found.append("#")
         else:
             found.append(word)
-    return tuple(found), numbers
+    return "_".join(found), tuple(numbers)
 
 
 def fill(target: str, numbers: Sequence[str]) -> str:
@@ -119,15 +123,15 @@ class Tree:
     rules: tuple[Rule, ...]
     widths: frozenset[int] = frozenset()
     blocks: dict[str, int] = field(default_factory=dict)
-    index: dict[tuple[str, ...], list[tuple[list[str], Rule]]] = field(init=False, default_factory=dict)
+    index: dict[str, list[tuple[list[str], Rule]]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         for rule in self.rules:
             found = [word if word.isdecimal() else "" for word in rule.source.replace(".", "_").split("_") if word == "#" or word.isdecimal()]
-            key = tuple("#" if word.isdecimal() else word for word in rule.source.replace(".", "_").split("_"))
+            key = "_".join("#" if word.isdecimal() else word for word in rule.source.replace(".", "_").split("_"))
             self.index.setdefault(key, []).append((found, rule))
 
-    def find(self, found: tuple[tuple[str, ...], list[str]], shape: tuple[int, int]) -> list[tuple[str, Rows]]:
+    def find(self, found: Words, shape: tuple[int, int]) -> list[tuple[str, Rows]]:
         """The layers of a module that was cut into words, or none."""
         key, numbers = found
         for fixed, rule in self.index.get(key, ()):

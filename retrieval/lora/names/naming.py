@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 from retrieval.lora.names.flux import CHROMA, FLUX1, FLUX2, HUNYUAN_VIDEO
-from retrieval.lora.names.grammar import Rows, Tree, whole, words
+from retrieval.lora.names.grammar import CACHED_NAMES, Rows, Tree, Words, whole, words
 from retrieval.lora.names.text import TEXT
 from retrieval.lora.names.transformers import ANIMA, HIDREAM, KREA2, LTX, LUMINA2, QWEN, SD3, WAN, Z_IMAGE
 from retrieval.lora.names.unet import UNET
@@ -46,6 +47,7 @@ ENCODERS: Final = {
 BARE_CLIP: Final = ("text_model.", "text_model_encoder_")
 T5: Final = "encoder.block."
 MOST_PREFIXES: Final = 6
+CACHED_FILES: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,14 @@ class Naming:
 
 
 def name_layers(shapes: Mapping[str, tuple[int, int]]) -> Naming:
-    """The layers of modules given by their name and (out, in)."""
+    """The layers of modules given by their name and (out, in); the same modules come back in file after file of a folder."""
+    return named(tuple(shapes.items()))
+
+
+@lru_cache(CACHED_FILES)
+def named(modules: tuple[tuple[str, tuple[int, int]], ...]) -> Naming:
+    """The layers of modules."""
+    shapes = dict(modules)
     stems = {module: stem_of(module) for module in shapes}
     cut = {module: words(stem.path) for module, stem in stems.items()}
     trees = fitting({module: cut[module] for module, stem in stems.items() if not stem.encoder}, shapes)
@@ -92,6 +101,7 @@ def name_layers(shapes: Mapping[str, tuple[int, int]]) -> Naming:
     return naming
 
 
+@lru_cache(CACHED_NAMES)
 def stem_of(module: str) -> Stem:
     """The module without what trainers put before its path."""
     path, encoder = module.replace(".processor.", "."), 0
@@ -114,7 +124,7 @@ def place(stem: Stem, layer: str, trees: list[str]) -> str:
     return f"text_encoder.{layer}" if number == 1 else f"text_encoder_{number}.{layer}"
 
 
-def fitting(modules: Mapping[str, tuple[tuple[str, ...], list[str]]], shapes: Mapping[str, tuple[int, int]]) -> list[Tree]:
+def fitting(modules: Mapping[str, Words], shapes: Mapping[str, tuple[int, int]]) -> list[Tree]:
     """The trees that know the most modules, and of those the ones whose widths and numbers of blocks agree best."""
     scores = {}
     for tree in TREES:

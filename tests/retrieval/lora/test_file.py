@@ -203,8 +203,8 @@ def test_any_names_and_shapes_end_in_an_answer_or_a_typed_error(tmp_path_factory
 def test_peft_settings_scale_the_update(tmp_path: Path) -> None:
     made = factors()
     save_file(peft(made), tmp_path / "adapter_model.safetensors")
-    for settings, scale in ({"lora_alpha": 16}, 4.0), ({"lora_alpha": 16, "use_rslora": True}, 8.0), ({}, 1.0):
-        (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    for config, scale in ({"lora_alpha": 16}, 4.0), ({"lora_alpha": 16, "use_rslora": True}, 8.0), ({}, 1.0):
+        (tmp_path / "adapter_config.json").write_text(json.dumps(config))
         update = LoraFile.open(tmp_path / "adapter_model.safetensors").updates()[f"{BLOCK}.attn1.to_q"]
         down, up = made[f"{BLOCK}.attn1.to_q"]
         torch.testing.assert_close(update.up @ update.down, scale * up @ down)
