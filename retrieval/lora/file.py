@@ -4,10 +4,10 @@ import hashlib
 import math
 import struct
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -22,13 +22,21 @@ from retrieval.lora.names import Rows
 from retrieval.lora.settings import peft_scale, peft_settings, strange_patterns
 from retrieval.lora.update import LayerUpdate
 
+WITH_SETTINGS: Final = (Format.PEFT, Format.LOHA, Format.LOKR)
+
 
 @dataclass(frozen=True)
 class LoraFile:
-    """One LoRA: its header, and what ``read_layers`` found in it."""
+    """One LoRA.
+
+    Attributes:
+        read: what its header says of its layers.
+        settings: PEFT's adapter settings, where the format has some.
+    """
 
     header: Header
     read: Layers
+    settings: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def open(cls, path: str | Path) -> "LoraFile":
@@ -38,7 +46,8 @@ class LoraFile:
             FileError: with the reason, when it is missing, unsafe, corrupt or holds no update that can be read.
         """
         header = Header.read(Path(path))
-        return cls(header, read_layers(header))
+        read = read_layers(header)
+        return cls(header, read, peft_settings(header.path, header.metadata) if read.format in WITH_SETTINGS else {})
 
     @property
     def path(self) -> Path:
@@ -97,7 +106,7 @@ class LoraFile:
         """
         digest = hashlib.sha256()
         for name, layer in self.layers.items():
-            tensors = self._load([layer])
+            tensors = self.header.load(set(layer.parts.values()))
             digest.update(f"{name} {layer.shape}".encode() + struct.pack("<d", self._scale(layer, tensors)))
             for role in sorted(layer.parts.keys() - {"alpha"}):
                 tensor = tensors[layer.parts[role]]
@@ -119,12 +128,8 @@ class LoraFile:
         Raises:
             FileCorrupt: the alpha is no finite number.
         """
-        return self._scale(self.layers[layer], self._load([self.layers[layer]], only="alpha"))
-
-    @cached_property
-    def settings(self) -> dict[str, Any]:
-        """PEFT's adapter settings, from the header or from adapter_config.json beside the file."""
-        return peft_settings(self.path, self.header.metadata)
+        parts = self.layers[layer].parts
+        return self._scale(self.layers[layer], self.header.load([parts["alpha"]] if "alpha" in parts else []))
 
     def updates(self, layers: Collection[str] | None = None) -> dict[str, LayerUpdate]:
         """The updates of the named layers, or of all, reading only their bytes.
@@ -136,22 +141,18 @@ class LoraFile:
         missing = [layer for layer in wanted if layer not in self.layers]
         if missing:
             raise FileCorrupt(f"{self.path}: expected layer {missing[0]}, found {len(self.layers)} others; the LoRA was trained on fewer layers")
-        tensors = self._load([self.layers[name] for name in wanted])
+        tensors = self.header.load({tensor for name in wanted for tensor in self.layers[name].needed.values()})
         return {name: self._update(name, tensors) for name in wanted}
 
     def _update(self, name: str, tensors: Mapping[str, Tensor]) -> LayerUpdate:
         """The update of one layer from the file's tensors."""
         layer = self.layers[name]
         algorithm = ALGORITHMS[layer.format]
-        down, up = algorithm.factors({role: tensors[tensor] for role, tensor in layer.parts.items() if role in algorithm.roles})
+        down, up = algorithm.factors({role: tensors[tensor] for role, tensor in layer.needed.items() if role != "alpha"})
         up = pick(up, layer.rows) * self._scale(layer, tensors)
         if not (down.isfinite().all() and up.isfinite().all()):
             raise FileCorrupt(f"{self.path}: layer {shown(name)}: expected finite weights, found NaN or infinity; the training run broke")
         return LayerUpdate(down, up)
-
-    def _load(self, layers: Collection[Layer], only: str = "") -> dict[str, Tensor]:
-        """The tensors of some layers, or only their tensors of one role."""
-        return self.header.load({name for layer in layers for role, name in layer.parts.items() if role == (only or role)})
 
     def _scale(self, layer: Layer, tensors: Mapping[str, Tensor]) -> float:
         """The scale of a layer; an alpha of 0 means the rank, as kohya and LyCORIS have it."""

@@ -11,6 +11,7 @@ from retrieval.lora.keys import Format, Part, split_name
 from retrieval.lora.names import Rows, name_layers
 from retrieval.lora.positional import name_positions
 
+MOST_TENSORS = 50_000
 LONGEST_SHOWN = 160
 SHARED = ("alpha", "magnitude")  # by all adapters of a module
 OWN_ADAPTERS = ("", "default", "default_0")
@@ -49,6 +50,11 @@ class Layer:
     def shape(self) -> tuple[int, int]:
         """(out, in); kernels are laid out flat, (out, in * k * k)."""
         return sum(end - start for start, end in self.rows), self.size.width
+
+    @property
+    def needed(self) -> dict[str, str]:
+        """The parts that make the update and its scale."""
+        return {role: name for role, name in self.parts.items() if role in ALGORITHMS[self.format].roles or role == "alpha"}
 
     @property
     def whole(self) -> bool:
@@ -101,6 +107,8 @@ def read_layers(header: Header) -> Layers:
         FileCorrupt: parts are missing or do not fit.
         FileUnsupported: there is no update that can be read.
     """
+    if len(header.tensors) > MOST_TENSORS:
+        raise FileUnsupported(f"{header.path}: expected a LoRA of up to {MOST_TENSORS} tensors, found {len(header.tensors)}; choose another file")
     modules, unread, unknown = group(header)
     updates: dict[str, Layer] = {}
     too_large: list[FileUnsupported] = []
@@ -130,7 +138,7 @@ def read_layers(header: Header) -> Layers:
     strange = [name for module in naming.strange for name, _ in naming.layers[module]]
     return Layers(
         max(formats, key=lambda form: formats[form]),
-        naming.trees,
+        list(naming.trees),
         dict(sorted(layers.items())),
         frozenset(strange),
         describe(unread, unknown, strange, twice),

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from retrieval.errors import FileCorrupt
+from retrieval.lora.factors import LARGEST_RANK
 from retrieval.lora.header import open_regular
 
 LARGEST_CONFIG: Final = 2**20  # bytes
+LARGEST_ALPHA: Final = 1e12
 SPECIAL: Final = frozenset("\\^$*+?{}[]|()")
 
 
@@ -41,20 +43,20 @@ def peft_scale(where: str, settings: Mapping[str, Any], module: str, rank: int) 
     A rank of 0 means that the file does not show it, and the settings' own is taken.
 
     Raises:
-        FileCorrupt: the alpha is no finite number.
+        FileCorrupt: the alpha is no number within the bounds.
     """
     component, _, inside = module.removeprefix("base_model.model.").partition(".")
     if f"{component}.lora_alpha" in settings or f"{component}.r" in settings:
         settings = {name.removeprefix(f"{component}."): value for name, value in settings.items() if name.startswith(f"{component}.")}
         module = inside
     if not rank:
-        rank = settings["r"] if isinstance(settings.get("r"), int) and settings["r"] > 0 else 1
+        rank = settings["r"] if isinstance(settings.get("r"), int) and 0 < settings["r"] <= LARGEST_RANK else 1
     alpha = settings.get("lora_alpha", settings.get("alpha", rank))
     patterns = settings.get("alpha_pattern")
     if isinstance(patterns, dict):
         alpha = next((value for pattern, value in patterns.items() if matches(pattern, module)), alpha)
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
-        raise FileCorrupt(f"{where}: expected a number as lora_alpha, found {str(alpha)[:40]!r}; mend adapter_config.json")
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not abs(alpha) <= LARGEST_ALPHA:
+        raise FileCorrupt(f"{where}: expected a number up to {LARGEST_ALPHA:.0e} as lora_alpha, found {str(alpha)[:40]!r}; mend adapter_config.json")
     return float(alpha / math.sqrt(rank) if settings.get("use_rslora") else alpha / rank)
 
 

@@ -210,6 +210,25 @@ def test_peft_settings_scale_the_update(tmp_path: Path) -> None:
         torch.testing.assert_close(update.up @ update.down, scale * up @ down)
 
 
+def test_an_alpha_for_single_layers_is_a_plain_name(tmp_path: Path) -> None:
+    made = factors()
+    save_file(peft(made), tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"lora_alpha": 4, "alpha_pattern": {"attn1.to_q": 8, r"^down_blocks\.0.*to_k$": 12}}))
+    lora = LoraFile.open(tmp_path / "adapter_model.safetensors")
+    assert [lora.scale(layer) for layer in (TO_Q, f"{BLOCK}.attn2.to_k", f"{BLOCK}.attn1.to_out.0")] == [2.0, 1.0, 1.0]
+    assert lora.problems == ["alpha_pattern '^down_blocks\\\\.0.*to_k$' is a regular expression, which is not run"]
+
+
+@pytest.mark.parametrize(
+    "text", ["{nope", '{"lora_alpha": 1e999}', '{"lora_alpha": NaN}', '{"lora_alpha": "4"}', '{"lora_alpha": 1' + "0" * 400 + "}", "[" * 10**5]
+)
+def test_settings_that_are_no_settings_are_refused(tmp_path: Path, text: str) -> None:
+    save_file(peft(factors()), tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text(text)
+    with pytest.raises(FileCorrupt, match="mend adapter_config.json"):
+        LoraFile.open(tmp_path / "adapter_model.safetensors").updates()
+
+
 def test_another_weight_gives_another_id(tmp_path: Path) -> None:
     for name, seed in ("a", 0), ("b", 1):
         save_file(diffusers(factors(seed=seed)), tmp_path / name)
