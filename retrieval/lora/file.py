@@ -17,8 +17,9 @@ from retrieval.lora.factors import ALGORITHMS
 from retrieval.lora.family import families_of, family_of, named_family
 from retrieval.lora.header import Header
 from retrieval.lora.keys import Format
-from retrieval.lora.layers import Layer, Layers, read_layers, shown
+from retrieval.lora.layers import Layer, Layers, read_layers
 from retrieval.lora.names import Rows
+from retrieval.lora.problems import shown
 from retrieval.lora.settings import peft_scale, peft_settings, strange_patterns
 from retrieval.lora.update import LayerUpdate
 

@@ -56,6 +56,7 @@ def test_every_serialisation_gives_the_same_updates_and_id(tmp_path: Path, write
     assert lora.id == LoraFile.open(tmp_path / "y.safetensors").id
 
 
+GLORA = {"a1": (96, 2), "a2": (2, 96), "b1": (96, 2), "b2": (2, 96)}
 TO_Q = f"{BLOCK}.attn1.to_q"
 
 
@@ -129,6 +130,13 @@ def test_a_hash_is_of_all_that_makes_the_update(tmp_path: Path) -> None:
         ({"nowhere.alpha": torch.ones(())}, "1 tensors are not understood, such as nowhere.alpha"),
         ({f"{TO_Q}.lora_{half}.second.weight": torch.ones(2, 2) for half in "AB"}, "1 layers belong to further adapters, which are not read"),
         ({"new.block.lora_A.weight": torch.ones(1, 2), "new.block.lora_B.weight": torch.ones(2, 1)}, "1 layers keep the file's own names, such as new.block"),
+        ({f"{TO_Q}.diff": torch.ones(96, 96)}, "full differences of 1 layers beside a LoRA are not read"),
+        ({f"{TO_Q}.lora_{half}.weight": torch.ones(2, 2) for half in ("down", "up")}, f"1 layers stand in the file twice, such as {TO_Q}; one of each is read"),
+        ({f"{BLOCK}.attn1.to_v.diff": torch.empty(5000, 5000)}, "1 layers of too large a rank are not read"),
+        (
+            {f"{BLOCK}.attn1.to_v.{part}.weight": torch.ones(shape) for part, shape in GLORA.items()},
+            "GLoRA's products of 1 layers need the base model; only the low-rank part beside them is read",
+        ),
         (kohya(factors(), torch.tensor(8.0)), f"3 layers stand in the file twice, such as {TO_Q}; one of each is read"),
     ],
 )
