@@ -21,14 +21,12 @@ class UNet:
         widths: of the levels, from the input down.
         depths: how many transformer blocks an attention has, by level; 0 where there is none.
         middle: how many the middle block has.
-        texts: the widths of its text encoders.
     """
 
     context: int
     widths: tuple[int, ...]
     depths: tuple[int, ...]
     middle: int
-    texts: tuple[int, ...] = ()
 
     def has(self, layer: str, shape: tuple[int, int]) -> bool:
         """Whether the U-Net has the layer in the shape (out, in)."""
@@ -56,13 +54,25 @@ class UNet:
 
 
 UNETS: Final = {
-    "sd1": UNet(768, (320, 640, 1280, 1280), (1, 1, 1, 0), 1, (768,)),
-    "sd2": UNet(1024, (320, 640, 1280, 1280), (1, 1, 1, 0), 1, (1024,)),
-    "sdxl": UNet(2048, (320, 640, 1280), (0, 2, 10), 10, (768, 1280)),
-    "sdxl-refiner": UNet(1280, (384, 768, 1536, 1536), (0, 4, 4, 0), 4, (0, 1280)),
-    "mini-a": UNet(128, (96, 144), (1, 1), 1, (128,)),
-    "mini-b": UNet(128, (64, 112), (1, 1), 1, (128,)),
+    "sd1": UNet(768, (320, 640, 1280, 1280), (1, 1, 1, 0), 1),
+    "sd2": UNet(1024, (320, 640, 1280, 1280), (1, 1, 1, 0), 1),
+    "sdxl": UNet(2048, (320, 640, 1280), (0, 2, 10), 10),
+    "sdxl-refiner": UNet(1280, (384, 768, 1536, 1536), (0, 4, 4, 0), 4),
+    "mini-a": UNet(128, (96, 144), (1, 1), 1),
+    "mini-b": UNet(128, (64, 112), (1, 1), 1),
 }
+# the widths of the text encoders
+TEXTS: Final = {
+    "sd1": (768,),
+    "sd2": (1024,),
+    "sdxl": (768, 1280),
+    "sdxl-refiner": (0, 1280),
+    "mini-a": (128,),
+    "mini-b": (128,),
+    "flux1": (768,),
+    "sd3": (768, 1280),
+}
+ONE_ENCODER: Final = ("sd1", "sd2", "mini-a", "mini-b")
 # what trainers write as ss_base_model_version or modelspec.architecture, by its beginning
 VERSIONS: Final = {
     "sd_v1": "sd1",
@@ -101,24 +111,24 @@ def families_of(shapes: Mapping[str, tuple[int, int]], trees: Iterable[str] = ("
     text = {layer: shape for layer, shape in shapes.items() if layer.startswith("text_encoder")}
     others = {layer: shape for layer, shape in shapes.items() if layer not in text}
     if not others:
-        encoders = {1 if module.startswith("lora_te_") else 2 for module in modules if module.startswith(("lora_te_", "lora_te1_"))}
-        fits = [name for name, unet in UNETS.items() if text and all(encodes(unet, *item) for item in text.items())]
-        return [name for name in fits if not encoders or len(UNETS[name].texts) in encoders]
+        alone = {module.startswith("lora_te_") for module in modules if module.startswith(("lora_te_", "lora_te1_"))}
+        fits = [name for name in TEXTS if text and all(encodes(TEXTS[name], *item) for item in text.items())]
+        return [name for name in fits if not alone or (name in ONE_ENCODER) in alone]
     found = []
     for tree in trees:
         if tree != "unet":
             found.append(tree)
             continue
         fits = [name for name, unet in UNETS.items() if all(unet.has(*item) for item in others.items())]
-        found += [name for name in fits if all(encodes(UNETS[name], *item) for item in text.items())] or fits
+        found += [name for name in fits if all(encodes(TEXTS[name], *item) for item in text.items())] or fits
     return found
 
 
-def encodes(unet: UNet, layer: str, shape: tuple[int, int]) -> bool:
-    """Whether the U-Net has a text encoder with the layer in the shape."""
+def encodes(widths: tuple[int, ...], layer: str, shape: tuple[int, int]) -> bool:
+    """Whether one of the text encoders of these widths has the layer in the shape."""
     component = layer.partition(".")[0]
     number = 0 if component == "text_encoder" else int(component[-1]) - 1
-    return number < len(unet.texts) and unet.texts[number] in shape
+    return number < len(widths) and widths[number] in shape
 
 
 def family_of(families: list[str], metadata: Mapping[str, str]) -> str:

@@ -105,7 +105,10 @@ LUMINA2: Final = Tree(
             )
         ),
         *keep("time_caption_embed.", "timestep_embedder.linear_1 timestep_embedder.linear_2 caption_embedder.1"),
+        *rename("", "time_caption_embed.", [("t_embedder.mlp.0", "timestep_embedder.linear_1"), ("t_embedder.mlp.2", "timestep_embedder.linear_2")]),
+        *rename("", "time_caption_embed.", [("cap_embedder.1", "caption_embedder.1")]),
         *keep("", "x_embedder norm_out.linear_1 norm_out.linear_2"),
+        *rename("final_layer.", "norm_out.", [("adaLN_modulation.1", "linear_1"), ("linear", "linear_2")]),
     ),
     frozenset({2304}),
     {"layers": 26},

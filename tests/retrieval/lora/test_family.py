@@ -50,10 +50,10 @@ def test_parts_of_u_nets(name: str, part: str, families: list[str]) -> None:
     ("shapes", "modules", "families"),
     [
         (encoder("text_encoder", 768), ["lora_te_text_model_encoder_layers_3_mlp_fc1"], ["sd1"]),
-        (encoder("text_encoder", 768), ["lora_te1_text_model_encoder_layers_3_mlp_fc1"], ["sdxl"]),
-        (encoder("text_encoder", 768), ["text_encoder.text_model.encoder.layers.3.mlp.fc1"], ["sd1", "sdxl"]),
+        (encoder("text_encoder", 768), ["lora_te1_text_model_encoder_layers_3_mlp_fc1"], ["sdxl", "flux1", "sd3"]),
+        (encoder("text_encoder", 768), ["text_encoder.text_model.encoder.layers.3.mlp.fc1"], ["sd1", "sdxl", "flux1", "sd3"]),
         (encoder("text_encoder", 1024), [], ["sd2"]),
-        (encoder("text_encoder", 768) | encoder("text_encoder_2", 1280), [], ["sdxl"]),
+        (encoder("text_encoder", 768) | encoder("text_encoder_2", 1280), [], ["sdxl", "sd3"]),
         (encoder("text_encoder", 77), [], []),
         ({}, [], []),
     ],

@@ -86,6 +86,20 @@ def test_text_encoders_are_numbered() -> None:
             assert name_layers({module: (768, 768)}).layers[module][0][0] == component + layer
 
 
+def test_other_text_encoders() -> None:
+    t5, flux = "encoder.block.7.layer.1.DenseReluDense.wi_0", {"lora_unet_double_blocks_0_img_attn_proj": (3072, 3072)}
+    for modules, named in (
+        ({"lora_te3_" + t5.replace(".", "_"): (4, 4)}, "text_encoder_3." + t5),
+        ({"lora_te3_" + t5.replace(".", "_"): (4, 4)} | flux, "text_encoder_2." + t5),
+        ({"text_encoder_2." + t5: (4, 4)} | flux, "text_encoder_2." + t5),
+        ({"lora_te_layers_0_mlp_gate_proj": (4, 4)}, "text_encoder.layers.0.mlp.gate_proj"),
+        ({"text_encoder.model.layers.0.self_attn.o_proj": (4, 4)}, "text_encoder.layers.0.self_attn.o_proj"),
+    ):
+        naming = name_layers(modules)
+        assert naming.layers[next(iter(modules))][0][0] == named
+        assert naming.strange == []
+
+
 def test_what_no_rule_knows_keeps_its_name() -> None:
     naming = name_layers({"lora_unet_some_new_block_0_thing": (4, 4), "diffusion_model.other.0.thing": (4, 4)})
     assert [layers[0][0] for layers in naming.layers.values()] == ["some_new_block_0_thing", "other.0.thing"]
