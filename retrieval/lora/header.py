@@ -14,9 +14,10 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from retrieval.errors import FileCorrupt, FileMissing, FileUnsafe
+from retrieval.errors import FileCorrupt, FileMissing, FileUnsafe, FileUnsupported
 
 LARGEST_HEADER: Final = 16 * 2**20  # bytes
+MOST_TENSORS: Final = 20_000
 DTYPES: Final = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -61,6 +62,7 @@ class Header:
             FileMissing: there is no regular file, or it cannot be opened.
             FileUnsafe: it begins as a pickle or another archive.
             FileCorrupt: the header lies about itself or about the data.
+            FileUnsupported: it names more tensors than any LoRA has.
         """
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
@@ -127,6 +129,8 @@ def parse(path: Path, raw: bytes, size: int) -> tuple[dict[str, str], dict[str, 
         raise FileCorrupt(f"{path}: the header is not valid JSON: {str(error)[:80]}; download it again") from None
     if not isinstance(entries, dict):
         raise FileCorrupt(f"{path}: expected a JSON object as header, found {type(entries).__name__}; download it again")
+    if len(entries) > MOST_TENSORS:
+        raise FileUnsupported(f"{path}: expected a LoRA of up to {MOST_TENSORS} tensors, found {len(entries)}; choose another file")
     metadata = entries.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise FileCorrupt(f"{path}: expected text for each entry of __metadata__, found other types; save it again with safetensors")

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from retrieval.errors import FileCorrupt, FileUnsupported
 from retrieval.lora.factors import ALGORITHMS, Shape, Size
@@ -13,8 +12,6 @@ from retrieval.lora.modules import Contents, Module, gather
 from retrieval.lora.names import Rows, name_layers
 from retrieval.lora.positional import name_positions
 from retrieval.lora.problems import UNREAD, describe, shown
-
-MOST_TENSORS: Final = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +74,6 @@ def read_layers(header: Header) -> Layers:
         FileCorrupt: parts are missing or do not fit.
         FileUnsupported: there is no update that can be read.
     """
-    if len(header.tensors) > MOST_TENSORS:
-        raise FileUnsupported(f"{header.path}: expected a LoRA of up to {MOST_TENSORS} tensors, found {len(header.tensors)}; choose another file")
     contents = gather(header)
     twice: list[str] = []
     updates = measure_all(header, contents, twice)

@@ -1,4 +1,4 @@
-"""PEFT's settings, which say the scale: in the header, or in adapter_config.json beside the file.
+"""PEFT's settings, which say the scale: in the header, or in adapter_config.json beside adapter_model.safetensors.
 
 Source: peft ``tuners/lora/layer.py`` (alpha / r, or alpha / sqrt(r) with rsLoRA) and ``utils/other.py`` (get_pattern_key); diffusers
 ``loaders/lora_base.py`` (lora_adapter_metadata, with the component before each name where a pipeline was saved).
@@ -27,7 +27,7 @@ def peft_settings(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     """
     text = metadata.get("lora_adapter_metadata")
     beside = path.with_name("adapter_config.json")
-    if text is None and beside.is_file():
+    if text is None and path.stem == "adapter_model" and beside.is_file():
         with open_regular(beside) as file:
             text = file.read(LARGEST_CONFIG).decode("utf-8", errors="replace")
     try:

@@ -218,6 +218,14 @@ def test_peft_settings_scale_the_update(tmp_path: Path) -> None:
         torch.testing.assert_close(update.up @ update.down, scale * up @ down)
 
 
+def test_settings_beside_a_file_are_those_of_the_adapter_alone(tmp_path: Path) -> None:
+    for name in ("adapter_model.safetensors", "other.safetensors"):
+        save_file(peft(factors()), tmp_path / name)
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"lora_alpha": 12}))
+    assert LoraFile.open(tmp_path / "adapter_model.safetensors").scale(TO_Q) == 3.0
+    assert LoraFile.open(tmp_path / "other.safetensors").scale(TO_Q) == 1.0
+
+
 def test_an_alpha_for_single_layers_is_a_plain_name(tmp_path: Path) -> None:
     made = factors()
     save_file(peft(made), tmp_path / "adapter_model.safetensors")

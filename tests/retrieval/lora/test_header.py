@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from retrieval.errors import FileCorrupt, FileMissing, FileUnsafe, LoradexError
+from retrieval.errors import FileCorrupt, FileMissing, FileUnsafe, FileUnsupported, LoradexError
 from retrieval.lora.header import Header
 
 
@@ -84,6 +84,11 @@ def test_truncation_anywhere_is_noticed(tmp_path: Path) -> None:
         (tmp_path / "cut").write_bytes(whole[:end])
         with pytest.raises(FileCorrupt):
             Header.read(tmp_path / "cut")
+
+
+def test_more_tensors_than_any_lora_has_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileUnsupported, match="20000 tensors"):
+        Header.read(write(tmp_path / "x.safetensors", dict.fromkeys(map(str, range(20_001)), INFO | {"data_offsets": [0, 8]}), b"\0" * 8))
 
 
 @pytest.mark.parametrize("first", [b"PK\x03\x04rest of it", b"\x80\x02}q\x00.....", b"\x1f\x8bcompressed"])
