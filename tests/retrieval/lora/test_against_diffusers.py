@@ -15,8 +15,9 @@ from diffusers.loaders import (
     ZImageLoraLoaderMixin,
 )
 from diffusers.loaders.lora_pipeline import Flux2LoraLoaderMixin, HunyuanVideoLoraLoaderMixin
-from peft import LoraConfig, get_peft_model
+from peft import LoHaConfig, LoKrConfig, LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
+from peft.tuners.lycoris_utils import LycorisLayer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
@@ -134,6 +135,25 @@ def test_peft_folders(tmp_path: Path, settings: dict[str, Any]) -> None:
     lora = LoraFile.open(tmp_path / "x" / "adapter_model.safetensors")
     assert lora.ranks == ([2, 3] if "rank_pattern" in settings else [2])
     same(lora.updates(), {name.removeprefix("base_model.model."): delta for name, delta in deltas(model).items()})
+
+
+@pytest.mark.parametrize(
+    ("config", "form"),
+    [
+        (LoHaConfig(r=2, alpha=5, target_modules=["to_k", "conv1"], init_weights=False), Format.LOHA),
+        (LoHaConfig(r=2, alpha=5, target_modules=["conv1"], init_weights=False, use_effective_conv2d=True), Format.LOHA),
+        (LoKrConfig(r=2, alpha=5, target_modules=["to_k", "conv1"], init_weights=False), Format.LOKR),
+        (LoKrConfig(r=2, alpha=5, target_modules=["to_k", "conv1"], init_weights=False, decompose_both=True, use_effective_conv2d=True), Format.LOKR),
+        (LoKrConfig(r=64, alpha=5, target_modules=["to_k"], init_weights=False), Format.LOKR),
+    ],
+)
+def test_lycoris_types_of_peft(tmp_path: Path, config: LoHaConfig | LoKrConfig, form: Format) -> None:
+    model = get_peft_model(sd1_unet(), config, "x")
+    model.save_pretrained(tmp_path)
+    lora = LoraFile.open(tmp_path / "x" / "adapter_model.safetensors")
+    assert lora.format is form
+    theirs = {name: module.get_delta_weight("x") for name, module in model.named_modules() if isinstance(module, LycorisLayer)}
+    same(lora.updates(), {name.removeprefix("base_model.model."): delta for name, delta in theirs.items()})
 
 
 def test_settings_in_the_header_may_name_the_component(tmp_path: Path) -> None:
