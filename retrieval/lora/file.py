@@ -1,48 +1,54 @@
 """A LoRA file: facts from its header alone, layer updates from the bytes that are asked for."""
 
 import hashlib
-import json
 import math
-from collections.abc import Collection
-from dataclasses import dataclass
+import struct
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
+from torch import Tensor
 
-from retrieval.errors import FileCorrupt, FileUnsupported
-from retrieval.lora.family import family_of
+from retrieval.errors import FileCorrupt
+from retrieval.lora.factors import ALGORITHMS
+from retrieval.lora.family import families_of, family_of, named_family
 from retrieval.lora.header import Header
-from retrieval.lora.keys import FactorKeys, Format, find_layers
+from retrieval.lora.keys import Format
+from retrieval.lora.layers import Layer, Layers, read_layers
+from retrieval.lora.names import Rows
+from retrieval.lora.problems import shown
+from retrieval.lora.settings import peft_scale, peft_settings, strange_patterns
 from retrieval.lora.update import LayerUpdate
 
-LARGEST_RANK = 4096
+WITH_SETTINGS: Final = (Format.PEFT, Format.LOHA, Format.LOKR)
 
 
 @dataclass(frozen=True)
 class LoraFile:
-    """One LoRA: its header, its format, and its layers by their name in diffusers."""
+    """One LoRA.
+
+    Attributes:
+        read: what its header says of its layers.
+        settings: PEFT's adapter settings, where the format has some.
+    """
 
     header: Header
-    format: Format
-    layers: dict[str, FactorKeys]
+    read: Layers
+    settings: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def open(cls, path: str | Path) -> "LoraFile":
         """Read the header of a file.
 
         Raises:
-            FileError: with the reason, when it is missing, unsafe, corrupt or holds no LoRA.
+            FileError: with the reason, when it is missing, unsafe, corrupt or holds no update that can be read.
         """
         header = Header.read(Path(path))
-        form, layers = find_layers(list(header.tensors))
-        if form is None:
-            example = next(iter(header.tensors), "no tensor")
-            raise FileUnsupported(f"{path}: expected LoRA factors (lora.down/up, lora_A/B), found {len(header.tensors)} tensors such as {example[:80]!r}")
-        for layer, keys in layers.items():
-            check_factors(header, layer, keys)
-        return cls(header, form, layers)
+        read = read_layers(header)
+        return cls(header, read, peft_settings(header.path, header.metadata) if read.format in WITH_SETTINGS else {})
 
     @property
     def path(self) -> Path:
@@ -50,31 +56,66 @@ class LoraFile:
         return self.header.path
 
     @property
-    def shapes(self) -> dict[str, tuple[int, int]]:
-        """(out, in) of every layer."""
-        tensors = self.header.tensors
-        return {layer: (tensors[keys.up].shape[0], tensors[keys.down].shape[1]) for layer, keys in self.layers.items()}
+    def format(self) -> Format:
+        """How most layers are written."""
+        return self.read.format
 
     @property
-    def ranks(self) -> list[int]:
-        """The distinct ranks, ascending."""
-        return sorted({self.header.tensors[keys.down].shape[0] for keys in self.layers.values()})
+    def layers(self) -> dict[str, Layer]:
+        """The layers by their name in diffusers, sorted."""
+        return self.read.layers
 
     @cached_property
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """(out, in) of every layer; kernels of convolutions are laid out flat, (out, in * k * k)."""
+        return {name: layer.shape for name, layer in self.layers.items()}
+
+    @cached_property
+    def ranks(self) -> list[int]:
+        """The distinct ranks of the updates, ascending; of LoHa and LoKr the products."""
+        return sorted({layer.size.rank for layer in self.layers.values()})
+
+    @cached_property
+    def families(self) -> list[str]:
+        """The families of base models that fit the names and shapes, the likeliest first."""
+        known = {name: layer.shape for name, layer in self.layers.items() if name not in self.read.strange}
+        return families_of(known, self.read.trees, [self.layers[name].module for name in known])
+
+    @property
     def family(self) -> str:
-        """The family of base models, by shapes."""
-        return family_of(self.shapes)
+        """The family of base models, or ``unknown``."""
+        return family_of(self.families, self.header.metadata)
+
+    @property
+    def problems(self) -> list[str]:
+        """What of the file is not read, or doubtful, one short line each."""
+        lines = list(self.read.problems)
+        named = named_family(self.header.metadata)
+        if len(self.families) > 1 and named not in self.families:
+            lines.append(f"these layers fit the families {', '.join(self.families)}; the first is assumed")
+        if named and self.families and named not in self.families:
+            lines.append(f"the metadata name the family {named}, the layers fit {self.family}")
+        lines += [f"alpha_pattern {pattern[:80]!r} is a regular expression, which is not run" for pattern in strange_patterns(self.settings)[:1]]
+        return lines
 
     @cached_property
     def data_hash(self) -> str:
-        """SHA-256 (hex) of the factors in the order of their layers: the same whatever the file's name and header."""
+        """SHA-256 (hex) of the stored factors and scales in the order of their layers' diffusers names.
+
+        Names, shapes, scales and bytes are those of the layers and not of the tensors, and a fused module counts as its layers,
+        so neither header, key style nor file name change it. Tensors that are no part of an update do not count.
+        """
         digest = hashlib.sha256()
-        for layer, keys in self.layers.items():
-            tensors = self.header.load([keys.down, keys.up])
-            for name in (keys.down, keys.up):
-                info = self.header.tensors[name]
-                digest.update(f"{layer} {info.dtype} {info.shape}\n".encode())
-                digest.update(tensors[name].contiguous().view(torch.uint8).numpy().tobytes())
+        for name, layer in self.layers.items():
+            tensors = self.header.load(set(layer.parts.values()))
+            digest.update(f"{name} {layer.shape}".encode() + struct.pack("<d", self._scale(layer, tensors)))
+            for role in sorted(layer.parts.keys() - {"alpha"}):
+                tensor = tensors[layer.parts[role]]
+                fused = role == "up" and not layer.whole
+                matrix = tensor.flatten(1) if tensor.dim() > 1 else tensor.flatten()
+                matrix = pick(matrix, layer.rows) if fused else matrix
+                digest.update(f" {role} {tensor.dtype} {tuple(matrix.shape)}\n".encode())
+                digest.update(matrix.contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
     @property
@@ -83,28 +124,13 @@ class LoraFile:
         return self.data_hash[:20]
 
     def scale(self, layer: str) -> float:
-        """What up @ down is multiplied by: alpha / rank where PEFT's settings say so, else 1."""
-        if self.format is not Format.PEFT:
-            return 1.0
-        settings = self.peft_settings
-        rank = self.header.tensors[self.layers[layer].down].shape[0]
-        alpha = settings.get("lora_alpha", rank)
-        if not isinstance(alpha, int | float) or not math.isfinite(alpha):
-            raise FileCorrupt(f"{self.path}: expected a number as lora_alpha, found {str(alpha)[:40]!r}; mend adapter_config.json")
-        return float(alpha / math.sqrt(rank) if settings.get("use_rslora") else alpha / rank)
+        """What up @ down is multiplied by: alpha / rank where the file or PEFT's settings say so, else 1.
 
-    @cached_property
-    def peft_settings(self) -> dict[str, Any]:
-        """PEFT's adapter settings, from the header or from adapter_config.json beside the file."""
-        text = self.header.metadata.get("lora_adapter_metadata")
-        beside = self.path.with_name("adapter_config.json")
-        if text is None and beside.is_file() and beside.stat().st_size < 2**20:
-            text = beside.read_text("utf-8", errors="replace")
-        try:
-            settings = json.loads(text or "{}")
-        except (ValueError, RecursionError):
-            raise FileCorrupt(f"{self.path}: PEFT's settings are not valid JSON; mend adapter_config.json") from None
-        return settings if isinstance(settings, dict) else {}
+        Raises:
+            FileCorrupt: the alpha is no finite number.
+        """
+        parts = self.layers[layer].parts
+        return self._scale(self.layers[layer], self.header.load([parts["alpha"]] if "alpha" in parts else []))
 
     def updates(self, layers: Collection[str] | None = None) -> dict[str, LayerUpdate]:
         """The updates of the named layers, or of all, reading only their bytes.
@@ -116,23 +142,33 @@ class LoraFile:
         missing = [layer for layer in wanted if layer not in self.layers]
         if missing:
             raise FileCorrupt(f"{self.path}: expected layer {missing[0]}, found {len(self.layers)} others; the LoRA was trained on fewer layers")
-        names = [name for layer in wanted for name in (self.layers[layer].down, self.layers[layer].up)]
-        tensors = self.header.load(names)
-        made = {}
-        for layer in wanted:
-            down, up = (tensors[name].float() for name in (self.layers[layer].down, self.layers[layer].up))
-            if not (down.isfinite().all() and up.isfinite().all()):
-                raise FileCorrupt(f"{self.path}: layer {layer}: expected finite weights, found NaN or infinity; the training run broke")
-            made[layer] = LayerUpdate(down, up * self.scale(layer))
-        return made
+        tensors = self.header.load({tensor for name in wanted for tensor in self.layers[name].needed.values()})
+        return {name: self._update(name, tensors) for name in wanted}
+
+    def _update(self, name: str, tensors: Mapping[str, Tensor]) -> LayerUpdate:
+        """The update of one layer from the file's tensors."""
+        layer = self.layers[name]
+        algorithm = ALGORITHMS[layer.format]
+        down, up = algorithm.factors({role: tensors[tensor] for role, tensor in layer.needed.items() if role != "alpha"})
+        up = pick(up, layer.rows) * self._scale(layer, tensors)
+        if not (down.isfinite().all() and up.isfinite().all()):
+            raise FileCorrupt(f"{self.path}: layer {shown(name)}: expected finite weights, found NaN or infinity; the training run broke")
+        return LayerUpdate(down, up)
+
+    def _scale(self, layer: Layer, tensors: Mapping[str, Tensor]) -> float:
+        """The scale of a layer; an alpha of 0 means the rank, as kohya and LyCORIS have it."""
+        where = f"{self.path}: layer {shown(layer.module)}"
+        rank = ALGORITHMS[layer.format].base_rank({role: self.header.tensors[name].shape for role, name in layer.parts.items()})
+        if "alpha" in layer.parts:
+            alpha = tensors[layer.parts["alpha"]].double().item()
+            if not math.isfinite(alpha):
+                raise FileCorrupt(f"{where}: expected a finite alpha, found {alpha}; save it again")
+            return alpha / rank if alpha and rank else 1.0
+        if layer.format is Format.PEFT or self.settings.get("peft_type") == layer.format.name:
+            return peft_scale(where, self.settings, layer.module, rank)
+        return 1.0
 
 
-def check_factors(header: Header, layer: str, keys: FactorKeys) -> None:
-    """Refuse factors that are not both there, or whose shapes do not multiply."""
-    if not (keys.down and keys.up):
-        raise FileCorrupt(f"{header.path}: layer {layer}: expected two factors, found only {keys.down or keys.up}; save it again")
-    down, up = header.tensors[keys.down].shape, header.tensors[keys.up].shape
-    if len(down) != 2 or len(up) != 2:
-        raise FileUnsupported(f"{header.path}: layer {layer}: expected two matrices, found shapes {down} and {up}; convolutions are not read yet")
-    if down[0] != up[1] or not 0 < down[0] <= LARGEST_RANK or 0 in (down[1], up[0]):
-        raise FileCorrupt(f"{header.path}: layer {layer}: expected (rank, in) and (out, rank), found {down} and {up}; save it again")
+def pick(matrix: Tensor, rows: Rows) -> Tensor:
+    """The named rows of a matrix, in their order."""
+    return matrix if rows == ((0, len(matrix)),) else torch.cat([matrix[start:end] for start, end in rows])

@@ -14,9 +14,10 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from retrieval.errors import FileCorrupt, FileMissing, FileUnsafe
+from retrieval.errors import FileCorrupt, FileMissing, FileUnsafe, FileUnsupported
 
 LARGEST_HEADER: Final = 16 * 2**20  # bytes
+MOST_TENSORS: Final = 20_000
 DTYPES: Final = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -31,7 +32,7 @@ DTYPES: Final = {
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
 }
-FOREIGN: Final = {b"PK\x03\x04": "a zip archive, as torch.save writes it", b"\x80\x02": "a pickle", b"\x80\x04": "a pickle", b"\x1f\x8b": "gzip data"}
+FOREIGN: Final = {b"PK\x03\x04": "a zip archive, as torch.save writes it", **{bytes([0x80, i]): "a pickle" for i in range(2, 6)}, b"\x1f\x8b": "gzip data"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +62,18 @@ class Header:
             FileMissing: there is no regular file, or it cannot be opened.
             FileUnsafe: it begins as a pickle or another archive.
             FileCorrupt: the header lies about itself or about the data.
+            FileUnsupported: it names more tensors than any LoRA has.
         """
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
-            first = file.read(8)
-            refuse_foreign(path, first)
-            length = int.from_bytes(first, "little")
+            first = file.read(9)
+            if first[8:] != b"{":  # a header of 640 bytes begins as a pickle does
+                refuse_foreign(path, first)
+            length = int.from_bytes(first[:8], "little")
             if len(first) < 8 or length > min(size - 8, LARGEST_HEADER):
                 limit = f"at most {LARGEST_HEADER >> 20} MiB and the file's {size} bytes"
                 raise FileCorrupt(f"{path}: no safetensors file: expected a header of {limit}, found a length of {length}; download it again")
-            raw = file.read(length)
+            raw = (first[8:] + file.read(max(length - 1, 0)))[:length]
         return cls(path, size, *parse(path, raw, size))
 
     def load(self, names: Iterable[str]) -> dict[str, Tensor]:
@@ -126,6 +129,8 @@ def parse(path: Path, raw: bytes, size: int) -> tuple[dict[str, str], dict[str, 
         raise FileCorrupt(f"{path}: the header is not valid JSON: {str(error)[:80]}; download it again") from None
     if not isinstance(entries, dict):
         raise FileCorrupt(f"{path}: expected a JSON object as header, found {type(entries).__name__}; download it again")
+    if len(entries) > MOST_TENSORS:
+        raise FileUnsupported(f"{path}: expected a LoRA of up to {MOST_TENSORS} tensors, found {len(entries)}; choose another file")
     metadata = entries.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise FileCorrupt(f"{path}: expected text for each entry of __metadata__, found other types; save it again with safetensors")

@@ -10,7 +10,7 @@ class LayerUpdate:
     """dW = up @ down for one layer, the scale already folded into ``up``.
 
     Attributes:
-        down: (rank, in), float32.
+        down: (rank, in), float32; kernels of convolutions are laid out flat, (rank, in * k * k).
         up: (out, rank), float32.
     """
 

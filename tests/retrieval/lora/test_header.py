@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from retrieval.errors import FileCorrupt, FileMissing, FileUnsafe, LoradexError
+from retrieval.errors import FileCorrupt, FileMissing, FileUnsafe, FileUnsupported, LoradexError
 from retrieval.lora.header import Header
 
 
@@ -86,11 +86,25 @@ def test_truncation_anywhere_is_noticed(tmp_path: Path) -> None:
             Header.read(tmp_path / "cut")
 
 
+def test_more_tensors_than_any_lora_has_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileUnsupported, match="20000 tensors"):
+        Header.read(write(tmp_path / "x.safetensors", dict.fromkeys(map(str, range(20_001)), INFO | {"data_offsets": [0, 8]}), b"\0" * 8))
+
+
 @pytest.mark.parametrize("first", [b"PK\x03\x04rest of it", b"\x80\x02}q\x00.....", b"\x1f\x8bcompressed"])
 def test_pickles_and_archives_are_named(tmp_path: Path, first: bytes) -> None:
     (tmp_path / "x.safetensors").write_bytes(first)
     with pytest.raises(FileUnsafe, match="convert it"):
         Header.read(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("length", [640, 1152])
+def test_a_header_whose_length_looks_like_a_pickle_is_read(tmp_path: Path, length: int) -> None:
+    save_file({"a": torch.ones(2)}, tmp_path / "x.safetensors")
+    raw = (tmp_path / "x.safetensors").read_bytes()
+    path = write(tmp_path / "y.safetensors", raw[8:-8].ljust(length), raw[-8:])
+    assert path.read_bytes().startswith((b"\x80\x02", b"\x80\x04"))
+    assert list(Header.read(path).tensors) == list(load_file(path))
 
 
 def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:

@@ -1,0 +1,148 @@
+"""The layers of a LoRA, put together from the names and shapes in its header."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from retrieval.errors import FileCorrupt, FileUnsupported
+from retrieval.lora.factors import ALGORITHMS, Shape, Size
+from retrieval.lora.header import Header
+from retrieval.lora.keys import Format
+from retrieval.lora.modules import Contents, Module, gather
+from retrieval.lora.names import Rows, name_layers
+from retrieval.lora.positional import name_positions
+from retrieval.lora.problems import UNREAD, describe, shown
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer of the base model, and the tensors that its update is made of.
+
+    Attributes:
+        module: the module as the file names it; a fused one holds several layers.
+        format: how the module is written.
+        parts: role -> name of a tensor.
+        rows: the rows of the module's update that are this layer's.
+        size: of the module's update.
+    """
+
+    module: str
+    format: Format
+    parts: dict[str, str]
+    rows: Rows
+    size: Size
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out, in); kernels are laid out flat, (out, in * k * k)."""
+        return sum(end - start for start, end in self.rows), self.size.width
+
+    @property
+    def needed(self) -> dict[str, str]:
+        """The parts that make the update and its scale."""
+        return {role: name for role, name in self.parts.items() if role in ALGORITHMS[self.format].roles or role == "alpha"}
+
+    @property
+    def whole(self) -> bool:
+        """Whether the layer is all of its module."""
+        return self.rows == ((0, self.size.out),)
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """What the header of one file holds.
+
+    Attributes:
+        format: that of most layers.
+        trees: the architectures whose names fit, the likeliest first.
+        layers: by diffusers' name, sorted.
+        strange: the layers that keep the file's own names.
+        problems: what is not read, or doubtful, one short line each.
+    """
+
+    format: Format
+    trees: list[str]
+    layers: dict[str, Layer]
+    strange: frozenset[str]
+    problems: list[str]
+
+
+def read_layers(header: Header) -> Layers:
+    """Find the layers of a file.
+
+    Raises:
+        FileCorrupt: parts are missing or do not fit.
+        FileUnsupported: there is no update that can be read.
+    """
+    contents = gather(header)
+    twice: list[str] = []
+    updates = measure_all(header, contents, twice)
+    if not updates:
+        kinds = ", ".join(contents.unread) or f"{len(header.tensors)} tensors such as {shown(next(iter(header.tensors), 'none'))}"
+        raise FileUnsupported(f"{header.path}: expected LoRA factors (lora.down/up, lora_A/B, hada, lokr, diff), found {kinds}; choose another file")
+    paths = positional_paths(header, updates)
+    naming = name_layers({paths[module]: (layer.size.out, layer.size.width) for module, layer in updates.items()})
+    layers = place({paths[module]: layer for module, layer in updates.items()}, naming.layers, twice)
+    formats = Counter(layer.format for layer in layers.values())
+    strange = [name for module in naming.strange for name, _ in naming.layers[module]]
+    problems = describe(contents.unread, contents.unknown, strange, twice)
+    return Layers(max(formats, key=lambda form: formats[form]), list(naming.trees), dict(sorted(layers.items())), frozenset(strange), problems)
+
+
+def measure_all(header: Header, contents: Contents, twice: list[str]) -> dict[str, Layer]:
+    """Each module as one layer, by its name; what is left out goes into ``contents`` and ``twice``."""
+    updates: dict[str, Layer] = {}
+    first: FileUnsupported | None = None
+    for module in contents.modules:
+        if not module.readable:
+            contents.unknown += module.parts.values()
+        elif module.name in updates:
+            if module.format is Format.FULL:
+                contents.skip("diff", module.name)
+            elif module.adapter:
+                contents.skip("adapter", module.name)
+            else:
+                twice.append(module.name)
+        else:
+            try:
+                updates[module.name] = measure(header, module)
+            except FileUnsupported as error:
+                first = first or error
+                contents.skip("too large", module.name)
+                continue
+            for role in UNREAD:
+                if role in module.parts and role not in ALGORITHMS[module.format].roles:
+                    contents.skip(role, module.name)
+    if first and not updates:
+        raise first
+    return updates
+
+
+def measure(header: Header, module: Module) -> Layer:
+    """The module as one layer, its shapes checked."""
+    where = f"{header.path}: layer {shown(module.name)}"
+    shapes: dict[str, Shape] = {role: header.tensors[name].shape for role, name in module.parts.items()}
+    alpha = shapes.pop("alpha", ())
+    if alpha not in ((), (1,)):
+        raise FileCorrupt(f"{where}: expected one number as alpha, found shape {alpha}; save it again")
+    size = ALGORITHMS[module.format].measure(where, shapes)
+    return Layer(module.name, module.format, module.parts, ((0, size.out),), size)
+
+
+def positional_paths(header: Header, updates: Mapping[str, Layer]) -> dict[str, str]:
+    """The path of each module: its name, but for files that only count them."""
+    counted = [name for name, layer in updates.items() if layer.format is Format.CLONEOFSIMO]
+    return {name: name for name in updates} | (name_positions(str(header.path), counted, header.metadata) if counted else {})
+
+
+def place(updates: Mapping[str, Layer], names: Mapping[str, list[tuple[str, Rows]]], twice: list[str]) -> dict[str, Layer]:
+    """The layers by their name; of two with one name, modules that are not fused and paths with dots go first."""
+    layers: dict[str, Layer] = {}
+    for path in sorted(updates, key=lambda path: (len(names[path]), "." not in path, path)):
+        module = updates[path]
+        for name, rows in names[path]:
+            if name in layers:
+                twice.append(name)
+            else:
+                layers[name] = Layer(module.module, module.format, module.parts, rows, module.size)
+    return layers

@@ -1,0 +1,124 @@
+"""Families told by the layers of diffusers' models, whole and in parts."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from retrieval.lora import LoraFile
+from retrieval.lora.family import UNKNOWN, families_of, family_of
+from retrieval.lora.names import name_layers
+from tests.retrieval.lora.models import MODELS, meta, weights
+
+Shapes = dict[str, tuple[int, int]]
+UNETS = ("sd1", "sd2", "sdxl")
+
+
+def shapes_of(name: str, part: str = "") -> Shapes:
+    return {path: (shape[0], shape[1:].numel()) for path, shape in weights(meta(name)).items() if part in path}
+
+
+def encoder(component: str, width: int) -> Shapes:
+    layer = f"{component}.text_model.encoder.layers.3."
+    return {f"{layer}self_attn.q_proj": (width, width), f"{layer}mlp.fc1": (4 * width, width)}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_whole_models(name: str) -> None:
+    shapes = shapes_of(name)
+    assert families_of(shapes, name_layers(shapes).trees)[0] == name
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "families"),
+    [
+        ("sd1", "attn2.to_k", ["sd1"]),
+        ("sd2", "attn2", ["sd2"]),
+        ("sdxl", "attn2.to_v", ["sdxl"]),
+        ("sdxl", "attn1", ["sdxl"]),
+        ("sdxl", "resnets", ["sdxl"]),
+        ("sdxl", "up_blocks.0.attentions.1.transformer_blocks.9.attn1.to_q", ["sdxl"]),
+        ("sd1", "attn1", ["sd1", "sd2"]),
+        ("sd2", "resnets", ["sd1", "sd2"]),
+        ("sd1", "mid_block.attentions.0.transformer_blocks.0.attn2.to_k", ["sd1"]),
+    ],
+)
+def test_parts_of_u_nets(name: str, part: str, families: list[str]) -> None:
+    assert families_of(shapes_of(name, part)) == families
+
+
+@pytest.mark.parametrize(
+    ("shapes", "modules", "families"),
+    [
+        (encoder("text_encoder", 768), ["lora_te_text_model_encoder_layers_3_mlp_fc1"], ["sd1"]),
+        (encoder("text_encoder", 768), ["lora_te1_text_model_encoder_layers_3_mlp_fc1"], ["sdxl", "flux1", "sd3"]),
+        (encoder("text_encoder", 768), ["text_encoder.text_model.encoder.layers.3.mlp.fc1"], ["sd1", "sdxl", "flux1", "sd3"]),
+        (encoder("text_encoder", 1024), [], ["sd2"]),
+        (encoder("text_encoder", 768) | encoder("text_encoder_2", 1280), [], ["sdxl", "sd3"]),
+        (encoder("text_encoder", 77), [], []),
+        ({}, [], []),
+    ],
+)
+def test_text_encoders_alone(shapes: Shapes, modules: list[str], families: list[str]) -> None:
+    assert families_of(shapes, [], modules) == families
+
+
+def test_a_text_encoder_tells_what_the_u_net_does_not() -> None:
+    attention = shapes_of("sd1", "attn1")
+    assert families_of(attention | encoder("text_encoder", 1024)) == ["sd2"]
+    assert families_of(attention | encoder("text_encoder", 768)) == ["sd1"]
+
+
+def test_metadata_only_picks_among_what_fits() -> None:
+    for key, value in (("ss_base_model_version", "sd_v2_v"), ("modelspec.architecture", "stable-diffusion-v2-768-v")):
+        assert family_of(["sd1", "sd2"], {key: value}) == "sd2"
+        assert family_of(["sdxl"], {key: value}) == "sdxl"
+        assert family_of([], {key: value}) == UNKNOWN
+    assert family_of(["sd1", "sd2"], {"ss_base_model_version": "something"}) == "sd1"
+
+
+def lora_of(path: object, shapes: Shapes, metadata: dict[str, str]) -> LoraFile:
+    tensors = {f"{name}.lora.down.weight": torch.ones(1, width) for name, (_, width) in shapes.items()}
+    save_file(tensors | {f"{name}.lora.up.weight": torch.ones(out, 1) for name, (out, _) in shapes.items()}, path, metadata)
+    return LoraFile.open(path)  # type: ignore[arg-type]
+
+
+def test_doubts_are_named(tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("doubts") / "x.safetensors"
+    attention = shapes_of("sd1", "down_blocks.0.attentions.0.transformer_blocks.0.attn1")
+    assert lora_of(path, attention, {}).problems == ["these layers fit the families sd1, sd2; the first is assumed"]
+    named = lora_of(path, attention, {"ss_base_model_version": "sd_v2"})
+    assert (named.family, named.problems) == ("sd2", [])
+    wrong = lora_of(path, shapes_of("sdxl", "attn2.to_k"), {"ss_base_model_version": "sd_v1"})
+    assert (wrong.family, wrong.problems) == ("sdxl", ["the metadata name the family sd1, the layers fit sdxl"])
+    strange = lora_of(path, {"down_blocks.x.y": (3, 4), "text_encoder.z": (3, 4), "down_blocks": (3, 3)}, {})
+    assert strange.family == UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("modules", "family"),
+    [
+        ({"blocks.39.cross_attn.k": (5120, 5120)}, "wan"),
+        ({"transformer_blocks.59.attn.to_q": (3072, 3072)}, "qwen-image"),
+        ({"transformer_blocks.5.attn.to_q": (1536, 1536)}, "sd3"),
+        ({"joint_blocks.3.context_block.attn.qkv": (4608, 1536)}, "sd3"),
+        ({"single_transformer_blocks.37.attn.to_q": (3072, 3072)}, "flux1"),
+        ({"single_transformer_blocks.39.attn.to_q": (3072, 3072)}, "hunyuan-video"),
+        ({"single_blocks.9.linear1": (55296, 6144)}, "flux2"),
+        ({"layers.3.attention.qkv": (11520, 3840)}, "z-image"),
+        ({"layers.3.attention.qkv": (3840, 2304)}, "lumina2"),
+        ({"blocks.3.self_attn.q_proj": (2048, 2048)}, "anima"),
+        ({"blocks.3.attn.wq": (2048, 2048)}, "krea2"),
+        ({"double_stream_blocks.3.block.attn1.to_q": (2560, 2560)}, "hidream"),
+        ({"distilled_guidance_layer.layers.0.in_layer": (5120, 5120)}, "chroma"),
+    ],
+)
+def test_transformers_by_one_module(modules: Shapes, family: str) -> None:
+    for prefix in ("diffusion_model.", "lora_unet_"):
+        named = {prefix + (name if prefix.endswith(".") else name.replace(".", "_")): shape for name, shape in modules.items()}
+        assert name_layers(named).trees[0] == family
+
+
+def test_the_miniature() -> None:
+    block = "down_blocks.1.attentions.0.transformer_blocks.0."
+    for family, width in (("mini-a", 144), ("mini-b", 112)):
+        assert families_of({block + "attn1.to_q": (width, width), block + "attn2.to_k": (width, 128)}) == [family]
