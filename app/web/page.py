@@ -18,7 +18,11 @@ UPLOADS_LIVE: Final = 900  # seconds
 NO_DRAWING: Final = Path(__file__).parent / "no-drawing.png"
 EXAMPLES: Final = ("a slice of pizza", "a hound", "something to keep the rain off", "a vehicle with wings", "musical instrument")
 FONTS: Final = ("ui-sans-serif", "system-ui", "sans-serif")
-CSS: Final = ".drawings img {image-rendering: auto} footer {display: none !important}"
+CSS: Final = """
+footer {display: none !important}
+.drawings .thumbnail-lg {aspect-ratio: auto; padding-bottom: 2.6rem}
+.drawings .caption-label {inset: auto 0 0 0; max-width: 100%; border: 0; background: none; text-align: center; white-space: pre-line; opacity: 1}
+"""
 
 
 def search_gallery(loradex: Loradex, text: str, k: float) -> list[tuple[str, str]]:
@@ -34,7 +38,7 @@ def search_gallery(loradex: Loradex, text: str, k: float) -> list[tuple[str, str
     shown = []
     for hit in hits:
         drawing = loradex.zoo_folder / hit.model.preview if hit.model.preview else NO_DRAWING
-        shown.append((str(drawing if drawing.is_file() else NO_DRAWING), f"{hit.model.name} · {hit.score:.2f} · {hit.model.family}"))
+        shown.append((str(drawing if drawing.is_file() else NO_DRAWING), f"{hit.model.name}\n{hit.score:.2f} · {hit.model.family}"))
     return shown
 
 

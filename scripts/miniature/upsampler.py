@@ -20,7 +20,7 @@ VARIANTS = 8  # of each drawing: itself, mirrored, and six augmented
 class UpsamplerTraining:
     """How long and how hard the upsampler trains."""
 
-    steps: int = 1500
+    steps: int = 800
     batch: int = 48
     lr: float = 2e-3
     warmup: int = 100
