@@ -18,7 +18,7 @@ from scripts.miniature.mini_clip import build_clip
 from scripts.miniature.pictures import build_pictures
 from scripts.miniature.reading import read_held_out
 from scripts.miniature.settings import Build
-from scripts.miniature.ship import restore_parts, ship
+from scripts.miniature.ship import build_previews, restore_parts, ship
 from scripts.miniature.upsampler import build_upsampler
 from scripts.miniature.words import build_words
 
@@ -33,6 +33,7 @@ STEPS: dict[str, Callable[[Build], None]] = {
     "samples-b": partial(build_samples, tree="b"),
     "fleet-a": partial(build_fleet, fleet="a"),
     "fleet-b": partial(build_fleet, fleet="b"),
+    "previews": build_previews,
     "trials-a": partial(run_trials, fleet="a"),
     "trials-b": partial(run_trials, fleet="b"),
     "final": build_final,

@@ -16,7 +16,7 @@ from retrieval.encoder import Encoder
 from retrieval.lora import LoraFile
 from retrieval.probex.dataset import FILE_NAME, LabelledFile, find_labelled
 from scripts.miniature.draw import Artist
-from scripts.miniature.settings import SEED, Build, log, timed
+from scripts.miniature.settings import SEED, Build, atomic, log, timed
 
 # LoRAs that ship, by fleet and split: every held-out concept once in the first tree, and some of all kinds besides.
 SHIPPED = {"a": {"test_holdout": 165, "test": 60}, "b": {"test_holdout": 80, "test": 20}}
@@ -72,37 +72,36 @@ def ship_loras(build: Build, target: Path = MINIATURE) -> None:
             shutil.copy(file.path, place)
 
 
+def build_previews(build: Build) -> None:
+    """Write ``previews/<id>.png``: four drawings of each chosen LoRA, two by two, with a palette."""
+    for fleet in SHIPPED:
+        artist, files = Artist(build, fleet), list(chosen_files(build, fleet))
+        for number, file in enumerate(files):
+            path = build / "previews" / f"{LoraFile.open(file.path).id}.png"
+            if not path.exists():
+                with atomic(path) as temporary:
+                    sheet(artist.draw_lora(file.path, DRAWINGS), 2).quantize(COLOURS).save(temporary, "PNG", optimize=True)
+            if number % 20 == 0:
+                log.info("previews %s: %d of %d", fleet, number + 1, len(files))
+
+
 def ship_zoo(build: Build, target: Path = MINIATURE) -> None:
-    """Index the shipped LoRAs, with drawings made by the base models."""
+    """Index the shipped LoRAs, with their previews."""
     zoo, encoder = target / "zoo", Encoder.load(target / "encoder")
     shutil.rmtree(zoo, ignore_errors=True)
     with Zoo.create(zoo, encoder.space.name, encoder.space.dim) as opened:
         reader = Ingestion(opened, encoder)
         for fleet in SHIPPED:
-            artist = Artist(build, fleet)
             for path in sorted((target / "models" / f"mini-{fleet}").glob(f"*/*/{FILE_NAME}")):
                 lora = LoraFile.open(path)
                 vector, found_by = reader.encode(lora)
-                drawing = draw_square(artist, path)
-                drawing.save(preview_of(zoo, lora.id), optimize=True)
+                preview = f"previews/{lora.id}.png"
+                copy(build / preview, zoo / preview)
                 described = reader.describe(lora, found_by)
                 name = f"mini-{fleet}-{path.parent.name.removeprefix('model_idx_')}"
                 relative = Path("..", path.relative_to(target)).as_posix()
-                model = Model(lora.id, name, lora.family, found_by, relative, described.concept, f"previews/{lora.id}.png", described.facts)
-                opened.add([model], [vector])
+                opened.add([Model(lora.id, name, lora.family, found_by, relative, described.concept, preview, described.facts)], [vector])
         log.info("zoo: %d models", len(opened))
-
-
-def preview_of(zoo: Path, model_id: str) -> Path:
-    """Where a model's drawing lies."""
-    path = zoo / "previews" / f"{model_id}.png"
-    path.parent.mkdir(exist_ok=True)
-    return path
-
-
-def draw_square(artist: Artist, path: Path) -> Image.Image:
-    """Four drawings of one LoRA, two by two, with a palette."""
-    return sheet(artist.draw_lora(path, DRAWINGS), 2).quantize(COLOURS)
 
 
 def ship_contact_sheet(target: Path = MINIATURE, docs: Path = Path("docs")) -> None:
