@@ -21,7 +21,7 @@ from retrieval.space import Background
 from scripts.miniature.settings import Build, atomic, log
 from scripts.miniature.study import Study, quick_scores
 
-PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0)  # of ridge regressions, in mean eigenvalues
+PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0)  # of ridge regressions, in mean eigenvalues
 PUBLISHED = "ProbeX as published"
 
 Fitted = SketchExpert | DenseLinear | WeightStatistics
