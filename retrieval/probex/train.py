@@ -23,6 +23,7 @@ class ProbeXTraining:
     temperature: float = 1.0  # cosines are divided by it before the softmax
     unit_responses: bool = False  # scale each layer's factors so that probe responses are of order one
     check_every: int = 10  # epochs between looks at the validation score
+    patience: int = 5  # looks without a better score, after which training ends
     seed: int = 0
 
 
@@ -44,7 +45,7 @@ def train_probex(
             assert isinstance(probe, LayerProbe)
             probe.gain.fill_(1 / typical_response(models[layer], probe.probes, probe.projection))
     optimizer = torch.optim.Adam(probex.parameters(), lr=training.lr)
-    best, best_state = -1.0, copy.deepcopy(probex.state_dict())
+    best, best_state, idle = -1.0, copy.deepcopy(probex.state_dict()), 0
     for epoch in range(training.epochs):
         probex.train()
         for rows in torch.randperm(len(concepts)).split(training.batch):
@@ -59,8 +60,11 @@ def train_probex(
             with torch.inference_mode():
                 score = validate(probex)
             progress(epoch + 1, score)
+            idle += 1
             if score > best:
-                best, best_state = score, copy.deepcopy(probex.state_dict())
+                best, best_state, idle = score, copy.deepcopy(probex.state_dict()), 0
+            if idle == training.patience:
+                break
     if validate:
         probex.load_state_dict(best_state)
     return probex.eval()

@@ -6,6 +6,7 @@ Every trial is kept in ``trials-<fleet>.jsonl``. A choice is made by the mean of
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -78,16 +79,16 @@ class Trials:
         """The weight-statistics baseline."""
         return self.score("weight statistics", lambda: self.fitted(WeightStatistics.fit(self.train, self.targets)))
 
-    def kernel(self, layers: Sequence[str], ridge: float, normalised: bool) -> float:
-        """Kernel ridge regression from dW of many layers, as in the trial that came before."""
-        name = f"kernel {len(layers)} layers ridge {ridge}{' normalised' if normalised else ''}"
-        return self.score(name, lambda: self._kernel(layers, ridge, normalised))
+    def kernels(self, layers: Sequence[str], normalised: bool) -> None:
+        """Kernel ridge regression from dW of many layers, as in the trial that came before, with two penalties."""
+        gram = cache(lambda: sum((self._gram(layer, normalised) for layer in layers[1:]), self._gram(layers[0], normalised)))
+        for ridge in (0.1, 0.3):
+            name = f"kernel {len(layers)} layers ridge {ridge}{' normalised' if normalised else ''}"
+            self.score(name, lambda ridge=ridge: self._kernel(gram(), ridge))  # type: ignore[misc]
 
-    def _kernel(self, layers: Sequence[str], ridge: float, normalised: bool) -> Tensor:
+    def _kernel(self, gram: Tensor, ridge: float) -> Tensor:
         count = len(self.concepts)
-        gram = sum(self._gram(layer, normalised) for layer in layers)
-        assert isinstance(gram, Tensor)
-        known = gram[:count, :count]
+        known = gram[:count]
         penalty = ridge * (known - known.mean(0)).diagonal().mean() * torch.eye(count)
         dual = torch.linalg.solve(known - known.mean(0) + penalty, self.targets - self.targets.mean(0))
         vectors = F.normalize((gram - known.mean(0)) @ dual, dim=-1)
@@ -178,8 +179,7 @@ def run_trials(build: Build, fleet: str) -> None:
     layers = list(trials.train)
     trials.statistics()
     for normalised in (False, True):
-        for ridge in (0.1, 0.3, 1.0):
-            trials.kernel(layers, ridge, normalised)
+        trials.kernels(layers, normalised)
     sketch = max(sketch_configs(layers), key=lambda named: trials.sketch(named[1], named[0]))[1]
     trials.sketch_alternatives(sketch)
     by_layer = sorted(layers, key=lambda layer: -trials.dense(layer, 0.1))
