@@ -80,8 +80,9 @@ def percent(metric: dict[str, float]) -> str:
 
 @contextmanager
 def progress_bar() -> Iterator[Report]:
-    """A function that draws progress over files on stderr."""
+    """A function that draws progress over files on stderr, in a terminal only."""
     columns = (TextColumn("Reading"), BarColumn(BAR), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False))
-    with Progress(*columns, console=stderr(), transient=True) as progress:
+    console = stderr()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=None)
         yield lambda done, total, file: progress.update(task, completed=done, total=total, description=file[-40:])

@@ -151,9 +151,9 @@ class Baselines:
         dense, statistics = self.dense, self.statistics
         tensors = {"dense.weight": dense.weight.half(), "dense.basis": dense.basis.half(), "dense.bias": dense.bias}
         tensors |= {"statistics.mean": statistics.mean, "statistics.scale": statistics.scale}
-        tensors |= {f"statistics.{i}": tensor for i, tensor in enumerate(statistics.tensors)}
+        tensors |= {f"statistics.{i}": tensor.half() for i, tensor in enumerate(statistics.tensors)}
         for name, background in (DENSE_LINEAR, self.dense_background), (WEIGHT_STATISTICS, self.statistics_background):
-            tensors |= {f"{name}.mean": background.mean, f"{name}.covariance": background.covariance}
+            tensors |= {f"{name}.mean": background.mean, f"{name}.covariance": background.covariance.half()}
         save_checkpoint(path, FORMAT, {"layer": dense.layer, "layers": statistics.layers}, tensors)
 
     @classmethod
@@ -164,10 +164,11 @@ class Baselines:
             CheckpointError: the file is missing or damaged.
         """
         settings, tensors = load_checkpoint(path, FORMAT)
+        tensors = {name: tensor.float() for name, tensor in tensors.items()}
         parts = (tensors["statistics.0"], tensors["statistics.1"], tensors["statistics.2"], tensors["statistics.3"])
         dense, other = (Background(tensors[f"{name}.mean"], tensors[f"{name}.covariance"]) for name in (DENSE_LINEAR, WEIGHT_STATISTICS))
         return cls(
-            DenseLinear(settings["layer"], tensors["dense.weight"].float(), tensors["dense.basis"].float(), tensors["dense.bias"]),
+            DenseLinear(settings["layer"], tensors["dense.weight"], tensors["dense.basis"], tensors["dense.bias"]),
             dense,
             WeightStatistics(tuple(settings["layers"]), tensors["statistics.mean"], tensors["statistics.scale"], parts),
             other,

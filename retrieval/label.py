@@ -37,7 +37,7 @@ class LabelList:
 
     def save(self, path: Path) -> None:
         """One self-describing file."""
-        save_checkpoint(path, FORMAT, {"names": self.names}, {"vectors": self.vectors.float()})
+        save_checkpoint(path, FORMAT, {"names": self.names}, {"vectors": self.vectors.half()})
 
     @classmethod
     def load(cls, path: Path) -> "LabelList":
@@ -47,4 +47,4 @@ class LabelList:
             CheckpointError: the file is missing, damaged or of another format.
         """
         settings, tensors = load_checkpoint(path, FORMAT)
-        return cls(tuple(settings["names"]), tensors["vectors"])
+        return cls(tuple(settings["names"]), tensors["vectors"].float())

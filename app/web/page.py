@@ -73,7 +73,9 @@ def build_page(loradex: Loradex) -> gr.Blocks:
                 query = gr.Textbox(label="What should the model draw?", placeholder=EXAMPLES[0], max_length=LONGEST_QUERY, scale=4, autofocus=True)
                 count = gr.Slider(1, 60, value=12, step=1, label="Models")
                 button = gr.Button("Search", variant="primary", scale=0)
-            drawings = gr.Gallery(label="What the models draw", columns=6, height="auto", object_fit="contain", elem_classes="drawings", interactive=False)
+            drawings = gr.Gallery(
+                label="What the models draw", show_label=False, columns=6, height="auto", object_fit="contain", elem_classes="drawings", interactive=False
+            )
             gr.Examples([[example] for example in EXAMPLES], query)
             gr.on([button.click, query.submit], lambda text, k: search_gallery(loradex, text, k), [query, count], drawings, api_name="search")
         with gr.Tab("Label"):

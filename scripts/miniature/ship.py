@@ -19,7 +19,9 @@ from scripts.miniature.draw import Artist
 from scripts.miniature.settings import SEED, Build, atomic, log, timed
 
 # LoRAs that ship, by fleet and split: every held-out concept once in the first tree, and some of all kinds besides.
-SHIPPED = {"a": {"test_holdout": 165, "test": 60}, "b": {"test_holdout": 80, "test": 20}}
+SHIPPED = {"a": {"test_holdout": 165, "test": 37}, "b": {"test_holdout": 80, "test": 20}}
+# Seen concepts that ship before others, so that the examples of the page and the README have an answer.
+EXAMPLES = ("pizza", "dog", "airplane", "drum", "red apple", "beach with umbrella", "strawberry", "racing car", "shark", "lion")
 PARTS = {
     "clip": "encoder/clip",
     "upsampler": "upsampler",
@@ -34,11 +36,13 @@ COLOURS = 64  # of a drawing's palette
 
 
 def chosen_files(build: Build, fleet: str) -> Iterator[LabelledFile]:
-    """The first LoRA of each concept, in order of number, up to the count of each split."""
-    files = sorted(find_labelled(build / f"fleet-{fleet}"), key=lambda file: file.path.parent.name)
+    """The first LoRA of each concept up to the count of each split, examples first, then in order of number."""
+    files = sorted(find_labelled(build / f"fleet-{fleet}"), key=lambda file: (file.class_name not in EXAMPLES, file.path.parent.name))
     for split, count in SHIPPED[fleet].items():
-        first = {file.class_name: file for file in reversed(files) if file.split == split}
-        yield from sorted(first.values(), key=lambda file: file.path.parent.name)[:count]
+        first: dict[str, LabelledFile] = {}
+        for file in (file for file in files if file.split == split):
+            first.setdefault(file.class_name, file)
+        yield from list(first.values())[:count]
 
 
 def ship_parts(build: Build, target: Path = MINIATURE) -> None:
@@ -108,7 +112,7 @@ def ship_contact_sheet(target: Path = MINIATURE, docs: Path = Path("docs")) -> N
     """``docs/contact-sheet.png``: the drawings of 64 shipped LoRAs, drawn by lot."""
     previews = sorted((target / "zoo" / "previews").glob("*.png"))
     drawn = np.random.default_rng(SEED).choice(len(previews), 64, replace=False)
-    sheet([Image.open(previews[i]).convert("RGB") for i in sorted(drawn)], 8).save(docs / "contact-sheet.png", optimize=True)
+    sheet([Image.open(previews[i]).convert("RGB") for i in sorted(drawn)], 8).quantize(256).save(docs / "contact-sheet.png", optimize=True)
 
 
 def ship(build: Build) -> None:
