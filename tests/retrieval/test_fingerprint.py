@@ -1,0 +1,71 @@
+"""Fingerprints against dense updates."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from retrieval.fingerprint import SIZE, fingerprint, hashes
+from retrieval.lora.update import LayerUpdate
+
+SHAPES = {"a.to_q": (40, 24), "a.to_v": (40, 24), "b.to_out.0": (64, 48)}
+
+
+def random_lora(seed: int, rank: int = 4) -> dict[str, LayerUpdate]:
+    generator = torch.Generator().manual_seed(seed)
+    return {layer: LayerUpdate(torch.randn(rank, i, generator=generator), torch.randn(o, rank, generator=generator)) for layer, (o, i) in SHAPES.items()}
+
+
+def dense(lora: dict[str, LayerUpdate]) -> dict[str, torch.Tensor]:
+    return {layer: update.up @ update.down for layer, update in lora.items()}
+
+
+def dense_fingerprint(lora: dict[str, LayerUpdate]) -> torch.Tensor:
+    """The definition: entry (o, i) of each dW, signed, falls on place (h_out(o) + h_in(i)) mod SIZE."""
+    made, energy = torch.zeros(SIZE, dtype=torch.float64), 0.0
+    for layer, matrix in dense(lora).items():
+        (rows, row_signs), (columns, column_signs) = (hashes(layer, side, n) for side, n in zip(("out", "in"), matrix.shape, strict=True))
+        signed = matrix.double() * row_signs[:, None] * column_signs
+        made.index_add_(0, ((rows[:, None] + columns) % SIZE).flatten(), signed.flatten())
+        energy += float(matrix.double().square().sum())
+    return (made / energy**0.5).float()
+
+
+def cosine(one: dict[str, LayerUpdate], two: dict[str, LayerUpdate]) -> float:
+    flat = [torch.cat([matrix.flatten() for matrix in dense(lora).values()]) for lora in (one, two)]
+    return float(torch.nn.functional.cosine_similarity(*flat, dim=0))
+
+
+def test_it_is_the_definition() -> None:
+    lora = random_lora(0)
+    assert_close(fingerprint(lora), dense_fingerprint(lora), atol=1e-5, rtol=1e-5)
+
+
+def test_another_factorisation_scale_order_or_padding_changes_nothing() -> None:
+    lora = random_lora(1)
+    mixing = torch.randn(4, 4, generator=torch.Generator().manual_seed(9)) + 3 * torch.eye(4)
+    again = {layer: LayerUpdate(torch.linalg.solve(mixing, u.down), 2.5 * u.up @ mixing) for layer, u in reversed(lora.items())}
+    padded = {
+        layer: LayerUpdate(torch.cat([u.down, torch.ones(2, u.shape[1])]), torch.cat([u.up, torch.zeros(u.shape[0], 2)], 1)) for layer, u in again.items()
+    }
+    assert_close(fingerprint(padded), fingerprint(lora), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.7, 1.0])
+def test_the_cosine_is_estimated(share: float) -> None:
+    errors = []
+    for seed in range(20):
+        one, other = random_lora(100 + seed), random_lora(200 + seed)
+        mixed = {
+            layer: LayerUpdate(torch.cat([one[layer].down, other[layer].down]), torch.cat([share * one[layer].up, (1 - share) * other[layer].up], 1))
+            for layer in SHAPES
+        }
+        errors.append(float(fingerprint(one) @ fingerprint(mixed)) - cosine(one, mixed))
+    spread = torch.tensor(errors)
+    assert spread.abs().max() < 5 * SIZE**-0.5
+    assert abs(float(spread.mean())) < 3 * SIZE**-0.5 / 20**0.5 + 1e-3
+
+
+def test_nothing_gives_zeros() -> None:
+    lora = {"a.to_q": LayerUpdate(torch.randn(4, 24), torch.zeros(40, 4))}
+    assert not fingerprint(lora).any()
+    assert not fingerprint({}).any()
