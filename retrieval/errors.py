@@ -11,6 +11,9 @@ LoradexError
 └── QueryError            a query or a list of labels that cannot be encoded
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class LoradexError(Exception):
     """Root of the tree; its message is one line: what, where, expected, found, how to mend."""
@@ -46,3 +49,12 @@ class CheckpointError(LoradexError):
 
 class QueryError(LoradexError):
     """A query or a list of labels cannot be encoded."""
+
+
+@contextmanager
+def located(where: object) -> Iterator[None]:
+    """Put a place in front of the message of any file error within."""
+    try:
+        yield
+    except FileError as error:
+        raise type(error)(f"{where}: {error}") from None

@@ -12,13 +12,14 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from retrieval.errors import FileCorrupt
+from retrieval.errors import FileCorrupt, located
 from retrieval.lora.factors import ALGORITHMS
-from retrieval.lora.family import families_of, family_of, named_family
+from retrieval.lora.family import family_of, named_family
 from retrieval.lora.header import Header
 from retrieval.lora.keys import Format
 from retrieval.lora.layers import Layer, Layers, read_layers
 from retrieval.lora.names import Rows
+from retrieval.lora.positional import targets_of
 from retrieval.lora.problems import shown
 from retrieval.lora.settings import peft_scale, peft_settings, strange_patterns
 from retrieval.lora.update import LayerUpdate
@@ -47,7 +48,8 @@ class LoraFile:
             FileError: with the reason, when it is missing, unsafe, corrupt or holds no update that can be read.
         """
         header = Header.read(Path(path))
-        read = read_layers(header)
+        with located(path):
+            read = read_layers(header.layout, targets_of(header.metadata))
         return cls(header, read, peft_settings(header.path, header.metadata) if read.format in WITH_SETTINGS else {})
 
     @property
@@ -65,21 +67,20 @@ class LoraFile:
         """The layers by their name in diffusers, sorted."""
         return self.read.layers
 
-    @cached_property
+    @property
     def shapes(self) -> dict[str, tuple[int, int]]:
         """(out, in) of every layer; kernels of convolutions are laid out flat, (out, in * k * k)."""
-        return {name: layer.shape for name, layer in self.layers.items()}
+        return self.read.shapes
 
-    @cached_property
+    @property
     def ranks(self) -> list[int]:
         """The distinct ranks of the updates, ascending; of LoHa and LoKr the products."""
-        return sorted({layer.size.rank for layer in self.layers.values()})
+        return self.read.ranks
 
-    @cached_property
+    @property
     def families(self) -> list[str]:
         """The families of base models that fit the names and shapes, the likeliest first."""
-        known = {name: layer.shape for name, layer in self.layers.items() if name not in self.read.strange}
-        return families_of(known, self.read.trees, [self.layers[name].module for name in known])
+        return self.read.families
 
     @property
     def family(self) -> str:

@@ -3,14 +3,16 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 from retrieval.errors import FileCorrupt, FileUnsupported
 from retrieval.lora.factors import ALGORITHMS, Shape, Size
-from retrieval.lora.header import Header
+from retrieval.lora.family import families_of
 from retrieval.lora.keys import Format
+from retrieval.lora.layout import CACHED_LAYOUTS, Layout
 from retrieval.lora.modules import Contents, Module, gather
 from retrieval.lora.names import Rows, name_layers
-from retrieval.lora.positional import name_positions
+from retrieval.lora.positional import Targets, name_positions
 from retrieval.lora.problems import UNREAD, describe, shown
 
 
@@ -48,7 +50,7 @@ class Layer:
         return self.rows == ((0, self.size.out),)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Layers:
     """What the header of one file holds.
 
@@ -66,21 +68,42 @@ class Layers:
     strange: frozenset[str]
     problems: list[str]
 
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """(out, in) of every layer."""
+        return {name: layer.shape for name, layer in self.layers.items()}
 
-def read_layers(header: Header) -> Layers:
-    """Find the layers of a file.
+    @cached_property
+    def ranks(self) -> list[int]:
+        """The distinct ranks, ascending."""
+        return sorted({layer.size.rank for layer in self.layers.values()})
+
+    @cached_property
+    def families(self) -> list[str]:
+        """The families of base models that fit the names and shapes, the likeliest first."""
+        known = {name: shape for name, shape in self.shapes.items() if name not in self.strange}
+        return families_of(known, self.trees, [self.layers[name].module for name in known])
+
+
+@lru_cache(CACHED_LAYOUTS)
+def read_layers(layout: Layout, counted: Targets = ("", "")) -> Layers:
+    """Find the layers of a file; one with the layout of a file before gets the same object.
+
+    Args:
+        layout: its tensors.
+        counted: the classes of modules that the metadata of cloneofsimo's files name, in the U-Net and in the text encoder.
 
     Raises:
         FileCorrupt: parts are missing or do not fit.
         FileUnsupported: there is no update that can be read.
     """
-    contents = gather(header)
+    contents = gather(layout)
     twice: list[str] = []
-    updates = measure_all(header, contents, twice)
+    updates = measure_all(layout, contents, twice)
     if not updates:
-        kinds = ", ".join(contents.unread) or f"{len(header.tensors)} tensors such as {shown(next(iter(header.tensors), 'none'))}"
-        raise FileUnsupported(f"{header.path}: expected LoRA factors (lora.down/up, lora_A/B, hada, lokr, diff), found {kinds}; choose another file")
-    paths = positional_paths(header, updates)
+        kinds = ", ".join(contents.unread) or f"{len(layout.tensors)} tensors such as {shown(next(iter(layout.tensors), 'none'))}"
+        raise FileUnsupported(f"expected LoRA factors (lora.down/up, lora_A/B, hada, lokr, diff), found {kinds}; choose another file")
+    paths = positional_paths(updates, counted)
     naming = name_layers({paths[module]: (layer.size.out, layer.size.width) for module, layer in updates.items()})
     layers = place({paths[module]: layer for module, layer in updates.items()}, naming.layers, twice)
     formats = Counter(layer.format for layer in layers.values())
@@ -89,7 +112,7 @@ def read_layers(header: Header) -> Layers:
     return Layers(max(formats, key=lambda form: formats[form]), list(naming.trees), dict(sorted(layers.items())), frozenset(strange), problems)
 
 
-def measure_all(header: Header, contents: Contents, twice: list[str]) -> dict[str, Layer]:
+def measure_all(layout: Layout, contents: Contents, twice: list[str]) -> dict[str, Layer]:
     """Each module as one layer, by its name; what is left out goes into ``contents`` and ``twice``."""
     updates: dict[str, Layer] = {}
     first: FileUnsupported | None = None
@@ -105,7 +128,7 @@ def measure_all(header: Header, contents: Contents, twice: list[str]) -> dict[st
                 twice.append(module.name)
         else:
             try:
-                updates[module.name] = measure(header, module)
+                updates[module.name] = measure(layout, module)
             except FileUnsupported as error:
                 first = first or error
                 contents.skip("too large", module.name)
@@ -118,10 +141,10 @@ def measure_all(header: Header, contents: Contents, twice: list[str]) -> dict[st
     return updates
 
 
-def measure(header: Header, module: Module) -> Layer:
+def measure(layout: Layout, module: Module) -> Layer:
     """The module as one layer, its shapes checked."""
-    where = f"{header.path}: layer {shown(module.name)}"
-    shapes: dict[str, Shape] = {role: header.tensors[name].shape for role, name in module.parts.items()}
+    where = f"layer {shown(module.name)}"
+    shapes: dict[str, Shape] = {role: layout.tensors[name].shape for role, name in module.parts.items()}
     alpha = shapes.pop("alpha", ())
     if alpha not in ((), (1,)):
         raise FileCorrupt(f"{where}: expected one number as alpha, found shape {alpha}; save it again")
@@ -129,10 +152,10 @@ def measure(header: Header, module: Module) -> Layer:
     return Layer(module.name, module.format, module.parts, ((0, size.out),), size)
 
 
-def positional_paths(header: Header, updates: Mapping[str, Layer]) -> dict[str, str]:
+def positional_paths(updates: Mapping[str, Layer], counted: Targets) -> dict[str, str]:
     """The path of each module: its name, but for files that only count them."""
-    counted = [name for name, layer in updates.items() if layer.format is Format.CLONEOFSIMO]
-    return {name: name for name in updates} | (name_positions(str(header.path), counted, header.metadata) if counted else {})
+    numbered = [name for name, layer in updates.items() if layer.format is Format.CLONEOFSIMO]
+    return {name: name for name in updates} | (name_positions(numbered, counted) if numbered else {})
 
 
 def place(updates: Mapping[str, Layer], names: Mapping[str, list[tuple[str, Rows]]], twice: list[str]) -> dict[str, Layer]:

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from retrieval.lora.factors import ALGORITHMS
-from retrieval.lora.header import Header
 from retrieval.lora.keys import Format, split_name
+from retrieval.lora.layout import Layout
 
 SHARED: Final = ("alpha", "magnitude")  # named without the adapter or the format
 OWN_ADAPTERS: Final = ("", "default", "default_0")
@@ -55,19 +55,19 @@ class Contents:
         self.unread.setdefault(kind, set()).add(module)
 
 
-def gather(header: Header) -> Contents:
+def gather(layout: Layout) -> Contents:
     """The modules of a file, and what belongs to none that can be read."""
     contents = Contents()
     modules: dict[tuple[str, str, Format], Module] = {}
     shared: dict[tuple[str, str], str] = {}
     weights = []
-    for name in header.tensors:
+    for name in layout.tensors:
         part = split_name(name)
         if part is None:
             weights.append(name)
         elif part.format is None and part.role in SHARED:
             shared[part.module, part.role] = name
-        elif part.format is Format.FULL and len(header.tensors[name].shape) < 2:
+        elif part.format is Format.FULL and len(layout.tensors[name].shape) < 2:
             contents.skip("norm", part.module)
         elif part.format is None or part.role in ("bias", "embedding"):
             contents.skip(part.role, part.module)

@@ -17,6 +17,7 @@ BLOCKS: Final = (
     *(f"up_blocks.{block}.attentions.{i}" for block in (1, 2, 3) for i in (0, 1, 2)),
     "mid_block.attentions.0",
 )
+Targets = tuple[str, str]  # JSON lists of classes, for the U-Net and for the text encoder
 CLIP_LAYERS: Final = 32  # more than any CLIP has
 
 
@@ -31,27 +32,32 @@ def text_order() -> list[str]:
     return [f"text_encoder.text_model.encoder.layers.{layer}.self_attn.{half}" for layer in range(CLIP_LAYERS) for half in CLIP_ATTENTION]
 
 
-def name_positions(where: str, modules: Collection[str], metadata: Mapping[str, str]) -> dict[str, str]:
+def targets_of(metadata: Mapping[str, str]) -> Targets:
+    """What the metadata say of the modules that were counted."""
+    return metadata.get("unet", ""), metadata.get("text_encoder", "")
+
+
+def name_positions(modules: Collection[str], targets: Targets) -> dict[str, str]:
     """The dotted path of each ``unet:<position>`` and ``text_encoder:<position>``.
 
     Raises:
         FileUnsupported: the file was trained on modules whose order is not known.
     """
     counts = {model: sum(module.startswith(f"{model}:") for module in modules) for model in ("unet", "text_encoder")}
-    targets = classes(metadata.get("unet", "[]"))
+    unet, text = map(classes, targets)
     orders = {"unet": next((order for order in (unet_order(True), unet_order(False)) if len(order) == counts["unet"]), []), "text_encoder": text_order()}
-    known = targets <= {"CrossAttention", "Attention", "GEGLU"} and classes(metadata.get("text_encoder", "[]")) <= {"CLIPAttention"}
+    known = unet <= {"CrossAttention", "Attention", "GEGLU"} and text <= {"CLIPAttention"}
     named = {f"{model}:{i}": path for model, order in orders.items() for i, path in enumerate(order[: counts[model]])}
     if not known or set(named) != set(modules):
-        found = f"{counts['unet']} and {counts['text_encoder']} modules of {ascii(', '.join(sorted(targets)) or 'unknown classes')}"
-        raise FileUnsupported(f"{where}: expected the attention (and GEGLU) modules of Stable Diffusion 1 or 2 in order, found {found[:120]}; convert it first")
+        found = f"{counts['unet']} and {counts['text_encoder']} modules of {ascii(', '.join(sorted(unet)) or 'unknown classes')}"
+        raise FileUnsupported(f"expected the attention (and GEGLU) modules of Stable Diffusion 1 or 2 in order, found {found[:120]}; convert it first")
     return named
 
 
 def classes(text: str) -> set[Any]:
     """The names in a JSON list."""
     try:
-        found = json.loads(text)
+        found = json.loads(text or "[]")
     except (ValueError, RecursionError):
         return set()
     return {name for name in found if isinstance(name, str)} if isinstance(found, list) else set()

@@ -66,7 +66,7 @@ def test_a_label_near_every_model_is_no_longer_named_for_all() -> None:
 
 
 def test_labels_are_ranked_by_score_with_a_softmax_at_the_temperature(tmp_path: Path) -> None:
-    space, vectors = some_space(), F.normalize(torch.randn(6, 8), dim=-1)
+    space, vectors = some_space(), F.normalize(torch.randn(6, 8), dim=-1).half().float()  # as they are saved
     labels = LabelList(tuple("abcdef"), vectors)
     labels.save(tmp_path / "labels.safetensors")
     best = LabelList.load(tmp_path / "labels.safetensors").best(space, vectors[2], 3)
