@@ -1,10 +1,14 @@
 """What the command line, the page and ``--json`` tell people: the documents of the design, as data classes."""
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from index import Hit
 from retrieval.label import Label
+
+Progress = Callable[[int, int, str], None]  # files done, files in all, the file
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,4 +77,93 @@ class IndexAnswer:
     def document(self) -> dict[str, object]:
         """The JSON of ``loradex index --json``."""
         counts = {"by_weights": self.by_weights, "by_metadata": self.by_metadata, "unchanged": self.unchanged}
-        return {"zoo": self.zoo, **counts, "refused": [{"file": file, "reason": why} for file, why in self.refused.items()]}
+        return {"zoo": self.zoo, **counts, "refused": reasons(self.refused)}
+
+
+@dataclass(frozen=True, slots=True)
+class Like:
+    """A LoRA that is like another; ``strength`` is its norm over the other's."""
+
+    name: str
+    path: str | None
+    relation: str
+    cosine: float
+    strength: float
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A LoRA beside another, or with its weight in a merge."""
+
+    name: str
+    path: str | None
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class MergeAnswer:
+    """What a LoRA was merged from; ``explained`` is the share of its energy that the parts make up."""
+
+    name: str
+    path: str | None
+    parts: list[Part]
+    explained: float
+
+
+@dataclass(frozen=True, slots=True)
+class SimilarAnswer:
+    """The look-alikes of one file, most like first."""
+
+    file: str
+    family: str
+    compared: int
+    hits: list[Like]
+    merge: MergeAnswer | None
+    refused: dict[str, str]
+
+    def document(self) -> dict[str, object]:
+        """The JSON of ``loradex similar --json``."""
+        return asdict(self) | {"refused": reasons(self.refused)}
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicatesAnswer:
+    """All look-alikes of a zoo or of some folders.
+
+    Attributes:
+        groups: LoRAs with one update; the first is what the others are compared with.
+        related: pairs that share much.
+    """
+
+    compared: int
+    groups: list[list[Like]]
+    related: list[tuple[Part, Like]]
+    merges: list[MergeAnswer]
+    refused: dict[str, str]
+
+    def document(self) -> dict[str, object]:
+        """The JSON of ``loradex duplicates --json``."""
+        return {
+            "compared": self.compared,
+            "groups": [[asdict(like) for like in group] for group in self.groups],
+            "related": [{"name": one.name, "path": one.path, "other": asdict(other)} for one, other in self.related],
+            "merges": [asdict(merge) for merge in self.merges],
+            "refused": reasons(self.refused),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class InspectAnswer:
+    """What some files say of themselves."""
+
+    files: list[dict[str, Any]]
+    refused: dict[str, str]
+
+    def document(self) -> dict[str, object]:
+        """The JSON of ``loradex inspect --json``."""
+        return {"files": self.files, "refused": reasons(self.refused)}
+
+
+def reasons(refused: dict[str, str]) -> list[dict[str, str]]:
+    """Refused files as JSON has them."""
+    return [{"file": file, "reason": why} for file, why in refused.items()]

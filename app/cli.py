@@ -1,16 +1,24 @@
 """The ``loradex`` command. Heavy libraries are imported inside the commands, so that ``--help`` answers at once."""
 
+from __future__ import annotations
+
 import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from app.lookalikes import Library
 
 EXAMPLES = {
     "search": 'Example: loradex search "a slice of pizza" -k 5',
     "label": "Example: loradex label my_lora.safetensors --labels words.txt",
+    "inspect": "Example: loradex inspect ~/ComfyUI/models/loras --json",
+    "similar": "Example: loradex similar my_lora.safetensors --folder ~/ComfyUI/models/loras",
+    "duplicates": "Example: loradex duplicates ~/ComfyUI/models/loras",
     "index": "Example: loradex index ~/ComfyUI/models/loras --zoo my-zoo",
     "evaluate": "Example: loradex evaluate --json",
     "serve": "Example: loradex serve --port 7860",
@@ -28,6 +36,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 Zoo = Annotated[str | None, typer.Option(help="Folder of the zoo. Default: $LORADEX_ZOO, else your own, else the one that ships ('miniature').")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else on stdout.")]
+Folders = Annotated[list[Path] | None, typer.Option("--folder", help="Compare with the LoRAs below this folder instead of the zoo; may be repeated.")]
 Count = Annotated[int, typer.Option("-k", "--count", min=1, max=1000, help="How many answers.")]
 
 
@@ -63,6 +72,58 @@ def label(
     if len(refused) < len(answers) or as_json:
         show({"results": [answer.document() for answer in answers]}, labels_table(answers), as_json)
     leave_if_refused([str(answer.reason) for answer in refused], len(answers))
+
+
+@app.command(epilog=EXAMPLES["inspect"])
+def inspect(
+    places: Annotated[list[Path], typer.Argument(metavar="FILES...", help="LoRA files, or folders that hold some.")],
+    hashes: Annotated[bool, typer.Option("--hash", help="Read each file whole, for its SHA-256 and the hash of its weights.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show format, family, ranks, trainer and trigger words of LoRAs, from their headers."""
+    from app.inspection import inspect_files
+    from app.tables import inspect_table, progress_bar
+
+    with progress_bar() as progress:
+        answer = inspect_files(places, hashes, progress)
+    if answer.files or as_json:
+        show(answer.document(), inspect_table(answer), as_json)
+    leave_if_refused(list(answer.refused.values()), len(answer.files) + len(answer.refused))
+
+
+@app.command(epilog=EXAMPLES["similar"])
+def similar(file: Annotated[Path, typer.Argument(help="A LoRA file.")], k: Count = 10, folder: Folders = None, zoo: Zoo = None, as_json: Json = False) -> None:
+    """Find copies, re-saves, merges and other versions of a LoRA of any family."""
+    from app.tables import similar_table
+
+    library = library_of(folder, zoo)
+    answer = library.similar(file, k)
+    show(answer.document(), similar_table(answer), as_json)
+    leave_if_refused(list(answer.refused.values()), answer.compared + len(answer.refused))
+
+
+@app.command(epilog=EXAMPLES["duplicates"])
+def duplicates(
+    folders: Annotated[list[Path] | None, typer.Argument(help="Folders that hold LoRAs, at any depth. Default: the zoo.")] = None,
+    zoo: Zoo = None,
+    as_json: Json = False,
+) -> None:
+    """List LoRAs that hold the same update, were merged, or are versions of one another."""
+    from app.tables import duplicates_table
+
+    answer = library_of(folders, zoo).duplicates()
+    show(answer.document(), duplicates_table(answer), as_json)
+    leave_if_refused(list(answer.refused.values()), answer.compared + len(answer.refused))
+
+
+def library_of(folders: list[Path] | None, zoo: str | None) -> Library:
+    """The LoRAs below some folders, or of a zoo."""
+    from app.lookalikes import Library
+    from app.places import zoo_to_read
+    from app.tables import progress_bar
+
+    with progress_bar() as progress:
+        return Library.of_folders(folders, progress) if folders else Library.of_zoo(zoo_to_read(zoo), progress)
 
 
 @app.command(epilog=EXAMPLES["index"])

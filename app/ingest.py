@@ -1,8 +1,8 @@
 """Folders of LoRAs -> a zoo: each file by its weights where an expert reads it, else by its metadata."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -10,17 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from app.answers import IndexAnswer
+from app.answers import IndexAnswer, Progress
 from index import FoundBy, KnownFile, Model, Zoo
 from retrieval.encoder import Encoder
-from retrieval.errors import FileError, FileMissing, NoExpert
+from retrieval.errors import FileError, FileMissing, FileUnsupported, NoExpert
+from retrieval.fingerprint import Fingerprint
 from retrieval.lora import LoraFile
 
 BATCH: Final = 64  # files a transaction
 PREVIEW: Final = 256  # pixels a side at the most
 PICTURES: Final = (".preview.png", ".png", ".preview.jpg", ".jpg", ".jpeg", ".webp")  # as ComfyUI's and A1111's users name them
 GENERIC_STEMS: Final = {"pytorch_lora_weights", "adapter_model", "diffusion_pytorch_model", "model"}
-Progress = Callable[[int, int, str], None]  # files done, files in all, the file
 Vector = NDArray[np.float32] | None
 
 
@@ -59,6 +59,15 @@ def index_folders(folders: Sequence[Path], zoo_folder: Path, encoder: Encoder, p
         return Ingestion(zoo, encoder).run(files, progress)
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A LoRA as a zoo takes it."""
+
+    model: Model
+    vector: Vector
+    fingerprint: bytes
+
+
 class Ingestion:
     """One run over a list of files."""
 
@@ -71,13 +80,14 @@ class Ingestion:
     def run(self, files: Sequence[Path], progress: Progress) -> IndexAnswer:
         """Read all files, committing every ``BATCH``; a bad file is noted and never stops the run."""
         for start in range(0, len(files), BATCH):
-            models: dict[str, tuple[Model, Vector]] = {}
+            models: dict[str, Entry] = {}
             seen = []
             for number, path in enumerate(files[start : start + BATCH], start + 1):
                 if file := self.changed(path.absolute()):
                     seen.append(self.take(file, models))
                 progress(number, len(files), path.name)
-            self.zoo.add(*zip(*models.values(), strict=True) if models else ([], []))
+            entries = models.values()
+            self.zoo.add([e.model for e in entries], [e.vector for e in entries], {e.model.id: e.fingerprint for e in entries})
             self.zoo.note_files(seen)
         return self.answer
 
@@ -97,12 +107,15 @@ class Ingestion:
             return None
         return KnownFile(str(path), status.st_size, status.st_mtime_ns)
 
-    def take(self, file: KnownFile, models: dict[str, tuple[Model, Vector]]) -> KnownFile:
+    def take(self, file: KnownFile, models: dict[str, "Entry"]) -> KnownFile:
         """Read one file into ``models``, by weights where an expert reads it; what became of it comes back."""
         try:
             lora = LoraFile.open(file.path)
+            fingerprint = Fingerprint.of(lora.each_update())
+            if not fingerprint.norm:
+                raise FileUnsupported(f"{file.path}: expected a weight update, found zeros alone; the training run did nothing")
             vector, found_by = self.encode(lora)
-            models[lora.id] = self.describe(lora, found_by), vector
+            models[lora.id] = Entry(self.describe(lora, found_by), vector, fingerprint.to_bytes())
         except FileError as error:
             self.answer.refused[file.path] = str(error)
             return replace(file, refusal=str(error))
@@ -122,7 +135,10 @@ class Ingestion:
     def describe(self, lora: LoraFile, found_by: FoundBy) -> Model:
         """A catalogue entry of a file."""
         concept = lora.header.metadata.get("class_name")
+        said = lora.facts
         facts = {"format": str(lora.format), "ranks": lora.ranks, "layers": len(lora.layers)}
+        written = {"title": said.title, "base_model": said.base_model, "trainer": said.trainer, "trigger_words": said.trigger_words, "tags": said.tags}
+        facts |= {key: value for key, value in written.items() if value}
         return Model(lora.id, name_of(lora.path), lora.family, found_by, str(lora.path), concept, keep_preview(lora, self.zoo.folder), facts)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -13,10 +14,14 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from app.answers import IndexAnswer, LabelAnswer, SearchAnswer
-    from app.ingest import Progress as Report
+    from app.answers import DuplicatesAnswer, IndexAnswer, InspectAnswer, LabelAnswer, Like, MergeAnswer, SearchAnswer, SimilarAnswer
+    from app.answers import Progress as Report
 
 BAR = 20
+WIDE = 32  # characters of a file's name or path
+MOST_SHOWN, MOST_LISTED = 4, 30  # of a list in a cell
+MOST_PAIRS = 50
+LIKE = ("LoRA", "relation", "cosine", "strength")
 
 
 def stderr() -> Console:
@@ -29,12 +34,19 @@ def working(what: str) -> Status:
     return stderr().status(what)
 
 
-def table_of(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str) -> Table:
+def table_of(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str) -> Table:
     """A table of plain texts; control characters are shown as question marks."""
-    table = Table(*columns, title=Text(title), title_justify="left")
+    table = Table(title=Text(title), title_justify="left", caption_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold", min_width=WIDE if column in ("file", "LoRA") else None)
     for row in rows:
-        table.add_row(*(Text("".join(c if c.isprintable() else "?" for c in str(cell))) for cell in row))
+        table.add_row(*(Text(plain(cell)) for cell in row))
     return table
+
+
+def plain(value: object) -> str:
+    """A text without control characters."""
+    return "".join(c if c.isprintable() else "?" for c in str(value))
 
 
 def hits_table(answer: SearchAnswer) -> Table:
@@ -61,6 +73,57 @@ def index_table(answer: IndexAnswer) -> Table:
         ("refused", len(answer.refused)),
     ]
     return table_of(("files", "count"), rows, answer.zoo)
+
+
+def inspect_table(answer: InspectAnswer) -> Table:
+    """All of one file, or a line for each of many."""
+    if len(answer.files) == 1:
+        (found,) = answer.files
+        rows = [(key, "\n".join(map(str, value)) if key == "problems" else listed(value)) for key, value in found.items() if value not in (None, [])]
+        return table_of(("fact", "found"), rows[1:], str(found["file"]))
+    columns = ("family", "format", "ranks", "scales", "trigger_words")
+    lines = [(Path(found["file"]).name, *(listed(found[column], MOST_SHOWN) for column in columns)) for found in answer.files]
+    table = table_of(("file", "family", "format", "rank", "scale", "trigger words"), lines, f"{len(lines)} files")
+    table.caption = Text("\n".join(plain(f"{Path(found['file']).name}: {problem}") for found in answer.files for problem in found["problems"]))
+    return table
+
+
+def listed(value: object, most: int = MOST_LISTED) -> str:
+    """A value, or the first of many."""
+    if not isinstance(value, list):
+        return "" if value is None else str(value)
+    shown = ", ".join(f"{item:.4g}" if isinstance(item, float) else str(item) for item in value[:most])
+    return f"{shown}, ..." if len(value) > most else shown
+
+
+def similar_table(answer: SimilarAnswer) -> Table:
+    """The look-alikes of one file."""
+    table = table_of(LIKE, map(like_row, answer.hits), f"{answer.file} ({answer.family}), compared with {answer.compared} LoRAs")
+    table.caption = Text(merge_line(answer.merge)) if answer.merge else None
+    return table
+
+
+def duplicates_table(answer: DuplicatesAnswer) -> Table:
+    """Groups of one update, then related pairs and merges."""
+    rows: list[tuple[object, ...]] = []
+    for number, group in enumerate(answer.groups, 1):
+        rows += [(number, *like_row(like)) for like in group]
+    for one, other in answer.related[:MOST_PAIRS]:
+        rows += [("", one.path or one.name, "", "", ""), ("~", *like_row(other))]
+    found = f"{len(answer.groups)} groups with one update, {len(answer.related)} related pairs, {len(answer.merges)} merges"
+    table = table_of(("", *LIKE), rows, f"{answer.compared} LoRAs: {found}")
+    table.caption = Text("\n".join(map(merge_line, answer.merges)))
+    return table
+
+
+def like_row(like: Like) -> tuple[object, ...]:
+    """One look-alike."""
+    return like.path or like.name, like.relation, f"{like.cosine:.3f}", f"{like.strength:.2f}"
+
+
+def merge_line(merge: MergeAnswer) -> str:
+    """A merge in words."""
+    return plain(f"{merge.name} = " + " + ".join(f"{part.weight:.2f} x {part.name}" for part in merge.parts) + f" ({merge.explained:.0%} of it)")
 
 
 def metrics_table(document: dict[str, Any]) -> Table:

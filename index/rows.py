@@ -132,6 +132,23 @@ def read_vector(row: Row, dim: int, path: Path) -> Vector:
     return from_bytes(blob)
 
 
+def put_fingerprint(connection: Connection, id: str, data: bytes) -> None:
+    """Insert or replace the fingerprint of a model."""
+    connection.execute("INSERT OR REPLACE INTO fingerprints VALUES (?, ?, ?)", (id, data, crc32(data, crc32(id.encode()))))
+
+
+def read_fingerprints(connection: Connection, path: Path) -> Iterator[tuple[str, bytes]]:
+    """Ids and fingerprints of all models that have one, in order of id.
+
+    Raises:
+        ZooDamaged: a fingerprint is not the one that was written.
+    """
+    for id, data, crc in connection.execute("SELECT id, data, crc FROM fingerprints ORDER BY id"):
+        if not isinstance(id, str) or not isinstance(data, bytes) or crc32(data, crc32(id.encode())) != crc:
+            raise damaged_row(path, id)
+        yield id, data
+
+
 def put_file(connection: Connection, file: KnownFile) -> None:
     """Insert or replace what is known of a file."""
     path, size, mtime_ns, model_id, refusal = astuple(file)

@@ -35,7 +35,14 @@ def create_tables(connection: Connection) -> None:
     connection.execute("CREATE INDEX files_by_model ON files (model_id)")
 
 
-MIGRATIONS: Final[tuple[Migration, ...]] = (create_tables,)
+def create_fingerprints(connection: Connection) -> None:
+    """Version 2: fingerprints, apart from models, so that comparing them reads nothing else."""
+    connection.execute(
+        "CREATE TABLE fingerprints (id TEXT PRIMARY KEY NOT NULL REFERENCES models (id) ON DELETE CASCADE, data BLOB NOT NULL, crc INTEGER NOT NULL)"
+    )
+
+
+MIGRATIONS: Final[tuple[Migration, ...]] = (create_tables, create_fingerprints)
 
 
 def version_of(connection: Connection, path: Path) -> int:

@@ -1,7 +1,7 @@
 """A zoo: models and their vectors in a folder, searched by cosine."""
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from operator import index as to_int
 from pathlib import Path
@@ -28,10 +28,25 @@ from index.errors import (
     ZooReadOnly,
 )
 from index.model import FoundBy, Hit, KnownFile, Model
-from index.rows import MODEL, damaged_row, from_row, generation, note_change, put, put_file, read_files, read_vector, read_vectors, to_row
+from index.rows import (
+    MODEL,
+    damaged_row,
+    from_row,
+    generation,
+    note_change,
+    put,
+    put_file,
+    put_fingerprint,
+    read_files,
+    read_fingerprints,
+    read_vector,
+    read_vectors,
+    to_row,
+)
 from index.vectors import Vector, Vectors, count, to_unit
 
 PAGE: Final = 500  # models read at a time by ``models``
+EMPTY: Final[Mapping[str, bytes]] = {}
 
 
 class Zoo:
@@ -131,14 +146,15 @@ class Zoo:
         with self._reading() as connection:
             return int(connection.execute("SELECT count(*) FROM models").fetchone()[0])
 
-    def add(self, models: Sequence[Model], vectors: Vectors) -> int:
+    def add(self, models: Sequence[Model], vectors: Vectors, fingerprints: Mapping[str, bytes] = EMPTY) -> int:
         """Insert models with vectors (n, dim) of any length, or replace those with the same id, all at once; return how many ids.
 
         A model found by metadata may have None for a vector; it is in the catalogue and never a hit. Of several models with
-        one id the last stays. When this returns, the models are on the disk.
+        one id the last stays. ``fingerprints``, by id, are kept as they are. When this returns, the models are on the disk.
 
         Raises:
             BadModel, BadVector: a model or vector cannot be stored; nothing is.
+            ModelMissing: a fingerprint is of a model that is not in the zoo; nothing is stored.
             ZooReadOnly, DiskRefused, ZooDamaged: the zoo cannot be written; nothing is.
         """
         if (given := count(vectors, BadVector)) != len(models):
@@ -147,6 +163,11 @@ class Zoo:
         with self._writing() as connection:
             for row, unit in batch:
                 put(connection, row, unit)
+            for id, data in fingerprints.items():
+                try:
+                    put_fingerprint(connection, id, data)
+                except sqlite3.IntegrityError:
+                    raise ModelMissing(f"fingerprint of model {id!r}: expected the model in the zoo, found none; add both at once") from None
             note_change(connection)
         return len({model.id for model in models})
 
@@ -206,6 +227,11 @@ class Zoo:
                     raise ModelMissing(f"{self.folder}: expected a vector of model {id!r}, found none; index its file again")
                 found[position] = read_vector(row, self.dim, self._path)
         return found
+
+    def fingerprints(self) -> dict[str, bytes]:
+        """The fingerprints of all models that have one, by id."""
+        with self._reading() as connection:
+            return dict(read_fingerprints(connection, self._path))
 
     def search(self, query: NDArray[np.floating], k: int = 10) -> list[Hit]:
         """The ``k`` models nearest to a query (dim,) of any length, by cosine, ties in order of id.

@@ -6,30 +6,67 @@ independent, so their cross terms are zero on average. Nothing depends on how an
 """
 
 import hashlib
-from collections.abc import Mapping
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from retrieval.lora.update import LayerUpdate
 
-SIZE: Final = 2048  # numbers; the estimated cosine is off by about 1 / sqrt(SIZE)
+SIZE: Final = 1024  # numbers; the cosine of unrelated updates is off by about 1 / sqrt(SIZE)
+STEPS: Final = 127  # that a number is stored in
+CACHED_SIDES: Final = 4096
 
 
-def fingerprint(updates: Mapping[str, LayerUpdate]) -> Tensor:
-    """A float32 vector (SIZE,), whose inner products estimate sums over layers of <dW1, dW2>, over the norm of the whole update.
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What a LoRA changes, in a fixed size.
 
-    All zeros when every update is zero.
+    Attributes:
+        sketch: (SIZE,) float32 of length 1; all zeros when every update is zero.
+        norm: the Frobenius norm of the whole update, over all layers.
     """
-    total, energy = torch.zeros(SIZE // 2 + 1, dtype=torch.complex64), 0.0
-    for layer, update in updates.items():
-        out, width = update.shape
-        total += (spectra(update.up.mT, layer, "out", out) * spectra(update.down, layer, "in", width)).sum(0)
-        energy += float(((update.up.mT @ update.up) * (update.down @ update.down.mT)).sum())
-    return torch.fft.irfft(total, n=SIZE) / max(energy, 0.0) ** 0.5 if energy > 0 else torch.zeros(SIZE)
+
+    sketch: NDArray[np.float32]
+    norm: float
+
+    @classmethod
+    def of(cls, updates: Iterable[tuple[str, LayerUpdate]]) -> Self:
+        """The fingerprint of a LoRA's updates by layer, taken one after another."""
+        total, energy = torch.zeros(SIZE // 2 + 1, dtype=torch.complex64), 0.0
+        for layer, update in updates:
+            out, width = update.shape
+            total += (spectra(update.up.mT, layer, "out", out) * spectra(update.down, layer, "in", width)).sum(0)
+            energy += float(((update.up.mT @ update.up) * (update.down @ update.down.mT)).sum())
+        sketch = torch.fft.irfft(total, n=SIZE).numpy()
+        return cls(sketch / max(float(np.linalg.norm(sketch)), 1e-30), max(energy, 0.0) ** 0.5)
+
+    def cosine(self, other: "Fingerprint") -> float:
+        """The estimated cosine of both whole updates."""
+        return float(self.sketch @ other.sketch)
+
+    def to_bytes(self) -> bytes:
+        """SIZE bytes of the sketch in whole steps, and the norm."""
+        steps = np.round(self.sketch * (STEPS / max(float(np.abs(self.sketch).max()), 1e-30)))
+        return struct.pack("<d", self.norm) + steps.astype(np.int8).tobytes()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """The reverse of ``to_bytes``.
+
+        Raises:
+            ValueError: the data are of another length.
+        """
+        if len(data) != 8 + SIZE:
+            raise ValueError(f"fingerprint: expected {8 + SIZE} bytes, found {len(data)}")
+        sketch = np.frombuffer(data, np.int8, offset=8).astype(np.float32)
+        return cls(sketch / max(float(np.linalg.norm(sketch)), 1e-30), float(struct.unpack_from("<d", data)[0]))
 
 
 def spectra(rows: Tensor, layer: str, side: str, width: int) -> Tensor:
@@ -38,7 +75,7 @@ def spectra(rows: Tensor, layer: str, side: str, width: int) -> Tensor:
     return torch.fft.rfft(torch.zeros(len(rows), SIZE).index_add_(1, places, rows * signs))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=CACHED_SIDES)
 def hashes(layer: str, side: str, width: int) -> tuple[Tensor, Tensor]:
     """The place (width,) and sign (width,) of every index of one side of a layer, the same on every machine."""
     seed = int.from_bytes(hashlib.sha256(f"{layer} {side} {width}".encode()).digest()[:8], "little")

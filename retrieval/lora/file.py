@@ -3,7 +3,7 @@
 import hashlib
 import math
 import struct
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +14,9 @@ from torch import Tensor
 
 from retrieval.errors import FileCorrupt, located
 from retrieval.lora.factors import ALGORITHMS
+from retrieval.lora.facts import Facts, facts_of
 from retrieval.lora.family import family_of, named_family
-from retrieval.lora.header import Header
+from retrieval.lora.header import Header, open_regular
 from retrieval.lora.keys import Format
 from retrieval.lora.layers import Layer, Layers, read_layers
 from retrieval.lora.names import Rows
@@ -100,6 +101,23 @@ class LoraFile:
         return lines
 
     @cached_property
+    def facts(self) -> Facts:
+        """What its metadata and the side-cars beside it say; read when first asked for."""
+        return facts_of(self.path, self.header.metadata)
+
+    @cached_property
+    def scales(self) -> list[float]:
+        """The distinct scales of the layers, ascending; only the alphas are read."""
+        tensors = self.header.load({layer.parts["alpha"] for layer in self.layers.values() if "alpha" in layer.parts})
+        return sorted({self._scale(layer, tensors) for layer in self.layers.values()})
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 (hex) of the whole file, header and all, as sites that host LoRAs name them."""
+        with open_regular(self.path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    @cached_property
     def data_hash(self) -> str:
         """SHA-256 (hex) of the stored factors and scales in the order of their layers' diffusers names.
 
@@ -146,6 +164,15 @@ class LoraFile:
         tensors = self.header.load({tensor for name in wanted for tensor in self.layers[name].needed.values()})
         return {name: self._update(name, tensors) for name in wanted}
 
+    def each_update(self) -> Iterator[tuple[str, LayerUpdate]]:
+        """All updates by layer, one at a time, so that no more than one is in memory.
+
+        Raises:
+            FileCorrupt: a layer holds NaN or infinity.
+        """
+        for layer in self.layers:
+            yield layer, self.updates([layer])[layer]
+
     def _update(self, name: str, tensors: Mapping[str, Tensor]) -> LayerUpdate:
         """The update of one layer from the file's tensors."""
         layer = self.layers[name]
@@ -158,15 +185,13 @@ class LoraFile:
 
     def _scale(self, layer: Layer, tensors: Mapping[str, Tensor]) -> float:
         """The scale of a layer; an alpha of 0 means the rank, as kohya and LyCORIS have it."""
-        where = f"{self.path}: layer {shown(layer.module)}"
-        rank = ALGORITHMS[layer.format].base_rank({role: self.header.tensors[name].shape for role, name in layer.parts.items()})
         if "alpha" in layer.parts:
             alpha = tensors[layer.parts["alpha"]].double().item()
             if not math.isfinite(alpha):
-                raise FileCorrupt(f"{where}: expected a finite alpha, found {alpha}; save it again")
-            return alpha / rank if alpha and rank else 1.0
+                raise FileCorrupt(f"{self.path}: layer {shown(layer.module)}: expected a finite alpha, found {alpha}; save it again")
+            return alpha / layer.base_rank if alpha and layer.base_rank else 1.0
         if layer.format is Format.PEFT or self.settings.get("peft_type") == layer.format.name:
-            return peft_scale(where, self.settings, layer.module, rank)
+            return peft_scale(f"{self.path}: layer {shown(layer.module)}", self.settings, layer.module, layer.base_rank)
         return 1.0
 
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 from retrieval.errors import FileCorrupt, FileUnsupported
@@ -26,6 +26,7 @@ class Layer:
         parts: role -> name of a tensor.
         rows: the rows of the module's update that are this layer's.
         size: of the module's update.
+        base_rank: what alpha is divided by, or 0 where it has no effect.
     """
 
     module: str
@@ -33,6 +34,7 @@ class Layer:
     parts: dict[str, str]
     rows: Rows
     size: Size
+    base_rank: int
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -148,8 +150,9 @@ def measure(layout: Layout, module: Module) -> Layer:
     alpha = shapes.pop("alpha", ())
     if alpha not in ((), (1,)):
         raise FileCorrupt(f"{where}: expected one number as alpha, found shape {alpha}; save it again")
-    size = ALGORITHMS[module.format].measure(where, shapes)
-    return Layer(module.name, module.format, module.parts, ((0, size.out),), size)
+    algorithm = ALGORITHMS[module.format]
+    size = algorithm.measure(where, shapes)
+    return Layer(module.name, module.format, module.parts, ((0, size.out),), size, algorithm.base_rank(shapes))
 
 
 def positional_paths(updates: Mapping[str, Layer], counted: Targets) -> dict[str, str]:
@@ -167,5 +170,5 @@ def place(updates: Mapping[str, Layer], names: Mapping[str, list[tuple[str, Rows
             if name in layers:
                 twice.append(name)
             else:
-                layers[name] = Layer(module.module, module.format, module.parts, rows, module.size)
+                layers[name] = replace(module, rows=rows)
     return layers

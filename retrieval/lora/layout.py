@@ -14,8 +14,8 @@ MOST_TENSORS: Final = 20_000
 CACHED_LAYOUTS: Final = 64  # files of one folder share most of theirs
 LARGEST_CACHED: Final = 2**20  # characters
 METADATA: Final = "__metadata__"
-METADATA_FIRST: Final = re.compile(r'\{\s*"__metadata__"\s*:\s*')
-COMMA: Final = re.compile(r"\s*,")
+METADATA_FIRST: Final = re.compile(r'\{[ \t\r\n]*"__metadata__"[ \t\r\n]*:[ \t\r\n]*')
+BETWEEN: Final = re.compile(r"[ \t\r\n]*(,(?![ \t\r\n]*\})|(?=\}))")  # a comma with another entry behind it, or the end
 BLANK: Final = " \t\r\n"
 DTYPES: Final = {
     "F64": torch.float64,
@@ -62,10 +62,12 @@ def parse_header(raw: bytes) -> tuple[dict[str, str], Layout]:
     try:
         text = raw.decode().rstrip(BLANK)
         first = METADATA_FIRST.match(text)
-        metadata, end = DECODER.raw_decode(text, first.end()) if first else (None, 0)
-        comma = COMMA.match(text, end)
         if first:
-            text = "{" + text[comma.end() if comma else end :]
+            metadata, end = DECODER.raw_decode(text, first.end())
+            between = BETWEEN.match(text, end)
+            if between is None:
+                raise ValueError(f"expected a comma behind {METADATA}")
+            text = "{" + text[between.end() :]
         layout = (cached_layout if len(text) <= LARGEST_CACHED else parse_layout)(text)
     except (ValueError, RecursionError) as error:
         raise FileCorrupt(f"the header is not valid JSON: {str(error)[:80]}; download it again") from None

@@ -1,5 +1,6 @@
 """A damaged or foreign catalogue ends in a typed error of one line, never in another answer."""
 
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterable
 from contextlib import closing
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from zoo_oracle import DIM, SPACE, models, nearest, same, vectors
+from zoo_oracle import DIM, SPACE, models, nearest, same, unit, vectors
 
 import index.schema
 from index import KnownFile, Zoo, ZooDamaged, ZooError, ZooReadOnly, ZooTooNew
@@ -23,7 +24,7 @@ EXPECTED = nearest(dict(zip(IDS, GIVEN, strict=True)), QUERY, 10)
 def catalogue(folder: Path) -> Path:
     """The file of a closed zoo of 40 models."""
     with Zoo.create(folder, SPACE, DIM) as zoo:
-        zoo.add(models(IDS), GIVEN)
+        zoo.add(models(IDS), GIVEN, {id: id.encode() for id in IDS})
         zoo.note_files([KnownFile(f"/loras/{id}", 1, 1, id) for id in IDS])
     return folder / CATALOGUE
 
@@ -107,7 +108,7 @@ def test_future_schema(catalogue: Path, read_only: bool) -> None:
     """A later version is refused with advice and stays as it is."""
     alter(catalogue, "PRAGMA user_version = 7")
     before = catalogue.read_bytes()
-    with pytest.raises(ZooTooNew, match="schema version 1 or older, found 7; update Loradex"):
+    with pytest.raises(ZooTooNew, match="schema version 2 or older, found 7; update Loradex"):
         answers(catalogue.parent, read_only)
     assert catalogue.read_bytes() == before
 
@@ -118,13 +119,25 @@ def test_migrations_are_recorded(catalogue: Path, monkeypatch: pytest.MonkeyPatc
     def add_tags(connection: sqlite3.Connection) -> None:
         connection.execute("CREATE TABLE tags (tag TEXT)")
 
-    monkeypatch.setattr(index.schema, "MIGRATIONS", (index.schema.create_tables, add_tags))
-    with pytest.raises(ZooReadOnly, match="schema version 2, found 1; open it for writing once"):
+    monkeypatch.setattr(index.schema, "MIGRATIONS", (*index.schema.MIGRATIONS, add_tags))
+    with pytest.raises(ZooReadOnly, match="schema version 3, found 2; open it for writing once"):
         answers(catalogue.parent, True)
     answers(catalogue.parent, False)
     answers(catalogue.parent, True)
     with closing(sqlite3.connect(catalogue)) as connection:
-        assert connection.execute("SELECT name FROM migrations ORDER BY name").fetchall() == [("add_tags",), ("create_tables",)]
+        assert connection.execute("SELECT name FROM migrations ORDER BY name").fetchall() == [("add_tags",), ("create_fingerprints",), ("create_tables",)]
+
+
+def test_a_zoo_of_version_1_is_read_and_brought_up_to_date(tmp_path: Path) -> None:
+    """tests/data/zoo-v1 was written by the first Loradex."""
+    folder = shutil.copytree(Path(__file__).parents[1] / "data" / "zoo-v1", tmp_path / "zoo")
+    with Zoo.open(folder) as zoo:
+        assert [model.id for model in zoo.models()] == ["a", "b", "c"]
+        np.testing.assert_allclose(zoo.vectors(["a", "b", "c"]), [unit(vector) for vector in vectors(3)], rtol=0, atol=1e-7)
+        assert zoo.known_files()["/loras/bad"].refusal == "expected x"
+        assert zoo.fingerprints() == {}
+    with Zoo.open(folder, read_only=True) as zoo:
+        assert len(zoo) == 3
 
 
 def alter(catalogue: Path, statement: str) -> None:
@@ -156,6 +169,7 @@ def search_all(zoo: Zoo) -> object:
         ("INSERT INTO zoo SELECT * FROM zoo", len),
         ("UPDATE zoo SET dim = 'many'", len),
         ("UPDATE zoo SET dim = 11", lambda zoo: zoo.search(QUERY[:11], 1)),
+        ("UPDATE fingerprints SET data = x'00' WHERE id = 'm07'", lambda zoo: zoo.fingerprints()),
         ("DROP TABLE files", lambda zoo: zoo.known_files()),
     ],
 )

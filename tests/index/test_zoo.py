@@ -53,6 +53,19 @@ def test_models_come_back_by_value(folder: Path) -> None:
             assert zoo.search(given[1], 1)[0].model == odd
 
 
+def test_fingerprints_come_back_and_go_with_their_models(zoo: Zoo) -> None:
+    """They are kept as they are, replaced by id, and never without a model."""
+    zoo.add(models(["a", "b"]), vectors(2), {"b": b"\0two", "a": b"one"})
+    assert list(zoo.fingerprints().items()) == [("a", b"one"), ("b", b"\0two")]
+    zoo.add(models(["a"]), vectors(1), {"a": b"another"})
+    assert zoo.fingerprints()["a"] == b"another"
+    with pytest.raises(ModelMissing, match="fingerprint of model 'x'"):
+        zoo.add(models(["c"]), vectors(1), {"x": b"lost"})
+    assert len(zoo) == 2
+    zoo.remove(["a"])
+    assert list(zoo.fingerprints()) == ["b"]
+
+
 def test_upsert(zoo: Zoo) -> None:
     """A model that is there is replaced, name, vector and all; of two in one batch the last stays."""
     first, second, third = vectors(3)

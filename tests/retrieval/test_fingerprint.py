@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from retrieval.fingerprint import SIZE, fingerprint, hashes
+from retrieval.fingerprint import SIZE, Fingerprint, hashes
 from retrieval.lora.update import LayerUpdate
 
 SHAPES = {"a.to_q": (40, 24), "a.to_v": (40, 24), "b.to_out.0": (64, 48)}
@@ -19,15 +19,18 @@ def dense(lora: dict[str, LayerUpdate]) -> dict[str, torch.Tensor]:
     return {layer: update.up @ update.down for layer, update in lora.items()}
 
 
-def dense_fingerprint(lora: dict[str, LayerUpdate]) -> torch.Tensor:
+def sketch(lora: dict[str, LayerUpdate]) -> torch.Tensor:
+    return torch.from_numpy(Fingerprint.of(lora.items()).sketch)
+
+
+def dense_sketch(lora: dict[str, LayerUpdate]) -> torch.Tensor:
     """The definition: entry (o, i) of each dW, signed, falls on place (h_out(o) + h_in(i)) mod SIZE."""
-    made, energy = torch.zeros(SIZE, dtype=torch.float64), 0.0
+    made = torch.zeros(SIZE, dtype=torch.float64)
     for layer, matrix in dense(lora).items():
         (rows, row_signs), (columns, column_signs) = (hashes(layer, side, n) for side, n in zip(("out", "in"), matrix.shape, strict=True))
         signed = matrix.double() * row_signs[:, None] * column_signs
         made.index_add_(0, ((rows[:, None] + columns) % SIZE).flatten(), signed.flatten())
-        energy += float(matrix.double().square().sum())
-    return (made / energy**0.5).float()
+    return (made / made.norm()).float()
 
 
 def cosine(one: dict[str, LayerUpdate], two: dict[str, LayerUpdate]) -> float:
@@ -37,7 +40,8 @@ def cosine(one: dict[str, LayerUpdate], two: dict[str, LayerUpdate]) -> float:
 
 def test_it_is_the_definition() -> None:
     lora = random_lora(0)
-    assert_close(fingerprint(lora), dense_fingerprint(lora), atol=1e-5, rtol=1e-5)
+    assert_close(sketch(lora), dense_sketch(lora), atol=1e-5, rtol=1e-5)
+    assert Fingerprint.of(lora.items()).norm == pytest.approx(float(torch.cat([matrix.flatten() for matrix in dense(lora).values()]).norm()), rel=1e-5)
 
 
 def test_another_factorisation_scale_order_or_padding_changes_nothing() -> None:
@@ -47,7 +51,8 @@ def test_another_factorisation_scale_order_or_padding_changes_nothing() -> None:
     padded = {
         layer: LayerUpdate(torch.cat([u.down, torch.ones(2, u.shape[1])]), torch.cat([u.up, torch.zeros(u.shape[0], 2)], 1)) for layer, u in again.items()
     }
-    assert_close(fingerprint(padded), fingerprint(lora), atol=1e-5, rtol=1e-4)
+    assert_close(sketch(padded), sketch(lora), atol=1e-5, rtol=1e-4)
+    assert Fingerprint.of(padded.items()).norm == pytest.approx(2.5 * Fingerprint.of(lora.items()).norm, rel=1e-4)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.7, 1.0])
@@ -59,7 +64,7 @@ def test_the_cosine_is_estimated(share: float) -> None:
             layer: LayerUpdate(torch.cat([one[layer].down, other[layer].down]), torch.cat([share * one[layer].up, (1 - share) * other[layer].up], 1))
             for layer in SHAPES
         }
-        errors.append(float(fingerprint(one) @ fingerprint(mixed)) - cosine(one, mixed))
+        errors.append(Fingerprint.of(one.items()).cosine(Fingerprint.of(mixed.items())) - cosine(one, mixed))
     spread = torch.tensor(errors)
     assert spread.abs().max() < 5 * SIZE**-0.5
     assert abs(float(spread.mean())) < 3 * SIZE**-0.5 / 20**0.5 + 1e-3
@@ -67,5 +72,17 @@ def test_the_cosine_is_estimated(share: float) -> None:
 
 def test_nothing_gives_zeros() -> None:
     lora = {"a.to_q": LayerUpdate(torch.randn(4, 24), torch.zeros(40, 4))}
-    assert not fingerprint(lora).any()
-    assert not fingerprint({}).any()
+    for found in Fingerprint.of(lora.items()), Fingerprint.of([]), Fingerprint.from_bytes(Fingerprint.of([]).to_bytes()):
+        assert not found.sketch.any()
+        assert found.norm == 0
+
+
+def test_it_survives_being_stored() -> None:
+    one, other = (Fingerprint.of(random_lora(seed).items()) for seed in (3, 4))
+    stored = Fingerprint.from_bytes(one.to_bytes())
+    assert len(one.to_bytes()) == SIZE + 8
+    assert stored.norm == one.norm
+    assert stored.cosine(one) > 0.9999
+    assert abs(stored.cosine(other) - one.cosine(other)) < 2e-3
+    with pytest.raises(ValueError, match="expected 1032 bytes, found 3"):
+        Fingerprint.from_bytes(b"abc")

@@ -1,0 +1,58 @@
+"""``loradex inspect``: what files say of themselves, from their headers and side-cars; only alphas are read besides."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from app.answers import InspectAnswer, Progress
+from app.ingest import find_files
+from retrieval.errors import FileError, FileMissing
+from retrieval.lora import LoraFile
+
+
+def inspect_files(places: Sequence[Path], hashes: bool, progress: Progress) -> InspectAnswer:
+    """Facts of each file, and of each ``.safetensors`` file below each folder; a bad one never stops the others.
+
+    Args:
+        places: files and folders.
+        hashes: whether to read the files whole, for their hashes.
+        progress: told of every file.
+    """
+    files, refused = [], {}
+    for place in places:
+        try:
+            files += find_files([place]) if place.is_dir() else [place]
+        except FileMissing as error:
+            refused[str(place)] = str(error)
+    found = []
+    for number, path in enumerate(files, 1):
+        try:
+            found.append(describe(LoraFile.open(path), hashes))
+        except FileError as error:
+            refused[str(path)] = str(error)
+        progress(number, len(files), path.name)
+    return InspectAnswer(found, refused)
+
+
+def describe(lora: LoraFile, hashes: bool) -> dict[str, Any]:
+    """The facts of one file, as JSON has them."""
+    facts = lora.facts
+    described: dict[str, Any] = {
+        "file": str(lora.path),
+        "bytes": lora.header.size,
+        "format": str(lora.format),
+        "family": lora.family,
+        "families": lora.families,
+        "layers": len(lora.layers),
+        "ranks": lora.ranks,
+        "scales": lora.scales,
+        "trainer": facts.trainer,
+        "title": facts.title,
+        "base_model": facts.base_model,
+        "trigger_words": list(facts.trigger_words),
+        "tags": list(facts.tags),
+        "notes": facts.notes,
+        "sources": list(facts.sources),
+        "problems": lora.problems + [f"side-car {name} is no JSON object and is not read" for name in facts.broken],
+    }
+    return described | ({"id": lora.id, "data_hash": lora.data_hash, "sha256": lora.sha256} if hashes else {})
