@@ -98,7 +98,8 @@ def listed(value: object, most: int = MOST_LISTED) -> str:
 
 def similar_table(answer: SimilarAnswer) -> Table:
     """The look-alikes of one file."""
-    table = table_of(LIKE, map(like_row, answer.hits), f"{answer.file} ({answer.family}), compared with {answer.compared} LoRAs")
+    found = "" if answer.hits else ": none is like it"
+    table = table_of(LIKE, map(like_row, answer.hits), f"{answer.file} ({answer.family}), compared with {answer.compared} LoRAs{found}")
     table.caption = Text(merge_line(answer.merge)) if answer.merge else None
     return table
 
