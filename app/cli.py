@@ -175,7 +175,7 @@ def show(document: dict[str, Any], table: Any, as_json: bool) -> None:
     from rich.console import Console
 
     if as_json:
-        sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(document) + "\n")
     else:
         Console().print(table)
 
@@ -202,7 +202,7 @@ def main() -> None:
         from index.errors import ZooError
         from retrieval.errors import LoradexError
 
-        if not isinstance(error, LoradexError | ZooError):
+        if not isinstance(error, LoradexError | ZooError | OSError):
             raise
         complain(str(error))
         sys.exit(1)

@@ -21,7 +21,7 @@ def inspect_files(places: Sequence[Path], hashes: bool, progress: Progress) -> I
     files, refused = [], {}
     for place in places:
         try:
-            files += find_files([place]) if place.is_dir() else [place]
+            files += find_files([place]) if is_folder(place) else [place]
         except FileMissing as error:
             refused[str(place)] = str(error)
     found = []
@@ -32,6 +32,14 @@ def inspect_files(places: Sequence[Path], hashes: bool, progress: Progress) -> I
             refused[str(path)] = str(error)
         progress(number, len(files), path.name)
     return InspectAnswer(found, refused)
+
+
+def is_folder(place: Path) -> bool:
+    """Whether it is one; what cannot be looked at is none, and is refused when it is opened."""
+    try:
+        return place.is_dir()
+    except OSError:
+        return False
 
 
 def describe(lora: LoraFile, hashes: bool) -> dict[str, Any]:

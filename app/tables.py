@@ -36,7 +36,7 @@ def working(what: str) -> Status:
 
 def table_of(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str) -> Table:
     """A table of plain texts; control characters are shown as question marks."""
-    table = Table(title=Text(title), title_justify="left", caption_justify="left")
+    table = Table(title=Text(plain(title)), title_justify="left", caption_justify="left")
     for column in columns:
         table.add_column(column, overflow="fold", min_width=WIDE if column in ("file", "LoRA") else None)
     for row in rows:
@@ -45,8 +45,8 @@ def table_of(columns: Sequence[str], rows: Iterable[Sequence[object]], title: st
 
 
 def plain(value: object) -> str:
-    """A text without control characters."""
-    return "".join(c if c.isprintable() else "?" for c in str(value))
+    """A text on one line, without control characters."""
+    return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in str(value))
 
 
 def hits_table(answer: SearchAnswer) -> Table:
@@ -79,7 +79,7 @@ def inspect_table(answer: InspectAnswer) -> Table:
     """All of one file, or a line for each of many."""
     if len(answer.files) == 1:
         (found,) = answer.files
-        rows = [(key, "\n".join(map(str, value)) if key == "problems" else listed(value)) for key, value in found.items() if value not in (None, [])]
+        rows = [(key, "; ".join(map(str, value)) if key == "problems" else listed(value)) for key, value in found.items() if value not in (None, [])]
         return table_of(("fact", "found"), rows[1:], str(found["file"]))
     columns = ("family", "format", "ranks", "scales", "trigger_words")
     lines = [(Path(found["file"]).name, *(listed(found[column], MOST_SHOWN) for column in columns)) for found in answer.files]
@@ -149,4 +149,4 @@ def progress_bar() -> Iterator[Report]:
     console = stderr()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=None)
-        yield lambda done, total, file: progress.update(task, completed=done, total=total, description=file[-40:])
+        yield lambda done, total, file: progress.update(task, completed=done, total=total, description=plain(file[-40:]))

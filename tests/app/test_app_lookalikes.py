@@ -1,17 +1,21 @@
 """``inspect``, ``similar`` and ``duplicates`` over a folder whose look-alikes are known."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from rich.text import Text
 from safetensors.torch import load_file, save_file
 
+from app.answers import InspectAnswer
 from app.inspection import inspect_files
 from app.lookalikes import Library
 from app.places import MINIATURE
+from app.tables import inspect_table, progress_bar
 from retrieval.lora import LoraFile
 
 Tensors = dict[str, torch.Tensor]
@@ -123,10 +127,14 @@ def test_the_commands(folder: Path) -> None:
 
 def run(*arguments: object, status: int = 0) -> dict[str, list[dict[str, object]]]:
     """The JSON of a command."""
-    command = [str(Path(sys.executable).with_name("loradex")), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = command(*arguments)
     assert done.returncode == status, done.stderr
-    return json.loads(done.stdout) if "--json" in command else {}
+    return json.loads(done.stdout) if "--json" in arguments else {}
+
+
+def command(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """A command in a process of its own."""
+    return subprocess.run([Path(sys.executable).with_name("loradex"), *map(str, arguments)], capture_output=True, text=True, check=False)
 
 
 def test_a_thousand_headers_are_read_without_their_data(tmp_path: Path) -> None:
@@ -150,3 +158,31 @@ def test_a_thousand_headers_are_read_without_their_data(tmp_path: Path) -> None:
     assert len(answer.files) == 1000
     assert {found["family"] for found in answer.files} == {"sd1"}
     assert int(io.read_text().split()[1]) - before < 0.01 * 1000 * size
+
+
+def test_names_of_files_obey_no_terminal(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In titles, cells, progress and errors; also names that are no UTF-8."""
+    path = tmp_path / os.fsdecode(b"\x1b]0;title\x07\x9b31m\xff\x1b[2J.safetensors")
+    path.write_bytes((folder / "lora0.safetensors").read_bytes())
+    monkeypatch.setenv("PYTHONIOENCODING", "utf-8:strict")
+    absent = tmp_path / "\x1b[2J"
+    for arguments in (["inspect", path], ["inspect", path, path, absent], ["inspect", path, absent, "--json"], ["similar", path, "--folder", tmp_path]):
+        done = command(*arguments)
+        assert done.returncode in (0, 3)
+        assert not any(c in done.stdout + done.stderr for c in "\x1b\x07\x9b")
+    shown: list[str] = []
+    monkeypatch.setattr("app.tables.Progress.update", lambda *_, description, **__: shown.append(description))
+    with progress_bar() as progress:
+        progress(1, 2, path.name)
+    assert shown[0].isprintable()
+
+
+def test_what_the_system_refuses_is_one_line() -> None:
+    done = command("duplicates", "b" * 5000)
+    assert (done.returncode, done.stderr.startswith("loradex: "), done.stderr.count("\n")) == (1, True, 1)
+
+
+def test_several_problems_and_notes_of_several_lines_are_readable() -> None:
+    found = {"file": "x", "problems": ["one", "two"], "notes": "first\nsecond\x1b"}
+    (column,) = inspect_table(InspectAnswer([found], {})).columns[1:]
+    assert list(column.cells) == [Text("one; two"), Text("first second?")]
