@@ -43,9 +43,9 @@ class Fingerprint:
         for layer, update in updates:
             out, width = update.shape
             total += (spectra(update.up.mT, layer, "out", out) * spectra(update.down, layer, "in", width)).sum(0)
-            energy += float(((update.up.mT @ update.up) * (update.down @ update.down.mT)).sum())
-        sketch = torch.fft.irfft(total, n=SIZE).numpy()
-        return cls(sketch / max(float(np.linalg.norm(sketch)), 1e-30), max(energy, 0.0) ** 0.5)
+            energy += float(((update.up.mT @ update.up).double() * (update.down @ update.down.mT)).sum())
+        sketch = torch.fft.irfft(total, n=SIZE).double()  # its squares may be too large for float32
+        return cls((sketch / sketch.norm().clamp(min=1e-30)).float().numpy(), max(energy, 0.0) ** 0.5)
 
     def cosine(self, other: "Fingerprint") -> float:
         """The estimated cosine of both whole updates."""
