@@ -59,10 +59,18 @@ def facts_of(path: Path, metadata: Mapping[str, str]) -> Facts:
     facts = Facts()
     for ending, read in SIDE_CARS.items():
         side_car = path.with_name(path.stem + ending)
-        if side_car != path and side_car.is_file():
+        if side_car != path and is_there(side_car):
             entries = read_json_object(side_car)
             facts = facts.merged(Facts(broken=(side_car.name,)) if entries is None else said(read(entries), side_car.name))
     return facts.merged(said(from_header(metadata), "header"))
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is such a file; none has a name that is too long for the file system."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def said(facts: Facts, source: str) -> Facts:
@@ -105,7 +113,7 @@ def frequent_tags(frequency: str | None) -> tuple[str, ...]:
     for folder in as_object(frequency).values():
         for tag, count in as_object(folder).items():
             if type(count) is int and 0 < count < 2**53:
-                counts[tag.strip()[:LONGEST]] += count
+                counts[text(tag) or ""] += count
     return tuple(tag for tag, _ in counts.most_common(MOST_WORDS) if tag)
 
 
@@ -161,10 +169,10 @@ def read_json_object(path: Path) -> dict[str, Any] | None:
 
 
 def text(value: Any, longest: int = LONGEST) -> str | None:
-    """A text cut to a bound, or None where it is none or empty; kohya writes None as a word."""
+    """A text cut to a bound, with a question mark for half of a surrogate pair, or None where it is none or empty; kohya writes None as a word."""
     if not isinstance(value, str) or value.strip() in ("", "None"):
         return None
-    return value.strip()[:longest]
+    return value.strip()[:longest].encode(errors="replace").decode()
 
 
 def words(value: Any) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from retrieval.errors import FileCorrupt, located
 from retrieval.lora.factors import ALGORITHMS
 from retrieval.lora.facts import Facts, facts_of
 from retrieval.lora.family import family_of, named_family
-from retrieval.lora.header import Header, open_regular
+from retrieval.lora.header import Header
 from retrieval.lora.keys import Format
 from retrieval.lora.layers import Layer, Layers, read_layers
 from retrieval.lora.names import Rows
@@ -25,6 +25,7 @@ from retrieval.lora.problems import shown
 from retrieval.lora.settings import peft_scale, peft_settings, strange_patterns
 from retrieval.lora.update import LayerUpdate
 
+LARGEST_WEIGHT: Final = 1e12  # the largest of which products over a layer are still finite
 WITH_SETTINGS: Final = (Format.PEFT, Format.LOHA, Format.LOKR)
 
 
@@ -114,7 +115,7 @@ class LoraFile:
     @cached_property
     def sha256(self) -> str:
         """SHA-256 (hex) of the whole file, header and all, as sites that host LoRAs name them."""
-        with open_regular(self.path) as file:
+        with self.header.opened() as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     @cached_property
@@ -179,8 +180,9 @@ class LoraFile:
         algorithm = ALGORITHMS[layer.format]
         down, up = algorithm.factors({role: tensors[tensor] for role, tensor in layer.needed.items() if role != "alpha"})
         up = pick(up, layer.rows) * self._scale(layer, tensors)
-        if not (down.isfinite().all() and up.isfinite().all()):
-            raise FileCorrupt(f"{self.path}: layer {shown(name)}: expected finite weights, found NaN or infinity; the training run broke")
+        if not (down.abs().max() <= LARGEST_WEIGHT and up.abs().max() <= LARGEST_WEIGHT):
+            found = f"expected finite weights up to {LARGEST_WEIGHT:.0e}, found NaN, infinity or larger ones"
+            raise FileCorrupt(f"{self.path}: layer {shown(name)}: {found}; the training run broke")
         return LayerUpdate(down, up)
 
     def _scale(self, layer: Layer, tensors: Mapping[str, Tensor]) -> float:

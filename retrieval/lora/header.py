@@ -5,30 +5,40 @@ Format: https://github.com/huggingface/safetensors#format. 8 bytes little-endian
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from retrieval.errors import FileCorrupt, FileMissing, FileUnsafe, located
 from retrieval.lora.layout import DTYPES, Layout, TensorInfo, parse_header
+from retrieval.lora.problems import shown
 
 LARGEST_HEADER: Final = 16 * 2**20  # bytes
+Stamp = tuple[int, int, int]
 FOREIGN: Final = {b"PK\x03\x04": "a zip archive, as torch.save writes it", **{bytes([0x80, i]): "a pickle" for i in range(2, 6)}, b"\x1f\x8b": "gzip data"}
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What the header of one file says; ``start`` is the byte where the data begin."""
+    """What the header of one file says.
+
+    Attributes:
+        start: the byte where the data begin.
+        stamp: which file it was, and of when; another one that takes its place is noticed.
+    """
 
     path: Path
     size: int
     metadata: dict[str, str]
     layout: Layout
     start: int
+    stamp: Stamp
 
     @property
     def tensors(self) -> dict[str, TensorInfo]:
@@ -46,7 +56,8 @@ class Header:
             FileUnsupported: it names more tensors than any LoRA has.
         """
         with open_regular(path) as file:
-            size = os.fstat(file.fileno()).st_size
+            stamp = stamp_of(file)
+            size = stamp[1]
             first = file.read(9)
             if first[8:] != b"{":  # a header of 640 bytes begins as a pickle does
                 refuse_foreign(path, first)
@@ -60,34 +71,55 @@ class Header:
         start = 8 + length
         if start + layout.size != size:
             raise FileCorrupt(f"{path}: expected {start + layout.size} bytes, found {size}; the file is cut short or has something appended")
-        return cls(path, size, metadata, layout, start)
+        return cls(path, size, metadata, layout, start, stamp)
 
     def load(self, names: Iterable[str]) -> dict[str, Tensor]:
         """Read the named tensors, and no other byte of the file.
 
         Raises:
-            FileCorrupt: the file was cut short since the header was read.
+            FileCorrupt: the file changed since the header was read.
+            FileMissing: it is gone, or cannot be read.
         """
         wanted = sorted(names, key=lambda name: self.tensors[name].start)
         loaded = {}
-        with open_regular(self.path) as file:
+        with self.opened() as file:
             for name in wanted:
                 info = self.tensors[name]
                 file.seek(self.start + info.start)
                 raw = bytearray(file.read(info.end - info.start))
                 if len(raw) != info.end - info.start:
                     raise FileCorrupt(
-                        f"{self.path}: tensor {name}: expected {info.end - info.start} bytes, found {len(raw)}; the file changed while it was read"
+                        f"{self.path}: tensor {shown(name)}: expected {info.end - info.start} bytes, found {len(raw)}; the file changed while it was read"
                     )
                 loaded[name] = torch.frombuffer(raw, dtype=DTYPES[info.dtype]).reshape(info.shape) if raw else torch.empty(info.shape)
         return loaded
 
+    @contextmanager
+    def opened(self) -> Iterator[FileIO]:
+        """The file, open for unbuffered reading.
 
-def open_regular(path: Path) -> Any:
+        Raises:
+            FileCorrupt: it is not the one whose header was read.
+            FileMissing: it is gone, or cannot be read.
+        """
+        with open_regular(self.path) as file:
+            if stamp_of(file) != self.stamp:
+                raise FileCorrupt(f"{self.path}: expected the file whose header was read, found another; it changed while it was read, so read it again")
+            yield file
+
+
+def stamp_of(file: FileIO) -> Stamp:
+    """Which file it is: its number, size and time of change."""
+    status = os.fstat(file.fileno())
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[FileIO]:
     """Open a regular file for unbuffered reading, and nothing that could block or have no end.
 
     Raises:
-        FileMissing: it is not there, not a regular file, or not readable.
+        FileMissing: it is not there, not a regular file, or cannot be read.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
@@ -97,7 +129,11 @@ def open_regular(path: Path) -> Any:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise FileMissing(f"{path}: expected a regular file, found a folder or a device; name a .safetensors file")
-    return os.fdopen(descriptor, "rb", buffering=0)
+    with FileIO(descriptor) as file:
+        try:
+            yield file
+        except OSError as error:
+            raise FileMissing(f"{path}: cannot be read: {error.strerror}; check the disk, or copy the file again") from None
 
 
 def refuse_foreign(path: Path, first: bytes) -> None:

@@ -1,12 +1,13 @@
 """The layers of a LoRA, put together from the names and shapes in its header."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 from retrieval.errors import FileCorrupt, FileUnsupported
-from retrieval.lora.factors import ALGORITHMS, Shape, Size
+from retrieval.lora.factors import ALGORITHMS, LARGEST_FACTOR, Shape, Size
 from retrieval.lora.family import families_of
 from retrieval.lora.keys import Format
 from retrieval.lora.layout import CACHED_LAYOUTS, Layout
@@ -150,6 +151,9 @@ def measure(layout: Layout, module: Module) -> Layer:
     alpha = shapes.pop("alpha", ())
     if alpha not in ((), (1,)):
         raise FileCorrupt(f"{where}: expected one number as alpha, found shape {alpha}; save it again")
+    for role, shape in shapes.items():
+        if math.prod(shape) > LARGEST_FACTOR:
+            raise FileUnsupported(f"{where}: expected up to {LARGEST_FACTOR} numbers a tensor, found {role} of shape {str(shape)[:80]}; choose another file")
     algorithm = ALGORITHMS[module.format]
     size = algorithm.measure(where, shapes)
     return Layer(module.name, module.format, module.parts, ((0, size.out),), size, algorithm.base_rank(shapes))

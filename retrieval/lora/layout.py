@@ -2,6 +2,8 @@
 
 import json
 import re
+import reprlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -30,7 +32,17 @@ DTYPES: Final = {
     "BOOL": torch.bool,
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
+    "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
+    "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
+    "F8_E8M0": torch.float8_e8m0fnu,
+    "U16": torch.uint16,
+    "U32": torch.uint32,
+    "U64": torch.uint64,
 }
+UNREADABLE: Final = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "C64": 64}  # the other types of safetensors, in bits: of no real numbers, or of no whole bytes
+BITS: Final = {name: 8 * dtype.itemsize for name, dtype in DTYPES.items()} | UNREADABLE
+LARGEST: Final = 2**64  # what sizes stay below in safetensors, in numbers and in bits
+KEYS: Final = {"dtype", "shape", "data_offsets"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +105,7 @@ def parse_layout(text: str) -> Layout:
     if len(entries) > MOST_TENSORS:
         raise FileUnsupported(f"expected a LoRA of up to {MOST_TENSORS} tensors, found {len(entries)}; choose another file")
     metadata = check_metadata(entries.pop(METADATA)) if METADATA in entries else None
+    refuse_halves(entries)
     tensors = {name: tensor_info(name, entry) for name, entry in entries.items()}
     end = 0
     for name, info in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)):
@@ -109,7 +122,16 @@ def check_metadata(metadata: Any) -> dict[str, str]:
     """Metadata that map text to text."""
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise FileCorrupt(f"expected text for each entry of {METADATA}, found other types; save it again with safetensors")
+    refuse_halves((*metadata, *metadata.values()))
     return metadata
+
+
+def refuse_halves(texts: Iterable[str]) -> None:
+    """Refuse texts with half of a surrogate pair, which JSON can write but no file or terminal can hold."""
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError as error:
+        raise FileCorrupt(f"expected Unicode text, found half of a surrogate pair: {error.object[error.start : error.end]!a}; save it again") from None
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -120,20 +142,40 @@ def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-DECODER: Final = json.JSONDecoder(object_pairs_hook=unique)
+def natural(digits: str) -> int:
+    """A number from 0; Python takes -0 for one, safetensors does not."""
+    if digits.startswith("-"):
+        raise ValueError(f"expected numbers from 0, found {digits[:40]}")
+    return int(digits)
+
+
+DECODER: Final = json.JSONDecoder(object_pairs_hook=unique, parse_int=natural)
 
 
 def tensor_info(name: str, entry: Any) -> TensorInfo:
     """One checked entry of the header."""
-    try:
-        dtype, shape, (start, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
-        count = DTYPES[dtype].itemsize
-        for length in shape:
-            count *= length
-        numbers = (*shape, start, end)
-        sound = all(type(number) is int and 0 <= number < 2**63 for number in numbers) and end - start == count
-    except (KeyError, TypeError, ValueError):
-        sound = False
-    if not sound:
-        raise FileCorrupt(f"tensor {name[:80]!r}: expected a known dtype, a shape and a matching span of bytes, found {str(entry)[:120]}")
-    return TensorInfo(dtype, shape, start, end)
+    if isinstance(entry, dict) and entry.keys() == KEYS and is_dtype(entry["dtype"]) and are_naturals(entry["shape"]) and are_naturals(entry["data_offsets"]):
+        dtype, shape, span = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+        if len(span) == 2 and bits_of(shape, BITS[dtype]) == 8 * (span[1] - span[0]):
+            return TensorInfo(dtype, shape, *span)
+    raise FileCorrupt(f"tensor {name[:80]!r}: expected a known dtype, a shape and a matching span of bytes, found {reprlib.repr(entry)[:120]}")
+
+
+def is_dtype(value: Any) -> bool:
+    """Whether it names a type of safetensors."""
+    return isinstance(value, str) and value in BITS
+
+
+def are_naturals(value: Any) -> bool:
+    """Whether it is a list of numbers from 0 that fit into 64 bits with a sign."""
+    return isinstance(value, list) and all(type(number) is int and 0 <= number < 2**63 for number in value)
+
+
+def bits_of(shape: tuple[int, ...], bits: int) -> int | None:
+    """How many bits a tensor takes, or None where safetensors' own count would overflow on the way."""
+    count = 1
+    for length in shape:
+        count *= length
+        if count >= LARGEST:
+            return None
+    return bits * count if bits * count < LARGEST else None

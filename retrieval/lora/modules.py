@@ -1,11 +1,13 @@
 """The tensors of a file, gathered by the module that they change."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 from retrieval.lora.factors import ALGORITHMS
 from retrieval.lora.keys import Format, split_name
-from retrieval.lora.layout import Layout
+from retrieval.lora.layout import UNREADABLE, Layout
+from retrieval.lora.problems import STRANGE_NUMBERS
 
 SHARED: Final = ("alpha", "magnitude")  # named without the adapter or the format
 OWN_ADAPTERS: Final = ("", "default", "default_0")
@@ -83,5 +85,14 @@ def gather(layout: Layout) -> Contents:
     multiplied = contents.unread.get(IA3, set())
     contents.unknown += [name for name in weights if name.removesuffix(".weight") not in multiplied]
     contents.unknown += [name for key, name in shared.items() if key not in used]
-    contents.modules = sorted(modules.values(), key=lambda module: module.order)
+    contents.modules = sorted(set_apart(layout, contents, modules.values()), key=lambda module: module.order)
     return contents
+
+
+def set_apart(layout: Layout, contents: Contents, modules: Iterable[Module]) -> Iterator[Module]:
+    """The modules of real numbers in whole bytes; that there are others is noted."""
+    for module in modules:
+        if any(layout.tensors[name].dtype in UNREADABLE for name in module.parts.values()):
+            contents.skip(STRANGE_NUMBERS, module.name)
+        else:
+            yield module

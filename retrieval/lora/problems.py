@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 LONGEST_SHOWN: Final = 160
+STRANGE_NUMBERS: Final = "numbers of 4 or 6 bits, or complex ones"
 UNREAD: Final = {
     "magnitude": "DoRA's magnitudes of {} layers need the base model; only the low-rank part is read",
     "a1": "GLoRA's products of {} layers need the base model; only the low-rank part beside them is read",
@@ -14,6 +15,7 @@ UNREAD: Final = {
     "diff": "full differences of {} layers beside a LoRA are not read",
     "adapter": "{} layers belong to further adapters, which are not read",
     "too large": "{} layers of too large a rank are not read",
+    STRANGE_NUMBERS: f"{{}} layers of {STRANGE_NUMBERS} are not read",
 }
 OTHERS: Final = "{} of {{}} layers: needs the base model and is not read"
 

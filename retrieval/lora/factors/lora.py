@@ -32,8 +32,8 @@ def factors(parts: Mapping[str, Tensor]) -> Pair:
 
 
 def core(mid: Tensor, down: Tensor) -> Tensor:
-    """(m, in * kernel) of a core (m, n, *kernel) and a matrix (n, in)."""
-    return torch.einsum("mnk,ni->mik", mid.float().flatten(2), down).flatten(1)
+    """(m, in * kernel) of a core (m, n, *kernel), with or without a kernel, and a matrix (n, in)."""
+    return torch.einsum("mnk,ni->mik", mid.float()[..., None].flatten(2), down).flatten(1)
 
 
 def base_rank(shapes: Mapping[str, Shape]) -> int:

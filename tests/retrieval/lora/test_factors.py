@@ -46,6 +46,8 @@ def test_locon_with_a_core(out: int, width: int, rank: int, inner: int) -> None:
     down, mid, up = normal(inner, width, 1, 1), normal(rank, inner, 3, 3), normal(out, rank, 1, 1)
     dense = torch.einsum("mnkl,im,nj->ijkl", mid, up[..., 0, 0], down[..., 0, 0])
     check(Format.KOHYA, {"down": down, "mid": mid, "up": up}, dense, rank)
+    flat = {"down": down[..., 0, 0], "mid": mid[..., 0, 0], "up": up[..., 0, 0]}  # a core without a kernel
+    check(Format.KOHYA, flat, flat["up"] @ flat["mid"] @ flat["down"], rank)
 
 
 @unhurried

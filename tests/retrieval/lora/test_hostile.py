@@ -1,7 +1,9 @@
 """Files made to break a reader: each ends in a typed error of one line, quickly, in little memory, and with every file closed."""
 
+import errno
 import gc
 import json
+import math
 import os
 import random
 import tracemalloc
@@ -12,13 +14,15 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from app.inspection import inspect_files
-from retrieval.errors import FileError, LoradexError
+from retrieval.errors import FileCorrupt, FileError, FileMissing, FileUnsupported, LoradexError
 from retrieval.fingerprint import Fingerprint
 from retrieval.lora import LoraFile
 from retrieval.lora.header import Header
+from retrieval.lora.layout import BITS
 
 SLOWEST = 0.1  # seconds
 LARGEST = 50 * 2**20  # bytes
@@ -86,6 +90,11 @@ def texts() -> Iterator[tuple[str, bytes]]:
         "a key of the metadata twice": b'{"__metadata__":{"k":"1","k":"2"},' + raw[1:],
         "metadata with no comma behind": b'{"__metadata__":{} ' + raw[1:],
         "metadata and a second comma": b'{"__metadata__":{},,' + raw[1:],
+        "minus zero": raw.replace(b"[0, 8]", b"[-0, 8]"),
+        "half of a surrogate pair in a name": raw.replace(b'"a"', b'"a\\ud800"'),
+        "half of a surrogate pair in metadata": b'{"__metadata__":{"k":"\\ud800"},' + raw[1:],
+        "half of a surrogate pair in a key of metadata": b'{"__metadata__":{"\\udfff":"v"},' + raw[1:],
+        "both halves the wrong way round": raw.replace(b'"a"', b'"a\\ude00\\ud83d"'),
     }.items():
         yield name, packed(header)
 
@@ -96,16 +105,19 @@ def entries() -> Iterator[tuple[str, bytes]]:
     for dtype in ("F31", "", "f32", "F64", "BOOL", 32, None, ["F32"], {"F32": 1}):
         yield f"dtype {dtype!r}", packed({"a": ENTRY | {"dtype": dtype}})
     shapes = ([-2], [2.0], ["2"], "2", 2, None, {}, [True, 2], [2**62, 4], [2**40, 2**40], [0], [], [2, 0], [1] * 300 + [3], [[2]], [2**63], [None])
+    shapes += (["a", 2**30], [[1], 2**30], [2**62, 2**62, 0], [2**56] * 100_000)  # products of texts, of lists, too large on the way, and slow ones
     for shape in shapes:
-        yield f"shape {str(shape)[:20]}", packed({"a": ENTRY | {"shape": shape}})
+        yield f"shape {str(shape)[:30]}", packed({"a": ENTRY | {"shape": shape}})
     for offsets in ([8, 0], [-8, 0], [0, 9], [0, 2**63], [0], [0, 4, 8], [], None, "0,8", ["0", "8"], [0.0, 8.0], [8, 16], [2**64, 2**64 + 8], [4, 12]):
         yield f"offsets {offsets!r}", packed({"a": ENTRY | {"data_offsets": offsets}})
     for missing in ENTRY:
+        yield f"an unknown field beside {missing}", packed({"a": ENTRY | {missing + "s": None}})
         yield f"no {missing}", packed({"a": {key: value for key, value in ENTRY.items() if key != missing}})
     for entry in (3, None, "x", [], True):
         yield f"entry {entry!r}", packed({"a": entry})
     second = ENTRY | {"data_offsets": [8, 16]}
     yield "an overlap", packed({"a": ENTRY, "b": ENTRY | {"data_offsets": [4, 12]}}, b"\0" * 12)
+    yield "4 bits and no whole bytes", packed({"a": {"dtype": "F4", "shape": [3], "data_offsets": [0, 1]}}, b"\0")
     yield "the same span twice", packed({"a": ENTRY, "b": ENTRY})
     yield "a hole", packed({"a": ENTRY, "b": ENTRY | {"data_offsets": [12, 20]}}, b"\0" * 20)
     yield "a hole before the first", packed({"a": second}, b"\0" * 16)
@@ -152,6 +164,7 @@ WHOLE = {  # read only when its numbers are
     "an alpha that is no number": tensors({DOWN: (4, 8), UP: (8, 4), ALPHA: ()}, float("nan")),
     "weights that are no numbers": tensors({DOWN: (4, 8), UP: (8, 4)}, float("nan")),
     "infinite weights": tensors({DOWN: (4, 8), UP: (8, 4)}, float("inf")),
+    "weights of which products are infinite": tensors({DOWN: (4, 8), UP: (8, 4)}, 1e30),
 }
 HARMLESS = {
     "code": "__import__('os').system('touch /tmp/x')",
@@ -226,9 +239,103 @@ def test_odd_places(tmp_path: Path) -> None:
     (tmp_path / "folder.safetensors").mkdir()
     (tmp_path / "device.safetensors").symlink_to("/dev/zero")
     (tmp_path / "loop.safetensors").symlink_to(tmp_path / "loop.safetensors")
-    for path in sorted(tmp_path.iterdir()):
+    (tmp_path / "error.safetensors").symlink_to("/proc/self/mem")  # a regular file whose first byte cannot be read
+    places = sorted(tmp_path.iterdir())
+    for path in places:
         with pytest.raises(FileError):
             LoraFile.open(path)
+    (tmp_path / "good.safetensors").write_bytes(tensors({DOWN: (4, 8), UP: (8, 4)}))
+    long = tmp_path / ("a" * 243 + ".safetensors")  # its side-cars' names are longer than file systems take
+    long.write_bytes(tensors({DOWN: (4, 8), UP: (8, 4)}))
+    answer = inspect_files([*places, tmp_path / "good.safetensors", long, Path("b" * 5000)], True, lambda *_: None)
+    assert [Path(found["file"]).name for found in answer.files] == ["good.safetensors", long.name]
+    assert answer.refused.keys() == {*map(str, places), "b" * 5000}
+
+
+def test_a_disk_that_fails_later_ends_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "x.safetensors").write_bytes(tensors({DOWN: (4, 8), UP: (8, 4)}))
+    lora = LoraFile.open(tmp_path / "x.safetensors")
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("retrieval.lora.header.torch.frombuffer", fail)
+    monkeypatch.setattr("retrieval.lora.file.hashlib.file_digest", fail)
+    for reading in ("updates", "data_hash", "sha256"):
+        with pytest.raises(FileMissing, match="Input/output error"):
+            read(lora, reading)
+
+
+def read(lora: LoraFile, reading: str) -> None:
+    """All of a file's data, in one of the ways there are."""
+    lora.updates() if reading == "updates" else getattr(lora, reading)
+
+
+def test_a_file_that_takes_the_place_of_another_is_noticed(tmp_path: Path) -> None:
+    path, other = tmp_path / "x.safetensors", tmp_path / "y"
+    for size, replace in ((8, os.replace), (16, os.replace), (8, lambda source, target: target.write_bytes(source.read_bytes()))):
+        path.write_bytes(tensors({DOWN: (4, 8), UP: (8, 4)}))
+        os.utime(path, (0, 0))
+        lora = LoraFile.open(path)
+        other.write_bytes(tensors({DOWN: (4, size), UP: (8, 4)}, 2.0))
+        replace(other, path)
+        for reading in ("updates", "data_hash", "sha256"):
+            with pytest.raises(FileCorrupt, match="changed"):
+                read(lora, reading)
+
+
+def test_a_part_of_any_role_has_a_bound(tmp_path: Path) -> None:
+    """Sparse files of gigabytes, in parts that no rank bounds."""
+    module, many = "lora_unet_x", 2**28
+    for shapes in (
+        {"lora_down.weight": (4, 8), "lora_up.weight": (8, 4), "dora_scale": (many,)},
+        {"lora_down.weight": (many, 1), "lora_up.weight": (8, 1), "lora_mid.weight": (1, many, 1)},
+        {"hada_w1_a": (1, 8), "hada_w1_b": (many, 1), "hada_t1": (1, many, 1), "hada_w2_a": (8, 1), "hada_w2_b": (1, 1)},
+    ):
+        header, end = {}, 0
+        for role, shape in shapes.items():
+            header[f"{module}.{role}"] = {"dtype": "F32", "shape": shape, "data_offsets": [end, end + 4 * math.prod(shape)]}
+            end += 4 * math.prod(shape)
+        path = tmp_path / "x.safetensors"
+        path.write_bytes(packed(header, b""))
+        os.truncate(path, path.stat().st_size + end)
+        with pytest.raises(FileUnsupported, match="numbers a tensor"):
+            LoraFile.open(path)
+
+
+@pytest.mark.parametrize("dtype", ["F4", "F6_E2M3", "F6_E3M2", "C64"])
+def test_numbers_of_odd_kinds_are_unsupported_and_not_corrupt(tmp_path: Path, dtype: str) -> None:
+    path = tmp_path / "x.safetensors"
+    size = 32 * BITS[dtype] // 8
+    odd = {
+        name: {"dtype": dtype, "shape": shape, "data_offsets": [i * size, (i + 1) * size]} for i, (name, shape) in enumerate({DOWN: [4, 8], UP: [8, 4]}.items())
+    }
+    path.write_bytes(packed(odd, b"\1" * (2 * size)))
+    with pytest.raises(FileUnsupported, match="4 or 6 bits"):
+        LoraFile.open(path)
+    sound = {
+        f"lora_unet_x.lora_{half}.weight": {"dtype": "F32", "shape": [1, 1], "data_offsets": [2 * size + i, 2 * size + i + 4]}
+        for half, i in (("down", 0), ("up", 4))
+    }
+    path.write_bytes(packed(odd | sound, b"\1" * (2 * size + 8)))
+    assert "1 layers of numbers of 4 or 6 bits, or complex ones are not read" in LoraFile.open(path).problems
+    with safe_open(path, "pt") as file:  # sound for the reference too
+        assert len(file.keys()) == 4
+
+
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz, torch.float8_e8m0fnu])
+def test_rare_types_are_read(tmp_path: Path, dtype: torch.dtype) -> None:
+    save_file({DOWN: torch.ones(4, 8).to(dtype), UP: torch.ones(8, 4), "step": torch.ones(()).to(dtype)}, tmp_path / "x.safetensors")
+    (update,) = LoraFile.open(tmp_path / "x.safetensors").updates().values()
+    assert torch.equal(update.down, torch.ones(4, 8))
+
+
+def test_halves_of_letters_in_side_cars_are_shown(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(tensors({DOWN: (4, 8), UP: (8, 4)}, metadata={"ss_tag_frequency": '{"a": {"tag\\ud800": 1}}'}))
+    path.with_suffix(".civitai.info").write_text('{"trainedWords": ["x\\ud800"], "model": {"name": "\\udfff"}}')
+    (found,) = inspect_files([path], False, lambda *_: None).files
+    assert (found["title"], found["trigger_words"], found["tags"]) == ("?", ["x?"], ["tag?"])
 
 
 def test_truncation_at_every_byte_of_the_header(tmp_path: Path) -> None:
@@ -259,7 +366,19 @@ def test_what_we_accept_safetensors_accepts(tmp_path: Path) -> None:
     whole = path.read_bytes()
     end = 8 + int.from_bytes(whole[:8], "little")
     header, data = whole[8:end].rstrip(), whole[end:]
-    pieces = [b'"__metadata__":{"k":"v"}', b'"a"', b'"shape":[3]', b'"\\u0061"', b"\xc3\xa9", b"e1", *(bytes([c]) for c in b",{}[]:01 \n\\\f")]
+    pieces = [
+        b'"__metadata__":{"k":"v"}',
+        b'"a"',
+        b'"shape":[3]',
+        b'"\\u0061"',
+        b'"\\ud800"',
+        b"\xc3\xa9",
+        b"e1",
+        b"-0",
+        b'"x":NaN',
+        b',"x":1e999',
+        *(bytes([c]) for c in b",{}[]:01 \n\\\f"),
+    ]
     accepted = 0
     for _ in range(4000):
         changed = bytearray(header)
