@@ -8,6 +8,7 @@ from app.answers import InspectAnswer, Progress
 from app.ingest import find_files
 from retrieval.errors import FileError, FileMissing
 from retrieval.lora import LoraFile
+from retrieval.lora.facts import LARGEST_SIDE_CAR
 
 
 def inspect_files(places: Sequence[Path], hashes: bool, progress: Progress) -> InspectAnswer:
@@ -61,6 +62,6 @@ def describe(lora: LoraFile, hashes: bool) -> dict[str, Any]:
         "tags": list(facts.tags),
         "notes": facts.notes,
         "sources": list(facts.sources),
-        "problems": lora.problems + [f"side-car {name} is no JSON object and is not read" for name in facts.broken],
+        "problems": lora.problems + [f"side-car {name} is no JSON object of up to {LARGEST_SIDE_CAR >> 20} MiB and is not read" for name in facts.broken],
     }
     return described | ({"id": lora.id, "data_hash": lora.data_hash, "sha256": lora.sha256} if hashes else {})

@@ -152,7 +152,7 @@ def measure(layout: Layout, module: Module) -> Layer:
     if alpha not in ((), (1,)):
         raise FileCorrupt(f"{where}: expected one number as alpha, found shape {alpha}; save it again")
     for role, shape in shapes.items():
-        if math.prod(shape) > LARGEST_FACTOR:
+        if math.prod(max(side, 1) for side in shape) > LARGEST_FACTOR:  # torch counts the strides of empty tensors too
             raise FileUnsupported(f"{where}: expected up to {LARGEST_FACTOR} numbers a tensor, found {role} of shape {str(shape)[:80]}; choose another file")
     algorithm = ALGORITHMS[module.format]
     size = algorithm.measure(where, shapes)

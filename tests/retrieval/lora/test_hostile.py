@@ -289,6 +289,7 @@ def test_a_part_of_any_role_has_a_bound(tmp_path: Path) -> None:
     module, many = "lora_unet_x", 2**28
     for shapes in (
         {"lora_down.weight": (4, 8), "lora_up.weight": (8, 4), "dora_scale": (many,)},
+        {"lora_down.weight": (4, 8), "lora_up.weight": (8, 4), "dora_scale": (0, 2**62, 2)},
         {"lora_down.weight": (many, 1), "lora_up.weight": (8, 1), "lora_mid.weight": (1, many, 1)},
         {"hada_w1_a": (1, 8), "hada_w1_b": (many, 1), "hada_t1": (1, many, 1), "hada_w2_a": (8, 1), "hada_w2_b": (1, 1)},
     ):
