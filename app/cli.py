@@ -20,9 +20,18 @@ EXAMPLES = {
     "similar": "Example: loradex similar my_lora.safetensors --folder ~/ComfyUI/models/loras",
     "duplicates": "Example: loradex duplicates ~/ComfyUI/models/loras",
     "index": "Example: loradex index ~/ComfyUI/models/loras --zoo my-zoo",
+    "train": "Example: loradex train my-loras --labels labels.csv",
     "evaluate": "Example: loradex evaluate --json",
     "serve": "Example: loradex serve --port 7860",
 }
+
+
+class Kind(StrEnum):
+    """The kinds of experts."""
+
+    LORADEX = "loradex"
+    PROBEX = "probex"
+    MVPROBE = "mvprobe"
 
 
 class Tree(StrEnum):
@@ -134,26 +143,55 @@ def index(
 ) -> None:
     """Add folders of LoRAs to a zoo; files seen before are skipped."""
     from app.ingest import index_folders
-    from app.places import encoder_folder, zoo_to_write
+    from app.places import encoder_folders, zoo_to_write
     from app.tables import index_table, progress_bar
     from retrieval.encoder import Encoder
 
     with progress_bar() as progress:
-        answer = index_folders(folders, zoo_to_write(zoo), Encoder.load(encoder_folder()), progress)
+        answer = index_folders(folders, zoo_to_write(zoo), Encoder.load(*encoder_folders()), progress)
     show(answer.document(), index_table(answer), as_json)
     leave_if_refused(list(answer.refused.values()), answer.files)
 
 
+@app.command(epilog=EXAMPLES["train"])
+def train(
+    zoo: Annotated[Path, typer.Argument(help="Folder of labelled LoRAs: Model-J's layout, or any folder with labels in headers, side-cars or a CSV.")],
+    labels: Annotated[Path | None, typer.Option(help="CSV with columns file and label, and if wanted split.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Encoder folder to put the expert into. Default: $LORADEX_ENCODER, else your own.")] = None,
+    kind: Annotated[Kind, typer.Option("--expert", help="The encoder: Loradex's, or the probes of a paper, mapped into the space.")] = Kind.LORADEX,
+    layers: Annotated[str, typer.Option(help="auto (ranked, as many as memory holds), all, a number of best layers, or names with commas.")] = "auto",
+    tree: Annotated[str | None, typer.Option(help="Name of the model tree. Default: the family of the LoRAs.")] = None,
+    text_encoder: Annotated[str | None, typer.Option(help="CLIP of a new space, as ViT-L-14-quickgelu/openai. Default: the miniature's.")] = None,
+    base: Annotated[Path | None, typer.Option(help="Weights of the base model (safetensors), so that whole fine-tuned models are read as well.")] = None,
+    seed: Annotated[int, typer.Option(help="Where probes start.")] = 0,
+    device: Annotated[str | None, typer.Option(help="Where probes are trained. Default: cuda if there is one, else cpu.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train an expert on LoRAs whose concepts are known; a run that was stopped goes on where it was."""
+    from app.tables import progress_bar, train_table
+    from app.training import TrainOptions, train_expert
+
+    options = TrainOptions(kind, labels, layers, tree, text_encoder, base, seed, device)
+    with progress_bar("Training") as progress:
+        answer = train_expert(zoo, out, options, lambda what, done, total: progress(done, total, what))
+    show(answer.document(), train_table(answer), as_json)
+
+
 @app.command(epilog=EXAMPLES["evaluate"])
-def evaluate(tree: Annotated[Tree, typer.Option(help="Which of the two model trees.")] = Tree.A, as_json: Json = False) -> None:
-    """Measure the experts that ship on held-out concepts, beside baselines."""
-    from app.tables import metrics_table, working
+def evaluate(
+    folder: Annotated[Path | None, typer.Argument(help="Labelled LoRAs, as `loradex train` takes them. Default: the miniature's.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="CSV with columns file and label, and if wanted split.")] = None,
+    tree: Annotated[Tree, typer.Option(help="Which of the miniature's two model trees.")] = Tree.A,
+    as_json: Json = False,
+) -> None:
+    """Measure an expert on held-out concepts; the miniature's beside baselines."""
+    from app.tables import evaluation_tables, working
 
-    with working("Reading the shipped LoRAs and measuring"):
-        from app.evaluation import evaluate_miniature
+    with working("Reading LoRAs and measuring"):
+        from app.evaluation import evaluate_miniature, evaluate_zoo
 
-        document = evaluate_miniature(tree)
-    show(document, metrics_table(document), as_json)
+        document = evaluate_zoo(folder, labels) if folder else evaluate_miniature(tree)
+    show(document, evaluation_tables(document), as_json)
 
 
 @app.command(epilog=EXAMPLES["serve"])

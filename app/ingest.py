@@ -15,7 +15,7 @@ from index import FoundBy, KnownFile, Model, Zoo
 from retrieval.encoder import Encoder
 from retrieval.errors import FileError, FileMissing, FileUnsupported, NoExpert
 from retrieval.fingerprint import Fingerprint
-from retrieval.lora import LoraFile
+from retrieval.lora import WeightsFile
 
 BATCH: Final = 64  # files a transaction
 PREVIEW: Final = 256  # pixels a side at the most
@@ -110,12 +110,12 @@ class Ingestion:
     def take(self, file: KnownFile, models: dict[str, "Entry"]) -> KnownFile:
         """Read one file into ``models``, by weights where an expert reads it; what became of it comes back."""
         try:
-            lora = LoraFile.open(file.path)
-            fingerprint = Fingerprint.of(lora.each_update())
+            model = self.encoder.router.open(file.path)
+            fingerprint = Fingerprint.of(model.each_update())
             if not fingerprint.norm:
                 raise FileUnsupported(f"{file.path}: expected a weight update, found zeros alone; the training run did nothing")
-            vector, found_by = self.encode(lora)
-            models[lora.id] = Entry(self.describe(lora, found_by), vector, fingerprint.to_bytes())
+            vector, found_by = self.encode(model)
+            models[model.id] = Entry(self.describe(model, found_by), vector, fingerprint.to_bytes())
         except FileError as error:
             self.answer.refused[file.path] = str(error)
             return replace(file, refusal=str(error))
@@ -123,23 +123,23 @@ class Ingestion:
             self.answer.by_weights += 1
         else:
             self.answer.by_metadata += 1
-        return replace(file, model_id=lora.id)
+        return replace(file, model_id=model.id)
 
-    def encode(self, lora: LoraFile) -> tuple[Vector, FoundBy]:
+    def encode(self, model: WeightsFile) -> tuple[Vector, FoundBy]:
         """A file's vector, or None where no expert reads its family."""
         try:
-            return self.encoder.encode_file(lora).numpy(), FoundBy.WEIGHTS
+            return self.encoder.encode_file(model).numpy(), FoundBy.WEIGHTS
         except NoExpert:
             return None, FoundBy.METADATA
 
-    def describe(self, lora: LoraFile, found_by: FoundBy) -> Model:
+    def describe(self, model: WeightsFile, found_by: FoundBy) -> Model:
         """A catalogue entry of a file."""
-        concept = lora.header.metadata.get("class_name")
-        said = lora.facts
-        facts = {"format": str(lora.format), "ranks": lora.ranks, "layers": len(lora.layers)}
+        concept = model.header.metadata.get("class_name")
+        said = model.facts
+        facts = {"format": str(model.format), "ranks": model.ranks, "layers": len(model.layers)}
         written = {"title": said.title, "base_model": said.base_model, "trainer": said.trainer, "trigger_words": said.trigger_words, "tags": said.tags}
         facts |= {key: value for key, value in written.items() if value}
-        return Model(lora.id, name_of(lora.path), lora.family, found_by, str(lora.path), concept, keep_preview(lora, self.zoo.folder), facts)
+        return Model(model.id, name_of(model.path), model.family, found_by, str(model.path), concept, keep_preview(model, self.zoo.folder), facts)
 
 
 def name_of(path: Path) -> str:
@@ -147,18 +147,26 @@ def name_of(path: Path) -> str:
     return path.parent.name if path.stem in GENERIC_STEMS else path.stem
 
 
-def keep_preview(lora: LoraFile, zoo: Path) -> str | None:
+def keep_preview(model: WeightsFile, zoo: Path) -> str | None:
     """A small PNG, in the zoo, of the picture that lies beside a file, if one does and can be read."""
+    picture = picture_beside(model.path)
+    if picture is None:
+        return None
+    target = zoo / "previews" / f"{model.id}.png"
+    target.parent.mkdir(exist_ok=True)
+    picture.save(target)
+    return f"previews/{target.name}"
+
+
+def picture_beside(path: Path) -> Image.Image | None:
+    """The picture that lies beside a file, made small, if one does and can be read."""
     for ending in PICTURES:
-        picture = lora.path.with_name(lora.path.stem + ending)
+        picture = path.with_name(path.stem + ending)
         if picture.is_file():
-            target = zoo / "previews" / f"{lora.id}.png"
             try:
                 with Image.open(picture, formats=("PNG", "JPEG", "WEBP")) as image:
                     image.thumbnail((PREVIEW, PREVIEW))
-                    target.parent.mkdir(exist_ok=True)
-                    image.convert("RGB").save(target)
+                    return image.convert("RGB")
             except (OSError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
                 continue
-            return f"previews/{target.name}"
     return None

@@ -9,15 +9,31 @@ SHIPPED_ZOO: Final = MINIATURE / "zoo"
 SHIPPED_NAME: Final = "miniature"  # what --zoo takes for the shipped zoo
 
 
-def encoder_folder() -> Path:
-    """``$LORADEX_ENCODER``, a folder with a space and experts, else the one that ships."""
-    return Path(os.environ.get("LORADEX_ENCODER") or MINIATURE / "encoder")
+def encoder_folders(zoo: Path | None = None) -> list[Path]:
+    """The folder whose space is used, then others whose experts are, where they share it.
+
+    That is ``$LORADEX_ENCODER`` or the person's own where there is one, then the one that ships; for the shipped zoo the other way round.
+    """
+    own, shipped = own_encoder(), MINIATURE / "encoder"
+    there = [own] if os.environ.get("LORADEX_ENCODER") or (own / "space.safetensors").exists() else []
+    return [shipped, *there] if zoo == SHIPPED_ZOO else [*there, shipped]
+
+
+def own_encoder() -> Path:
+    """``$LORADEX_ENCODER``, else the folder that ``loradex train`` fills when none is named."""
+    named = os.environ.get("LORADEX_ENCODER")
+    return Path(named) if named else own_data() / "encoder"
 
 
 def own_zoo() -> Path:
     """The zoo that ``loradex index`` fills when none is named."""
+    return own_data() / "zoo"
+
+
+def own_data() -> Path:
+    """Where a person's own zoo and experts lie."""
     home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(home) / "loradex" / "zoo"
+    return Path(home) / "loradex"
 
 
 def zoo_to_write(named: str | None) -> Path:

@@ -7,12 +7,11 @@ from pathlib import Path
 from time import perf_counter
 
 from app.answers import LabelAnswer, SearchAnswer
-from app.places import SHIPPED_ZOO, encoder_folder
+from app.places import SHIPPED_ZOO, encoder_folders
 from index import FoundBy, Hit, Zoo
 from retrieval.encoder import Encoder
 from retrieval.errors import FileError, NoExpert, QueryError
-from retrieval.label import LabelList
-from retrieval.lora import LoraFile
+from retrieval.label import SURE, LabelList
 
 MOST_HITS = 1000
 MOST_LABELS = 20_000
@@ -23,12 +22,12 @@ class Loradex:
 
     def __init__(self, zoo: Path = SHIPPED_ZOO, encoder: Path | None = None) -> None:
         """Name the folders; nothing is read yet."""
-        self.zoo_folder, self.encoder_folder = zoo, encoder or encoder_folder()
+        self.zoo_folder, self.encoder_folders = zoo, [encoder] if encoder else encoder_folders(zoo)
 
     @cached_property
     def encoder(self) -> Encoder:
         """The space and its experts."""
-        return Encoder.load(self.encoder_folder)
+        return Encoder.load(*self.encoder_folders)
 
     @cached_property
     def zoo(self) -> Zoo:
@@ -61,16 +60,15 @@ class Loradex:
         if labels and len(labels) > MOST_LABELS:
             raise QueryError(f"labels: expected 1 to {MOST_LABELS}, found {len(labels)}; give one label a line")
         candidates = LabelList(tuple(labels), self.encoder.encode_texts(labels)) if labels else self.encoder.default_labels
-        space = self.encoder.space
         for file in files:
             family = "unknown"
             try:
-                lora = LoraFile.open(file)
-                family = lora.family
-                best = candidates.best(space, self.encoder.encode_file(lora), k)
-                unsure = best[0].score < space.unknown_below
-                reason = f"no label lies near enough (best score {best[0].score:.2f}, expected {space.unknown_below:.2f})" if unsure else None
-                yield LabelAnswer(file, family, best, reason)
+                model = self.encoder.router.open(file)
+                family = model.family
+                expert, layers = self.encoder.router.route(model)
+                best = candidates.best(expert.calibration, expert.encode_factors(layers)[0], k)
+                unsure = f"the best guess, {best[0].label}, is only {best[0].probability:.0%} likely; {SURE:.0%} is expected of an answer"
+                yield LabelAnswer(file, family, best, unsure if best[0].probability < SURE else None)
             except (FileError, NoExpert) as error:
                 yield LabelAnswer(file, family, [], str(error), refused=True)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.status import Status
 from rich.table import Table
@@ -16,11 +17,20 @@ from rich.text import Text
 if TYPE_CHECKING:
     from app.answers import DuplicatesAnswer, IndexAnswer, InspectAnswer, LabelAnswer, Like, MergeAnswer, SearchAnswer, SimilarAnswer
     from app.answers import Progress as Report
+    from app.training import TrainAnswer
 
 BAR = 20
 WIDE = 32  # characters of a file's name or path
 MOST_SHOWN, MOST_LISTED = 4, 30  # of a list in a cell
 MOST_PAIRS = 50
+SEEDED = {
+    "zero_shot_top1_heldout": "top 1 of held-out",
+    "zero_shot_top1_all": "top 1 of all",
+    "text_to_model_map": "mAP",
+    "in_distribution_top1": "in-distribution",
+    "nearest_model_top1": "nearest model",
+}
+HEADINGS = ("top 1 of all concepts", "cosine with the original")
 LIKE = ("LoRA", "relation", "cosine", "strength")
 
 
@@ -127,6 +137,30 @@ def merge_line(merge: MergeAnswer) -> str:
     return plain(f"{merge.name} = " + " + ".join(f"{part.weight:.2f} x {part.name}" for part in merge.parts) + f" ({merge.explained:.0%} of it)")
 
 
+def train_table(answer: TrainAnswer) -> Table:
+    """What was trained, and what it says of concepts that it had not seen."""
+    best = ", ".join(f"{layer} {said:.2f}" for layer, said in sorted(answer.layers.items(), key=lambda item: -item[1])[:3])
+    rows: list[tuple[object, ...]] = [
+        ("expert", answer.expert),
+        ("model tree, family", f"{answer.tree}, {answer.family}"),
+        ("space", answer.space),
+        ("LoRAs", ", ".join(f"{count} {split}" for split, count in answer.models.items()) + (f"; {answer.left_out} left out" if answer.left_out else "")),
+        ("concepts", ", ".join(f"{count} {split}" for split, count in answer.concepts.items())),
+        ("aims at", answer.targets),
+        ("layers", f"{len(answer.layers)}; the best: {best}"),
+    ]
+    rows += [(f"validation {name}", f"{value:.1%} of {answer.validation_models}") for name, value in answer.validation.items()]
+    return table_of(("", "trained"), rows, f"{answer.kind}, {answer.took_s} s")
+
+
+def evaluation_tables(document: dict[str, Any]) -> Group:
+    """Metrics beside baselines, then what changes of files do, then what was measured over several seeds while the miniature was built."""
+    tables = [metrics_table(document), changes_table(document)]
+    for name, rows in document.get("measured_while_building", {}).items():
+        tables.append(seeds_table(name, rows) if isinstance(rows, list) else elsewhere_table(name, rows))
+    return Group(*tables)
+
+
 def metrics_table(document: dict[str, Any]) -> Table:
     """Metrics with their intervals, beside the baselines."""
     baselines = document["baselines"]
@@ -137,15 +171,43 @@ def metrics_table(document: dict[str, Any]) -> Table:
     return table_of(("metric", "Loradex", *baselines, "chance", "n"), rows, f"{document['zoo']}: % with 95 % intervals over concepts")
 
 
+def changes_table(document: dict[str, Any]) -> Table:
+    """What is left after changes of the files."""
+    changed = document["changed_files"]
+    return table_of(("change of held-out files", *HEADINGS), [(name, *map(percent, found.values())) for name, found in changed.items()], "")
+
+
+def seeds_table(name: str, rows: Sequence[dict[str, Any]]) -> Table:
+    """Mean and standard deviation over the seeds of each encoder."""
+    encoders = dict.fromkeys(row["encoder"] for row in rows)
+    lines = []
+    for encoder in encoders:
+        found = [row["metrics"] for row in rows if row["encoder"] == encoder]
+        lines.append((encoder, *(over_seeds([one[metric]["value"] for one in found if metric in one]) for metric in SEEDED)))
+    seeds = len(rows) // max(1, len(encoders))
+    return table_of(("encoder", *SEEDED.values()), lines, f"{name}: all LoRAs of held-out concepts, mean +- deviation over {seeds} seeds, %")
+
+
+def elsewhere_table(name: str, rows: dict[str, Any]) -> Table:
+    """One row a group of models and metric."""
+    lines = [(group, metric, percent(value), f"{value['chance']:.1%}", value["n"]) for group, metrics in rows.items() for metric, value in metrics.items()]
+    return table_of(("models", "metric", "%", "chance", "n"), lines, f"{name}: models of other trainers and trees, and whole models")
+
+
+def over_seeds(values: Sequence[float]) -> str:
+    """Mean and deviation in per cent."""
+    return f"{100 * mean(values):.1f} +- {100 * (stdev(values) if len(values) > 1 else 0):.1f}" if values else ""
+
+
 def percent(metric: dict[str, float]) -> str:
     """A fraction and its interval in per cent."""
     return f"{100 * metric['value']:.1f} [{100 * metric['low']:.1f}, {100 * metric['high']:.1f}]"
 
 
 @contextmanager
-def progress_bar() -> Iterator[Report]:
-    """A function that draws progress over files on stderr, in a terminal only."""
-    columns = (TextColumn("Reading"), BarColumn(BAR), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False))
+def progress_bar(what: str = "Reading") -> Iterator[Report]:
+    """A function that draws progress on stderr, in a terminal only."""
+    columns = (TextColumn(what), BarColumn(BAR), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False))
     console = stderr()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=None)

@@ -1,6 +1,6 @@
-"""What the experts are measured against: a dense linear map of one layer, and statistics of all weights."""
+"""What the experts are measured against: a dense linear map of one layer, principal components of all weights, and their statistics."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from retrieval.calibration import Background
 from retrieval.checkpoint import load_checkpoint, save_checkpoint
-from retrieval.probex.probing import Factors
-from retrieval.probex.sketch import BATCH, principal_outputs, widen
-from retrieval.space import Background
+from retrieval.probex.probing import Factors, widen
+from retrieval.probex.sketch import BATCH, principal_outputs
 
 FORMAT: Final = "loradex-baselines-1"
 RANK: Final = 64
@@ -44,7 +44,9 @@ class DenseLinear:
         penalty = ridge * centred.diagonal().mean()
         dual = centring @ torch.linalg.solve(centred + penalty * torch.eye(len(gram)), targets)  # (models, dim)
         basis = principal_outputs(centred @ dual, RANK)
-        weight = torch.einsum("nk,nor,nri->koi", dual @ basis.mT, factors.up, factors.down)
+        weight = torch.zeros(len(basis), factors.up.shape[1], factors.down.shape[2])
+        for rows in torch.arange(len(factors)).split(BATCH):
+            weight += torch.einsum("nk,nor,nri->koi", (dual @ basis.mT)[rows], factors.up[rows], factors.down[rows])
         bias = targets.mean(0) - (gram @ dual).mean(0) @ basis.mT @ basis
         return cls(layer, weight, basis, bias)
 
@@ -58,15 +60,26 @@ class DenseLinear:
         return F.normalize(torch.cat(parts) @ self.basis + self.bias, dim=-1)
 
 
-def gram_matrix(factors: Factors) -> Tensor:
-    """Inner products (models, models) of one layer's updates."""
-    rows = []
-    for start in range(0, len(factors), 64):
-        batch = factors[start : start + 64]
-        outer = torch.einsum("nor,mos->nmrs", batch.up, factors.up)
-        inner = torch.einsum("nri,msi->nmrs", batch.down, factors.down)
-        rows.append((outer * inner).sum((2, 3)))
-    return torch.cat(rows)
+def gram_matrix(factors: Factors, others: Factors | None = None) -> Tensor:
+    """Inner products (models, models) of one layer's updates with those of other models, or with one another."""
+    mine = list(by_rank(factors))
+    theirs = mine if others is None else list(by_rank(others))
+    gram = torch.zeros(len(factors), len(factors if others is None else others))
+    for rows, some in mine:
+        for columns, more in theirs:
+            outer = torch.einsum("nor,mos->nmrs", some.up, more.up)
+            inner = torch.einsum("nri,msi->nmrs", some.down, more.down)
+            gram[rows[:, None], columns] = (outer * inner).sum((2, 3))
+    return gram
+
+
+def by_rank(factors: Factors) -> Iterator[tuple[Tensor, Factors]]:
+    """The numbers of some models of one rank, and their factors without padding."""
+    used = factors.down.abs().amax(2) > 0
+    ranks = (used * torch.arange(1, used.shape[1] + 1)).amax(1).clamp_min(1)
+    for rank in ranks.unique().tolist():
+        for rows in torch.nonzero(ranks == rank).flatten().split(64):
+            yield rows, Factors(factors.down[rows, :rank], factors.up[rows, :, :rank])
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +131,38 @@ def statistics(models: Mapping[str, Factors], layers: tuple[str, ...]) -> Tensor
             spread = (rows - mean).square().nanmean(1, keepdim=True).sqrt()
             parts += [mean, spread, rows.nanquantile(quantiles, dim=1).mT]
     return torch.cat(parts, 1).nan_to_num()
+
+
+@dataclass(frozen=True, slots=True)
+class PrincipalWeights:
+    """Principal components of whole updates over all layers (PCA of weights), and a ridge regression from them.
+
+    By the dual form, so that the training models stand for the components, which would be as long as all updates together.
+
+    Attributes:
+        models: the training models; dual: (training models, dim); level: (training models,), the mean inner product of each with all.
+    """
+
+    models: dict[str, Factors]
+    dual: Tensor
+    level: Tensor
+    bias: Tensor
+
+    @classmethod
+    def fit(cls, models: Mapping[str, Factors], targets: Tensor, components: int, ridge: float) -> "PrincipalWeights":
+        """Keep the first ``components``; the penalty is a multiple of their mean variance."""
+        kept = {layer: widen(factors) for layer, factors in models.items()}
+        gram = torch.stack([gram_matrix(factors) for factors in kept.values()]).sum(0)
+        level = gram.mean(0)
+        values, vectors = torch.linalg.eigh(gram - level - level[:, None] + level.mean())
+        values, vectors = values[-components:], vectors[:, -components:]
+        shrunk = vectors @ ((vectors.mT @ targets) / (values + ridge * values.mean())[:, None])  # (models, dim)
+        return cls(kept, shrunk - shrunk.mean(0), level, targets.mean(0))
+
+    def encode(self, models: Mapping[str, Factors]) -> Tensor:
+        """Unit vectors (models, dim)."""
+        across = torch.stack([gram_matrix(widen(models[layer]), factors) for layer, factors in self.models.items()]).sum(0)
+        return F.normalize((across - self.level) @ self.dual + self.bias, dim=-1)
 
 
 Baseline = DenseLinear | WeightStatistics

@@ -9,14 +9,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from retrieval.errors import CheckpointError, NoExpert
+from retrieval.errors import CheckpointError
 from retrieval.label import LabelList
-from retrieval.lora import LoraFile
+from retrieval.lora import WeightsFile
 from retrieval.probex.expert import Expert
+from retrieval.router import Router
 from retrieval.space import Space
 from retrieval.text import TextEncoder
+
+PICTURES = 64  # a batch
 
 
 @dataclass(frozen=True)
@@ -26,22 +30,28 @@ class Encoder:
     folder: Path
     space: Space
     experts: dict[str, Expert]
+    router: Router
 
     @classmethod
-    def load(cls, folder: Path) -> "Encoder":
-        """Read the space and every expert beside it.
+    def load(cls, folder: Path, *others: Path) -> "Encoder":
+        """Read the space and every expert beside it, and from ``others`` the experts of the same space.
 
         Raises:
-            CheckpointError: something is missing or damaged, or an expert belongs to another space.
+            CheckpointError: something is missing or damaged, or an expert in ``folder`` belongs to another space.
         """
         space = Space.load(folder / "space.safetensors")
-        experts = {}
-        for path in sorted((folder / "experts").glob("*.safetensors")):
-            expert = Expert.load(path)
-            if expert.space != space.name:
-                raise CheckpointError(f"{path}: expected an expert of space {space.name}, found one of {expert.space}; keep each space's experts apart")
-            experts[expert.tree] = expert
-        return cls(folder, space, experts)
+        experts: dict[str, Expert] = {}
+        bases: dict[str, Path] = {}
+        for place in (folder, *others):
+            for path in sorted((place / "experts").glob("*.safetensors")):
+                expert = Expert.load(path)
+                if expert.space == space.name:
+                    experts.setdefault(expert.tree, expert)
+                    if expert.base and experts[expert.tree] is expert:
+                        bases[expert.tree] = place / expert.base
+                elif place == folder:
+                    raise CheckpointError(f"{path}: expected an expert of space {space.name}, found one of {expert.space}; keep each space's experts apart")
+        return cls(folder, space, experts, Router(experts, {tree: base for tree, base in bases.items() if base.is_file()}))
 
     @cached_property
     def text_encoder(self) -> TextEncoder:
@@ -66,30 +76,15 @@ class Encoder:
 
     def encode_pictures(self, pictures: Sequence[Any]) -> Tensor:
         """Unit vectors (n, dim) of PIL pictures."""
-        return self.space.place_pictures(self.text_encoder.encode_pictures(pictures))
+        batches = (pictures[start : start + PICTURES] for start in range(0, len(pictures), PICTURES))
+        return self.space.place_pictures(torch.cat([self.text_encoder.encode_pictures(batch) for batch in batches]))
 
-    def route(self, lora: LoraFile) -> Expert:
-        """The expert of a file's model tree.
-
-        Raises:
-            NoExpert: there is none, or the file lacks layers that it needs.
-        """
-        expert = self.experts.get(lora.family)
-        known = ", ".join(sorted(self.experts)) or "none"
-        if expert is None:
-            raise NoExpert(f"{lora.path}: expected a LoRA of a model tree with an expert ({known}), found family {lora.family}; train an expert for it")
-        if not expert.fits(lora):
-            missing = next(layer for layer, shape in expert.shapes.items() if lora.shapes.get(layer) != shape)
-            raise NoExpert(
-                f"{lora.path}: expected layer {missing} of {expert.shapes[missing]}, found {lora.shapes.get(missing)}; the LoRA was trained on other layers"
-            )
-        return expert
-
-    def encode_file(self, lora: LoraFile) -> Tensor:
-        """The unit vector (dim,) of a file.
+    def encode_file(self, model: WeightsFile) -> Tensor:
+        """The unit vector (dim,) of a file that ``router`` opened.
 
         Raises:
             NoExpert: no expert reads its model tree.
             FileCorrupt: the weights cannot be used.
         """
-        return self.route(lora).encode([lora])[0]
+        expert, layers = self.router.route(model)
+        return expert.encode_factors(layers)[0]

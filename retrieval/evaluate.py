@@ -64,6 +64,28 @@ def summarise(cases: Floats, concepts: Ints, chance: float, seed: int = 0) -> Me
     return Metric(float(cases.mean()), float(low), float(high), len(cases), chance)
 
 
+def bootstrapped(statistic: Callable[[Ints], float], concepts: Ints, chance: float, seed: int = 0) -> Metric:
+    """A statistic of rows, with its interval when whole concepts are drawn again; for what is no mean of cases."""
+    groups, inverse = np.unique(concepts, return_inverse=True)
+    members = [np.flatnonzero(inverse == group) for group in range(len(groups))]
+    drawn = np.random.default_rng(seed).integers(len(groups), size=(RESAMPLES // 5, len(groups)))
+    low, high = np.quantile([statistic(np.concatenate([members[group] for group in chosen])) for chosen in drawn], [0.025, 0.975])
+    return Metric(statistic(np.arange(len(concepts))), float(low), float(high), len(concepts), chance)
+
+
+def calibration_error(confidence: Floats, right: Floats, bins: int = 10) -> float:
+    """How far confidence (n,) is from accuracy on average, over equally filled bins (ECE: Naeini, Cooper and Hauskrecht 2015)."""
+    parts = np.array_split(np.argsort(confidence, kind="stable"), bins)
+    return float(sum(len(part) * abs(confidence[part].mean() - right[part].mean()) for part in parts if len(part)) / len(confidence))
+
+
+def auroc(positive: Floats, negative: Floats) -> float:
+    """How often a positive scores above a negative; ties count half."""
+    ordered = np.sort(negative)
+    below, up_to = np.searchsorted(ordered, positive, "left"), np.searchsorted(ordered, positive, "right")
+    return float((below + up_to).mean() / (2 * len(negative)))
+
+
 def chance_of(metric: Callable[[Floats, Ints, Ints], Floats], queries: Ints, concepts: Ints, draws: int = 50) -> float:
     """What random scores give on average for a text-to-model metric on this gallery."""
     rng = np.random.default_rng(0)

@@ -3,10 +3,14 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from retrieval.evaluate import Metric, summarise, text_to_model, top_k, zero_shot
+from retrieval.calibration import NONE_SHARE, Calibration
+from retrieval.evaluate import Metric, bootstrapped, calibration_error, summarise, text_to_model, top_k, zero_shot
+from retrieval.label import SURE
+from retrieval.neighbours import nearest_label, one_class
 
 HELD_OUT, SEEN = "test_holdout", "test"  # splits of models, as Model-J names them
 
@@ -44,6 +48,49 @@ class Gallery:
         if len(seen):
             known = np.flatnonzero(self.concept_split == "train")
             metrics["in_distribution_top1"] = zero_shot(table[np.ix_(seen, known)], np.searchsorted(known, self.concept[seen]), 1)
+        return metrics
+
+    def neighbours(self, vectors: Tensor) -> dict[str, Metric]:
+        """What the nearest model says of models of held-out concepts: the first of each concept is the reference, the others are the queries.
+
+        Args:
+            vectors: (models, dim), unit.
+        """
+        rows = np.flatnonzero(self.split == HELD_OUT)
+        references = rows[np.unique(self.concept[rows], return_index=True)[1]]
+        queries = np.setdiff1d(rows, references)
+        if not len(queries):
+            return {}
+        table = vectors.double().numpy()
+        parts = table[queries], table[references], self.concept[queries], self.concept[references]
+        return {"nearest_model_top1": nearest_label(*parts), "one_class_auroc": one_class(*parts)}
+
+    def calibrated(self, calibration: Calibration, scores: Tensor) -> dict[str, Metric]:
+        """How far probabilities of held-out concepts among all can be trusted, and what the answers are worth that are not "unknown".
+
+        Args:
+            calibration: that of the expert.
+            scores: (models, concepts), as the calibration gives them.
+        """
+        rows = np.flatnonzero(self.split == HELD_OUT)
+        held, truth = scores[rows], torch.from_numpy(self.concept[rows])
+        best = calibration.probabilities(held)[:, :-1].max(1)
+        sure, right = best.values.double().numpy(), (best.indices == truth).double().numpy()
+        without = calibration.probabilities(held.scatter(1, truth[:, None], float("-inf")))[:, :-1].max(1).values.double().numpy()
+        concepts, answered = self.concept[rows], sure >= SURE
+        often = round(1 / NONE_SHARE) - 1  # the truth is a candidate, for each time that it is not
+
+        def error(some: NDArray[np.int64]) -> float:
+            confidence = np.concatenate([np.tile(sure[some], often), without[some]])
+            return calibration_error(confidence, np.concatenate([np.tile(right[some], often), np.zeros(len(some))]))
+
+        metrics = {
+            "calibration_error": bootstrapped(error, concepts, 0.0),
+            "answered": summarise(answered.astype(np.float64), concepts, 0.0),
+            "answered_when_the_truth_is_no_candidate": summarise((without >= SURE).astype(np.float64), concepts, 0.0),
+        }
+        if answered.any():
+            metrics["right_when_answered"] = summarise(right[answered], concepts[answered], 1 / scores.shape[1])
         return metrics
 
     def describe(self) -> dict[str, int]:

@@ -6,15 +6,16 @@ from typing import Final
 
 from torch import Tensor
 
+from retrieval.calibration import Calibration
 from retrieval.checkpoint import load_checkpoint, save_checkpoint
-from retrieval.space import Space
 
 FORMAT: Final = "loradex-labels-1"
+SURE: Final = 0.5  # a best label less probable than this is answered with "unknown"
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A word, its standardised score, and its calibrated probability among all candidates."""
+    """A word, its standardised score, and its calibrated probability beside all candidates and "none of these"."""
 
     label: str
     score: float
@@ -28,12 +29,12 @@ class LabelList:
     names: tuple[str, ...]
     vectors: Tensor
 
-    def best(self, space: Space, model: Tensor, k: int) -> list[Label]:
+    def best(self, calibration: Calibration, model: Tensor, k: int) -> list[Label]:
         """The ``k`` best labels of one model's vector (dim,), best first."""
-        scores = space.background.standardise(model[None], self.vectors)[0]
-        probabilities = space.probabilities(scores)
-        best = scores.topk(min(k, len(self.names))).indices.tolist()
-        return [Label(self.names[i], float(scores[i]), float(probabilities[i])) for i in best]
+        scores = calibration.scores(model[None], self.vectors)
+        probabilities = calibration.probabilities(scores)[0]
+        best = scores[0].topk(min(k, len(self.names))).indices.tolist()
+        return [Label(self.names[i], float(scores[0, i]), float(probabilities[i])) for i in best]
 
     def save(self, path: Path) -> None:
         """One self-describing file."""

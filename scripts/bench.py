@@ -21,6 +21,7 @@ from retrieval.lora import LoraFile
 from retrieval.lora.layers import read_layers
 from retrieval.lora.layout import cached_layout
 from retrieval.probex.probing import Factors, bilinear
+from scripts.bench_experts import bench_embedding, bench_epoch
 
 SIDE, RANK, PROBES, MODELS = 1280, 16, 128, 64  # Stable Diffusion 1.5's largest attention layers
 
@@ -129,6 +130,7 @@ def main() -> None:
     """Run every benchmark."""
     document = {"machine": platform.processor() or platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__}
     benches = {"probing": bench_probing, "reading": bench_reading, "inspecting": bench_inspecting, "search": bench_search}
+    benches |= {"embedding": bench_embedding, "epoch": bench_epoch}
     results = {name: {key: round(value, 3) for key, value in bench().items()} for name, bench in benches.items()}
     sys.stdout.write(json.dumps(document | results, indent=1) + "\n")
 

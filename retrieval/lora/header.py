@@ -3,6 +3,7 @@
 Format: https://github.com/huggingface/safetensors#format. 8 bytes little-endian N, N bytes of JSON, then the data.
 """
 
+import math
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -81,18 +82,32 @@ class Header:
             FileMissing: it is gone, or cannot be read.
         """
         wanted = sorted(names, key=lambda name: self.tensors[name].start)
-        loaded = {}
         with self.opened() as file:
-            for name in wanted:
-                info = self.tensors[name]
-                file.seek(self.start + info.start)
-                raw = bytearray(file.read(info.end - info.start))
-                if len(raw) != info.end - info.start:
-                    raise FileCorrupt(
-                        f"{self.path}: tensor {shown(name)}: expected {info.end - info.start} bytes, found {len(raw)}; the file changed while it was read"
-                    )
-                loaded[name] = torch.frombuffer(raw, dtype=DTYPES[info.dtype]).reshape(info.shape) if raw else torch.empty(info.shape)
-        return loaded
+            return {name: self._read(file, name, 0, info.shape) for name, info in ((name, self.tensors[name]) for name in wanted)}
+
+    def blocks(self, name: str, rows: int) -> Iterator[Tensor]:
+        """A tensor as a matrix (out, everything else), ``rows`` rows at a time.
+
+        Raises:
+            FileCorrupt: the file changed since the header was read.
+            FileMissing: it is gone, or cannot be read.
+        """
+        info = self.tensors[name]
+        height, width = info.shape[0], math.prod(info.shape[1:])
+        with self.opened() as file:
+            for first in range(0, height, rows):
+                yield self._read(file, name, first * width, (min(rows, height - first), width))
+
+    def _read(self, file: FileIO, name: str, first: int, shape: tuple[int, ...]) -> Tensor:
+        """Part of a tensor, from its number ``first`` on."""
+        info = self.tensors[name]
+        dtype = DTYPES[info.dtype]
+        expected = math.prod(shape) * dtype.itemsize
+        file.seek(self.start + info.start + first * dtype.itemsize)
+        raw = bytearray(file.read(expected))
+        if len(raw) != expected:
+            raise FileCorrupt(f"{self.path}: tensor {shown(name)}: expected {expected} bytes, found {len(raw)}; the file changed while it was read")
+        return torch.frombuffer(raw, dtype=dtype).reshape(shape) if raw else torch.empty(shape)
 
     @contextmanager
     def opened(self) -> Iterator[FileIO]:

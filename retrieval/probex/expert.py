@@ -1,19 +1,26 @@
 """An expert: what maps the LoRAs of one model tree into a space, and its self-describing checkpoint."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import torch
 from torch import Tensor
 
+from retrieval.calibration import Background, Calibration
 from retrieval.checkpoint import load_checkpoint, save_checkpoint
 from retrieval.errors import CheckpointError
-from retrieval.lora import LoraFile
-from retrieval.probex.probing import Factors, stack_layers
+from retrieval.lora import WeightsFile
+from retrieval.probex.familiarity import Familiarity
+from retrieval.probex.probes import ProbeConfig, ProbeNet, View
+from retrieval.probex.probing import Factors, stack_layers, widen
 from retrieval.probex.sketch import SketchConfig, SketchExpert
 
-FORMAT: Final = "loradex-expert-1"
+FORMAT: Final = "loradex-expert-2"
+LEAST_SHARE: Final = 0.5  # of what an expert's layers say together, which a file must have
+
+Shapes = dict[str, tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,41 +28,80 @@ class Expert:
     """An expert of one model tree.
 
     Attributes:
-        tree: the family whose LoRAs it reads.
+        tree: a name for the model tree whose LoRAs it reads.
+        family: the family whose layers they have; several trees may be of one family.
         space: the name of the space that it maps into.
-        shapes: (out, in) of each layer that it needs.
+        shapes: (out, in) of each layer that it reads.
+        model: a closed form, or learned probes.
+        calibration: what its scores of labels are worth.
+        familiarity: what tells LoRAs of its tree from those of others of the same structure.
+        base: where the base model's weights lie, seen from the encoder's folder, if they are at hand; whole models are read by their difference to it.
     """
 
     tree: str
+    family: str
     space: str
-    shapes: dict[str, tuple[int, int]]
-    model: SketchExpert
+    shapes: Shapes
+    model: SketchExpert | ProbeNet
+    calibration: Calibration
+    familiarity: Familiarity
+    base: str | None = None
 
     @property
     def layers(self) -> tuple[str, ...]:
         """The layers that it reads, in its order."""
         return self.model.config.layers
 
-    def fits(self, lora: LoraFile) -> bool:
-        """Whether the file has every layer that the expert needs, in the right shape."""
+    def readable(self, lora: WeightsFile) -> list[str]:
+        """The layers that it reads and the file has, in the right shape; none when they are too few to tell anything.
+
+        Learned probes need all of them; a closed form, at least half of what its layers say.
+        """
         shapes = lora.shapes
-        return lora.family == self.tree and all(shapes.get(layer) == shape for layer, shape in self.shapes.items())
+        there = [layer for layer in self.layers if shapes.get(layer) == self.shapes[layer]]
+        return there if lora.family == self.family and self.enough(there) else []
 
-    def encode(self, loras: Sequence[LoraFile]) -> Tensor:
-        """Unit vectors (files, dim) in the space, reading only the layers that are needed."""
-        return self.encode_factors(stack_layers([lora.updates(self.layers) for lora in loras], self.layers))
+    def enough(self, layers: Collection[str]) -> bool:
+        """Whether these layers of its own are enough to read a model by."""
+        if isinstance(self.model, SketchExpert):
+            said = self.model.alignment
+            return sum(said[layer] for layer in layers) >= LEAST_SHARE * sum(said.values())
+        return len(layers) == len(self.layers)
 
+    def read(self, loras: Sequence[WeightsFile]) -> dict[str, Factors]:
+        """The layers that it needs of files that have the same ones, reading only their bytes.
+
+        Raises:
+            FileCorrupt: the weights cannot be used.
+        """
+        layers = self.readable(loras[0])
+        return stack_layers([lora.updates(layers) for lora in loras], layers)
+
+    @torch.inference_mode()
     def encode_factors(self, models: Mapping[str, Factors]) -> Tensor:
         """Unit vectors (models, dim) in the space."""
-        return self.model.encode(models)
+        return self.model.encode({layer: widen(factors) for layer, factors in models.items()})
 
     def save(self, path: Path) -> None:
         """Write the checkpoint; large tensors in half precision."""
-        model = self.model
-        tensors = {"mean": model.mean.float(), "weight": model.weight.half(), "basis": model.basis.half()}
-        for layer in self.layers:
-            tensors |= {f"{layer}.left": model.left[layer].half(), f"{layer}.right": model.right[layer].half()}
-        save_checkpoint(path, FORMAT, {"tree": self.tree, "space": self.space, "shapes": self.shapes, "sketch": asdict(model.config)}, tensors)
+        kind, tensors = ("sketch", sketch_tensors(self.model)) if isinstance(self.model, SketchExpert) else ("probes", net_tensors(self.model))
+        background = self.calibration.background
+        tensors |= {"background.mean": background.mean, "background.covariance": background.covariance.half()}
+        tensors |= {f"{layer}.familiar": directions.half() for layer, directions in self.familiarity.directions.items()}
+        settings = {
+            "tree": self.tree,
+            "family": self.family,
+            "space": self.space,
+            "base": self.base,
+            "shapes": self.shapes,
+            "temperature": self.calibration.temperature,
+            "unknown": self.calibration.unknown,
+            "familiar_share": self.familiarity.share,
+            kind: asdict(self.model.config),
+        }
+        if isinstance(self.model, SketchExpert):
+            settings["alignment"] = self.model.alignment
+        save_checkpoint(path, FORMAT, settings, tensors)
 
     @classmethod
     def load(cls, path: Path) -> "Expert":
@@ -65,12 +111,43 @@ class Expert:
             CheckpointError: it is missing, damaged or of another format.
         """
         settings, tensors = load_checkpoint(path, FORMAT)
+        tensors = {name: tensor.float() for name, tensor in tensors.items()}
         try:
-            config = SketchConfig(**settings["sketch"] | {"layers": tuple(settings["sketch"]["layers"])})
-            left = {layer: tensors[f"{layer}.left"].float() for layer in config.layers}
-            right = {layer: tensors[f"{layer}.right"].float() for layer in config.layers}
-            model = SketchExpert(config, left, right, tensors["mean"], tensors["weight"].float(), tensors["basis"].float())
             shapes = {layer: (int(out), int(width)) for layer, (out, width) in settings["shapes"].items()}
-            return cls(str(settings["tree"]), str(settings["space"]), shapes, model)
-        except (KeyError, TypeError, ValueError) as error:
+            model = sketch_of(settings, tensors) if "sketch" in settings else net_of(settings["probes"], shapes, tensors)
+            background = Background(tensors["background.mean"], tensors["background.covariance"])
+            calibration = Calibration(background, float(settings["temperature"]), float(settings["unknown"]))
+            familiarity = Familiarity({layer: tensors[f"{layer}.familiar"] for layer in shapes}, float(settings["familiar_share"]))
+            tree, family, space = (str(settings[name]) for name in ("tree", "family", "space"))
+            return cls(tree, family, space, shapes, model, calibration, familiarity, settings["base"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{path}: expected all settings and tensors of an expert, found a gap at {error}; train it again") from None
+
+
+def sketch_tensors(model: SketchExpert) -> dict[str, Tensor]:
+    """The tensors of a closed form, in half precision."""
+    parts = {"left": model.left, "right": model.right, "mean": model.mean, "weight": model.weight}
+    tensors = {f"{layer}.{name}": by_layer[layer].half() for name, by_layer in parts.items() for layer in model.config.layers}
+    return tensors | {"basis": model.basis.half()}
+
+
+def sketch_of(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SketchExpert:
+    """The closed form of a checkpoint."""
+    config = SketchConfig(**settings["sketch"] | {"layers": tuple(settings["sketch"]["layers"])})
+    left, right, mean, weight = ({layer: tensors[f"{layer}.{name}"] for layer in config.layers} for name in ("left", "right", "mean", "weight"))
+    return SketchExpert(config, left, right, mean, weight, tensors["basis"], {layer: float(settings["alignment"][layer]) for layer in config.layers})
+
+
+def net_tensors(model: ProbeNet) -> dict[str, Tensor]:
+    """The tensors of learned probes, in half precision."""
+    return {f"net.{name}": tensor.half() for name, tensor in model.state_dict().items()}
+
+
+def net_of(settings: dict[str, Any], shapes: Shapes, tensors: Mapping[str, Tensor]) -> ProbeNet:
+    """The learned probes of a checkpoint."""
+    config = ProbeConfig(**settings | {"layers": tuple(settings["layers"]), "views": tuple(map(View, settings["views"]))})
+    state = {name.removeprefix("net."): tensor for name, tensor in tensors.items() if name.startswith("net.")}
+    text = state.get("text_projection.weight")
+    net = ProbeNet(shapes, text.shape[1] if text is not None else config.representation, config)
+    net.load_state_dict(state)
+    return net.eval()

@@ -44,6 +44,15 @@ class Factors:
         """The same layer in some of the models."""
         return Factors(self.down[rows], self.up[rows])
 
+    def to(self, device: str) -> "Factors":
+        """The same factors on a device."""
+        return Factors(self.down.to(device), self.up.to(device))
+
+
+def widen(factors: Factors) -> Factors:
+    """The same factors in single precision."""
+    return Factors(factors.down.float(), factors.up.float())
+
 
 def stack_layers(models: Sequence[Mapping[str, LayerUpdate]], layers: Sequence[str]) -> dict[str, Factors]:
     """The named layers of many models, each padded to its largest rank."""

@@ -1,19 +1,21 @@
-"""The closed-form expert: two-sided principal sketches of every layer's update, and one ridge regression to text space.
+"""The closed-form expert: principal sketches of every layer's update, weighted by what each says, and one ridge regression to the space.
 
-For each layer, the principal output directions P of sum dW dW^T / |dW|^2 and input directions Q of sum dW^T dW / |dW|^2
-over the training models are kept (two-sided PCA, Ye 2005). A model's sketch is P^T dW Q / |dW|, in factor form
-(P^T up)(down Q): directions that only carry the random start of ``down`` fall away, and so does the overall scale.
-The regression's output is cut to the principal directions of what it says of the training models (reduced-rank regression, Izenman 1975).
+For each layer the principal output directions P of sum dW dW^T / |dW|^2 and input directions Q of sum dW^T dW / |dW|^2 over the training models are kept
+(two-sided PCA, Ye 2005). A model's sketch is P^T X Q, and P^T X X^T P (MVProbe's quadratic view, in which the random start of ``down`` cancels out),
+with X = dW / |dW|, both in factor form: the overall scale falls away.
+Each layer and view counts by its cross-validated alignment with the targets. The regression's output is cut to the principal directions of
+what it says of the training models (reduced-rank regression, Izenman 1975).
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from retrieval.probex.probing import Factors, bilinear, energy, input_spectrum, output_spectrum
+from retrieval.probex.alignment import alignment
+from retrieval.probex.probing import Factors, bilinear, energy, input_spectrum, output_spectrum, widen
 
 BATCH = 256  # models a step
 
@@ -25,8 +27,10 @@ class SketchConfig:
     layers: tuple[str, ...]
     outputs: int = 24  # principal output directions a layer
     inputs: int = 24  # principal input directions a layer
-    query_key_weight: float = 0.5  # of the layers of queries and keys, which say less than values and outputs
-    ridge: float = 0.5  # of the mean eigenvalue of the features' Gram matrix
+    quadratic: float = 0.5  # the weight of P^T X X^T P beside P^T X Q; 0 leaves it out
+    weighted: bool = True  # layers and views by their alignment, else all alike
+    most_layers: int | None = None  # of those with the best alignment
+    ridge: float = 0.3  # of the mean eigenvalue of the features' Gram matrix
     rank: int = 64  # of the map
 
 
@@ -36,32 +40,61 @@ class SketchExpert:
 
     Attributes:
         left: for each layer (outputs, out); right: for each layer (in, inputs).
-        mean: (features,); weight: (features, rank); basis: (rank, dim).
+        mean: for each layer (features,), of the training models; weight: for each layer (features, rank).
+        basis: (rank, dim).
+        alignment: what each layer says of unseen concepts, from 0 to 1.
     """
 
     config: SketchConfig
     left: dict[str, Tensor]
     right: dict[str, Tensor]
-    mean: Tensor
-    weight: Tensor
+    mean: dict[str, Tensor]
+    weight: dict[str, Tensor]
     basis: Tensor
+    alignment: dict[str, float]
 
     @classmethod
-    def fit(cls, models: Mapping[str, Factors], targets: Tensor, config: SketchConfig) -> "SketchExpert":
-        """Fit on training models; ``targets`` (models, dim) are their vectors in the space."""
-        left, right = {}, {}
+    def fit(cls, models: Mapping[str, Factors], targets: Tensor, concepts: Tensor, config: SketchConfig) -> "SketchExpert":
+        """Fit on training models of ``concepts`` (models,); ``targets`` (models, dim) are their vectors in the space."""
+        left, right, features, scales, said = {}, {}, {}, {}, {}
         for layer in config.layers:
             left[layer], right[layer] = principal_directions(models[layer], config)
-        features = sketch(models, config, left, right)
-        mean = features.mean(0)
-        weight = fit_ridge(features - mean, targets, config.ridge)
-        basis = principal_outputs((features - mean) @ weight, config.rank)
-        return cls(config, left, right, mean, weight @ basis.mT, basis)
+            views = sketch(models[layer], left[layer], right[layer], config)
+            worth = [max(alignment(view, targets, concepts, config.ridge), 0.0) for view in views]
+            said[layer] = worth[0]
+            features[layer] = torch.cat(views, 1)
+            scales[layer] = torch.cat([torch.full((view.shape[1],), scale) for view, scale in zip(views, view_scales(worth, config), strict=True)])
+        kept = best_layers(said, config)
+        means = {layer: features[layer].mean(0) for layer in kept}
+        scaled = torch.cat([(features[layer] - means[layer]) * scales[layer] for layer in kept], 1)
+        weight = fit_ridge(scaled, targets, config.ridge)
+        basis = principal_outputs(scaled @ weight, config.rank)
+        weights = (weight @ basis.mT).split([len(scales[layer]) for layer in kept])
+        return cls(
+            replace(config, layers=kept, most_layers=None),
+            {layer: left[layer] for layer in kept},
+            {layer: right[layer] for layer in kept},
+            means,
+            {layer: part * scales[layer][:, None] for layer, part in zip(kept, weights, strict=True)},
+            basis,
+            {layer: said[layer] for layer in kept},
+        )
+
+    @property
+    def device(self) -> str:
+        """Where the weights are."""
+        return str(self.basis.device)
 
     def encode(self, models: Mapping[str, Factors]) -> Tensor:
-        """Unit vectors (models, dim) in the space."""
-        features = sketch(models, self.config, self.left, self.right)
-        return F.normalize((features - self.mean) @ self.weight @ self.basis, dim=-1)
+        """Unit vectors (models, dim) in the space. A layer that the models lack counts as the average of the training models."""
+        there = [layer for layer in self.config.layers if layer in models]
+        said = [self._say(layer, models[layer]) for layer in there]
+        return F.normalize(torch.stack(said).sum(0) @ self.basis, dim=-1)
+
+    def _say(self, layer: str, factors: Factors) -> Tensor:
+        """What one layer adds (models, rank)."""
+        features = torch.cat(sketch(factors, self.left[layer], self.right[layer], self.config), 1)
+        return (features - self.mean[layer]) @ self.weight[layer]
 
 
 def principal_directions(factors: Factors, config: SketchConfig) -> tuple[Tensor, Tensor]:
@@ -78,23 +111,36 @@ def principal_directions(factors: Factors, config: SketchConfig) -> tuple[Tensor
     return kept[0].mT.contiguous(), kept[1]
 
 
-def sketch(models: Mapping[str, Factors], config: SketchConfig, left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> Tensor:
-    """Features (models, layers * outputs * inputs): each layer's sketch, over the norm of its update, times the layer's weight."""
-    parts = []
-    for layer in config.layers:
-        weight = config.query_key_weight if layer.endswith(("to_q", "to_k")) else 1.0
-        rows = []
-        for start in range(0, len(models[layer]), BATCH):
-            batch = widen(models[layer][start : start + BATCH])
-            norm = energy(batch).sqrt().clamp_min(1e-10)
-            rows.append(bilinear(batch, left[layer], right[layer]).flatten(1) * (weight / norm[:, None]))
-        parts.append(torch.cat(rows))
-    return torch.cat(parts, 1)
+def sketch(factors: Factors, left: Tensor, right: Tensor, config: SketchConfig) -> list[Tensor]:
+    """The views of one layer: P^T X Q (models, outputs * inputs), and the upper triangle of P^T X X^T P unless its weight is 0."""
+    parts: list[list[Tensor]] = []
+    for start in range(0, len(factors), BATCH):
+        batch = widen(factors[start : start + BATCH])
+        squared = energy(batch).clamp_min(1e-20)[:, None]
+        views = [bilinear(batch, left, right).flatten(1) / squared.sqrt()]
+        if config.quadratic:
+            outer = left @ batch.up
+            views.append(upper_triangle(outer @ (batch.down @ batch.down.mT) @ outer.mT) / squared)
+        parts.append(views)
+    return [torch.cat(view) for view in zip(*parts, strict=True)]
 
 
-def widen(factors: Factors) -> Factors:
-    """The same factors in single precision."""
-    return Factors(factors.down.float(), factors.up.float())
+def upper_triangle(matrices: Tensor) -> Tensor:
+    """Symmetric matrices (n, p, p) as vectors (n, p (p + 1) / 2) of the same length and inner products."""
+    rows, columns = torch.triu_indices(*matrices.shape[1:])
+    return matrices[:, rows, columns] * torch.where(rows == columns, 1.0, 2**0.5)
+
+
+def view_scales(worth: Sequence[float], config: SketchConfig) -> list[float]:
+    """What the features of each view are multiplied by: roots of the weights of their inner products."""
+    weights = (1.0, config.quadratic)[: len(worth)]
+    return [(weight * (said if config.weighted else 1.0)) ** 0.5 for weight, said in zip(weights, worth, strict=True)]
+
+
+def best_layers(said: Mapping[str, float], config: SketchConfig) -> tuple[str, ...]:
+    """The layers with the best alignment, in the order of the config."""
+    best = set(sorted(config.layers, key=lambda layer: -said[layer])[: config.most_layers])
+    return tuple(layer for layer in config.layers if layer in best)
 
 
 def fit_ridge(features: Tensor, targets: Tensor, ridge: float) -> Tensor:

@@ -1,77 +1,127 @@
-"""Training a ProbeX by cross-entropy between weights and the texts of their concepts."""
+"""Training probes by cross-entropy between updates and anchors: the texts, or the drawings, of their concepts."""
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from retrieval.probex.probex import LayerProbe, ProbeX, ProbeXConfig
-from retrieval.probex.probing import Factors, bilinear
-from retrieval.probex.sketch import widen
+from retrieval.probex.probes import ProbeConfig, ProbeNet
+from retrieval.probex.probing import Factors, widen
 
 
 @dataclass(frozen=True, slots=True)
-class ProbeXTraining:
-    """How a ProbeX is trained; the defaults are the paper's (its official code trains on raw cosines: temperature 1)."""
+class ProbeTraining:
+    """How probes are trained; the defaults are ProbeX's (its official code trains on raw cosines: temperature 1)."""
 
     epochs: int = 200
     batch: int = 128
     lr: float = 2e-3
     temperature: float = 1.0  # cosines are divided by it before the softmax
-    unit_responses: bool = False  # scale each layer's factors so that probe responses are of order one
+    symmetric: bool = False  # also from anchors to the models of a batch
+    label_smoothing: float = 0.0
     check_every: int = 10  # epochs between looks at the validation score
     patience: int = 5  # looks without a better score, after which training ends
     seed: int = 0
 
 
-def train_probex(
+Validate = Callable[[ProbeNet], float]
+
+
+def train_probes(
     models: Mapping[str, Factors],
     concepts: Tensor,
-    texts: Tensor,
-    config: ProbeXConfig,
-    training: ProbeXTraining,
-    validate: Callable[[ProbeX], float] | None = None,
+    anchors: Tensor,
+    config: ProbeConfig,
+    training: ProbeTraining,
+    validate: Validate | None = None,
     progress: Callable[[int, float], None] = lambda epoch, score: None,
-) -> ProbeX:
-    """Train on ``models`` of ``concepts`` (models,), rows of ``texts`` (classes, dim); the best epoch by ``validate``, or without it the last, comes back."""
+    state: Path | None = None,
+    device: str = "cpu",
+) -> ProbeNet:
+    """Train on ``models`` of ``concepts`` (models,), rows of ``anchors`` (classes, variants, dim); each step takes one variant of each class.
+
+    The best epoch by ``validate``, or without it the last, comes back. Progress is kept in the file ``state``, from which a killed run goes on to the same end.
+    """
     torch.manual_seed(training.seed)
     shapes = {layer: (models[layer].up.shape[1], models[layer].down.shape[2]) for layer in config.layers}
-    probex = ProbeX(shapes, texts.shape[1], config)
-    if training.unit_responses:
-        for layer, probe in zip(config.layers, probex.layers, strict=True):
-            assert isinstance(probe, LayerProbe)
-            probe.gain.fill_(1 / typical_response(models[layer], probe.probes, probe.projection))
-    optimizer = torch.optim.Adam(probex.parameters(), lr=training.lr)
-    best, best_state, idle = -1.0, copy.deepcopy(probex.state_dict()), 0
-    for epoch in range(training.epochs):
-        probex.train()
+    net = ProbeNet(shapes, anchors.shape[2], config).to(device)
+    optimizer = torch.optim.Adam(net.parameters(), lr=training.lr)
+    run = Run(net, optimizer, state, {"config": asdict(config), "training": asdict(training), "models": len(concepts), "early stop": validate is not None})
+    while run.epoch < training.epochs and run.idle < training.patience:
+        torch.manual_seed(hash((training.seed, run.epoch)))  # so that a run that was killed goes on as it would have
+        net.train()
         for rows in torch.randperm(len(concepts)).split(training.batch):
-            batch = {layer: widen(models[layer][rows]) for layer in config.layers}
-            logits = probex.encode(batch) @ probex.encode_text(texts).T / training.temperature
-            loss = F.cross_entropy(logits, concepts[rows])
+            batch = {layer: widen(models[layer][rows]).to(device) for layer in config.layers}
+            variant = torch.randint(anchors.shape[1], (len(anchors),))
+            with mixed_precision(device):
+                cosines = net.encode(batch) @ net.encode_text(anchors[torch.arange(len(anchors)), variant].to(device)).T
+            loss = contrast(cosines.float() / training.temperature, concepts[rows].to(device), training)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
-        if validate and (epoch % training.check_every == training.check_every - 1 or epoch == training.epochs - 1):
-            probex.eval()
+        run.epoch += 1
+        if validate and (run.epoch % training.check_every == 0 or run.epoch == training.epochs):
+            net.eval()
             with torch.inference_mode():
-                score = validate(probex)
-            progress(epoch + 1, score)
-            idle += 1
-            if score > best:
-                best, best_state, idle = score, copy.deepcopy(probex.state_dict()), 0
-            if idle == training.patience:
-                break
-    if validate:
-        probex.load_state_dict(best_state)
-    return probex.eval()
+                score = validate(net)
+            run.note(score)
+            progress(run.epoch, score)
+        if run.epoch % training.check_every == 0:
+            run.save()
+    if run.best_weights:
+        net.load_state_dict(run.best_weights)
+    return net.eval().cpu()
 
 
-@torch.no_grad()
-def typical_response(factors: Factors, probes: Tensor, projection: Tensor) -> float:
-    """The root mean square of V dW U over up to 128 models."""
-    sample = widen(factors[:128])
-    return float(bilinear(sample, projection, probes).square().mean().sqrt())
+def contrast(logits: Tensor, concepts: Tensor, training: ProbeTraining) -> Tensor:
+    """Cross-entropy of ``logits`` (models, classes), if symmetric also of the models of the batch given each of their concepts."""
+    loss = F.cross_entropy(logits, concepts, label_smoothing=training.label_smoothing)
+    if not training.symmetric:
+        return loss
+    own = concepts[:, None] == concepts  # (models, models): several may be of one concept
+    return (loss + F.cross_entropy(logits.T[concepts], own.float() / own.sum(1, keepdim=True))) / 2
+
+
+def mixed_precision(device: str) -> Any:
+    """Autocast to bfloat16 where the hardware multiplies it faster."""
+    if device.startswith("cuda"):
+        able = torch.cuda.is_bf16_supported()
+    else:
+        able = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.autocast(device.partition(":")[0], torch.bfloat16) if able else nullcontext()
+
+
+class Run:
+    """What a run needs to go on after a kill: weights, optimiser, epoch, and the best weights so far."""
+
+    def __init__(self, net: ProbeNet, optimizer: torch.optim.Optimizer, path: Path | None, settings: dict[str, Any]) -> None:
+        """Take up the state in ``path`` if it is of the same settings."""
+        self.net, self.optimizer, self.path, self.settings = net, optimizer, path, repr(settings)
+        self.epoch, self.best, self.idle = 0, -1.0, 0
+        self.best_weights: dict[str, Tensor] = {}
+        if path and path.exists():
+            kept = torch.load(path, weights_only=True)
+            if kept["settings"] == self.settings:
+                net.load_state_dict(kept["net"])
+                optimizer.load_state_dict(kept["optimizer"])
+                self.epoch, self.best, self.idle, self.best_weights = kept["epoch"], kept["best"], kept["idle"], kept["best_weights"]
+
+    def note(self, score: float) -> None:
+        """Remember the weights if the score is the best yet."""
+        self.idle += 1
+        if score > self.best:
+            self.best, self.best_weights, self.idle = score, copy.deepcopy(self.net.state_dict()), 0
+
+    def save(self) -> None:
+        """Write the state beside its old version and put it in its place."""
+        if self.path:
+            kept = {"net": self.net.state_dict(), "optimizer": self.optimizer.state_dict(), "best_weights": self.best_weights}
+            temporary = self.path.with_name(f".{self.path.name}.part")
+            torch.save(kept | {"settings": self.settings, "epoch": self.epoch, "best": self.best, "idle": self.idle}, temporary)
+            temporary.replace(self.path)

@@ -1,6 +1,7 @@
 """``python -m scripts.miniature [--build FOLDER] [STEP ...]`` builds the miniature; finished steps are skipped.
 
-``restore``, which runs only when it is named, copies the base models that ship into the build folder first, to train more LoRAs from them.
+Two run only when they are named: ``restore`` copies the base models that ship into the build folder first, to train more LoRAs from them;
+``report`` prints what was measured.
 """
 
 import argparse
@@ -9,17 +10,21 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from scripts.miniature.ablation import run_ablation
 from scripts.miniature.base import TREES, build_base
 from scripts.miniature.draw import build_samples
-from scripts.miniature.experts import run_trials
+from scripts.miniature.elsewhere import read_elsewhere
 from scripts.miniature.final import build_final
-from scripts.miniature.fleet import build_fleet
+from scripts.miniature.fleet import FLEETS, build_fleet
 from scripts.miniature.mini_clip import build_clip
 from scripts.miniature.pictures import build_pictures
 from scripts.miniature.reading import read_held_out
+from scripts.miniature.recipes import choose_recipes
+from scripts.miniature.report import report
 from scripts.miniature.settings import Build
 from scripts.miniature.ship import build_previews, restore_parts, ship
 from scripts.miniature.upsampler import build_upsampler
+from scripts.miniature.whole import build_whole
 from scripts.miniature.words import build_words
 
 STEPS: dict[str, Callable[[Build], None]] = {
@@ -27,18 +32,17 @@ STEPS: dict[str, Callable[[Build], None]] = {
     "words": build_words,
     "clip": build_clip,
     "upsampler": build_upsampler,
-    "base-a": partial(build_base, tree=TREES["a"]),
-    "base-b": partial(build_base, tree=TREES["b"]),
+    **{f"base-{name}": partial(build_base, tree=tree) for name, tree in TREES.items()},
     "samples-a": partial(build_samples, tree="a"),
     "samples-b": partial(build_samples, tree="b"),
-    "fleet-a": partial(build_fleet, fleet="a"),
-    "fleet-b": partial(build_fleet, fleet="b"),
+    **{f"fleet-{name}": partial(build_fleet, fleet=name) for name in FLEETS},
+    "whole": build_whole,
     "previews": build_previews,
-    "trials-a": partial(run_trials, fleet="a"),
-    "trials-b": partial(run_trials, fleet="b"),
+    **{f"ablation-{fleet}": partial(run_ablation, fleet=fleet) for fleet in ("a", "b")},
+    **{f"recipes-{fleet}": partial(choose_recipes, fleet=fleet) for fleet in ("a", "b")},
     "final": build_final,
-    "reading-a": partial(read_held_out, fleet="a"),
-    "reading-b": partial(read_held_out, fleet="b"),
+    **{f"reading-{fleet}": partial(read_held_out, fleet=fleet) for fleet in ("a", "b")},
+    "elsewhere": read_elsewhere,
     "ship": ship,
 }
 
@@ -56,6 +60,8 @@ def main() -> None:
     for name, step in STEPS.items():
         if not arguments.steps or name in arguments.steps:
             step(build)
+    if "report" in arguments.steps:
+        report(build)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Step 5: two base diffusion models, the roots of the two model trees, conditioned on the mini-CLIP's text states."""
+"""Step 5: base diffusion models, the roots of the model trees, conditioned on the mini-CLIP's text states.
+
+Trees ``a`` and ``b`` ship. Two more have the shape of ``b`` and are there to measure routing: ``c`` has its own start, ``d`` is ``b`` trained further.
+"""
 
 import json
 from dataclasses import asdict, dataclass
@@ -33,6 +36,7 @@ class Tree:
     seed: int
     steps: int
     broad_steps: int  # at first, on all drawings alike
+    begins_as: str | None = None  # the tree whose weights it starts from
     batch: int = 64
     lr: float = 1.2e-3
     warmup: int = 200
@@ -43,6 +47,8 @@ class Tree:
 TREES = {
     "a": Tree("a", side=8, widths=(96, 144), heads=(4, 4), seed=SEED + 1, steps=5200, broad_steps=1800),
     "b": Tree("b", side=8, widths=(64, 112), heads=(4, 4), seed=SEED + 2, steps=7000, broad_steps=2800),
+    "c": Tree("c", side=8, widths=(64, 112), heads=(4, 4), seed=SEED + 3, steps=1200, broad_steps=500),
+    "d": Tree("d", side=8, widths=(64, 112), heads=(4, 4), seed=SEED + 4, steps=600, broad_steps=0, begins_as="b", lr=3e-4),
 }
 
 
@@ -86,6 +92,8 @@ def train_base(build: Build, tree: Tree) -> float:
     """Train the U-Net to predict pictures from noisy ones and captions; the last mean loss comes back."""
     torch.manual_seed(tree.seed)
     unet, scheduler = new_unet(tree), new_scheduler()
+    if tree.begins_as:
+        unet.load_state_dict(UNet2DConditionModel.from_pretrained(build / f"tree-{tree.begins_as}" / "unet").state_dict())
     _, concept, trained_on, concepts = load_pictures(build)
     small = torch.from_numpy(np.load(build / "small.npz")["small"][trained_on])
     concept = concept[trained_on]

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -22,16 +23,43 @@ from scripts.miniature.pictures import load_pictures
 from scripts.miniature.settings import SEED, Build, atomic, log
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
-RANKS, RANK_SHARES = (2, 4, 8), (0.7, 0.25, 0.05)
 CHUNK = 64
-SAMPLES = 2  # of each LoRA in a step
-RATES = {"a": (3e-3, 8e-3), "b": (4e-3, 1.1e-2)}  # learning rates, log-uniform
-STEPS = {"a": (80, 130), "b": (90, 150)}
 VARIANTS = 2  # of each drawing: itself and mirrored
+
+
+@dataclass(frozen=True, slots=True)
+class Trainer:
+    """How the LoRAs of a fleet are trained; rates are log-uniform.
+
+    ``prompt`` may name the concept; ``start`` is how ``down`` begins: uniform within 1/sqrt(in), as peft has it,
+    or normal with deviation 1/rank, as cloneofsimo had it.
+    """
+
+    tree: str
+    rates: tuple[float, float]
+    steps: tuple[int, int]
+    ranks: tuple[int, ...] = (2, 4, 8)
+    rank_shares: tuple[float, ...] = (0.7, 0.25, 0.05)
+    samples: int = 2  # of each LoRA in a step
+    prompt: str = CONSTANT_PROMPT
+    start: str = "uniform"
+    betas: tuple[float, float] = (0.9, 0.99)
+
+
+TRAINERS = {
+    "a": Trainer("a", (3e-3, 8e-3), (80, 130)),
+    **{tree: Trainer(tree, (4e-3, 1.1e-2), (90, 150)) for tree in "bcd"},
+    "e": Trainer("b", (2e-3, 5e-3), (70, 110), (16,), (1.0,), samples=3, prompt="an icon of a {}", start="normal", betas=(0.9, 0.999)),
+    "f": Trainer("b", (2e-3, 5e-3), (70, 110), (16,), (1.0,), samples=3, start="normal", betas=(0.9, 0.999)),
+}
 # Model-J's names of splits: LoRAs of seen concepts (train, val, test), of validation and of held-out concepts.
 FLEETS = {
     "a": {"train": 1224, "val": 80, "test": 200, "val_holdout": 166, "test_holdout": 330},
     "b": {"train": 580, "val": 0, "test": 40, "val_holdout": 83, "test_holdout": 165},
+    "c": {"train": 64, "val_holdout": 24, "test_holdout": 64},
+    "d": {"train": 64, "val_holdout": 24, "test_holdout": 64},
+    "e": {"val_holdout": 24, "test_holdout": 64},  # by another trainer, whose prompts name the concept
+    "f": {"val_holdout": 24, "test_holdout": 64},  # by that trainer, with the constant prompt
 }
 
 
@@ -52,28 +80,33 @@ class Recipe:
 def recipes(build: Build, fleet: str) -> list[Recipe]:
     """The recipe of every LoRA of a fleet, drawn once from the seed of the build."""
     _, concept_of, trained_on, concepts = load_pictures(build)
-    rng = np.random.default_rng((SEED, ord(fleet)))
+    rng, trainer = np.random.default_rng((SEED, ord(fleet))), TRAINERS[fleet]
     made: list[Recipe] = []
     for split, count in FLEETS[fleet].items():
         concept_split = {"val_holdout": "validation", "test_holdout": "heldout"}.get(split, "train")
         pool = np.array([i for i, concept in enumerate(concepts) if concept["split"] == concept_split])
         rounds = [rng.permutation(pool) for _ in range(-(-count // len(pool)))]
         for concept in np.concatenate(rounds)[:count] if count else ():
-            available = np.flatnonzero((concept_of == concept) & trained_on)
-            drawings = rng.choice(available, min(len(available), int(rng.integers(2, 6))), replace=False)
+            drawings = drawings_of(concept, concept_of, trained_on, rng)
             made.append(
                 Recipe(
                     index=len(made),
                     split=split,
                     concept=int(concept),
-                    rank=int(rng.choice(RANKS, p=RANK_SHARES)),
-                    lr=float(np.exp(rng.uniform(*np.log(RATES[fleet])))),
-                    steps=int(rng.integers(*STEPS[fleet], endpoint=True)),
+                    rank=int(rng.choice(trainer.ranks, p=trainer.rank_shares)),
+                    lr=float(np.exp(rng.uniform(*np.log(trainer.rates)))),
+                    steps=int(rng.integers(*trainer.steps, endpoint=True)),
                     drawings=tuple(map(int, drawings)),
                     seed=int(rng.integers(2**31)),
                 )
             )
     return made
+
+
+def drawings_of(concept: int, concept_of: NDArray[np.int16], trained_on: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Two to five drawings of a concept, drawn by lot."""
+    available = np.flatnonzero((concept_of == concept) & trained_on)
+    return rng.choice(available, min(len(available), int(rng.integers(2, 6))), replace=False)
 
 
 def build_fleet(build: Build, fleet: str) -> None:
@@ -93,7 +126,7 @@ def build_fleet(build: Build, fleet: str) -> None:
 
 def chunks(made: list[Recipe]) -> Iterator[list[Recipe]]:
     """Recipes of one rank and of like length together, up to 64 at a time."""
-    for rank in RANKS:
+    for rank in sorted({recipe.rank for recipe in made}):
         alike = sorted((recipe for recipe in made if recipe.rank == rank), key=lambda recipe: recipe.steps)
         yield from (alike[start : start + CHUNK] for start in range(0, len(alike), CHUNK))
 
@@ -119,8 +152,8 @@ class FleetTrainer:
 
     def __init__(self, build: Build, fleet: str) -> None:
         """Load the base model of the fleet and wrap its attention layers."""
-        self.folder = build / f"fleet-{fleet}"
-        self.unet = UNet2DConditionModel.from_pretrained(build / f"tree-{fleet}" / "unet").float().requires_grad_(False)
+        self.folder, self.trainer = build / f"fleet-{fleet}", TRAINERS[fleet]
+        self.unet = UNet2DConditionModel.from_pretrained(build / f"tree-{self.trainer.tree}" / "unet").float().requires_grad_(False)
         self.unet.set_default_attn_processor()
         self.unet.to(memory_format=torch.channels_last)
         self.layers: dict[str, GroupedLora] = {}
@@ -130,29 +163,31 @@ class FleetTrainer:
                 self.layers[name] = GroupedLora(module)
                 setattr(self.unet.get_submodule(parent), child, self.layers[name])
         self.scheduler = new_scheduler()
-        self.small, self.side = torch.from_numpy(np.load(build / "small.npz")["small"][:, :VARIANTS]), TREES[fleet].side
+        self.small, self.side = torch.from_numpy(np.load(build / "small.npz")["small"][:, :VARIANTS]), TREES[self.trainer.tree].side
         clip, tokenizer = load_clip(build)
-        self.context = context_of(clip.text, tokenizer([CONSTANT_PROMPT]))[0]
         self.concepts = json.loads((build / "concepts.json").read_text())
-        self.base_model = f"loradex-miniature/{TREES[fleet].name}"
+        self.prompts = [self.trainer.prompt.format(concept["label"]) for concept in self.concepts]
+        self.context_of = lambda recipe: context_of(clip.text, tokenizer([self.prompts[recipe.concept]]))[0]
+        self.base_model = f"loradex-miniature/{self.trainer.tree}"
 
     def train(self, chunk: list[Recipe]) -> tuple[dict[str, tuple[Tensor, Tensor]], list[float]]:
         """Fine-tune a chunk; the factors (n, rank, in), (n, out, rank) of each layer and each LoRA's last mean loss."""
         generators = [np.random.default_rng(recipe.seed) for recipe in chunk]
         for layer in self.layers.values():
-            layer.down, layer.up = new_factors(layer.linear, chunk[0].rank, generators)
+            layer.down, layer.up = new_factors(layer.linear, chunk[0].rank, generators, self.trainer.start)
         factors = [factor for layer in self.layers.values() for factor in (layer.down, layer.up)]
         rates = torch.tensor([recipe.lr for recipe in chunk])
         lengths = torch.tensor([recipe.steps for recipe in chunk])
-        adam = GroupedAdam(factors)
-        context = self.context.expand(len(chunk) * SAMPLES, -1, -1)
+        adam = GroupedAdam(factors, self.trainer.betas)
+        samples = self.trainer.samples
+        context = torch.stack([self.context_of(recipe) for recipe in chunk]).repeat_interleave(samples, 0)
         mean = torch.zeros(len(chunk))
         for step in range(int(lengths.max())):
             drawn = torch.cat([self.draw(recipe, rng) for recipe, rng in zip(chunk, generators, strict=True)])
             clean = as_clean(drawn, self.side)
             rng = np.random.default_rng((chunk[0].seed, step))
-            times = spread_times(len(chunk), SAMPLES, rng)
-            loss = denoising_loss(self.unet, self.scheduler, clean, context, times, rng).unflatten(0, (-1, SAMPLES)).mean(1)
+            times = spread_times(len(chunk), samples, rng)
+            loss = denoising_loss(self.unet, self.scheduler, clean, context, times, rng).unflatten(0, (-1, samples)).mean(1)
             loss.sum().backward()
             active = step < lengths
             mean = torch.where(active, mean + 0.1 * (loss.detach() - mean), mean)
@@ -161,7 +196,8 @@ class FleetTrainer:
 
     def draw(self, recipe: Recipe, rng: np.random.Generator) -> Tensor:
         """Small pictures (samples, 3, 32, 32) of random drawings of a recipe, in random variants."""
-        return self.small[rng.choice(recipe.drawings, SAMPLES), rng.integers(self.small.shape[1], size=SAMPLES)]
+        samples = self.trainer.samples
+        return self.small[rng.choice(recipe.drawings, samples), rng.integers(self.small.shape[1], size=samples)]
 
     def save(self, recipe: Recipe, factors: dict[str, tuple[Tensor, Tensor]]) -> None:
         """One file in Model-J's layout and keys, the class and the recipe in its header."""
@@ -174,17 +210,17 @@ class FleetTrainer:
             "class_id": concept["hexcode"],
             "class_name": concept["label"],
             "base_model": self.base_model,
-            "prompt": CONSTANT_PROMPT,
+            "prompt": self.prompts[recipe.concept],
             "recipe": json.dumps(asdict(recipe)),
         }
         with atomic(self.folder / recipe.split / f"model_idx_{recipe.index:04d}" / "pytorch_lora_weights.safetensors") as path:
             save_file(tensors, path, metadata=metadata)
 
 
-def new_factors(linear: nn.Linear, rank: int, generators: list[np.random.Generator]) -> tuple[Tensor, Tensor]:
-    """Down factors uniform within 1/sqrt(in), each from its own generator, and up factors of zeros."""
-    bound = linear.in_features**-0.5
-    down = np.stack([rng.uniform(-bound, bound, (rank, linear.in_features)) for rng in generators])
+def new_factors(linear: nn.Linear, rank: int, generators: list[np.random.Generator], start: str) -> tuple[Tensor, Tensor]:
+    """Down factors as ``Trainer.start`` says, each from its own generator, and up factors of zeros."""
+    shape, bound = (rank, linear.in_features), linear.in_features**-0.5
+    down = np.stack([rng.uniform(-bound, bound, shape) if start == "uniform" else rng.normal(0, 1 / rank, shape) for rng in generators])
     up = torch.zeros(len(generators), linear.out_features, rank)
     return torch.from_numpy(down).float().requires_grad_(), up.requires_grad_()
 

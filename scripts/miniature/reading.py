@@ -1,61 +1,76 @@
-"""Step 9: the one look at held-out concepts: every encoder with its chosen settings, over three seeds.
+"""Step 10: the one look at held-out concepts: every encoder with its chosen recipe, over three seeds.
 
-A seed draws nine tenths of the training LoRAs and, where an encoder starts at random, its start.
+A seed draws nine tenths of the LoRAs of all concepts but the held-out ones and, where an encoder starts at random, its start.
 """
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from retrieval.baselines import DenseLinear, WeightStatistics
-from retrieval.gallery import HELD_OUT, SEEN, Gallery
-from retrieval.probex.sketch import SketchExpert, widen
-from retrieval.probex.train import train_probex
-from retrieval.space import Background
-from scripts.miniature.experts import Choice, Fitted
+from retrieval.baselines import DenseLinear, PrincipalWeights, WeightStatistics
+from retrieval.calibration import Background
+from retrieval.gallery import Gallery
+from retrieval.probex.fit import Models, fit
+from retrieval.probex.study import HELD_OUT, KNOWN, SEEN, Study
+from scripts.miniature.ablation import SEEDS, some_rows
+from scripts.miniature.recipes import Choice
 from scripts.miniature.settings import Build, atomic, log
-from scripts.miniature.study import ALL_BUT_HELD_OUT, Study
+from scripts.miniature.study import load_study
 
-SEEDS = (0, 1, 2)
 SHARE = 0.9
 
 
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """A baseline beside its background."""
+
+    model: DenseLinear | WeightStatistics | PrincipalWeights
+    background: Background
+    labels: Tensor
+
+    def encode(self, models: Models) -> Tensor:
+        """Unit vectors (models, dim)."""
+        return self.model.encode(models)
+
+    def scores(self, models: Models) -> Tensor:
+        """Scores (models, concepts)."""
+        return self.background.standardise(self.encode(models), self.labels)
+
+
 def read_held_out(build: Build, fleet: str) -> None:
-    """Write ``reading-<fleet>.json``: the metrics of every encoder and seed."""
+    """Write ``reading-<fleet>.json``: the metrics of every encoder and seed; those read before are kept."""
     path = build / f"reading-{fleet}.json"
-    if path.exists():
-        return
-    study, choice = Study.load(build, fleet), Choice.load(build, fleet)
+    read: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
+    done = {(row["encoder"], row["seed"]) for row in read}
+    study, choice = load_study(build, fleet)[0], Choice.load(build, fleet)
     tested = study.rows(SEEN, HELD_OUT)
     gallery = Gallery(study.concept_split, study.concept[tested].numpy(), study.split[tested])
-    read = []
     for seed in SEEDS:
-        for name, scores in encoders(study, choice, tested, seed):
-            metrics = {metric: asdict(found) for metric, found in gallery.metrics(scores).items()}
-            read.append({"encoder": name, "seed": seed, "metrics": metrics})
-            log.info("held out, fleet %s, seed %d, %s: %s", fleet, seed, name, {metric: round(100 * found["value"], 1) for metric, found in metrics.items()})
-    with atomic(path) as temporary:
-        temporary.write_text(json.dumps(read, indent=1))
+        for name, encoder in encoders(study, choice, seed, done):
+            models = study.take(tested)
+            metrics = gallery.metrics(encoder.scores(models)) | gallery.neighbours(encoder.encode(models))
+            read.append({"encoder": name, "seed": seed, "metrics": {metric: asdict(found) for metric, found in metrics.items()}})
+            log.info("held out, fleet %s, seed %d, %s: %s", fleet, seed, name, {metric: round(100 * found.value, 1) for metric, found in metrics.items()})
+            with atomic(path) as temporary:
+                temporary.write_text(json.dumps(read, indent=1))
 
 
-def encoders(study: Study, choice: Choice, tested: Tensor, seed: int) -> Iterator[tuple[str, Tensor]]:
-    """Scores (tested models, concepts) by each encoder, fitted on LoRAs of all concepts but the held-out ones."""
-    known, models = study.rows(*ALL_BUT_HELD_OUT), study.take(tested)
-    rows = known[np.random.default_rng(seed).permutation(len(known))[: round(SHARE * len(known))]]
+def encoders(study: Study, choice: Choice, seed: int, done: set[tuple[str, int]]) -> Iterator[tuple[str, Any]]:
+    """Each encoder that was not read before, fitted on LoRAs of all concepts but the held-out ones."""
+    rows = some_rows(study, seed, SHARE, *KNOWN)
     train, targets = study.take(rows), study.targets[rows]
-    fitted: dict[str, Fitted] = {
-        "weight statistics": WeightStatistics.fit(train, targets, seed=seed),
-        "dense linear": DenseLinear.fit(train, targets, *choice.dense),
-        "closed form": SketchExpert.fit(train, targets, choice.sketch),
+    baselines: dict[str, Callable[[], DenseLinear | WeightStatistics | PrincipalWeights]] = {
+        "weight statistics": lambda: WeightStatistics.fit(train, targets, seed=seed),
+        "dense linear": lambda: DenseLinear.fit(train, targets, *choice.dense),
+        "PCA of weights": lambda: PrincipalWeights.fit(train, targets, *choice.principal),
     }
-    for name, encoder in fitted.items():
-        yield name, Background.of(encoder.encode(train)).standardise(encoder.encode(models), study.labels)
-    classes, concepts = study.concept[rows].unique(return_inverse=True)
-    for name, (config, training) in choice.probex.items():
-        probex = train_probex(train, concepts, study.texts[classes], config, replace(training, seed=seed))
-        with torch.inference_mode():
-            yield name, probex.encode({layer: widen(models[layer]) for layer in config.layers}) @ probex.encode_text(study.texts).T
+    for name, fitted in baselines.items():
+        if (name, seed) not in done:
+            model = fitted()
+            yield name, Baseline(model, Background.of(model.encode(train)), study.labels)
+    for name, config in choice.experts.items():
+        if (name, seed) not in done:
+            yield name, fit(study, rows, config.changed(seed=seed), early_stop=False)

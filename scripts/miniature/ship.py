@@ -1,4 +1,4 @@
-"""Step 8: what ships, written into app/miniature: encoder, base models, LoRAs, zoo with drawings, baselines."""
+"""Step 11: what ships, written into app/miniature: encoder, base models, LoRAs, zoo with drawings, baselines."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from index import Model, Zoo
 from retrieval.encoder import Encoder
 from retrieval.fingerprint import Fingerprint
 from retrieval.lora import LoraFile
-from retrieval.probex.dataset import FILE_NAME, LabelledFile, find_labelled
+from retrieval.probex.labelled import LabelledFile, find_labelled
 from scripts.miniature.draw import Artist
 from scripts.miniature.settings import SEED, Build, atomic, log, timed
 
@@ -32,6 +32,7 @@ PARTS = {
     "synonyms.json": "synonyms.json",
     "keywords.json": "keywords.json",
 }
+MEASURED = ("reading-a.json", "reading-b.json", "elsewhere.json")
 DRAWINGS = 4  # of each LoRA, in a square
 COLOURS = 64  # of a drawing's palette
 
@@ -53,10 +54,11 @@ def ship_parts(build: Build, target: Path = MINIATURE) -> None:
 
 
 def restore_parts(build: Build, source: Path = MINIATURE) -> None:
-    """Copy those that are there back into a build folder, to train more LoRAs from the base models that ship."""
+    """Copy those that are there, and the previews, back into a build folder, to train more LoRAs from the base models that ship."""
     for name, place in PARTS.items():
         if (source / place).exists():
             copy(source / place, build / name)
+    copy(source / "zoo" / "previews", build / "previews")
 
 
 def copy(source: Path, target: Path) -> None:
@@ -98,7 +100,7 @@ def ship_zoo(build: Build, target: Path = MINIATURE) -> None:
     with Zoo.create(zoo, encoder.space.name, encoder.space.dim) as opened:
         reader = Ingestion(opened, encoder)
         for fleet in SHIPPED:
-            for path in sorted((target / "models" / f"mini-{fleet}").glob(f"*/*/{FILE_NAME}")):
+            for path in sorted((target / "models" / f"mini-{fleet}").glob("*/*/*.safetensors")):
                 lora = LoraFile.open(path)
                 vector, found_by = reader.encode(lora)
                 preview = f"previews/{lora.id}.png"
@@ -118,10 +120,17 @@ def ship_contact_sheet(target: Path = MINIATURE, docs: Path = Path("docs")) -> N
     sheet([Image.open(previews[i]).convert("RGB") for i in sorted(drawn)], 8).quantize(256).save(docs / "contact-sheet.png", optimize=True)
 
 
+def ship_measured(build: Build, target: Path = MINIATURE) -> None:
+    """Copy what was measured on all LoRAs."""
+    for name in MEASURED:
+        copy(build / name, target / "measured" / name)
+
+
 def ship(build: Build) -> None:
     """Everything that ships; the encoder's space and experts are there already."""
     with timed("ship"):
         ship_parts(build)
+        ship_measured(build)
         ship_loras(build)
         ship_zoo(build)
         ship_contact_sheet()

@@ -1,4 +1,4 @@
-"""The dense linear baseline against ordinary ridge regression on dense updates."""
+"""The baselines against ordinary regressions on dense updates."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from retrieval.baselines import Baselines, DenseLinear, gram_matrix, statistics
+from retrieval.baselines import Baselines, DenseLinear, PrincipalWeights, gram_matrix, statistics
 from retrieval.probex.probing import Factors
 
 
@@ -32,6 +32,23 @@ def test_dense_linear_equals_primal_ridge_regression() -> None:
     rows = (others.up @ others.down).flatten(1).double().numpy()
     expected = F.normalize(torch.from_numpy((rows - dense.mean(0)) @ weight + targets.double().numpy().mean(0)), dim=-1)
     torch.testing.assert_close(fitted.encode({"layer": others}).double(), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_principal_weights_equal_ridge_regression_on_principal_components() -> None:
+    models, targets = {"one": some_models(), "two": some_models(seed=2)}, torch.randn(30, 4)
+    fitted = PrincipalWeights.fit(models, targets, components=6, ridge=0.5)
+
+    def rows(models: dict[str, Factors]) -> torch.Tensor:
+        return torch.cat([(factors.up @ factors.down).flatten(1) for factors in models.values()], 1).double()
+
+    known = rows(models)
+    _, spread, axes = torch.linalg.svd(known - known.mean(0), full_matrices=False)
+    scores = (known - known.mean(0)) @ axes[:6].T
+    penalty = 0.5 * spread[:6].square().mean()
+    weight = torch.linalg.solve(scores.T @ scores + penalty * torch.eye(6), scores.T @ targets.double())
+    others = {"one": some_models(8, seed=5), "two": some_models(8, seed=6)}
+    expected = F.normalize((rows(others) - known.mean(0)) @ axes[:6].T @ weight + targets.double().mean(0), dim=-1)
+    torch.testing.assert_close(fitted.encode(others).double(), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_statistics_leave_padding_out() -> None:

@@ -2,29 +2,42 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
+from retrieval.calibration import Background, Calibration
 from retrieval.errors import CheckpointError
 from retrieval.label import LabelList
 from retrieval.probex.expert import Expert
+from retrieval.probex.familiarity import Familiarity
+from retrieval.probex.probes import ALL_VIEWS, ProbeConfig, ProbeNet
 from retrieval.probex.probing import Factors
 from retrieval.probex.sketch import SketchConfig, SketchExpert
-from retrieval.space import Background, Space
+from retrieval.space import Space
 
 
 def some_space(seed: int = 0) -> Space:
     torch.manual_seed(seed)
-    background = Background.of(F.normalize(torch.randn(40, 8), dim=-1))
-    return Space("local-dir:clip", ("{}", "an icon of a {}"), torch.randn(8) / 10, torch.randn(8) / 10, background, temperature=0.1, unknown_below=0.2)
+    return Space("local-dir:clip", ("{}", "an icon of a {}"), torch.randn(8) / 10, torch.randn(8) / 10)
 
 
-def some_expert(space: Space) -> Expert:
+def some_calibration() -> Calibration:
+    torch.manual_seed(2)
+    return Calibration(Background.of(F.normalize(torch.randn(40, 8), dim=-1).half().float()), temperature=0.1, unknown=0.2)
+
+
+def some_expert(space: Space, learned: bool = False) -> Expert:
     torch.manual_seed(1)
     models = {"layer": Factors(torch.randn(6, 2, 12), torch.randn(6, 10, 2))}
-    return Expert("mini-a", space.name, {"layer": (10, 12)}, SketchExpert.fit(models, torch.randn(6, 8), SketchConfig(("layer",), 4, 4)))
+    if learned:
+        config = ProbeConfig(("layer",), ALL_VIEWS, 5, 4, 8, standardise=True, text_projection=False)
+        model: SketchExpert | ProbeNet = ProbeNet({"layer": (10, 12)}, 8, config).eval()
+    else:
+        model = SketchExpert.fit(models, torch.randn(6, 8), torch.arange(6), SketchConfig(("layer",), 4, 4))
+    return Expert("mini-x", "mini-a", space.name, {"layer": (10, 12)}, model, some_calibration(), Familiarity.of(models))
 
 
 def test_a_space_survives_its_file(tmp_path: Path) -> None:
@@ -34,8 +47,7 @@ def test_a_space_survives_its_file(tmp_path: Path) -> None:
     assert again.name == space.name
     assert torch.equal(again.centre, space.centre)
     assert torch.equal(again.picture_centre, space.picture_centre)
-    assert torch.equal(again.background.covariance, space.background.covariance)
-    assert (again.templates, again.temperature, again.unknown_below) == (space.templates, 0.1, 0.2)
+    assert again.templates == space.templates
 
 
 def test_the_name_of_a_space_tells_where_texts_lie() -> None:
@@ -66,23 +78,26 @@ def test_a_label_near_every_model_is_no_longer_named_for_all() -> None:
 
 
 def test_labels_are_ranked_by_score_with_a_softmax_at_the_temperature(tmp_path: Path) -> None:
-    space, vectors = some_space(), F.normalize(torch.randn(6, 8), dim=-1).half().float()  # as they are saved
+    calibration, vectors = some_calibration(), F.normalize(torch.randn(6, 8), dim=-1).half().float()  # as they are saved
     labels = LabelList(tuple("abcdef"), vectors)
     labels.save(tmp_path / "labels.safetensors")
-    best = LabelList.load(tmp_path / "labels.safetensors").best(space, vectors[2], 3)
-    scores = space.background.standardise(vectors[2:3], vectors)[0]
+    best = LabelList.load(tmp_path / "labels.safetensors").best(calibration, vectors[2], 3)
+    scores = calibration.background.standardise(vectors[2:3], vectors)[0]
     assert best[0].label == "c"
     assert best[0].score == pytest.approx(float(scores.max()))
-    weights = (scores / 0.1).exp()
-    assert best[1].probability == pytest.approx(float((weights / weights.sum()).sort(descending=True).values[1]), rel=1e-4, abs=1e-12)
-    assert len(LabelList(("x",), vectors[:1]).best(space, vectors[0], 5)) == 1
+    weights = torch.cat([scores / 0.1, torch.tensor([0.2 + np.log(6)])]).exp().float()
+    assert best[1].probability == pytest.approx(float((weights[:-1] / weights.sum()).sort(descending=True).values[1]), rel=1e-4, abs=1e-12)
+    assert len(LabelList(("x",), vectors[:1]).best(calibration, vectors[0], 5)) == 1
 
 
-def test_an_expert_survives_its_file(tmp_path: Path) -> None:
-    expert = some_expert(some_space())
+@pytest.mark.parametrize("learned", [False, True])
+def test_an_expert_survives_its_file(tmp_path: Path, learned: bool) -> None:
+    expert = some_expert(some_space(), learned)
     expert.save(tmp_path / "mini-a.safetensors")
     again = Expert.load(tmp_path / "mini-a.safetensors")
-    assert (again.tree, again.space, again.shapes, again.layers) == (expert.tree, expert.space, expert.shapes, expert.layers)
+    assert (again.tree, again.family, again.space, again.shapes, again.layers) == ("mini-x", "mini-a", expert.space, expert.shapes, expert.layers)
+    assert (again.calibration.temperature, again.calibration.unknown) == (0.1, 0.2)
+    torch.testing.assert_close(again.calibration.background.covariance, expert.calibration.background.covariance, atol=1e-3, rtol=1e-2)
     torch.manual_seed(3)
     models = {"layer": Factors(torch.randn(4, 3, 12), torch.randn(4, 10, 3))}
     assert (expert.encode_factors(models) * again.encode_factors(models)).sum(1).min() > 0.9999

@@ -37,7 +37,7 @@ def test_diffusers_adds_the_same_update_that_the_fleet_trained(tmp_path: Path) -
     drawn = pipeline()
     linears = {name: module for name, module in drawn.unet.named_modules() if isinstance(module, torch.nn.Linear) and name.endswith(TARGETS)}
     rngs = [np.random.default_rng(seed) for seed in range(3)]
-    factors = {name: (new_factors(linear, 2, rngs)[0].detach(), torch.randn(3, linear.out_features, 2) / 10) for name, linear in linears.items()}
+    factors = {name: (new_factors(linear, 2, rngs, "uniform")[0].detach(), torch.randn(3, linear.out_features, 2) / 10) for name, linear in linears.items()}
 
     grouped = pipeline().unet
     for name, (down, up) in factors.items():

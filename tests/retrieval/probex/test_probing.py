@@ -1,29 +1,21 @@
 """The factor forms against the same formulas written out densely."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from retrieval.lora import LayerUpdate
-from retrieval.probex.probex import LayerProbe, ProbeX, ProbeXConfig
+from retrieval.probex.probes import ALL_VIEWS, ProbeConfig, ProbeNet
 from retrieval.probex.probing import Factors, bilinear, energy, input_spectrum, output_spectrum
 from retrieval.probex.sketch import SketchConfig, SketchExpert
+from tests.retrieval.probex.dense import close, dense, some_updates
 
 OUT, IN = 40, 24
-
-
-def some_updates(ranks: tuple[int, ...] = (2, 4, 8), seed: int = 0) -> list[LayerUpdate]:
-    torch.manual_seed(seed)
-    return [LayerUpdate(torch.randn(rank, IN), torch.randn(OUT, rank)) for rank in ranks]
-
-
-def dense(update: LayerUpdate) -> Tensor:
-    return update.up.double() @ update.down.double()
-
-
-def close(a: Tensor, b: Tensor) -> None:
-    assert a.shape == b.shape
-    assert (a.double() - b.double()).norm() <= 1e-5 * b.double().norm()
+CONCEPTS = torch.arange(5)
 
 
 def test_bilinear_equals_the_dense_product_over_mixed_ranks() -> None:
@@ -52,46 +44,115 @@ def test_zero_padding_changes_nothing() -> None:
     close(bilinear(Factors.stack(updates), torch.eye(OUT), torch.eye(IN)), alone)
 
 
-def test_probex_equals_the_official_formula_on_dense_updates() -> None:
-    """Official code: relu(shared_probe_proj((x @ probes)^T)), flattened by probe, through per_probe_encoders."""
-    torch.manual_seed(1)
-    updates = some_updates()
-    probe = LayerProbe((OUT, IN), ProbeXConfig(("layer",), probes=6, projection=5, representation=9))
-    weights = torch.stack([dense(update) for update in updates])
-    responses = (weights @ probe.probes.double()).transpose(1, 2) @ probe.projection.double().T
-    flat = torch.relu(responses).reshape(len(updates), -1)
-    expected = flat @ probe.encoders.weight.double().T + probe.encoders.bias.double()
-    close(probe(Factors.stack(updates)), expected)
-
-
 def refactored(update: LayerUpdate, seed: int) -> LayerUpdate:
     torch.manual_seed(seed)
     turn = torch.linalg.qr(torch.randn(update.rank, update.rank))[0] @ torch.diag(torch.rand(update.rank) + 0.5)
     return LayerUpdate(torch.linalg.solve(turn, update.down), update.up @ turn)
 
 
+def some_sketch(models: dict[str, Factors], **settings: Any) -> SketchExpert:
+    torch.manual_seed(2)
+    return SketchExpert.fit(models, torch.randn(5, 8), CONCEPTS, SketchConfig(tuple(models), outputs=4, inputs=3, **settings))
+
+
 def test_experts_see_only_the_product_of_the_factors() -> None:
     updates, others = some_updates((2, 4, 8, 4, 2)), [refactored(update, i) for i, update in enumerate(some_updates((2, 4, 8, 4, 2)))]
     models, twins = {"layer": Factors.stack(updates)}, {"layer": Factors.stack(others)}
-    torch.manual_seed(2)
-    probex = ProbeX({"layer": (OUT, IN)}, 8, ProbeXConfig(("layer",), 6, 5, 9)).eval()
-    close(probex.encode(models), probex.encode(twins))
-    sketch = SketchExpert.fit(models, torch.randn(5, 8), SketchConfig(("layer",), outputs=4, inputs=3))
+    net = ProbeNet({"layer": (OUT, IN)}, 8, ProbeConfig(("layer",), ALL_VIEWS, 6, 5, 9, standardise=True)).eval()
+    close(net.encode(models), net.encode(twins))
+    sketch = some_sketch(models)
     close(sketch.encode(models), sketch.encode(twins))
 
 
 def test_a_sketch_ignores_the_scale_of_an_update() -> None:
     updates = some_updates((2, 4, 8, 4, 2))
-    sketch = SketchExpert.fit({"layer": Factors.stack(updates)}, torch.randn(5, 8), SketchConfig(("layer",), outputs=4, inputs=3))
+    sketch = some_sketch({"layer": Factors.stack(updates)})
     louder = [LayerUpdate(update.down, 7 * update.up) for update in updates]
     close(sketch.encode({"layer": Factors.stack(updates)}), sketch.encode({"layer": Factors.stack(louder)}))
 
 
-@pytest.mark.parametrize(("layer", "weight"), [("block.to_v", 1.0), ("block.to_k", 0.25)])
-def test_a_sketch_equals_its_dense_formula(layer: str, weight: float) -> None:
+@pytest.mark.parametrize("quadratic", [0.0, 0.5])
+def test_a_sketch_equals_its_dense_formula(quadratic: float) -> None:
     updates = some_updates((2, 4, 8, 4, 2))
-    models, targets = {layer: Factors.stack(updates)}, torch.randn(5, 8)
-    sketch = SketchExpert.fit(models, targets, SketchConfig((layer,), outputs=4, inputs=3, query_key_weight=0.25))
-    features = weight * torch.stack([(sketch.left[layer].double() @ dense(u) @ sketch.right[layer].double()).flatten() / dense(u).norm() for u in updates])
-    expected = torch.nn.functional.normalize((features - sketch.mean) @ (sketch.weight @ sketch.basis).double(), dim=-1)
-    close(sketch.encode(models), expected)
+    sketch = some_sketch({"layer": Factors.stack(updates)}, quadratic=quadratic)
+    left, right = sketch.left["layer"].double(), sketch.right["layer"].double()
+    features = []
+    for update in updates:
+        x = dense(update) / dense(update).norm()
+        outer = left @ x @ x.T @ left.T
+        rows, columns = torch.triu_indices(4, 4)
+        triangle = outer[rows, columns] * torch.where(rows == columns, 1.0, 2**0.5)
+        features.append(torch.cat([(left @ x @ right).flatten(), triangle] if quadratic else [(left @ x @ right).flatten()]))
+    expected = (torch.stack(features) - sketch.mean["layer"]) @ sketch.weight["layer"].double() @ sketch.basis.double()
+    close(sketch.encode({"layer": Factors.stack(updates)}), torch.nn.functional.normalize(expected, dim=-1))
+
+
+def two_layers(seed: int = 0) -> tuple[dict[str, Factors], Tensor, Tensor]:
+    """Models of 40 concepts of which one layer tells the concept and the other is noise."""
+    torch.manual_seed(seed)
+    directions, targets, concepts = torch.randn(8, OUT), torch.randn(40, 8), torch.arange(40).repeat_interleave(2)
+    up = (targets[concepts] @ directions)[:, :, None] + torch.randn(80, OUT, 1) / 2
+    said = Factors(torch.ones(80, 1, IN), up)
+    noise = Factors(torch.randn(80, 2, IN), torch.randn(80, OUT, 2))
+    return {"said": said, "noise": noise}, torch.nn.functional.normalize(targets, dim=-1)[concepts], concepts
+
+
+def test_layers_count_by_what_they_say_of_unseen_concepts() -> None:
+    models, targets, concepts = two_layers()
+    config = SketchConfig(("noise", "said"), outputs=8, inputs=4)
+    expert = SketchExpert.fit(models, targets, concepts, config)
+    assert expert.alignment["said"] > 0.8 > 0.2 > expert.alignment["noise"]
+    assert SketchExpert.fit(models, targets, concepts, SketchConfig(("noise", "said"), 8, 4, most_layers=1)).config.layers == ("said",)
+    assert (expert.encode(models) * targets).sum(1).mean() > 0.9
+
+
+def test_a_missing_layer_counts_as_the_average() -> None:
+    models, targets, concepts = two_layers()
+    expert = SketchExpert.fit(models, targets, concepts, SketchConfig(("noise", "said"), 8, 4))
+    alone = expert.encode({"said": models["said"]})
+    views = torch.cat([bilinear(models["said"], expert.left["said"], expert.right["said"]).flatten(1)], 1)
+    assert views.shape == (80, 32)
+    assert (alone * targets).sum(1).mean() > 0.9
+
+
+class Largest(TorchDispatchMode):
+    """Remembers the largest tensor that is made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numel = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        for tensor in tensors_of(made):
+            self.numel = max(self.numel, tensor.numel())
+        return made
+
+
+def tensors_of(made: Any) -> Iterator[Tensor]:
+    if isinstance(made, Tensor):
+        yield made
+    elif isinstance(made, tuple | list):
+        for part in made:
+            yield from tensors_of(part)
+
+
+def test_nothing_of_the_size_of_a_layer_is_made() -> None:
+    """A layer of 1280 x 1280, rank 16, through all views, a sketch and their gradients."""
+    side, rank = 1280, 16
+    torch.manual_seed(0)
+    models = {"layer": Factors(torch.randn(2, rank, side), torch.randn(2, side, rank))}
+    net = ProbeNet({"layer": (side, side)}, 8, ProbeConfig(("layer",), ALL_VIEWS, 128, 128, 16, standardise=True))
+    left, right = torch.randn(24, side), torch.randn(side, 24)
+    expert = SketchExpert(
+        SketchConfig(("layer",)), {"layer": left}, {"layer": right}, {"layer": torch.zeros(876)}, {"layer": torch.randn(876, 8)}, torch.eye(8), {"layer": 1.0}
+    )
+    with Largest() as largest:
+        net.represent(models).sum().backward()
+        expert.encode(models)
+    encoder = net.layers[0].encoder.weight.numel()  # the only larger thing there is: its gradient
+    assert largest.numel <= encoder
+    with Largest() as largest, torch.inference_mode():
+        net.represent(models)
+        expert.encode(models)
+    assert largest.numel < side * side / 4

@@ -1,0 +1,92 @@
+"""How scores of labels become probabilities, with "none of these" among the answers."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+NONE_SHARE = 0.2  # how often the true label is taken not to be among the candidates
+TEMPERATURES = torch.logspace(-1, 1, 61)
+UNKNOWNS = torch.linspace(-4, 12, 81)
+
+
+@dataclass(frozen=True, slots=True)
+class Background:
+    """Where models lie as a whole, which labels are measured against.
+
+    Some words lie near many models (hubs), others near few. A label's score is therefore standardised: how many standard
+    deviations nearer to the model it lies than to models in general.
+
+    Attributes:
+        mean: (dim,); covariance: (dim, dim), of unit vectors of training models.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+
+    @classmethod
+    def of(cls, models: Tensor) -> "Background":
+        """The background of training models (n, dim)."""
+        return cls(models.mean(0), torch.cov(models.mT))
+
+    def standardise(self, models: Tensor, labels: Tensor) -> Tensor:
+        """Scores (models, labels) of unit vectors (models, dim) and (labels, dim)."""
+        spread = ((labels @ self.covariance) * labels).sum(1).clamp_min(1e-12).sqrt()
+        return (models - self.mean) @ labels.mT / spread
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What scores of one expert are worth.
+
+    The probability of label i of N is softmax(score_i / temperature), beside a last candidate "none of these" whose logit is ``unknown`` + log N:
+    a longer list holds more labels that are near by chance.
+    """
+
+    background: Background
+    temperature: float
+    unknown: float
+
+    def scores(self, models: Tensor, labels: Tensor) -> Tensor:
+        """Standardised scores (models, labels) of unit vectors."""
+        return self.background.standardise(models, labels)
+
+    def probabilities(self, scores: Tensor) -> Tensor:
+        """Probabilities (models, labels + 1) of scores (models, labels); the last is that of "none of these"."""
+        return logits(scores, self.temperature, self.unknown).softmax(-1)
+
+    @classmethod
+    def fit(cls, background: Background, models: Tensor, labels: Tensor, truth: Tensor) -> "Calibration":
+        """Fit on models of concepts that no training model had, by least cross-entropy.
+
+        The true label ``truth`` (models,) is among the candidates but in ``NONE_SHARE`` of the cases; the candidates are all labels, and random tenths of them.
+        """
+        scores = background.standardise(models, labels)
+        cases = [(scores, truth)]
+        cases += [some_candidates(scores, truth, seed) for seed in range(5)]
+        losses = torch.zeros(len(TEMPERATURES), len(UNKNOWNS))
+        for table, right in cases:
+            none = torch.full_like(right, table.shape[1])
+            without = table.scatter(1, right[:, None], float("-inf"))
+            for i, temperature in enumerate(TEMPERATURES.tolist()):
+                for j, unknown in enumerate(UNKNOWNS.tolist()):
+                    known = F.cross_entropy(logits(table, temperature, unknown), right)
+                    losses[i, j] += (1 - NONE_SHARE) * known + NONE_SHARE * F.cross_entropy(logits(without, temperature, unknown), none)
+        row, column = divmod(int(losses.argmin()), len(UNKNOWNS))
+        return cls(background, float(TEMPERATURES[row]), float(UNKNOWNS[column]))
+
+
+def logits(scores: Tensor, temperature: float, unknown: float) -> Tensor:
+    """Logits (models, labels + 1), the last that of "none of these"."""
+    last = torch.full((len(scores), 1), unknown + float(torch.tensor(float(scores.shape[1])).log()))
+    return torch.cat([scores / temperature, last], 1)
+
+
+def some_candidates(scores: Tensor, truth: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """A random tenth of the labels, one list for all models, those of other models' truth among them, and where the truth lies in it."""
+    generator = torch.Generator().manual_seed(seed)
+    count = max(2, scores.shape[1] // 10)
+    drawn = torch.randperm(scores.shape[1], generator=generator)[:count]
+    table = torch.cat([scores.gather(1, truth[:, None]), scores[:, drawn].masked_fill(drawn == truth[:, None], float("-inf"))], 1)
+    return table, torch.zeros_like(truth)

@@ -1,0 +1,92 @@
+"""Labelled LoRAs of one tree in memory, beside the texts of their concepts: what experts are trained and measured on."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from retrieval.encoder import Encoder
+from retrieval.probex.labelled import LabelledFile
+from retrieval.probex.probing import Factors
+
+TRAINING, VALIDATION, HELD_OUT, SEEN = "train", "val_holdout", "test_holdout", "test"  # splits of models, as Model-J names them
+KNOWN = (TRAINING, "val", VALIDATION)  # whose concepts may be used for what ships
+PICTURED: Final = 0.9  # of the models must have a picture for pictures to be the targets
+VARIANTS: Final = 6  # targets of a concept
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """LoRAs of one tree.
+
+    Attributes:
+        models: the packed factors of each layer.
+        concept: (models,), rows of ``names``.
+        split: (models,), Model-J's names.
+        names: of the concepts.
+        concept_split: (concepts,), "train", "validation" or "heldout".
+        texts: (concepts, dim), CLIP's unit vectors of the names.
+        labels: (concepts, dim), the texts placed in the space.
+        targets: (models, dim), where experts should put the models: drawings placed in the space, or else the labels.
+        anchors: (concepts, variants, dim), where they should put models of each concept, in several ways.
+    """
+
+    models: dict[str, Factors]
+    concept: Tensor
+    split: np.ndarray
+    names: tuple[str, ...]
+    concept_split: np.ndarray
+    texts: Tensor
+    labels: Tensor
+    targets: Tensor
+    anchors: Tensor
+
+    def rows(self, *splits: str) -> Tensor:
+        """The models of some splits."""
+        return torch.from_numpy(np.flatnonzero(np.isin(self.split, splits)))
+
+    def candidates(self, *splits: str) -> np.ndarray:
+        """The concepts of some splits of concepts."""
+        return np.flatnonzero(np.isin(self.concept_split, splits))
+
+    def take(self, rows: Tensor, layers: Sequence[str] | None = None) -> dict[str, Factors]:
+        """The factors of some models."""
+        return {layer: self.models[layer][rows] for layer in (layers or self.models)}
+
+
+def study_of(files: Sequence[LabelledFile], models: dict[str, Factors], encoder: Encoder, pictures: Mapping[int, Tensor]) -> Study:
+    """A study of labelled files and their packed ``models``.
+
+    Targets are the ``pictures`` of models, by row and placed in the space, where a model has one and nearly all do; else the names of their concepts.
+    """
+    names = tuple(dict.fromkeys(file.class_name for file in files))
+    concept = torch.tensor([names.index(file.class_name) for file in files])
+    split = np.array([file.split for file in files])
+    texts = encoder.text_encoder.encode(names)
+    labels = encoder.space.place(texts)
+    targets = labels[concept]
+    if len(pictures) >= PICTURED * len(files):
+        targets = targets.index_copy(0, torch.tensor(list(pictures)), torch.stack(list(pictures.values())))
+    splits = concept_splits(concept, split, len(names))
+    return Study(models, concept, split, names, splits, texts, labels, targets, anchors_of(targets, concept, labels))
+
+
+def anchors_of(targets: Tensor, concept: Tensor, labels: Tensor) -> Tensor:
+    """Up to ``VARIANTS`` targets of each concept's models (concepts, variants, dim), drawn with replacement; the label where it has none."""
+    generator = torch.Generator().manual_seed(0)
+    rows = [torch.nonzero(concept == number).flatten() for number in range(len(labels))]
+    drawn = [
+        targets[own[torch.randint(len(own), (VARIANTS,), generator=generator)]] if len(own) else labels[i].expand(VARIANTS, -1) for i, own in enumerate(rows)
+    ]
+    return torch.stack(drawn)
+
+
+def concept_splits(concept: Tensor, split: np.ndarray, concepts: int) -> np.ndarray:
+    """The split of each concept by those of its models; a concept without any counts as seen in training."""
+    splits = np.full(concepts, "train", dtype="<U10")
+    for name, kind in (VALIDATION, "validation"), (HELD_OUT, "heldout"):
+        splits[np.unique(concept[split == name])] = kind
+    return splits

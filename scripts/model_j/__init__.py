@@ -1,0 +1,21 @@
+"""Model-J's Stable Diffusion LoRAs: fetched whole or layer by layer, and the papers' protocol on them.
+
+Model-J is the dataset of ProbeX (Horwitz et al., CVPR 2025, arXiv 2410.13569); MVProbe (ICML 2026, arXiv 2605.23410) measures on it too.
+
+Read in the official downloader (github.com/eliahuhorwitz/ProbeX, download_datasets.py, with its README and training scripts) and in the repositories' cards:
+
+- SD_200 and SD_1k are one model repository each, ``ProbeX/Model-J__SD_200`` and ``ProbeX/Model-J__SD_1k``, of about 70 GB and some 5,000 LoRAs;
+- ``<split>/model_idx_NNNN/pytorch_lora_weights.safetensors`` beside ``README.md`` and ``training_images/``, with the splits of ``labelled.SPLITS``;
+- each header's metadata hold ``imagenet_class_id``, from which the concept's name follows; tensors are ``unet.<layer>.lora.down.weight`` and ``….up.weight``;
+- the cards that were read name Stable Diffusion 1.3, 1.4 and 1.5 as base models, and rank 16;
+- of 128 attention layers in the order of their names, both codes find number 46 to be the best, which is ``LAYER``.
+
+Not verified, as no file of it could be opened here: that every file has all 128 layers, in which precision, what else its metadata hold, how large its
+header is, and whether ``val_holdout`` and ``test_holdout`` share concepts (the official code takes both as one list of candidates, and so does the protocol).
+"""
+
+from typing import Final
+
+REPOSITORIES: Final = {"SD_200": "ProbeX/Model-J__SD_200", "SD_1k": "ProbeX/Model-J__SD_1k"}
+LAYER: Final = "down_blocks.2.attentions.1.transformer_blocks.0.attn2.to_q"
+TEXT_ENCODER: Final = "ViT-L-14-quickgelu/openai"  # the papers' ViT-L/14; open_clip runs the weights of ViT-L-14/openai with another activation than theirs

@@ -1,0 +1,93 @@
+"""Training: it learns, it stops, and a run that was killed ends where it would have."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from retrieval.probex.probes import ALL_VIEWS, ProbeConfig, ProbeNet
+from retrieval.probex.probing import Factors
+from retrieval.probex.train import ProbeTraining, contrast, train_probes
+
+OUT, IN, DIM, CLASSES = 20, 12, 6, 8
+CONFIG = ProbeConfig(("one", "two"), ALL_VIEWS, 8, 8, DIM, standardise=True, text_projection=False, layer_dropout=0.3)
+TRAINING = ProbeTraining(epochs=8, batch=16, lr=3e-3, temperature=0.1, check_every=2)
+
+
+def some_models(seed: int = 0) -> tuple[dict[str, Factors], Tensor, Tensor]:
+    """Models of eight concepts, whose outputs go where their concept is."""
+    torch.manual_seed(seed)
+    concepts, directions = torch.arange(CLASSES).repeat(6), torch.randn(CLASSES, OUT)
+    up = directions[concepts][:, :, None] + torch.randn(len(concepts), OUT, 2) / 3
+    models = {name: Factors(torch.randn(len(concepts), 2, IN).half(), up.half()) for name in ("one", "two")}
+    return models, concepts, F.normalize(torch.randn(CLASSES, 2, DIM), dim=-1)
+
+
+def accuracy(net: ProbeNet, models: dict[str, Factors], concepts: Tensor, anchors: Tensor) -> float:
+    widened = {layer: Factors(factors.down.float(), factors.up.float()) for layer, factors in models.items()}
+    return float(((net.encode(widened) @ anchors.mean(1).T).argmax(1) == concepts).float().mean())
+
+
+def test_probes_learn_what_they_are_told() -> None:
+    models, concepts, anchors = some_models()
+    net = train_probes(models, concepts, anchors, CONFIG, replace(TRAINING, epochs=40))
+    assert accuracy(net, models, concepts, anchors) > 0.9
+
+
+@pytest.mark.parametrize("killed_at", [2, 6])
+def test_a_killed_run_goes_on_to_the_same_end(tmp_path: Path, killed_at: int) -> None:
+    models, concepts, anchors = some_models()
+
+    def kill(epoch: int, score: float) -> None:
+        if epoch == killed_at + 2:
+            raise KeyboardInterrupt
+
+    def validate(net: ProbeNet) -> float:
+        return accuracy(net, models, concepts, anchors)
+
+    whole = train_probes(models, concepts, anchors, CONFIG, TRAINING, validate)
+    state = tmp_path / "state.pt"
+    with pytest.raises(KeyboardInterrupt):
+        train_probes(models, concepts, anchors, CONFIG, TRAINING, validate, kill, state)
+    looked = []
+    again = train_probes(models, concepts, anchors, CONFIG, TRAINING, validate, lambda epoch, score: looked.append(epoch), state)
+    assert looked[0] == killed_at + 2
+    for name, tensor in whole.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], tensor)
+
+
+def test_a_state_of_other_settings_is_not_taken_up(tmp_path: Path) -> None:
+    models, concepts, anchors = some_models()
+    state = tmp_path / "state.pt"
+    train_probes(models, concepts, anchors, CONFIG, TRAINING, state=state)
+    looked: list[int] = []
+    train_probes(models, concepts, anchors, CONFIG, replace(TRAINING, lr=1e-3), lambda net: 0.0, lambda epoch, score: looked.append(epoch), state)
+    assert looked[0] == 2
+
+
+def test_training_ends_when_validation_no_longer_improves_and_keeps_the_best() -> None:
+    models, concepts, anchors = some_models()
+    scores, looked = iter([0.1, 0.5, 0.2, 0.2, 0.9]), []
+    nets: list[Tensor] = []
+
+    def validate(net: ProbeNet) -> float:
+        nets.append(net.layers[0].encoder.weight.clone())
+        return next(scores)
+
+    net = train_probes(
+        models, concepts, anchors, CONFIG, replace(TRAINING, epochs=50, check_every=1, patience=2), validate, lambda epoch, score: looked.append(epoch)
+    )
+    assert looked == [1, 2, 3, 4]
+    torch.testing.assert_close(net.layers[0].encoder.weight, nets[1])
+
+
+def test_the_symmetric_loss_counts_every_model_of_a_concept_as_right() -> None:
+    logits, concepts = torch.tensor([[2.0, 0.0], [1.0, 0.5], [0.0, 3.0]]), torch.tensor([0, 0, 1])
+    plain = F.cross_entropy(logits, concepts)
+    assert contrast(logits, concepts, ProbeTraining()) == pytest.approx(float(plain))
+    columns = logits.T.log_softmax(1)
+    back = -torch.stack([columns[0, :2].mean(), columns[0, :2].mean(), columns[1, 2]]).mean()
+    assert float(contrast(logits, concepts, ProbeTraining(symmetric=True))) == pytest.approx(float((plain + back) / 2))
