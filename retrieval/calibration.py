@@ -1,9 +1,9 @@
 """How scores of labels become probabilities, with "none of these" among the answers."""
 
+import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 NONE_SHARE = 0.2  # how often the true label is taken not to be among the candidates
@@ -67,19 +67,19 @@ class Calibration:
         cases += [some_candidates(scores, truth, seed) for seed in range(5)]
         losses = torch.zeros(len(TEMPERATURES), len(UNKNOWNS))
         for table, right in cases:
-            none = torch.full_like(right, table.shape[1])
-            without = table.scatter(1, right[:, None], float("-inf"))
-            for i, temperature in enumerate(TEMPERATURES.tolist()):
-                for j, unknown in enumerate(UNKNOWNS.tolist()):
-                    known = F.cross_entropy(logits(table, temperature, unknown), right)
-                    losses[i, j] += (1 - NONE_SHARE) * known + NONE_SHARE * F.cross_entropy(logits(without, temperature, unknown), none)
+            none = UNKNOWNS + math.log(table.shape[1])
+            own, without = table.gather(1, right[:, None]), table.scatter(1, right[:, None], float("-inf"))
+            for row, temperature in enumerate(TEMPERATURES.tolist()):
+                known = torch.logaddexp((table / temperature).logsumexp(1, keepdim=True), none) - own / temperature
+                missing = torch.logaddexp((without / temperature).logsumexp(1, keepdim=True), none) - none
+                losses[row] += (1 - NONE_SHARE) * known.mean(0) + NONE_SHARE * missing.mean(0)
         row, column = divmod(int(losses.argmin()), len(UNKNOWNS))
         return cls(background, float(TEMPERATURES[row]), float(UNKNOWNS[column]))
 
 
 def logits(scores: Tensor, temperature: float, unknown: float) -> Tensor:
     """Logits (models, labels + 1), the last that of "none of these"."""
-    last = torch.full((len(scores), 1), unknown + float(torch.tensor(float(scores.shape[1])).log()))
+    last = torch.full((len(scores), 1), unknown + math.log(scores.shape[1]))
     return torch.cat([scores / temperature, last], 1)
 
 

@@ -63,7 +63,8 @@ class Gallery:
             return {}
         table = vectors.double().numpy()
         parts = table[queries], table[references], self.concept[queries], self.concept[references]
-        return {"nearest_model_top1": nearest_label(*parts), "one_class_auroc": one_class(*parts)}
+        found = {"nearest_model_top1": nearest_label(*parts)}
+        return found | {"one_class_auroc": one_class(*parts)} if len(np.unique(self.concept[queries])) > 1 else found
 
     def calibrated(self, calibration: Calibration, scores: Tensor) -> dict[str, Metric]:
         """How far probabilities of held-out concepts among all can be trusted, and what the answers are worth that are not "unknown".
