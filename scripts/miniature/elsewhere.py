@@ -14,7 +14,6 @@ from retrieval.gallery import Gallery
 from retrieval.lora import WholeModel
 from retrieval.probex.familiarity import FAMILIAR, Familiarity
 from retrieval.probex.fit import Fitted, fit
-from retrieval.probex.labelled import find_labelled
 from retrieval.probex.probing import stack_layers
 from retrieval.probex.study import HELD_OUT, KNOWN, TRAINING, Study
 from scripts.miniature.recipes import OURS, Choice
@@ -58,17 +57,16 @@ def metrics_of(fitted: Fitted, study: Study) -> dict[str, Metric]:
 def read_whole(build: Build, fitted: Fitted, study: Study) -> dict[str, Metric]:
     """What it says of whole models of held-out concepts."""
     base = build / f"tree-{HOME}" / "unet" / "diffusion_pytorch_model.safetensors"
-    files = [file for file in find_labelled(build / "whole") if file.split == HELD_OUT]
-    whole = [WholeModel.open(file.path, base, f"mini-{HOME}") for file in files]
+    whole = [WholeModel.open(path, base, f"mini-{HOME}") for path in sorted((build / "whole" / HELD_OUT).glob("*/*.safetensors"))]
     layers = fitted.model.config.layers
     models = stack_layers([model.updates(layers) for model in whole], layers)
-    concept = np.array([study.names.index(file.class_name) for file in files])
-    metrics = Gallery(study.concept_split, concept, np.array([HELD_OUT] * len(files))).metrics(fitted.scores(models))
+    concept = np.array([study.names.index(model.header.metadata["class_name"]) for model in whole])
+    metrics = Gallery(study.concept_split, concept, np.array([HELD_OUT] * len(whole))).metrics(fitted.scores(models))
     away = np.array([model.distance(layers[:4]) for model in whole])
     metrics["distance_to_the_base"] = summarise(away, concept, 0.0)
     for tree in TREES[1:]:
         other = build / f"tree-{tree}" / "unet" / "diffusion_pytorch_model.safetensors"
-        away = np.array([WholeModel.open(file.path, other, f"mini-{HOME}").distance(layers[:4]) for file in files])
+        away = np.array([WholeModel.open(model.path, other, f"mini-{HOME}").distance(layers[:4]) for model in whole])
         metrics[f"distance_to_{tree}"] = summarise(away, concept, 0.0)
     return metrics
 
