@@ -32,7 +32,10 @@ PARTS = {
     "synonyms.json": "synonyms.json",
     "keywords.json": "keywords.json",
 }
-MEASURED = ("reading-a.json", "reading-b.json", "elsewhere.json")
+MEASURED = (
+    "elsewhere.json",
+    *(name for fleet in "ab" for name in (f"ablation-{fleet}.jsonl", f"recipes-{fleet}.jsonl", f"recipes-{fleet}.json", f"reading-{fleet}.json")),
+)
 DRAWINGS = 4  # of each LoRA, in a square
 COLOURS = 64  # of a drawing's palette
 
@@ -54,11 +57,13 @@ def ship_parts(build: Build, target: Path = MINIATURE) -> None:
 
 
 def restore_parts(build: Build, source: Path = MINIATURE) -> None:
-    """Copy those that are there, and the previews, back into a build folder, to train more LoRAs from the base models that ship."""
+    """Copy those that are there, previews and what was measured back into a build folder, to train more LoRAs from the base models that ship."""
     for name, place in PARTS.items():
         if (source / place).exists():
             copy(source / place, build / name)
     copy(source / "zoo" / "previews", build / "previews")
+    for path in (source / "measured").glob("*.json*"):
+        copy(path, build / path.name)
 
 
 def copy(source: Path, target: Path) -> None:
@@ -121,9 +126,10 @@ def ship_contact_sheet(target: Path = MINIATURE, docs: Path = Path("docs")) -> N
 
 
 def ship_measured(build: Build, target: Path = MINIATURE) -> None:
-    """Copy what was measured on all LoRAs."""
+    """Copy what was measured on all LoRAs, as far as it was."""
     for name in MEASURED:
-        copy(build / name, target / "measured" / name)
+        if (build / name).exists():
+            copy(build / name, target / "measured" / name)
 
 
 def ship(build: Build) -> None:
