@@ -37,10 +37,8 @@ class Case:
     rows: Callable[[Study, Tensor], Tensor] = lambda study, rows: rows
 
 
-def cases(build: Build, study: Study, ranked: Sequence[str]) -> Iterator[Case]:
-    """Every change of the closed form, then of learned probes."""
-    layers = tuple(study.models)
-    yield from sketch_cases(layers, ranked)
+def learned_cases(build: Build, ranked: Sequence[str]) -> Iterator[Case]:
+    """What is trained by steps: the papers' encoders, and every change of learned probes."""
     yield Case("ProbeX as published", gentle(probex(ranked[0])))
     yield Case("MVProbe as published", gentle(mvprobe(ranked[0])))
     yield from probe_cases(build, ranked)
@@ -164,13 +162,17 @@ def run_ablation(build: Build, fleet: str) -> None:
     study, runs = load_study(build, fleet)[0], Runs(build / f"ablation-{fleet}.jsonl")
     trials = Trials(study, study.rows(VALIDATION), SHARES[fleet])
     ranked = ranked_layers(study)
+    closed = list(sketch_cases(tuple(study.models), ranked))
+    alone = [Case(f"closed form: {layer} alone", loradex((layer,))) for layer in ranked]
+    learned = list(learned_cases(build, ranked))
+    named = {case.name: case for case in (*closed, *learned)}
+    parts = named["closed form"], named["probes: best 28 layers"]
+    for some, seeds in (closed, SEEDS), (alone, SEEDS[:1]), (learned, SEEDS):
+        for seed in seeds:
+            for case in some:
+                runs.once(case.name, seed, lambda case=case, seed=seed: trials.measured(case, seed))  # type: ignore[misc]
     for seed in SEEDS:
-        for case in cases(build, study, ranked):
-            runs.once(case.name, seed, lambda case=case, seed=seed: trials.measured(case, seed))  # type: ignore[misc]
-        runs.once("closed form and probes, averaged", seed, lambda seed=seed: trials.ensemble(build, ranked, seed))  # type: ignore[misc]
-    for layer in ranked:
-        case = Case(f"closed form: {layer} alone", loradex((layer,)))
-        runs.once(case.name, 0, lambda case=case: trials.measured(case, 0))  # type: ignore[misc]
+        runs.once("closed form and probes, averaged", seed, lambda seed=seed: trials.ensemble(parts, seed))  # type: ignore[misc]
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,11 +195,10 @@ class Trials:
         fitted = fit(changed, rows, case.config.changed(seed=seed), lambda epoch, score: looks.__setitem__(epoch, score))
         return fitted, {"epochs": max(looks, key=lambda epoch: looks[epoch])} if looks else {}
 
-    def ensemble(self, build: Build, ranked: Sequence[str], seed: int) -> dict[str, float]:
-        """Mean scores of the closed form and of probes over the 28 best layers."""
-        named = {case.name: case for case in cases(build, self.study, ranked)}
-        parts = [self.fitted(named[name], seed)[0] for name in ("closed form", "probes: best 28 layers")]
-        return brief(torch.stack([self.scores(part) for part in parts]).mean(0), self.study, self.validation)
+    def ensemble(self, parts: Sequence[Case], seed: int) -> dict[str, float]:
+        """Mean scores of several encoders."""
+        fitted = [self.fitted(part, seed)[0] for part in parts]
+        return brief(torch.stack([self.scores(part) for part in fitted]).mean(0), self.study, self.validation)
 
     def scores(self, fitted: Fitted) -> Tensor:
         """Scores of the validation models."""
