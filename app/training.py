@@ -30,7 +30,6 @@ LARGEST_PACK: Final = 8 * 2**30  # bytes of factors in memory
 FEWEST: Final = 20  # training LoRAs
 TEMPLATES: Final = ("a photo of a {}",)  # as ProbeX has it
 BATCH: Final = 64
-KINDS: Final = ("loradex", "probex", "mvprobe")
 
 Report = Callable[[str, int, int], None]  # what is done, how much of it, how much in all
 
@@ -76,9 +75,13 @@ def train_expert(zoo: Path, out: Path | None, options: TrainOptions, report: Rep
     """Train an expert on a zoo and save it into the encoder folder ``out``, which is made if there is none.
 
     Raises:
-        LoradexError: there is too little to train on, or the text encoder or a file cannot be read.
+        LoradexError: there is too little to train on, an option makes no sense, or the text encoder or a file cannot be read.
     """
     started, out = perf_counter(), out or own_encoder()
+    if options.layers.isdigit() and not int(options.layers):
+        raise QueryError(f"--layers: expected auto, all, a number from 1 or names, found {options.layers}; read at least one layer")
+    if options.tree is not None and (Path(options.tree).name != options.tree or options.tree[:1] in ("", ".")):
+        raise QueryError(f"--tree: expected a name that can be a file's, found {options.tree!r}; leave out slashes and a dot at the beginning")
     found = find_labelled(zoo, options.labels)
     files, family, shapes = of_one_family(found)
     encoder = open_space(out, options.text_encoder, sorted({file.class_name for file in files}))

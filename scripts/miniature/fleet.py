@@ -7,7 +7,6 @@ Each has its own seed, drawings, rank, learning rate and number of steps, and th
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -245,8 +244,3 @@ class GroupedAdam:
             second.lerp_(parameter.grad.square(), 1 - self.betas[1])
             parameter -= rates[:, None, None] * (first / small) / ((second / large).sqrt() + self.eps)
             parameter.grad = None
-
-
-def fleet_files(build: Build, fleet: str) -> list[Path]:
-    """Every LoRA of a fleet, by index."""
-    return sorted((build / f"fleet-{fleet}").glob("*/model_idx_*/*.safetensors"), key=lambda path: path.parent.name)

@@ -67,5 +67,8 @@ def test_too_little_to_train_on_ends_in_one_line(tmp_path: Path, folder: Path) -
     assert not (tmp_path / "encoder").exists()
     with pytest.raises(QueryError, match="nonsense"):
         train_expert(folder, tmp_path / "encoder", TrainOptions(layers="nonsense"))
+    for options in TrainOptions(layers="0"), TrainOptions(tree="../other"), TrainOptions(tree=".."), TrainOptions(tree=""):
+        with pytest.raises(QueryError, match="--layers" if options.layers == "0" else "--tree"):
+            train_expert(folder, tmp_path / "encoder", options)
     with pytest.raises(FileUnsupported, match="--labels"):
         train_expert(tmp_path / "encoder", None, TrainOptions())
