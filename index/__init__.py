@@ -16,6 +16,7 @@ from index.errors import (
     ZooReadOnly,
     ZooTooNew,
 )
+from index.filters import Filter
 from index.model import FoundBy, Hit, KnownFile, Model
 from index.zoo import Zoo
 
@@ -24,6 +25,7 @@ __all__ = [
     "BadQuery",
     "BadVector",
     "DiskRefused",
+    "Filter",
     "FoundBy",
     "Hit",
     "KnownFile",

@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from sqlite3 import Connection
 from threading import Lock
-from typing import Final
+from typing import IO, Any, Final
 
 from index.errors import RESTORE, DiskRefused, ZooClosed, ZooDamaged, ZooError, ZooLocked, ZooReadOnly
 from index.schema import expect_current, migrate, version_of
@@ -21,6 +21,7 @@ from index.schema import expect_current, migrate, version_of
 CATALOGUE: Final = "catalogue.sqlite"
 LOCK: Final = "writer.lock"
 PATIENCE: Final = 5.0  # seconds that a short lock by another connection is waited for
+PAGE_SIZE: Final = 8192  # bytes, in which three vectors of 512 numbers have room
 NO_ROOM_FOR_LOG: Final = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY_DIRECTORY, sqlite3.SQLITE_READONLY_CANTINIT)
 
 
@@ -128,6 +129,18 @@ class Readers:
             finally:
                 self._give_back(connection)
 
+    @contextmanager
+    def plain(self) -> Iterator[Connection]:
+        """A connection of its own, outside of transactions.
+
+        Raises:
+            ZooError: the zoo was closed, or the catalogue cannot be read.
+        """
+        if self._closed:
+            raise closed_zoo(self._path)
+        with typed_errors(self._path), closing(connect_reader(self._path)) as connection:
+            yield connection
+
     def _give_back(self, connection: Connection) -> None:
         with suppress(sqlite3.Error):
             connection.execute("ROLLBACK")
@@ -232,6 +245,18 @@ class Writer:
                     self._connection.execute("ROLLBACK")
                 raise
 
+    @contextmanager
+    def alone(self) -> Iterator[Connection]:
+        """The connection outside of transactions, for statements that are transactions themselves; threads take turns.
+
+        Raises:
+            ZooError: the disk or the catalogue refused it.
+        """
+        with self._turn, typed_errors(self._path):
+            if self._closed:
+                raise closed_zoo(self._path)
+            yield self._connection
+
     def close(self) -> None:
         """Fold the log back into one plain file, unless readers still need it, and release the lock."""
         with self._turn:
@@ -254,12 +279,20 @@ def write_empty(folder: Path, space: str, dim: int) -> None:
         part.unlink(missing_ok=True)
         with closing(connect(part, "mode=rwc")) as connection:
             connection.execute("PRAGMA journal_mode = OFF")  # what fails here is thrown away whole
+            connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
             connection.execute("BEGIN")
             migrate(connection)
-            connection.execute("INSERT INTO zoo VALUES (?, ?, 0, 0)", (space, dim))
+            connection.execute("INSERT INTO zoo (space, dim, generation, vectors) VALUES (?, ?, 0, 0)", (space, dim))
+            connection.execute("INSERT INTO commits VALUES (0, randomblob(8))")
             connection.execute("COMMIT")
         part.replace(path)
         sync_folder(folder)
+
+
+def sync(file: IO[Any]) -> None:
+    """Bring all that was written to a file on the disk."""
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:

@@ -1,7 +1,12 @@
-"""Exact search over one committed state of a zoo, by FAISS."""
+"""Engines: candidates among unit vectors that never change, so that any number of threads may search one at once.
+
+The smallest zoos are scanned exactly. Larger ones are scanned as codes of one bit a number (RaBitQ: Gao and Long, SIGMOD 2024) after a random
+rotation, and what comes near is compared again by the vectors in the catalogue. docs/architecture.md has why not HNSW or IVF.
+"""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from functools import lru_cache
+from typing import Any, Final, Protocol, Self
 
 import faiss
 import numpy as np
@@ -9,39 +14,214 @@ from numpy.typing import NDArray
 
 from index.vectors import Vector
 
-SPARE: Final = 16  # candidates beyond k, so that most searches take one pass
-Found = list[tuple[str, float]]  # id and cosine, best first
+Mask = NDArray[np.bool_]
+Rows = NDArray[np.int64]
+Arrays = dict[str, NDArray[Any]]
+
+AUTO: Final = "auto"
+CODES_FROM: Final = 50_000  # vectors from which codes are faster than an exact scan and all that is done besides
+BLOCK: Final = 65_536  # rows encoded at a time
+QUERY_BITS: Final = 4
+MOST_ON_GPU: Final = 2048  # candidates that FAISS gives on a GPU
 
 
-class Engine:
-    """Unit vectors and their ids; it never changes, so any number of threads may search it at once.
+class View:
+    """Memory of a FAISS index as an array, which keeps the index alive."""
 
-    FAISS picks candidates in float32, where equal vectors may score unequal by their place in a block. So candidates are scored again
-    in float64, each alone, and taken only when no other can reach them: the answer depends on the vectors and ids, not on the machine.
+    def __init__(self, index: Any, pointer: Any, dtype: type, shape: tuple[int, int]) -> None:
+        """``pointer`` is where the numbers (n, m) lie."""
+        self.index = index
+        address = int(faiss.rev_swig_ptr(pointer, 1).__array_interface__["data"][0])
+        self.__array_interface__ = {"data": (address, True), "typestr": np.dtype(dtype).str, "shape": shape, "version": 3}
+
+
+def view(index: Any, pointer: Any, dtype: type, shape: tuple[int, int]) -> NDArray[Any]:
+    """The numbers (n, m) that an index holds, read-only and not copied."""
+    return np.asarray(View(index, pointer, dtype, shape)) if shape[0] else np.empty(shape, dtype)
+
+
+class Engine(Protocol):
+    """Candidates among vectors (n, dim).
+
+    Attributes:
+        name: how a person asks for it.
+        holds: what its one array is called.
+        dim: the length of its vectors.
+        slack: the most that a score may be off; None where nothing bounds it, so that the best candidates may be missed.
     """
 
-    def __init__(self, generation: int, ids: Sequence[str], vectors: Vector) -> None:
-        """Index unit vectors (n, dim) of ids (n,) that are in order."""
-        self.generation, self._ids = generation, ids
+    name: str
+    holds: str
+    dim: int
+    slack: float | None
+
+    @classmethod
+    def of(cls, vectors: Vector) -> Self:
+        """Take unit vectors (n, dim)."""
+        ...
+
+    @classmethod
+    def restore(cls, arrays: Arrays, dim: int) -> Self:
+        """The reverse of ``arrays``.
+
+        Raises:
+            ValueError, KeyError: they are not those of such an engine.
+        """
+        ...
+
+    def arrays(self) -> Arrays:
+        """All that it holds, each array with a row for each vector."""
+        ...
+
+    def __len__(self) -> int:
+        """The number of vectors."""
+        ...
+
+    def candidates(self, queries: Vector, count: int, mask: Mask | None = None) -> tuple[Vector, Rows]:
+        """Scores and rows (q, count), best first, of each unit query (q, dim) among the rows of a mask (n,); -1 where there are no more."""
+        ...
+
+
+def parameters(mask: Mask | None, kind: Any, **settings: Any) -> Any:
+    """FAISS's search parameters for the rows of a mask."""
+    if mask is not None:
+        settings["sel"] = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))  # type: ignore[call-arg, arg-type]
+    return kind(**settings) if settings else None
+
+
+class Exact:
+    """All vectors, scanned in float32."""
+
+    name, holds = "exact", "vectors"
+
+    def __init__(self, index: Any) -> None:
+        """Wrap an ``IndexFlatIP``."""
+        self._index, self.dim = index, int(index.d)
+        self.slack: float | None = index.d * 2.0**-24  # of the inner product of two unit vectors
+
+    @classmethod
+    def of(cls, vectors: Vector) -> Self:
+        """Copy unit vectors (n, dim)."""
+        index = faiss.IndexFlatIP(vectors.shape[1])
+        index.add(np.ascontiguousarray(vectors, np.float32))
+        return cls(index)
+
+    @classmethod
+    def restore(cls, arrays: Arrays, dim: int) -> Self:
+        """From its vectors."""
+        vectors = arrays["vectors"]
+        if vectors.dtype != np.float32 or vectors.ndim != 2 or vectors.shape[1] != dim:
+            raise ValueError(f"vectors of {vectors.dtype} {vectors.shape}")
+        return cls.of(vectors)
+
+    def arrays(self) -> Arrays:
+        """A view of the vectors (n, dim)."""
+        return {"vectors": view(self._index, self._index.get_xb(), np.float32, (len(self), self.dim))}
+
+    def __len__(self) -> int:
+        """The number of vectors."""
+        return int(self._index.ntotal)
+
+    def candidates(self, queries: Vector, count: int, mask: Mask | None = None) -> tuple[Vector, Rows]:
+        """See ``Engine``."""
+        found: tuple[Vector, Rows] = self._index.search(queries, count, params=parameters(mask, faiss.SearchParameters))
+        return found
+
+
+class ExactOnGpu(Exact):
+    """The same on all GPUs, with the vectors in memory too; a search among some rows goes to the CPU."""
+
+    name = "gpu"
+
+    def __init__(self, index: Any) -> None:
+        """Copy an ``IndexFlatIP`` to every GPU."""
+        super().__init__(index)
+        self._on_gpu = faiss.index_cpu_to_all_gpus(index)
+        self.slack = index.d * 2.0**-20  # another order of sums
+
+    def candidates(self, queries: Vector, count: int, mask: Mask | None = None) -> tuple[Vector, Rows]:
+        """See ``Engine``."""
+        if mask is not None or count > MOST_ON_GPU:
+            return super().candidates(queries, count, mask)
+        found: tuple[Vector, Rows] = self._on_gpu.search(queries, count)
+        return found
+
+
+class Codes:
+    """One bit a number, and two factors a vector: 16 times smaller than the vectors at 512 numbers, all scanned."""
+
+    name, holds = "codes", "codes"
+    slack: float | None = None
+
+    def __init__(self, codes: NDArray[np.uint8], dim: int) -> None:
+        """Copy codes (n, bytes)."""
+        self.dim, self._index = dim, empty_codes(dim)
+        faiss.copy_array_to_vector(codes.ravel(), self._index.codes)
+        self._index.ntotal = len(codes)
+
+    @classmethod
+    def of(cls, vectors: Vector) -> Self:
+        """Encode unit vectors (n, dim)."""
         dim = vectors.shape[1]
-        self._index: Any = faiss.IndexFlatIP(dim)
-        self._index.add(vectors)
-        self._slack = dim * 2.0**-24  # the most that float32 can be off in the inner product of two unit vectors
+        index, turn = empty_codes(dim), rotation(dim)
+        codes = np.empty((len(vectors), index.code_size), np.uint8)
+        for start in range(0, len(vectors), BLOCK):
+            codes[start : start + BLOCK] = index.sa_encode(vectors[start : start + BLOCK] @ turn)
+        return cls(codes, dim)
 
-    def search(self, queries: Vector, k: int) -> list[Found]:
-        """The ``k`` best of each unit query (q, dim) by cosine, ties in order of id."""
-        if not len(queries) or not self._ids or k < 1:
-            return [[] for _ in queries]
-        taken = min(k + SPARE, len(self._ids))
-        scores, rows = self._index.search(queries, taken)
-        return [self._settle(*each, k) for each in zip(queries, scores, rows, strict=True)]
+    @classmethod
+    def restore(cls, arrays: Arrays, dim: int) -> Self:
+        """From its codes."""
+        codes = arrays["codes"]
+        if codes.dtype != np.uint8 or codes.ndim != 2 or codes.shape[1] != empty_codes(dim).code_size:
+            raise ValueError(f"codes of {codes.dtype} {codes.shape}")
+        return cls(codes, dim)
 
-    def _settle(self, query: Vector, scores: Vector, rows: NDArray[np.int64], k: int) -> Found:
-        """The best of some candidates, once there are enough of them that none outside can be better."""
-        while True:
-            exact = (self._index.reconstruct_batch(rows).astype(np.float64) * query).sum(axis=1)
-            best = np.lexsort((rows, -exact))[:k]  # rows are in order of id
-            if len(rows) == len(self._ids) or exact[best[-1]] > scores[-1] + self._slack:
-                return [(self._ids[rows[i]], float(exact[i])) for i in best]
-            more = min(4 * len(rows), len(self._ids))
-            (scores,), (rows,) = self._index.search(query[None], more)
+    def arrays(self) -> Arrays:
+        """A view of the codes (n, bytes)."""
+        return {"codes": view(self._index, self._index.codes.data(), np.uint8, (len(self), self._index.code_size))}
+
+    def __len__(self) -> int:
+        """The number of vectors."""
+        return int(self._index.ntotal)
+
+    def candidates(self, queries: Vector, count: int, mask: Mask | None = None) -> tuple[Vector, Rows]:
+        """See ``Engine``."""
+        chosen = parameters(mask, faiss.RaBitQSearchParameters, qb=QUERY_BITS)
+        found: tuple[Vector, Rows] = self._index.search(queries @ rotation(self.dim), count, params=chosen)
+        return found
+
+
+ENGINES: Final[dict[str, type[Exact] | type[Codes]]] = {"exact": Exact, "codes": Codes, "gpu": ExactOnGpu}
+
+
+def engine_for(count: int, wanted: str = AUTO) -> type[Exact] | type[Codes]:
+    """The kind of engine for a number of vectors; where none is asked for, by size, and on a GPU where FAISS finds one."""
+    gpu = hasattr(faiss, "index_cpu_to_all_gpus") and faiss.get_num_gpus() > 0
+    if wanted == AUTO or (wanted == ExactOnGpu.name and not gpu):
+        return (ExactOnGpu if gpu else Codes) if count >= CODES_FROM else Exact
+    return ENGINES[wanted]
+
+
+def joined(kind: type[Exact] | type[Codes], parts: Sequence[tuple[Engine, Mask | None]]) -> Engine:
+    """One engine of the rows of others, which are of the same kind or hold vectors."""
+    arrays = [(engine if isinstance(engine, kind) else kind.of(engine.arrays()["vectors"])).arrays() for engine, _ in parts]
+    picked = [{name: array if mask is None else array[mask] for name, array in each.items()} for each, (_, mask) in zip(arrays, parts, strict=True)]
+    together = {name: np.concatenate([each[name] for each in picked]) for name in picked[0]}
+    return kind.restore(together, parts[0][0].dim)
+
+
+@lru_cache(maxsize=8)
+def rotation(dim: int) -> Vector:
+    """A random rotation (dim, dim), the same for all, which spreads what few numbers hold over all bits."""
+    normal = np.random.Generator(np.random.PCG64(dim)).standard_normal((dim, dim))
+    turn: Vector = np.linalg.qr(normal)[0].astype(np.float32)
+    return turn
+
+
+def empty_codes(dim: int) -> Any:
+    """An index of codes around zero, so that codes made at different times fit together."""
+    index = faiss.IndexRaBitQ(dim, faiss.METRIC_INNER_PRODUCT)
+    faiss.copy_array_to_vector(np.zeros(dim, np.float32), index.center)
+    index.is_trained = True
+    return index

@@ -24,7 +24,8 @@ class Model:
         path: where its file was seen last.
         concept: what it was made for, where known.
         preview: the file name of a drawing, relative to the zoo's folder.
-        facts: anything else, as JSON holds it.
+        facts: anything else, as JSON holds it; ``format``, ``ranks``, ``tags``, ``trigger_words``, ``title`` and ``notes`` are filtered or searched by.
+        added: when a zoo took it first, in seconds since 1970; the zoo says so where it is None.
     """
 
     id: str
@@ -35,6 +36,7 @@ class Model:
     concept: str | None = None
     preview: str | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    added: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +49,11 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class KnownFile:
-    """What became of a file when it was last read: a model, or a refusal in one line."""
+    """What became of a file when it was last read: a model, or a refusal in one line; ``reader`` names what read it."""
 
     path: str
     size: int  # bytes
     mtime_ns: int
     model_id: str | None = None
     refusal: str | None = None
+    reader: str = ""

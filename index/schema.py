@@ -4,14 +4,18 @@ A catalogue names itself by SQLite's ``application_id``, its version by ``user_v
 To change the tables, append a function to ``MIGRATIONS``; never edit one that was released.
 """
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Final
+from zlib import crc32
 
 from index.errors import RESTORE, ZooDamaged, ZooReadOnly, ZooTooNew
+from index.rows import blob_sum, checksum, damaged_row, entry_of, from_text, put_words, to_text
 
 APPLICATION_ID: Final = 0x4C4F5258  # "LORX"
+WORDS: Final = "CREATE VIRTUAL TABLE words USING fts5 (name, tags, notes, tokenize = 'unicode61 remove_diacritics 2')"
 Migration = Callable[[Connection], None]
 
 
@@ -42,7 +46,64 @@ def create_fingerprints(connection: Connection) -> None:
     )
 
 
-MIGRATIONS: Final[tuple[Migration, ...]] = (create_tables, create_fingerprints)
+def give_keys(connection: Connection) -> None:
+    """Version 3: a number for each model, which no other ever gets; what filters and words ask for; what each commit changed."""
+    for statement in (
+        "ALTER TABLE zoo ADD COLUMN engine TEXT NOT NULL DEFAULT 'auto'",
+        # the token tells apart states that have one number, as after a copy was put back
+        "CREATE TABLE commits (generation INTEGER PRIMARY KEY NOT NULL, token BLOB NOT NULL)",
+        "INSERT INTO commits SELECT generation, randomblob(8) FROM zoo",
+        "CREATE TABLE new_models (key INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE NOT NULL, name TEXT NOT NULL, family TEXT NOT NULL,"
+        " found_by TEXT NOT NULL, path TEXT, concept TEXT, preview TEXT, facts TEXT NOT NULL, format TEXT, rank INTEGER, added INTEGER NOT NULL,"
+        " crc INTEGER NOT NULL)",
+        "CREATE TABLE new_vectors (key INTEGER PRIMARY KEY NOT NULL REFERENCES new_models (key) ON DELETE CASCADE, vector BLOB NOT NULL,"
+        " crc INTEGER NOT NULL, generation INTEGER NOT NULL)",
+        "CREATE TABLE removed (key INTEGER NOT NULL, generation INTEGER NOT NULL)",  # vectors that were taken out
+        "CREATE TABLE new_fingerprints (key INTEGER PRIMARY KEY NOT NULL REFERENCES new_models (key) ON DELETE CASCADE, data BLOB NOT NULL,"
+        " crc INTEGER NOT NULL)",
+        # reader: what read the file, as another may find more in it
+        "CREATE TABLE new_files (path TEXT PRIMARY KEY NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,"
+        " key INTEGER REFERENCES new_models (key) ON DELETE CASCADE, refusal TEXT, reader TEXT NOT NULL)",
+        "CREATE TABLE tags (tag TEXT NOT NULL, key INTEGER NOT NULL REFERENCES new_models (key) ON DELETE CASCADE, PRIMARY KEY (tag, key)) WITHOUT ROWID",
+        WORDS,
+    ):
+        connection.execute(statement)
+    copy_rows(connection)
+    for name in ("files", "fingerprints", "vectors", "models"):
+        connection.execute(f"DROP TABLE {name}")
+    for name in ("models", "vectors", "fingerprints", "files"):
+        connection.execute(f"ALTER TABLE new_{name} RENAME TO {name}")
+    connection.execute("CREATE INDEX files_by_model ON files (key)")
+    connection.execute("CREATE INDEX tags_by_model ON tags (key)")
+    connection.execute("CREATE INDEX vectors_by_generation ON vectors (generation)")
+    connection.execute("CREATE INDEX removed_by_generation ON removed (generation)")
+    for column in ("family", "format", "rank", "added"):
+        connection.execute(f"CREATE INDEX models_by_{column} ON models ({column})")
+
+
+def copy_rows(connection: Connection) -> None:
+    """All rows of version 2 into the tables of version 3."""
+    keys, now = {}, int(time.time())
+    old = "SELECT id, name, family, found_by, path, concept, preview, facts, crc FROM models ORDER BY rowid"
+    for key, (*fields, crc) in enumerate(connection.execute(old).fetchall(), 1):
+        texts = tuple(map(from_text, fields))
+        if checksum(texts) != crc:
+            raise damaged_row(Path("catalogue"), fields[0])
+        entry, keys[fields[0]] = entry_of(texts), key
+        values = (key, *map(to_text, entry.texts), entry.rank, now, checksum((*entry.texts, entry.rank, now)))
+        connection.execute(f"INSERT INTO new_models VALUES ({', '.join('?' * 13)})", values)
+        put_words(connection, key, entry)
+    for table, column in (("vectors", "vector"), ("fingerprints", "data")):
+        for id, blob, crc in connection.execute(f"SELECT id, {column}, crc FROM {table}").fetchall():
+            if crc32(blob, crc32(id.encode())) != crc:
+                raise damaged_row(Path("catalogue"), id)
+            end = (0,) if table == "vectors" else ()
+            connection.execute(f"INSERT INTO new_{table} VALUES ({', '.join('?' * (3 + len(end)))})", (keys[id], blob, blob_sum(keys[id], blob), *end))
+    for path, size, mtime_ns, id, refusal in connection.execute("SELECT path, size, mtime_ns, model_id, refusal FROM files").fetchall():
+        connection.execute("INSERT INTO new_files VALUES (?, ?, ?, ?, ?, '')", (path, size, mtime_ns, keys.get(id), refusal))
+
+
+MIGRATIONS: Final[tuple[Migration, ...]] = (create_tables, create_fingerprints, give_keys)
 
 
 def version_of(connection: Connection, path: Path) -> int:

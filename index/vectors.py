@@ -1,6 +1,7 @@
 """Checks and unit length for vectors, and their bytes in the catalogue."""
 
 from collections.abc import Sequence, Sized
+from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -8,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from index.errors import ZooError
 
 Vector = NDArray[np.float32]
+ROUNDING: Final = 2.0**-23  # by which a vector of float32 may be off length 1, which then stays as it is
 Vectors = NDArray[np.floating] | Sequence[NDArray[np.floating] | None]  # (n, dim), or n vectors of which some may be absent
 
 
@@ -30,6 +32,8 @@ def to_unit(vector: ArrayLike, dim: int, what: str, error: type[ZooError]) -> Ve
         raise error(f"{what}: expected finite numbers, found NaN or infinity; encode it again, the source is broken")
     if largest == 0:
         raise error(f"{what}: expected a direction, found only zeros; a vector of zero length is like nothing, leave it out")
+    if found.dtype == np.float32 and abs(np.linalg.norm(wide) - 1) < ROUNDING:
+        return found.copy()
     wide /= largest  # so that the squares of huge and tiny numbers stay in range
     return (wide / np.linalg.norm(wide)).astype(np.float32)
 

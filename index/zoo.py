@@ -1,8 +1,7 @@
-"""A zoo: models and their vectors in a folder, searched by cosine."""
+"""A zoo: models and their vectors in a folder, searched by cosine. The catalogue is the truth; engines are made from it."""
 
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from operator import index as to_int
 from pathlib import Path
 from sqlite3 import Connection
@@ -13,8 +12,10 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from index.connections import CATALOGUE, Readers, Writer, WriterLock, write_empty
-from index.engine import Engine
+from index.cache import STALE, WORTH_IT, drop_engines, engines_on_disk, load_engine, save_engine
+from index.care import Progress, mend, problems_of
+from index.connections import CATALOGUE, Readers, Writer, WriterLock, sync, sync_folder, typed_errors, write_empty
+from index.engine import AUTO, ENGINES
 from index.errors import (
     RESTORE,
     BadQuery,
@@ -27,26 +28,32 @@ from index.errors import (
     ZooMissing,
     ZooReadOnly,
 )
+from index.filters import Filter
 from index.model import FoundBy, Hit, KnownFile, Model
 from index.rows import (
     MODEL,
     damaged_row,
     from_row,
-    generation,
-    note_change,
+    key_of,
     put,
     put_file,
     put_fingerprint,
     read_files,
     read_fingerprints,
-    read_vector,
     read_vectors,
-    to_row,
+    remove,
+    select_in,
+    to_entry,
+    to_text,
 )
+from index.snapshot import Fetch, Found, Keys, Snapshot, State, brought_up_to_date
 from index.vectors import Vector, Vectors, count, to_unit
+from index.words import words_query
 
 PAGE: Final = 500  # models read at a time by ``models``
+FILTERS: Final = 32  # remembered while no model changes
 EMPTY: Final[Mapping[str, bytes]] = {}
+ALL: Final = Filter()
 
 
 class Zoo:
@@ -68,7 +75,7 @@ class Zoo:
             self.space, self.dim = self._read_binding()
             self._opened = undo.pop_all()
         self._building = Lock()
-        self._engine = Engine(-1, [], np.empty((0, self.dim), np.float32))
+        self._snapshot = Snapshot(State(-1, b""), self.dim)
 
     @classmethod
     def create(cls, folder: Path, space: str, dim: int) -> Self:
@@ -159,16 +166,15 @@ class Zoo:
         """
         if (given := count(vectors, BadVector)) != len(models):
             raise BadVector(f"{self.folder}: expected a vector for each of {len(models)} models, found {given}; pass one for each")
-        batch = [(to_row(model), self._unit(model, vector)) for model, vector in zip(models, vectors, strict=True)]
-        with self._writing() as connection:
-            for row, unit in batch:
-                put(connection, row, unit)
+        batch = [(to_entry(model), self._unit(model, vector)) for model, vector in zip(models, vectors, strict=True)]
+        with self._changing() as (connection, generation):
+            for entry, unit in batch:
+                put(connection, entry, unit, generation)
             for id, data in fingerprints.items():
-                try:
-                    put_fingerprint(connection, id, data)
-                except sqlite3.IntegrityError:
-                    raise ModelMissing(f"fingerprint of model {id!r}: expected the model in the zoo, found none; add both at once") from None
-            note_change(connection)
+                key = key_of(connection, id)
+                if key is None:
+                    raise ModelMissing(f"fingerprint of model {id!r}: expected the model in the zoo, found none; add both at once")
+                put_fingerprint(connection, key, data)
         return len({model.id for model in models})
 
     def remove(self, ids: Iterable[str]) -> int:
@@ -177,11 +183,8 @@ class Zoo:
         Raises:
             ZooReadOnly, DiskRefused, ZooDamaged: the zoo cannot be written; nothing is changed.
         """
-        with self._writing() as connection:
-            removed = sum(connection.execute("DELETE FROM models WHERE id = ?", (id,)).rowcount for id in dict.fromkeys(ids))
-            if removed:
-                note_change(connection)
-        return removed
+        with self._changing() as (connection, generation):
+            return sum(remove(connection, id, generation) for id in dict.fromkeys(ids))
 
     def get(self, id: str) -> Model:
         """One model.
@@ -192,17 +195,28 @@ class Zoo:
         with self._reading() as connection:
             return self._get(connection, id)
 
-    def models(self) -> Iterator[Model]:
-        """All models in order of id, read in pages so that no writer waits; each page is of one committed state."""
-        last = ""
+    def models(self, where: Filter = ALL) -> Iterator[Model]:
+        """All models that a filter lets through, in order of id, read in pages so that no writer waits; each page is of one committed state.
+
+        Raises:
+            BadQuery: the filter cannot be used.
+        """
+        (condition, values), last = where.sql(), ""
         while True:
             with self._reading() as connection:
-                rows = connection.execute(f"{MODEL} WHERE id > ? ORDER BY id LIMIT {PAGE}", (last,)).fetchall()
+                rows = connection.execute(f"{MODEL} WHERE {condition} AND id > ? ORDER BY id LIMIT {PAGE}", (*values, last)).fetchall()
             if not rows:
                 return
             for row in rows:
                 yield from_row(row, self._path)
             last = rows[-1][0]
+
+    def counts(self, column: str) -> dict[str, int]:
+        """How many models there are of each ``family``, ``format``, ``found_by`` or ``tag``, the most frequent first."""
+        table = {"family": "models", "format": "models", "found_by": "models", "tag": "tags"}[column]
+        with self._reading() as connection:
+            rows = connection.execute(f"SELECT {column}, count(*) FROM {table} WHERE {column} IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1").fetchall()
+        return {str(value): number for value, number in rows}
 
     def vector(self, id: str) -> Vector:
         """The unit vector (dim,) of a model.
@@ -219,74 +233,204 @@ class Zoo:
         Raises:
             ModelMissing: one of them is not there or has no vector.
         """
-        found = np.empty((len(ids), self.dim), np.float32)
         with self._reading() as connection:
-            for position, id in enumerate(ids):
-                row = connection.execute("SELECT id, vector, crc FROM vectors WHERE id = ?", (id,)).fetchone()
-                if row is None:
-                    raise ModelMissing(f"{self.folder}: expected a vector of model {id!r}, found none; index its file again")
-                found[position] = read_vector(row, self.dim, self._path)
-        return found
+            keys: dict[str, int] = dict(select_in(connection, "SELECT id, key FROM models WHERE id IN", ids))
+            found = read_vectors(connection, self.dim, self._path, list(keys.values()))
+        missing = [id for id in ids if keys.get(id, -1) not in found]
+        if missing:
+            raise ModelMissing(f"{self.folder}: expected a vector of model {missing[0]!r}, found none; index its file again")
+        return np.stack([found[keys[id]] for id in ids]) if ids else np.empty((0, self.dim), np.float32)
 
-    def fingerprints(self) -> dict[str, bytes]:
-        """The fingerprints of all models that have one, by id."""
+    def vectors_of(self, ids: Sequence[str]) -> dict[str, Vector]:
+        """The unit vectors (dim,) of those models that have one, by id."""
         with self._reading() as connection:
-            return dict(read_fingerprints(connection, self._path))
+            keys: dict[int, str] = dict(select_in(connection, "SELECT key, id FROM models WHERE id IN", ids))
+            return {keys[key]: vector for key, vector in read_vectors(connection, self.dim, self._path, list(keys)).items()}
 
-    def search(self, query: NDArray[np.floating], k: int = 10) -> list[Hit]:
-        """The ``k`` models nearest to a query (dim,) of any length, by cosine, ties in order of id.
+    def fingerprints(self, ids: Sequence[str] | None = None) -> dict[str, bytes]:
+        """The fingerprints of all models that have one, or of some, by id."""
+        with self._reading() as connection:
+            return dict(read_fingerprints(connection, self._path, ids))
+
+    def search(self, query: NDArray[np.floating], k: int = 10, where: Filter = ALL) -> list[Hit]:
+        """The ``k`` models nearest to a query (dim,) of any length, by cosine, ties in order of id, of those that a filter lets through.
 
         Raises:
-            BadQuery: the query is no direction in this space, or ``k`` is negative.
+            BadQuery: the query is no direction in this space, ``k`` is negative, or the filter cannot be used.
         """
-        return self.search_many([query], k)[0]
+        return self.search_many([query], k, where)[0]
 
-    def search_many(self, queries: NDArray[np.floating] | Sequence[NDArray[np.floating]], k: int = 10) -> list[list[Hit]]:
+    def search_many(self, queries: NDArray[np.floating] | Sequence[NDArray[np.floating]], k: int = 10, where: Filter = ALL) -> list[list[Hit]]:
         """The hits of each query (q, dim), all over one committed state.
 
         Raises:
-            BadQuery: a query is no direction in this space, or ``k`` is negative.
+            BadQuery: a query is no direction in this space, ``k`` is negative, or the filter cannot be used.
         """
-        try:
-            wanted = to_int(k)
-        except TypeError:
-            wanted = -1
-        if wanted < 0:
-            raise BadQuery(f"number of hits: expected 0 or more, found {k!r}; ask for a whole number")
+        wanted = whole_number(k)
         if not count(queries, BadQuery):
             return []
         units = np.stack([to_unit(query, self.dim, "query", BadQuery) for query in queries])
         with self._reading() as connection:
-            found = self._engine_of(connection).search(units, wanted)
-            models = {id: self._model_of_vector(connection, id) for id in {id for hits in found for id, _ in hits}}
-        return [[Hit(models[id], score) for id, score in hits] for hits in found]
+            snapshot = self._snapshot_of(connection)
+            allowed = self._allowed(connection, snapshot, where) if where else None
+            found = snapshot.search(units, wanted, allowed, self._fetch(connection))
+            return [self._hits(connection, each, wanted) for each in found]
+
+    def find(self, words: Sequence[str], k: int = 10, where: Filter = ALL, without: Sequence[str] = ()) -> list[Model]:
+        """The ``k`` models whose name, tags, trigger words or notes have every word of one of some texts, best first.
+
+        The order is that of BM25. None of them has every word of one of ``without``.
+
+        Raises:
+            BadQuery: ``k`` is negative, or the filter cannot be used.
+        """
+        condition, values = where.sql()
+        query, wanted = words_query(words, without), whole_number(k)
+        if query is None:
+            return []
+        statement = f"{MODEL} JOIN words ON words.rowid = models.key WHERE words MATCH ? AND {condition} ORDER BY bm25(words, 10, 5, 1), models.id LIMIT ?"
+        with self._reading() as connection:
+            return [from_row(row, self._path) for row in connection.execute(statement, (query, *values, wanted))]
 
     def known_files(self) -> dict[str, KnownFile]:
         """The files that were read, by path."""
         with self._reading() as connection:
             return {file.path: file for file in read_files(connection)}
 
-    def note_files(self, files: Iterable[KnownFile]) -> None:
-        """Remember what became of files, all at once; add their models first, so that a crash in between loses nothing.
+    def files_of(self, ids: Sequence[str]) -> dict[str, list[KnownFile]]:
+        """The files of some models, by id."""
+        found: dict[str, list[KnownFile]] = {}
+        with self._reading() as connection:
+            for file in read_files(connection, ids):
+                found.setdefault(str(file.model_id), []).append(file)
+        return found
+
+    def note_files(self, files: Iterable[KnownFile], forget: Iterable[str] = ()) -> None:
+        """Remember what became of files, and forget those of some paths, all at once; add their models first, so that a crash in between loses nothing.
 
         Raises:
             ModelMissing: a file names a model that is not in the zoo; nothing is noted.
             ZooReadOnly, DiskRefused, ZooDamaged: the zoo cannot be written; nothing is noted.
         """
         with self._writing() as connection:
+            for path in forget:
+                connection.execute("DELETE FROM files WHERE path = ?", (to_text(path),))
             for file in files:
-                try:
-                    put_file(connection, file)
-                except sqlite3.IntegrityError:
-                    raise ModelMissing(f"file {file.path!r}: expected model {file.model_id!r} in the zoo, found none; add it first") from None
+                key = key_of(connection, file.model_id) if file.model_id is not None else None
+                if file.model_id is not None and key is None:
+                    raise ModelMissing(f"file {file.path!r}: expected model {file.model_id!r} in the zoo, found none; add it first")
+                put_file(connection, file, key)
+
+    def save_engine(self, wanted: str | None = None) -> bool:
+        """Write the engine to the disk if that makes opening faster, so that the next one to open the zoo need not read all vectors; return whether it was.
+
+        ``wanted`` is kept as the zoo's kind of engine: ``auto``, ``exact``, ``codes`` or ``gpu``; the file is then written in any case.
+
+        Raises:
+            BadQuery: there is no such engine.
+            ZooReadOnly, DiskRefused, ZooDamaged: the zoo cannot be read or written.
+        """
+        if wanted is not None:
+            if wanted not in (AUTO, *ENGINES):
+                raise BadQuery(f"engine: expected {AUTO}, {', '.join(ENGINES)}, found {wanted!r}; choose one of them")
+            with self._changing() as (connection, _):
+                connection.execute("UPDATE zoo SET engine = ?", (wanted,))
+            self._snapshot = Snapshot(State(-1, b""), self.dim)
+            with self._writing():
+                drop_engines(self.folder)
+        elif self._writer is None:
+            raise self._refusal()
+        with self._reading() as connection:
+            snapshot = self._snapshot_of(connection).in_one()
+            with self._building:
+                self._snapshot = snapshot
+            stored = next((cached.state.generation for cached in engines_on_disk(self.folder) if cached.state.known_to(connection)), -1)
+            enough = max(1, int(STALE * snapshot.live))
+            since = connection.execute("SELECT count(*) FROM (SELECT 1 FROM vectors WHERE generation > ? LIMIT ?)", (stored, enough)).fetchone()[0]
+            if not snapshot.segments or (wanted is None and (snapshot.live < WORTH_IT or since < enough)):
+                return False
+            save_engine(self.folder, snapshot)
+        return True
+
+    def copy_to(self, folder: Path) -> None:
+        """Write a copy of the catalogue, of one committed state, as a zoo in a new folder, while others read and write this one.
+
+        Raises:
+            ZooExists: there is a zoo.
+            DiskRefused: the folder cannot be written.
+        """
+        if has_zoo(folder):
+            raise ZooExists(f"{folder}: expected no zoo yet, found one; name a new folder")
+        with typed_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            part = folder / f".{CATALOGUE}.part"
+            part.unlink(missing_ok=True)
+            with self._readers.plain() as connection:
+                connection.execute("VACUUM INTO ?", (str(part),))
+            with part.open("rb+") as file:
+                sync(file)
+            part.replace(folder / CATALOGUE)
+            sync_folder(folder)
+
+    def compact(self) -> None:
+        """Forget what was changed in the past, put words in order, and give free space back to the disk.
+
+        Raises:
+            ZooReadOnly, DiskRefused, ZooDamaged: the zoo cannot be written; nothing is lost.
+        """
+        with self._changing() as (connection, generation):
+            connection.execute("DELETE FROM commits WHERE generation < ?", (generation,))
+            connection.execute("DELETE FROM removed")
+            connection.execute("INSERT INTO words (words) VALUES ('optimize')")
+        assert self._writer is not None
+        with self._writer.alone() as connection:
+            connection.execute("VACUUM")
+
+    def verify(self, progress: Progress = lambda done, total: None) -> list[str]:
+        """All that is not as it was written, a line each; none for a sound zoo.
+
+        Raises:
+            ZooDamaged: so much is damaged that SQLite cannot read on.
+        """
+        with self._reading() as connection:
+            return list(problems_of(connection, self.folder, self._path, self.dim, progress))
+
+    def rebuild(self, engine: str | None = None) -> list[str]:
+        """Make words, tags and the engine anew from the catalogue's rows; return the ids of models that were damaged and are taken out.
+
+        The next ``loradex index`` reads their files again. ``engine`` is as in ``save_engine``.
+
+        Raises:
+            BadQuery: there is no such engine.
+            ZooReadOnly, DiskRefused, ZooDamaged: the zoo cannot be read or written; nothing is changed.
+        """
+        with self._changing() as (connection, generation):
+            lost = mend(connection, self._path, self.dim, generation)
+        with self._writing():
+            drop_engines(self.folder)
+        self._snapshot = Snapshot(State(-1, b""), self.dim)
+        self.save_engine(engine)
+        return lost
 
     def _reading(self) -> AbstractContextManager[Connection]:
         return self._readers.transaction()
 
     def _writing(self) -> AbstractContextManager[Connection]:
         if self._writer is None:
-            raise ZooReadOnly(f"{self.folder}: expected a zoo open for writing, found it open for reading only; open it without read_only")
+            raise self._refusal()
         return self._writer.transaction()
+
+    @contextmanager
+    def _changing(self) -> Iterator[tuple[Connection, int]]:
+        """A transaction that makes a new state, with its number."""
+        with self._writing() as connection:
+            generation = State.read(connection).generation + 1
+            yield connection, generation
+            connection.execute("INSERT INTO commits VALUES (?, randomblob(8))", (generation,))
+            connection.execute("UPDATE zoo SET generation = ?", (generation,))
+
+    def _refusal(self) -> ZooReadOnly:
+        return ZooReadOnly(f"{self.folder}: expected a zoo open for writing, found it open for reading only; open it without read_only")
 
     def _read_binding(self) -> tuple[str, int]:
         with self._reading() as connection:
@@ -308,31 +452,71 @@ class Zoo:
             raise ModelMissing(f"{self.folder}: expected a model {id!r}, found none; list the zoo's models for their ids")
         return from_row(row, self._path)
 
-    def _model_of_vector(self, connection: Connection, id: str) -> Model:
-        try:
-            return self._get(connection, id)
-        except ModelMissing:
-            raise damaged_row(self._path, id) from None
+    def _fetch(self, connection: Connection) -> Fetch:
+        return lambda keys: read_vectors(connection, self.dim, self._path, keys)
 
-    def _engine_of(self, connection: Connection) -> Engine:
-        """The engine over the state that a transaction sees; built anew when another was committed, by whatever process."""
-        current, engine = generation(connection), self._engine
-        if engine.generation == current:
-            return engine
-        with self._building:  # one thread builds, those behind it find the engine made
-            engine = self._engine
-            if engine.generation != current:
-                engine = self._build(connection, current)
-                if current > self._engine.generation:  # else a newer one was stored since this transaction began
-                    self._engine = engine
-            return engine
+    def _hits(self, connection: Connection, found: Found, k: int) -> list[Hit]:
+        """Models and cosines of the ``k`` best, ties in order of id."""
+        scores = dict(zip(found[0].tolist(), found[1].tolist(), strict=True))
+        if len(scores) > k:
+            last = min(scores.values())
+            tied = [key for key, score in scores.items() if score == last]
+            ids: dict[int, str] = dict(select_in(connection, "SELECT key, id FROM models WHERE key IN", tied))
+            kept = sorted(tied, key=lambda key: ids.get(key, ""))[: k - len(scores) + len(tied)]
+            scores = {key: score for key, score in scores.items() if score > last or key in set(kept)}
+        models = {row[-1]: from_row(row, self._path) for row in select_in(connection, f"{MODEL} WHERE key IN", list(scores))}
+        lost = [key for key in scores if key not in models]
+        if lost:
+            raise damaged_row(self._path, lost[0])
+        return sorted((Hit(models[key], score) for key, score in scores.items()), key=lambda hit: (-hit.score, hit.model.id))
 
-    def _build(self, connection: Connection, current: int) -> Engine:
-        pairs = list(read_vectors(connection, self.dim, self._path))
-        vectors = np.empty((len(pairs), self.dim), np.float32)
-        for position, (_, vector) in enumerate(pairs):
-            vectors[position] = vector
-        return Engine(current, [id for id, _ in pairs], vectors)
+    def _allowed(self, connection: Connection, snapshot: Snapshot, where: Filter) -> Keys:
+        """The keys that a filter lets through, ascending."""
+        known = snapshot.allowed.get(where)
+        if known is None:
+            condition, values = where.sql()
+            rows = connection.execute(f"SELECT key FROM models WHERE {condition} ORDER BY key", values).fetchall()
+            known = np.fromiter((key for (key,) in rows), np.int64, len(rows))
+            if len(snapshot.allowed) >= FILTERS:
+                snapshot.allowed.clear()
+            snapshot.allowed[where] = known
+        return known
+
+    def _snapshot_of(self, connection: Connection) -> Snapshot:
+        """The vectors of the state that a transaction sees; brought up to date when another was committed, by whatever process."""
+        current, snapshot = State.read(connection), self._snapshot
+        if snapshot.state == current:
+            return snapshot
+        with self._building:  # one thread does, those behind it find it done
+            snapshot = self._snapshot
+            if snapshot.state == current:
+                return snapshot
+            fresh = self._brought_up_to_date(connection, snapshot, current)
+            if current.generation >= snapshot.state.generation or not snapshot.state.known_to(connection):
+                self._snapshot = fresh  # else a later one was stored since this transaction began
+            return fresh
+
+    def _brought_up_to_date(self, connection: Connection, snapshot: Snapshot, current: State) -> Snapshot:
+        if snapshot.state.generation > current.generation or not snapshot.state.known_to(connection):
+            wanted = str(connection.execute("SELECT engine FROM zoo").fetchone()[0])
+            wanted = wanted if wanted in ENGINES else AUTO
+            snapshot = load_engine(self.folder, connection, self.dim, wanted) or Snapshot(State(-1, b""), self.dim, wanted=wanted)
+        return brought_up_to_date(connection, snapshot, current, self._path)
+
+
+def whole_number(k: object) -> int:
+    """A number of hits.
+
+    Raises:
+        BadQuery: it is negative or not whole.
+    """
+    try:
+        wanted = to_int(k)  # type: ignore[arg-type]
+    except TypeError:
+        wanted = -1
+    if wanted < 0:
+        raise BadQuery(f"number of hits: expected 0 or more, found {k!r}; ask for a whole number")
+    return wanted
 
 
 def has_zoo(folder: Path) -> bool:

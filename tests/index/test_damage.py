@@ -11,7 +11,7 @@ import pytest
 from zoo_oracle import DIM, SPACE, models, nearest, same, unit, vectors
 
 import index.schema
-from index import KnownFile, Zoo, ZooDamaged, ZooError, ZooReadOnly, ZooTooNew
+from index import Filter, KnownFile, Zoo, ZooDamaged, ZooError, ZooReadOnly, ZooTooNew
 from index.connections import CATALOGUE
 
 IDS = [f"m{i:02}" for i in range(40)]
@@ -41,11 +41,11 @@ def answers(folder: Path, read_only: bool) -> None:
 def test_truncated(catalogue: Path, read_only: bool) -> None:
     """Cut at every kind of place: empty, within the header, at and within pages; SQLite takes a short last page as if zeros followed."""
     whole = catalogue.read_bytes()
-    for size in (0, 1, 15, 16, 99, 100, 101, 512, 4095, 4096, 4097, 8192, len(whole) // 2, len(whole) - 4096):
+    for size in (0, 1, 15, 16, 99, 100, 101, 512, 4095, 4096, 8191, 8192, 8193, 16384, len(whole) // 2):
         catalogue.write_bytes(whole[:size])
         with pytest.raises(ZooDamaged, match=r"^[^\n]*catalogue.sqlite: expected [^\n]* found[^\n]*; restore it from a copy[^\n]*$"):
             answers(catalogue.parent, read_only)
-    check_spoiled(catalogue, read_only, [whole[:-cut] for cut in (1, 2, 3, 100, 1000, 4095)])
+    check_spoiled(catalogue, read_only, [whole[:-cut] for cut in (1, 2, 3, 100, 1000, 4095, 8191, 8192, 16384)])
     catalogue.write_bytes(whole)
     answers(catalogue.parent, read_only)
 
@@ -106,9 +106,9 @@ def test_foreign_database(folder: Path, read_only: bool) -> None:
 @pytest.mark.parametrize("read_only", [False, True])
 def test_future_schema(catalogue: Path, read_only: bool) -> None:
     """A later version is refused with advice and stays as it is."""
-    alter(catalogue, "PRAGMA user_version = 7")
+    alter(catalogue, "PRAGMA user_version = 9")
     before = catalogue.read_bytes()
-    with pytest.raises(ZooTooNew, match="schema version 2 or older, found 7; update Loradex"):
+    with pytest.raises(ZooTooNew, match="schema version 3 or older, found 9; update Loradex"):
         answers(catalogue.parent, read_only)
     assert catalogue.read_bytes() == before
 
@@ -116,28 +116,36 @@ def test_future_schema(catalogue: Path, read_only: bool) -> None:
 def test_migrations_are_recorded(catalogue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A later Loradex brings an older zoo up to date when it opens it for writing, not before."""
 
-    def add_tags(connection: sqlite3.Connection) -> None:
-        connection.execute("CREATE TABLE tags (tag TEXT)")
+    def add_extras(connection: sqlite3.Connection) -> None:
+        connection.execute("CREATE TABLE extras (tag TEXT)")
 
-    monkeypatch.setattr(index.schema, "MIGRATIONS", (*index.schema.MIGRATIONS, add_tags))
-    with pytest.raises(ZooReadOnly, match="schema version 3, found 2; open it for writing once"):
+    monkeypatch.setattr(index.schema, "MIGRATIONS", (*index.schema.MIGRATIONS, add_extras))
+    with pytest.raises(ZooReadOnly, match="schema version 4, found 3; open it for writing once"):
         answers(catalogue.parent, True)
     answers(catalogue.parent, False)
     answers(catalogue.parent, True)
     with closing(sqlite3.connect(catalogue)) as connection:
-        assert connection.execute("SELECT name FROM migrations ORDER BY name").fetchall() == [("add_tags",), ("create_fingerprints",), ("create_tables",)]
+        names = [name for (name,) in connection.execute("SELECT name FROM migrations ORDER BY name")]
+    assert names == ["add_extras", "create_fingerprints", "create_tables", "give_keys"]
 
 
-def test_a_zoo_of_version_1_is_read_and_brought_up_to_date(tmp_path: Path) -> None:
-    """tests/data/zoo-v1 was written by the first Loradex."""
-    folder = shutil.copytree(Path(__file__).parents[1] / "data" / "zoo-v1", tmp_path / "zoo")
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_a_zoo_of_every_version_is_read_and_brought_up_to_date(tmp_path: Path, version: int) -> None:
+    """tests/data/zoo-v* were written by the Loradex of their time."""
+    folder = shutil.copytree(Path(__file__).parents[1] / "data" / f"zoo-v{version}", tmp_path / "zoo")
+    ids = ["a", "b", "c"] if version == 1 else ["a", "b", "c", "d"]
     with Zoo.open(folder) as zoo:
-        assert [model.id for model in zoo.models()] == ["a", "b", "c"]
-        np.testing.assert_allclose(zoo.vectors(["a", "b", "c"]), [unit(vector) for vector in vectors(3)], rtol=0, atol=1e-7)
+        assert [model.id for model in zoo.models()] == ids
+        np.testing.assert_allclose(zoo.vectors(ids[:3]), [unit(vector) for vector in vectors(3)], rtol=0, atol=1e-7)
+        assert same(zoo.search(QUERY, 9), nearest(dict(zip(ids, vectors(3), strict=False)), QUERY, 9))
         assert zoo.known_files()["/loras/bad"].refusal == "expected x"
-        assert zoo.fingerprints() == {}
+        assert zoo.fingerprints() == ({} if version == 1 else {"a": b"print a"})
+        assert [model.id for model in zoo.find(["a LoRA"])] == ["a", "b", "c"]
+        if version > 1:
+            assert zoo.get("d").name == "bad\udcffname"
+            assert [model.id for model in zoo.models(Filter(tags=("OHWX",), formats=("kohya",), lowest_rank=16, highest_rank=16))] == ["d"]
     with Zoo.open(folder, read_only=True) as zoo:
-        assert len(zoo) == 3
+        assert len(zoo) == len(ids)
 
 
 def alter(catalogue: Path, statement: str) -> None:
@@ -154,22 +162,22 @@ def search_all(zoo: Zoo) -> object:
 @pytest.mark.parametrize(
     ("statement", "use"),
     [
-        ("UPDATE vectors SET vector = zeroblob(48) WHERE id = 'm07'", search_all),
-        ("UPDATE vectors SET vector = x'00' WHERE id = 'm07'", search_all),
-        ("UPDATE vectors SET vector = 'text' WHERE id = 'm07'", search_all),
-        ("UPDATE vectors SET vector = (SELECT vector FROM vectors WHERE id = 'm08') WHERE id = 'm07'", lambda zoo: zoo.vector("m07")),
-        ("DELETE FROM vectors WHERE id = 'm07'", search_all),
-        ("DELETE FROM models WHERE id = 'm07'", search_all),
-        ("UPDATE models SET name = 'Another' WHERE id = 'm07'", lambda zoo: zoo.get("m07")),
-        ("UPDATE models SET facts = '{' WHERE id = 'm07'", lambda zoo: list(zoo.models())),
-        ("UPDATE models SET found_by = 'rumour' WHERE id = 'm07'", search_all),
-        ("UPDATE models SET name = x'ff' WHERE id = 'm07'", search_all),
-        ("UPDATE models SET name = 3.5 WHERE id = 'm07'", search_all),
+        ("UPDATE vectors SET vector = zeroblob(48) WHERE key = 8", search_all),
+        ("UPDATE vectors SET vector = x'00' WHERE key = 8", search_all),
+        ("UPDATE vectors SET vector = 'text' WHERE key = 8", search_all),
+        ("UPDATE vectors SET vector = (SELECT vector FROM vectors WHERE key = 9) WHERE key = 8", lambda zoo: zoo.vector("m07")),
+        ("DELETE FROM vectors WHERE key = 8", search_all),
+        ("DELETE FROM models WHERE key = 8", search_all),
+        ("UPDATE models SET name = 'Another' WHERE key = 8", lambda zoo: zoo.get("m07")),
+        ("UPDATE models SET facts = '{' WHERE key = 8", lambda zoo: list(zoo.models())),
+        ("UPDATE models SET found_by = 'rumour' WHERE key = 8", search_all),
+        ("UPDATE models SET name = x'ff' WHERE key = 8", search_all),
+        ("UPDATE models SET name = 3.5 WHERE key = 8", search_all),
         ("DELETE FROM zoo", len),
         ("INSERT INTO zoo SELECT * FROM zoo", len),
         ("UPDATE zoo SET dim = 'many'", len),
         ("UPDATE zoo SET dim = 11", lambda zoo: zoo.search(QUERY[:11], 1)),
-        ("UPDATE fingerprints SET data = x'00' WHERE id = 'm07'", lambda zoo: zoo.fingerprints()),
+        ("UPDATE fingerprints SET data = x'00' WHERE key = 8", lambda zoo: zoo.fingerprints()),
         ("DROP TABLE files", lambda zoo: zoo.known_files()),
     ],
 )

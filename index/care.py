@@ -1,0 +1,129 @@
+"""Looking after a zoo: what of it is not as it was written, and how much of it can be made anew from the rest."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from sqlite3 import Connection
+from typing import Final
+
+import numpy as np
+
+from index.cache import engines_on_disk, read_segment
+from index.engine import Exact
+from index.errors import ZooDamaged
+from index.rows import MODEL, Row, entry_of, from_row, from_text, put_words, sound, take_vector
+from index.schema import WORDS
+from index.snapshot import read_changes
+
+MOST_PROBLEMS: Final = 20  # that SQLite lists of its own
+PAGE: Final = 1000
+Progress = Callable[[int, int], None]
+
+
+def problems_of(connection: Connection, folder: Path, path: Path, dim: int, progress: Progress) -> Iterator[str]:
+    """Everything that is not as it was written, a line each: pages, rows, checksums, words, previews and engines on the disk."""
+    for (said,) in connection.execute(f"PRAGMA integrity_check({MOST_PROBLEMS})"):
+        if said != "ok":
+            yield f"{path}: {said}"
+    for table, *_ in connection.execute("PRAGMA foreign_key_check").fetchmany(MOST_PROBLEMS):
+        yield f"{path}: a row of {table} belongs to no model"
+    total = int(connection.execute("SELECT count(*) FROM models").fetchone()[0])
+    done = 0
+    for page in pages(connection, f"{MODEL} ORDER BY key"):
+        for row in page:
+            yield from problems_of_row(connection, row, folder, path)
+        done += len(page)
+        progress(done, total)
+    for table, column, length in (("vectors", "vector", 4 * dim), ("fingerprints", "data", None)):
+        for row in select_damaged(connection, table, column, length, path):
+            yield f"{path}: {table} of key {row[0]!r} are not as they were written"
+    said, found = connection.execute("SELECT vectors, (SELECT count(*) FROM vectors) FROM zoo").fetchone()
+    if said != found:
+        yield f"{path}: expected {said} vectors, found {found}"
+    yield from problems_of_engines(connection, folder, path, dim)
+
+
+def pages(connection: Connection, statement: str) -> Iterator[list[Row]]:
+    """The rows of a statement, some at a time."""
+    rows = connection.execute(statement)
+    while page := rows.fetchmany(PAGE):
+        yield page
+
+
+def is_sound(row: Row, length: int | None, path: Path) -> bool:
+    """Whether the bytes of a row (key, bytes, crc) are those that were written."""
+    try:
+        sound(row, length, path)
+    except ZooDamaged:
+        return False
+    return True
+
+
+def problems_of_row(connection: Connection, row: Row, folder: Path, path: Path) -> Iterator[str]:
+    """What is wrong with a row of ``models`` and what was made from it."""
+    try:
+        model = from_row(row, path)
+        entry = entry_of(tuple(map(from_text, row[:8])))
+    except (ZooDamaged, ValueError, AttributeError):
+        yield f"{path}: model {row[0]!r} is not as it was written"
+        return
+    tags = {tag for (tag,) in connection.execute("SELECT tag FROM tags WHERE key = ?", row[-1:])}
+    words = connection.execute("SELECT name, tags, notes FROM words WHERE rowid = ?", row[-1:]).fetchone()
+    if tags != entry.tags or words != entry.words or (entry.texts[8], entry.rank) != (from_text(row[8]), row[9]):
+        yield f"{path}: words and tags of model {model.id!r} are not those of its row"
+    if model.preview and not (folder / model.preview).is_file():
+        yield f"{folder / model.preview}: expected the drawing of model {model.id!r}, found none"
+
+
+def problems_of_engines(connection: Connection, folder: Path, path: Path, dim: int) -> Iterator[str]:
+    """Engines on the disk that differ from the catalogue's vectors; those of states that it does not know are never used."""
+    for cached in engines_on_disk(folder):
+        if not cached.state.known_to(connection):
+            continue
+        try:
+            segment = read_segment(cached, dim)
+            gone, changed, _ = read_changes(connection, cached.state.generation, dim, path)
+            everything = read_changes(connection, -1, dim, path)
+        except ZooDamaged:
+            continue  # told above
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            yield f"{cached.folder}: the engine is not as it was written ({error}); it is not used"
+            continue
+        kept = ~np.isin(segment.keys, np.union1d(gone, changed))
+        there = ~np.isin(everything[1], changed)
+        expected, found = everything[2][there], segment.engine.arrays()[segment.engine.holds][kept]
+        made = expected if isinstance(segment.engine, Exact) else type(segment.engine).of(expected).arrays()[segment.engine.holds]
+        if not np.array_equal(segment.keys[kept], everything[1][there]) or not np.array_equal(found, made):
+            yield f"{cached.folder}: the engine is not that of the catalogue's vectors; run `loradex zoo rebuild`"
+
+
+def mend(connection: Connection, path: Path, dim: int, generation: int) -> list[str]:
+    """Make anew what follows from sound rows, and take out models with a row that is damaged.
+
+    Their ids come back; their files are forgotten, so that the next ``loradex index`` reads them again.
+    """
+    damaged = {row[0] for row in select_damaged(connection, "vectors", "vector", 4 * dim, path)}
+    damaged |= {row[0] for row in select_damaged(connection, "fingerprints", "data", None, path)}
+    connection.execute("DROP TABLE words")
+    connection.execute(WORDS)
+    connection.execute("DELETE FROM tags")
+    lost = []
+    for row in connection.execute(f"{MODEL} ORDER BY key").fetchall():
+        try:
+            from_row(row, path)
+            entry = entry_of(tuple(map(from_text, row[:8])))
+        except (ZooDamaged, ValueError, AttributeError):
+            damaged.add(row[-1])
+        if row[-1] in damaged:
+            lost.append(str(row[0]))
+            take_vector(connection, row[-1], generation)
+            connection.execute("DELETE FROM models WHERE key = ?", row[-1:])
+        else:
+            put_words(connection, row[-1], entry)
+    connection.execute("UPDATE zoo SET vectors = (SELECT count(*) FROM vectors)")
+    return lost
+
+
+def select_damaged(connection: Connection, table: str, column: str, length: int | None, path: Path) -> Iterator[Row]:
+    """The rows (key, bytes, crc) of a table that are not as they were written."""
+    for page in pages(connection, f"SELECT key, {column}, crc FROM {table} ORDER BY key"):
+        yield from (row for row in page if not is_sound(row, length, path))

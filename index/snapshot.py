@@ -1,0 +1,204 @@
+"""What a search reads besides the catalogue: the vectors of one committed state in segments, brought up to date by what later commits changed.
+
+A segment never changes. New vectors make a new one, and two are joined when the older is less than twice as large, so that a commit costs
+about as much as it holds, whatever the zoo holds (O'Neil and others, The Log-Structured Merge-Tree, 1996).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from sqlite3 import Connection
+from typing import Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.engine import AUTO, Engine, Exact, Mask, Rows, engine_for, joined
+from index.errors import RESTORE, ZooDamaged
+from index.rows import sound
+from index.vectors import Vector
+
+SPARE: Final = 16  # candidates beyond k, so that most exact searches take one pass
+CLOSE: Final = 384  # candidates beyond 4 for each hit, with which the recall of codes was measured
+PAGE: Final = 4096  # rows read at a time
+
+Keys = NDArray[np.int64]
+Fetch = Callable[[Sequence[int]], dict[int, Vector]]  # vectors by key, out of the catalogue
+Found = tuple[Keys, NDArray[np.float64]]  # keys and cosines
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """One committed state of a catalogue; ``token`` tells it from another that has its number."""
+
+    generation: int
+    token: bytes
+
+    @classmethod
+    def read(cls, connection: Connection) -> Self:
+        """The state that a transaction sees."""
+        row = connection.execute("SELECT generation, token FROM commits ORDER BY generation DESC LIMIT 1").fetchone()
+        return cls(*row) if row else cls(-1, b"")
+
+    def known_to(self, connection: Connection) -> bool:
+        """Whether the catalogue went through this state and remembers what was changed since."""
+        return connection.execute("SELECT 1 FROM commits WHERE (generation, token) = (?, ?)", (self.generation, self.token)).fetchone() is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """An engine, the ascending keys (n,) of its rows, and which of them are still in the zoo."""
+
+    engine: Engine
+    keys: Keys
+    alive: Mask | None = None  # all, where there is none
+
+    @property
+    def live(self) -> int:
+        """How many rows are in the zoo."""
+        return len(self.keys) if self.alive is None else int(np.count_nonzero(self.alive))
+
+    def without(self, keys: Keys) -> "Segment":
+        """The segment after some keys were taken out."""
+        gone = np.isin(self.keys, keys, assume_unique=True)
+        return replace(self, alive=~gone if self.alive is None else self.alive & ~gone) if gone.any() else self
+
+    def mask(self, allowed: Keys | None) -> Mask | None:
+        """Its rows that are in the zoo and allowed; None stands for all."""
+        if allowed is None:
+            return self.alive
+        inside = np.isin(self.keys, allowed, assume_unique=True)
+        return inside if self.alive is None else inside & self.alive
+
+    def search(self, queries: Vector, k: int, allowed: Keys | None, fetch: Fetch) -> list[Found]:
+        """The ``k`` best of each query (q, dim), and those that tie with the last, by cosines in float64."""
+        mask = self.mask(allowed)
+        among = len(self.keys) if mask is None else int(np.count_nonzero(mask))
+        wanted = k + SPARE if self.engine.slack is not None else 4 * k + CLOSE
+        if wanted >= among:
+            everything = np.arange(len(self.keys)) if mask is None else np.flatnonzero(mask)
+            return [self._best(query, everything, k, fetch) for query in queries]
+        scores, rows = self.engine.candidates(queries, wanted, mask)
+        return [self._settle(*each, mask, among, k, fetch) for each in zip(queries, scores, rows, strict=True)]
+
+    def _settle(self, query: Vector, scores: Vector, rows: Rows, mask: Mask | None, among: int, k: int, fetch: Fetch) -> Found:
+        """The best of some candidates, once there are enough of them that none outside can be better, where the engine can tell."""
+        while True:
+            keys, exact = self._best(query, rows[rows >= 0], k, fetch)
+            if self.engine.slack is None or len(rows) >= among or exact[-1] > scores[-1] + self.engine.slack:
+                return keys, exact
+            more = min(4 * len(rows), among)
+            (scores,), (rows,) = self.engine.candidates(query[None], more, mask)
+
+    def _best(self, query: Vector, rows: Rows, k: int, fetch: Fetch) -> Found:
+        """The ``k`` best of some rows, and those that tie with the last.
+
+        FAISS may score equal vectors unequally, by their place in a block; each alone in float64, the answer depends on vectors and keys only.
+        """
+        exact = (self.vectors(rows, fetch).astype(np.float64) * query).sum(axis=1)
+        order = np.argsort(-exact, kind="stable")
+        if len(order) > k:
+            order = order[exact[order] >= exact[order[k - 1]]]
+        return self.keys[rows[order]], exact[order]
+
+    def vectors(self, rows: Rows, fetch: Fetch) -> Vector:
+        """The vectors (n, dim) of some rows."""
+        if isinstance(self.engine, Exact):
+            return self.engine.arrays()["vectors"][rows]
+        keys = self.keys[rows].tolist()
+        found = fetch(keys)
+        return np.stack([found[key] for key in keys]) if keys else np.empty((0, self.engine.dim), np.float32)
+
+
+def join(segments: Sequence[Segment], wanted: str) -> Segment:
+    """One segment of the living rows of several."""
+    keys = np.concatenate([segment.keys if segment.alive is None else segment.keys[segment.alive] for segment in segments])
+    coded = next((type(segment.engine) for segment in segments if not isinstance(segment.engine, Exact)), None)
+    kind = coded or engine_for(len(keys), wanted)
+    engine = joined(kind, [(segment.engine, segment.alive) for segment in segments])  # type: ignore[arg-type]
+    order = np.argsort(keys, kind="stable")
+    if np.array_equal(order, np.arange(len(keys))):
+        return Segment(engine, keys)
+    return Segment(joined(kind, [(engine, order)]), keys[order])  # type: ignore[arg-type, list-item]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The vectors of one state."""
+
+    state: State
+    dim: int
+    segments: tuple[Segment, ...] = ()
+    wanted: str = AUTO
+    allowed: dict[object, Keys] = field(default_factory=dict, compare=False)  # keys by filter, remembered while the state lasts
+
+    @property
+    def live(self) -> int:
+        """The number of vectors."""
+        return sum(segment.live for segment in self.segments)
+
+    def search(self, queries: Vector, k: int, allowed: Keys | None, fetch: Fetch) -> list[Found]:
+        """The ``k`` best of each unit query (q, dim) among the allowed keys (n,), ascending, and those that tie with the last; best first."""
+        if k < 1 or not self.segments:
+            return [(np.empty(0, np.int64), np.empty(0)) for _ in queries]
+        found = [segment.search(queries, k, allowed, fetch) for segment in self.segments]
+        return [best_of([each[number] for each in found], k) for number in range(len(queries))]
+
+    def with_changes(self, state: State, gone: Keys, keys: Keys, vectors: Vector) -> "Snapshot":
+        """A later state: without some keys, and with the vectors (n, dim) of others, ascending."""
+        changed = np.union1d(gone, keys)
+        segments = [segment.without(changed) for segment in self.segments] if len(changed) else list(self.segments)
+        if len(keys):
+            segments.append(Segment(engine_for(len(keys), self.wanted).of(vectors), keys))
+        segments = [segment for segment in segments if segment.live]
+        while len(segments) > 1 and segments[-2].live < 2 * segments[-1].live:
+            segments[-2:] = [join(segments[-2:], self.wanted)]
+        segments = [join([segment], self.wanted) if 2 * segment.live < len(segment.keys) else segment for segment in segments]
+        return Snapshot(state, self.dim, tuple(segments), self.wanted)
+
+    def in_one(self) -> "Snapshot":
+        """The same state in one segment, without rows that are gone."""
+        if len(self.segments) < 2 and all(segment.alive is None for segment in self.segments):
+            return self
+        return Snapshot(self.state, self.dim, (join(self.segments, self.wanted),), self.wanted)
+
+
+def best_of(parts: Sequence[Found], k: int) -> Found:
+    """The ``k`` best of several answers, and those that tie with the last."""
+    if len(parts) == 1:
+        return parts[0]
+    keys, exact = (np.concatenate(each) for each in zip(*parts, strict=True))
+    order = np.argsort(-exact, kind="stable")
+    if len(order) > k:
+        order = order[exact[order] >= exact[order[k - 1]]]
+    return keys[order], exact[order]
+
+
+def read_changes(connection: Connection, since: int, dim: int, path: Path) -> tuple[Keys, Keys, Vector]:
+    """What was taken out, and keys and vectors of what came or changed, after a generation.
+
+    Raises:
+        ZooDamaged: a vector is not the one that was written.
+    """
+    gone = np.array([key for (key,) in connection.execute("SELECT DISTINCT key FROM removed WHERE generation > ? ORDER BY key", (since,))], np.int64)
+    condition, values = ("", ()) if since < 0 else ("WHERE generation > ?", (since,))
+    rows = connection.execute(f"SELECT key, vector, crc FROM vectors {condition} ORDER BY key", values)
+    keys, blocks = [], []
+    while page := rows.fetchmany(PAGE):
+        keys += [row[0] for row in page]
+        blocks.append(np.frombuffer(b"".join(sound(row, 4 * dim, path) for row in page), "<f4").reshape(-1, dim))
+    vectors = np.concatenate(blocks, dtype=np.float32) if blocks else np.empty((0, dim), np.float32)
+    return gone, np.array(keys, np.int64), vectors
+
+
+def brought_up_to_date(connection: Connection, before: Snapshot, state: State, path: Path) -> Snapshot:
+    """The snapshot of the state that a transaction sees, from one that the catalogue went through, or from an empty one.
+
+    Raises:
+        ZooDamaged: a vector is not the one that was written, or some are lost.
+    """
+    after = before.with_changes(state, *read_changes(connection, before.state.generation, before.dim, path))
+    expected = connection.execute("SELECT vectors FROM zoo").fetchone()[0]
+    if after.live != expected:
+        raise ZooDamaged(f"{path}: expected {expected} vectors, found {after.live}; {RESTORE}")
+    return after
