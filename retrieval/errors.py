@@ -6,6 +6,7 @@ LoradexError
 │   ├── FileUnsafe        a pickle or another container that could run code or that is no safetensors file
 │   ├── FileCorrupt       the header or the data contradict themselves or each other
 │   └── FileUnsupported   a sound file that holds no low-rank update that can be read
+├── FetchError            a hub, or a mirror of one, that cannot be used
 ├── NoExpert              no expert was trained for the model tree of a file
 ├── CheckpointError       an expert, a space or a text encoder that cannot be used
 └── QueryError            a query or a list of labels that cannot be encoded
@@ -37,6 +38,10 @@ class FileCorrupt(FileError):
 
 class FileUnsupported(FileError):
     """The file is sound but holds no low-rank weight update that can be read."""
+
+
+class FetchError(LoradexError):
+    """The hub, or a mirror of it, cannot be used; what was fetched is kept, and the next run goes on from there."""
 
 
 class NoExpert(LoradexError):

@@ -62,7 +62,12 @@ def facts_of(path: Path, metadata: Mapping[str, str]) -> Facts:
         if side_car != path and is_there(side_car):
             entries = read_json_object(side_car)
             facts = facts.merged(Facts(broken=(side_car.name,)) if entries is None else said(read(entries), side_car.name))
-    return facts.merged(said(from_header(metadata), "header"))
+    return facts.merged(header_facts(metadata))
+
+
+def header_facts(metadata: Mapping[str, str]) -> Facts:
+    """All that the header of a file says."""
+    return said(from_header(metadata), "header")
 
 
 def is_there(path: Path) -> bool:

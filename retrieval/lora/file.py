@@ -49,10 +49,18 @@ class LoraFile:
         Raises:
             FileError: with the reason, when it is missing, unsafe, corrupt or holds no update that can be read.
         """
-        header = Header.read(Path(path))
-        with located(path):
+        return cls.of(Header.read(Path(path)))
+
+    @classmethod
+    def of(cls, header: Header) -> "LoraFile":
+        """The LoRA of a header that was read.
+
+        Raises:
+            FileError: it holds no update that can be read, or contradicts itself.
+        """
+        with located(header.where):
             read = read_layers(header.layout, targets_of(header.metadata))
-        return cls(header, read, peft_settings(header.path, header.metadata) if read.format in WITH_SETTINGS else {})
+        return cls(header, read, peft_settings(header) if read.format in WITH_SETTINGS else {})
 
     @property
     def path(self) -> Path:
@@ -161,7 +169,7 @@ class LoraFile:
         wanted = self.layers if layers is None else layers
         missing = [layer for layer in wanted if layer not in self.layers]
         if missing:
-            raise FileCorrupt(f"{self.path}: expected layer {missing[0]}, found {len(self.layers)} others; the LoRA was trained on fewer layers")
+            raise FileCorrupt(f"{self.header.where}: expected layer {missing[0]}, found {len(self.layers)} others; the LoRA was trained on fewer layers")
         tensors = self.header.load({tensor for name in wanted for tensor in self.layers[name].needed.values()})
         return {name: self._update(name, tensors) for name in wanted}
 
@@ -182,7 +190,7 @@ class LoraFile:
         up = pick(up, layer.rows) * self._scale(layer, tensors)
         if not (down.abs().max() <= LARGEST_WEIGHT and up.abs().max() <= LARGEST_WEIGHT):
             found = f"expected finite weights up to {LARGEST_WEIGHT:.0e}, found NaN, infinity or larger ones"
-            raise FileCorrupt(f"{self.path}: layer {shown(name)}: {found}; the training run broke")
+            raise FileCorrupt(f"{self.header.where}: layer {shown(name)}: {found}; the training run broke")
         return LayerUpdate(down, up)
 
     def _scale(self, layer: Layer, tensors: Mapping[str, Tensor]) -> float:
@@ -190,10 +198,10 @@ class LoraFile:
         if "alpha" in layer.parts:
             alpha = tensors[layer.parts["alpha"]].double().item()
             if not math.isfinite(alpha):
-                raise FileCorrupt(f"{self.path}: layer {shown(layer.module)}: expected a finite alpha, found {alpha}; save it again")
+                raise FileCorrupt(f"{self.header.where}: layer {shown(layer.module)}: expected a finite alpha, found {alpha}; save it again")
             return alpha / layer.base_rank if alpha and layer.base_rank else 1.0
         if layer.format is Format.PEFT or self.settings.get("peft_type") == layer.format.name:
-            return peft_scale(f"{self.path}: layer {shown(layer.module)}", self.settings, layer.module, layer.base_rank)
+            return peft_scale(f"{self.header.where}: layer {shown(layer.module)}", self.settings, layer.module, layer.base_rank)
         return 1.0
 
 

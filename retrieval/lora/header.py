@@ -21,6 +21,7 @@ from retrieval.lora.layout import DTYPES, Layout, TensorInfo, parse_header
 from retrieval.lora.problems import shown
 
 LARGEST_HEADER: Final = 16 * 2**20  # bytes
+FIRST: Final = 9  # bytes, which tell how long the header is, or what else the file is
 Stamp = tuple[int, int, int]
 FOREIGN: Final = {b"PK\x03\x04": "a zip archive, as torch.save writes it", **{bytes([0x80, i]): "a pickle" for i in range(2, 6)}, b"\x1f\x8b": "gzip data"}
 
@@ -46,6 +47,11 @@ class Header:
         """The tensors by name."""
         return self.layout.tensors
 
+    @property
+    def where(self) -> str:
+        """The file as messages name it."""
+        return str(self.path)
+
     @classmethod
     def read(cls, path: Path) -> "Header":
         """Read and check the header of ``path``.
@@ -59,20 +65,25 @@ class Header:
         with open_regular(path) as file:
             stamp = stamp_of(file)
             size = stamp[1]
-            first = file.read(9)
-            if first[8:] != b"{":  # a header of 640 bytes begins as a pickle does
-                refuse_foreign(path, first)
-            length = int.from_bytes(first[:8], "little")
-            if len(first) < 8 or length > min(size - 8, LARGEST_HEADER):
-                limit = f"at most {LARGEST_HEADER >> 20} MiB and the file's {size} bytes"
-                raise FileCorrupt(f"{path}: no safetensors file: expected a header of {limit}, found a length of {length}; download it again")
-            raw = (first[8:] + file.read(max(length - 1, 0)))[:length]
+            first = file.read(FIRST)
+            with located(path):
+                start = end_of_header(first, size)
+            raw = (first + file.read(max(start - len(first), 0)))[:start]
         with located(path):
-            metadata, layout = parse_header(raw)
-        start = 8 + length
-        if start + layout.size != size:
-            raise FileCorrupt(f"{path}: expected {start + layout.size} bytes, found {size}; the file is cut short or has something appended")
+            metadata, layout = parse_head(raw, size)
         return cls(path, size, metadata, layout, start, stamp)
+
+    def beside(self, name: str, most: int) -> bytes | None:
+        """The first ``most`` bytes of another file in the same folder, or None where it is missing.
+
+        Raises:
+            FileMissing: it cannot be read.
+        """
+        path = self.path.with_name(name)
+        if not path.is_file():
+            return None
+        with open_regular(path) as file:
+            return file.read(most)
 
     def load(self, names: Iterable[str]) -> dict[str, Tensor]:
         """Read the named tensors, and no other byte of the file.
@@ -107,7 +118,7 @@ class Header:
         raw = bytearray(file.read(expected))
         if len(raw) != expected:
             raise FileCorrupt(f"{self.path}: tensor {shown(name)}: expected {expected} bytes, found {len(raw)}; the file changed while it was read")
-        return torch.frombuffer(raw, dtype=dtype).reshape(shape) if raw else torch.empty(shape)
+        return tensor_of(raw, dtype, shape)
 
     @contextmanager
     def opened(self) -> Iterator[FileIO]:
@@ -151,8 +162,42 @@ def open_regular(path: Path) -> Iterator[FileIO]:
             raise FileMissing(f"{path}: cannot be read: {error.strerror}; check the disk, or copy the file again") from None
 
 
-def refuse_foreign(path: Path, first: bytes) -> None:
+def end_of_header(first: bytes, size: int) -> int:
+    """Where the data of a file begin, by its ``FIRST`` bytes, or all where it has fewer, and its size.
+
+    Raises:
+        FileUnsafe: it begins as a pickle or another archive.
+        FileCorrupt: it is too small, or its header is too long.
+    """
+    if first[8:] != b"{":  # a header of 640 bytes begins as a pickle does
+        refuse_foreign(first)
+    length = int.from_bytes(first[:8], "little")
+    if len(first) < 8 or length > min(size - 8, LARGEST_HEADER):
+        limit = f"at most {LARGEST_HEADER >> 20} MiB and the file's {size} bytes"
+        raise FileCorrupt(f"no safetensors file: expected a header of {limit}, found a length of {length}; download it again")
+    return 8 + length
+
+
+def refuse_foreign(first: bytes) -> None:
     """Name the containers that people mistake for safetensors."""
     for magic, what in FOREIGN.items():
         if first.startswith(magic):
-            raise FileUnsafe(f"{path}: expected safetensors, found {what}, which was not opened as it could run code; convert it to .safetensors first")
+            raise FileUnsafe(f"expected safetensors, found {what}, which was not opened as it could run code; convert it to .safetensors first")
+
+
+def parse_head(head: bytes, size: int) -> tuple[dict[str, str], Layout]:
+    """Metadata and layout of a file of ``size`` bytes; ``head`` is all of it before the data.
+
+    Raises:
+        FileCorrupt: the header lies about itself or about the data.
+        FileUnsupported: it names more tensors than any LoRA has.
+    """
+    metadata, layout = parse_header(head[8:])
+    if len(head) + layout.size != size:
+        raise FileCorrupt(f"expected {len(head) + layout.size} bytes, found {size}; the file is cut short or has something appended")
+    return metadata, layout
+
+
+def tensor_of(raw: bytearray, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    """A tensor over its bytes."""
+    return torch.frombuffer(raw, dtype=dtype).reshape(shape) if raw else torch.empty(shape)

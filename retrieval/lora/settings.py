@@ -7,33 +7,32 @@ Source: peft ``tuners/lora/layer.py`` (alpha / r, or alpha / sqrt(r) with rsLoRA
 import json
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final
 
 from retrieval.errors import FileCorrupt
 from retrieval.lora.factors import LARGEST_RANK
-from retrieval.lora.header import open_regular
+from retrieval.lora.header import Header
 
+CONFIG: Final = "adapter_config.json"
 LARGEST_CONFIG: Final = 2**20  # bytes
 LARGEST_ALPHA: Final = 1e12
 SPECIAL: Final = frozenset("\\^$*+?{}[]|()")
 
 
-def peft_settings(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+def peft_settings(header: Header) -> dict[str, Any]:
     """The settings, or none.
 
     Raises:
         FileCorrupt: they are no JSON.
+        FileMissing: they cannot be read.
     """
-    text = metadata.get("lora_adapter_metadata")
-    beside = path.with_name("adapter_config.json")
-    if text is None and path.stem == "adapter_model" and beside.is_file():
-        with open_regular(beside) as file:
-            text = file.read(LARGEST_CONFIG).decode("utf-8", errors="replace")
+    text = header.metadata.get("lora_adapter_metadata")
+    if text is None and header.path.stem == "adapter_model":
+        text = (header.beside(CONFIG, LARGEST_CONFIG) or b"").decode("utf-8", errors="replace")
     try:
         settings = json.loads(text or "{}")
     except (ValueError, RecursionError):
-        raise FileCorrupt(f"{path}: PEFT's settings are not valid JSON; mend adapter_config.json") from None
+        raise FileCorrupt(f"{header.where}: PEFT's settings are not valid JSON; mend adapter_config.json") from None
     return settings if isinstance(settings, dict) else {}
 
 

@@ -8,20 +8,17 @@ from pathlib import Path
 from typing import Final
 
 from huggingface_hub import HfApi, hf_hub_download, hf_hub_url
-from huggingface_hub.errors import EntryNotFoundError
-from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
-from retrieval.errors import FileError, FileUnsupported, LoradexError
+from retrieval.errors import FetchError, FileError, FileUnsupported, LoradexError
+from retrieval.hub.listing import HUB_ERRORS, brief_of, commit_of, files_of, refuse_escapes
+from retrieval.hub.remote import RemoteFile
 from retrieval.lora import LoraFile
 from retrieval.probex.labelled import SPLITS
 from scripts.model_j import REPOSITORIES
-from scripts.model_j.remote import HTTP_ERRORS, FetchError, RemoteFile
 from scripts.model_j.slices import SliceReader
 
 WEIGHTS: Final = re.compile(r"[a-z_]+/model_idx_\d{1,9}/[A-Za-z0-9_][A-Za-z0-9_.-]*\.safetensors")
-MOST_ENTRIES: Final = 1_000_000  # of a split, pictures and folders too
-HUB_ERRORS: Final[tuple[type[Exception], ...]] = (*HTTP_ERRORS, ValueError)  # of huggingface_hub; the last for ids and names that it refuses
 
 Report = Callable[[int, int, str], None]  # how many files are done, of how many, and the last
 
@@ -110,11 +107,8 @@ def listed(api: HfApi, repository: str, options: FetchOptions) -> tuple[str, dic
     Raises:
         FetchError: the repository cannot be listed, or what it lists cannot be used.
     """
-    try:
-        revision = api.repo_info(repository, revision=options.revision).sha or options.revision or "main"
-        files = {name: size for split in SPLITS for name, size in weights_of(api, repository, revision, split, options.limit)}
-    except HUB_ERRORS as error:
-        raise FetchError(f"{api.endpoint}/{repository}: cannot be listed: {brief_of(error)}; check the connection, --revision and HF_TOKEN") from None
+    revision = commit_of(api, repository, options.revision)
+    files = {name: size for split in SPLITS for name, size in weights_of(api, repository, revision, split, options.limit)}
     if not files:
         raise FetchError(f"{api.endpoint}/{repository}: expected weights as <split>/model_idx_NNNN/*.safetensors, found none; check --revision")
     return revision, files
@@ -124,31 +118,16 @@ def weights_of(api: HfApi, repository: str, revision: str, split: str, limit: in
     """Name and size of the weights of one split, in the order of the hub; nothing where the split is missing.
 
     Raises:
-        FetchError: a name leads out of the folder.
+        FetchError: the split cannot be listed, or a name leads out of the folder.
     """
     count = 0
-    try:
-        for number, entry in enumerate(api.list_repo_tree(repository, split, recursive=True, revision=revision)):
-            if number >= MOST_ENTRIES:
-                raise FetchError(f"{repository}/{split}: expected at most {MOST_ENTRIES} files, found more; do not use this server")
-            refuse_escapes(entry.path)
-            if isinstance(entry, RepoFile) and WEIGHTS.fullmatch(entry.path) and entry.path.startswith(f"{split}/") and (limit is None or count < limit):
-                count += 1
-                yield entry.path, entry.size
-            if count == limit:
-                return
-    except EntryNotFoundError:
-        return
-
-
-def refuse_escapes(name: str) -> None:
-    """Refuse a listed name that could lead out of the folder that it is put into.
-
-    Raises:
-        FetchError: it could.
-    """
-    if name.startswith("/") or "\\" in name or ":" in name or "\0" in name or {"..", "."} & set(name.split("/")):
-        raise FetchError(f"{ascii(name)[:200]}: expected a path inside the repository, found one that leads out of it; do not use this server")
+    for entry in files_of(api, repository, revision, split):
+        refuse_escapes(entry.path)
+        if WEIGHTS.fullmatch(entry.path) and entry.path.startswith(f"{split}/") and (limit is None or count < limit):
+            count += 1
+            yield entry.path, entry.size
+        if count == limit:
+            return
 
 
 def fetch_whole(api: HfApi, repository: str, revision: str, name: str, size: int, out: Path) -> tuple[int, int]:
@@ -190,8 +169,3 @@ def layers_in(path: Path) -> set[str]:
         return set(LoraFile.open(path).layers)
     except LoradexError:
         return set()
-
-
-def brief_of(error: BaseException) -> str:
-    """The first line of an error that is not ours."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

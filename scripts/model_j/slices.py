@@ -7,12 +7,13 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from retrieval.errors import FileCorrupt, FileUnsupported, located
-from retrieval.lora.header import LARGEST_HEADER
+from retrieval.errors import FileUnsupported, located
+from retrieval.hub.header import RemoteHeader
+from retrieval.hub.remote import RemoteFile
+from retrieval.lora.header import FIRST
 from retrieval.lora.layers import read_layers
 from retrieval.lora.layout import METADATA, Layout, TensorInfo, parse_header
 from retrieval.lora.positional import targets_of
-from scripts.model_j.remote import RemoteFile
 
 LONGEST_GUESS: Final = 2**20  # bytes of a header that is read before its length is known
 
@@ -23,45 +24,25 @@ class SliceReader:
     def __init__(self, layers: Sequence[str]) -> None:
         """Read ``layers``, by their names in diffusers."""
         self.layers = tuple(layers)
-        self._first = 8  # bytes
+        self._first = FIRST  # bytes
 
     def read(self, remote: RemoteFile, more: Iterable[str] = ()) -> bytes:
         """A whole safetensors file that holds the layers, and ``more`` ones, with the names, precision and metadata that they have in ``remote``.
 
         Raises:
+            FileUnsafe: the file is a pickle or another archive.
             FileCorrupt: the header lies about itself or about the data.
             FileUnsupported: the file lacks a layer, or names its layers so that some of them cannot stand alone.
             FetchError: the server does not send what is asked.
         """
-        head = self._head(remote)
-        start = len(head)
+        header = RemoteHeader.fetch(remote, first=self._first)
+        self._first = min(header.start, LONGEST_GUESS)
         layers = [*dict.fromkeys((*self.layers, *more))]
         with located(remote.name):
-            metadata, layout = parse_header(head[8:])
-            if start + layout.size != remote.size:
-                raise FileCorrupt(f"expected {start + layout.size} bytes, found {remote.size}; the file on the hub is cut short or has something appended")
-            names = tensors_of(layers, layout, metadata)
-        data = dict.fromkeys(names, b"")
-        for span in spans(layout.tensors[name] for name in names):
-            block = remote.read(start + span[0], start + span[1])
-            for name in names:
-                info = layout.tensors[name]
-                if span[0] <= info.start < info.end <= span[1]:
-                    data[name] = block[info.start - span[0] : info.end - span[0]]
+            names = tensors_of(layers, header.layout, header.metadata)
+        data = header.fetch_tensors(names)
         with located(remote.name):
-            return serialised({name: (layout.tensors[name], data[name]) for name in names}, metadata, layers)
-
-    def _head(self, remote: RemoteFile) -> bytes:
-        """All bytes before the data."""
-        head = remote.read(0, min(max(self._first, 8), remote.size)) if remote.size >= 8 else b""
-        length = int.from_bytes(head[:8], "little")
-        if remote.size < 8 or length > min(remote.size - 8, LARGEST_HEADER):
-            limit = f"at most {LARGEST_HEADER >> 20} MiB and the file's {remote.size} bytes"
-            raise FileCorrupt(f"{remote.name}: no safetensors file: expected a header of {limit}, found a length of {length}; tell who keeps it")
-        if len(head) < 8 + length:
-            head += remote.read(len(head), 8 + length)
-        self._first = 8 + min(length, LONGEST_GUESS)
-        return head[: 8 + length]
+            return serialised({name: (header.tensors[name], data[name]) for name in names}, header.metadata, layers)
 
 
 def tensors_of(layers: Sequence[str], layout: Layout, metadata: dict[str, str]) -> list[str]:
@@ -76,17 +57,6 @@ def tensors_of(layers: Sequence[str], layout: Layout, metadata: dict[str, str]) 
         raise FileUnsupported(f"expected layer {missing[0]}, found {len(found)} others, the first {next(iter(found))}; name layers that the files have")
     names = {name for layer in layers for name in found[layer].parts.values()}
     return sorted(names, key=lambda name: layout.tensors[name].start)
-
-
-def spans(tensors: Iterable[TensorInfo]) -> list[tuple[int, int]]:
-    """The spans of tensors in the data, in order, adjacent ones as one; tensors without elements have none."""
-    merged: list[tuple[int, int]] = []
-    for info in sorted((info for info in tensors if info.end > info.start), key=lambda info: info.start):
-        if merged and merged[-1][1] == info.start:
-            merged[-1] = merged[-1][0], info.end
-        else:
-            merged.append((info.start, info.end))
-    return merged
 
 
 def serialised(tensors: dict[str, tuple[TensorInfo, bytes]], metadata: dict[str, str], layers: Sequence[str]) -> bytes:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from huggingface_hub import get_session
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-from retrieval.errors import LoradexError
+from retrieval.errors import FetchError
 
 TRIES: Final = 6
 PAUSE: Final = 1.0  # seconds before the second try, twice as long before each later one
@@ -19,10 +19,6 @@ TIMEOUT: Final = 30.0  # seconds without a byte
 BUSY: Final = (408, 425, 429, 500, 502, 503, 504)
 HTTP_ERRORS: Final = cast(tuple[type[Exception], ...], HfHubHTTPError.__bases__)  # the HTTPError of the client that huggingface_hub uses, and OSError
 CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
-
-
-class FetchError(LoradexError):
-    """The hub, or a mirror of it, cannot be used; what was fetched is kept, and the next run goes on from there."""
 
 
 class Interrupted(Exception):
@@ -46,7 +42,7 @@ class RemoteFile:
     """One file of a hub.
 
     Attributes:
-        name: its path in the repository.
+        name: what messages call it.
         url: where the hub resolves it.
         size: in bytes, as the hub lists it.
         headers: of every request; those that identify the user stay with the hub's own host.
@@ -103,12 +99,13 @@ class RemoteFile:
         status = int(answer.status_code)
         if status in BUSY or (status in (401, 403) and self.place):
             raise Interrupted(f"status {status}", seconds(answer.headers.get("Retry-After")))
-        if status == 200:
-            raise FetchError(f"{self.name}: expected a part of the file, found all of it: the server ignores Range; fetch whole files, without --layers")
-        if status != 206:
-            raise FetchError(f"{self.name}: expected status 206, found {status} at {host(self.url)}; check subset, revision and HF_TOKEN")
+        whole = status == 200 and (start, end) == (0, self.size)
+        if status == 200 and not whole:
+            raise FetchError(f"{self.name}: expected a part of the file, found all of it: the server ignores Range; fetch whole files from it, or use another")
+        if status not in (200, 206):
+            raise FetchError(f"{self.name}: expected status 206, found {status} at {host(self.url)}; check the repository, its revision and HF_TOKEN")
         said = CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
-        if said is None or (int(said[1]), int(said[2])) != (start, end - 1) or said[3] not in ("*", str(self.size)):
+        if not whole and (said is None or (int(said[1]), int(said[2])) != (start, end - 1) or said[3] not in ("*", str(self.size))):
             found = answer.headers.get("Content-Range", "none")[:80]
             raise FetchError(f"{self.name}: expected Content-Range bytes {start}-{end - 1}/{self.size}, found {found!r}; the file changed, run it again")
         if answer.headers.get("Content-Encoding", "identity") != "identity":
