@@ -5,7 +5,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from index import Hit
+from app.query import Query
+from app.ranking import Found
+from index import Model
 from retrieval.label import Label
 
 Progress = Callable[[int, int, str], None]  # files done, files in all, the file
@@ -13,29 +15,43 @@ Progress = Callable[[int, int, str], None]  # files done, files in all, the file
 
 @dataclass(frozen=True, slots=True)
 class SearchAnswer:
-    """The hits of one query, best first."""
+    """The hits of one query after ``offset`` others, best first."""
 
-    query: str
+    query: Query
     zoo: str
     space: str
     took_ms: float
-    hits: list[Hit]
+    hits: list[Found]
+    offset: int = 0
 
     def document(self) -> dict[str, object]:
         """The JSON of ``loradex search --json``."""
         hits = [
             {
-                "id": hit.model.id,
-                "name": hit.model.name,
-                "path": str((Path(self.zoo) / hit.model.path).resolve()) if hit.model.path else None,
+                **self.named(hit.model),
                 "family": hit.model.family,
                 "score": round(hit.score, 6),
-                "found_by": str(hit.model.found_by),
+                "found_by": str(hit.found_by),
                 "concept": hit.model.concept,
+                "matched": [str(way) for way in hit.matched],
+                "probability": None if hit.probability is None else round(hit.probability, 6),
+                "copies": [self.named(copy) for copy in hit.copies],
             }
             for hit in self.hits
         ]
-        return {"query": {"text": self.query}, "zoo": self.zoo, "space": self.space, "took_ms": round(self.took_ms, 3), "hits": hits}
+        about = {"query": self.query.document(), "zoo": self.zoo, "space": self.space, "took_ms": round(self.took_ms, 3)}
+        return {**about, "offset": self.offset, "hits": hits}
+
+    def named(self, model: Model) -> dict[str, object]:
+        """Which model it is."""
+        return {"id": model.id, "name": model.name, "path": path_of(model, self.zoo)}
+
+
+def path_of(model: Model, zoo: str) -> str | None:
+    """Where a model's file lies, seen from anywhere."""
+    if model.path is None or "://" in model.path:
+        return model.path
+    return str((Path(zoo) / model.path).resolve())
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +77,26 @@ class LabelAnswer:
 
 @dataclass(slots=True)
 class IndexAnswer:
-    """What became of the files of some folders."""
+    """What became of some files.
+
+    Attributes:
+        by_weights, by_metadata: files that were read and understood so.
+        unchanged: files that were known as they are.
+        added, updated, moved, copies: what those that were read are to the zoo.
+        missing: known files that are gone; removed: models that were taken out with them.
+        refused: files that could not be read, and why.
+    """
 
     zoo: str
     by_weights: int = 0
     by_metadata: int = 0
     unchanged: int = 0
+    added: int = 0
+    updated: int = 0
+    moved: int = 0
+    copies: int = 0
+    missing: list[str] = field(default_factory=list)
+    removed: int = 0
     refused: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -76,8 +106,7 @@ class IndexAnswer:
 
     def document(self) -> dict[str, object]:
         """The JSON of ``loradex index --json``."""
-        counts = {"by_weights": self.by_weights, "by_metadata": self.by_metadata, "unchanged": self.unchanged}
-        return {"zoo": self.zoo, **counts, "refused": reasons(self.refused)}
+        return asdict(self) | {"refused": reasons(self.refused)}
 
 
 @dataclass(frozen=True, slots=True)

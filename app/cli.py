@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from app.output import Json, Zoo, complain, leave_if_refused, show
+from app.zoo_commands import zoo_app
 
 if TYPE_CHECKING:
     from app.lookalikes import Library
 
 EXAMPLES = {
-    "search": 'Example: loradex search "a slice of pizza" -k 5',
+    "search": 'Examples: loradex search "a slice of pizza" -k 5; loradex search dog --minus puppy --rank 8-32; loradex search --like my_lora.safetensors',
     "label": "Example: loradex label my_lora.safetensors --labels words.txt",
     "inspect": "Example: loradex inspect ~/ComfyUI/models/loras --json",
     "similar": "Example: loradex similar my_lora.safetensors --folder ~/ComfyUI/models/loras",
@@ -42,23 +44,45 @@ class Tree(StrEnum):
 
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Find fine-tuned image models by what their weights say.")
+app.add_typer(zoo_app, name="zoo")
 
-Zoo = Annotated[str | None, typer.Option(help="Folder of the zoo. Default: $LORADEX_ZOO, else your own, else the one that ships ('miniature').")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else on stdout.")]
 Folders = Annotated[list[Path] | None, typer.Option("--folder", help="Compare with the LoRAs below this folder instead of the zoo; may be repeated.")]
 Count = Annotated[int, typer.Option("-k", "--count", min=1, max=1000, help="How many answers.")]
 
 
 @app.command(epilog=EXAMPLES["search"])
-def search(text: Annotated[str, typer.Argument(help="What the model should draw.")], k: Count = 10, zoo: Zoo = None, as_json: Json = False) -> None:
-    """Find models by a text."""
+def search(
+    texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT...", help="What the model should draw; several are added up, dog^0.5 counts half.")] = None,
+    minus: Annotated[list[str] | None, typer.Option("--minus", help="What it should not draw; may be repeated.")] = None,
+    picture: Annotated[list[str] | None, typer.Option("--picture", help="A picture file that it should draw like; may be repeated.")] = None,
+    like: Annotated[list[str] | None, typer.Option("--like", help="A model, by id or file, that it should be like; may be repeated.")] = None,
+    k: Count = 10,
+    page: Annotated[int, typer.Option(min=1, max=10_000, help="Which page of that many answers.")] = 1,
+    family: Annotated[list[str] | None, typer.Option("--family", help="Only models of this family; may be repeated.")] = None,
+    format: Annotated[list[str] | None, typer.Option("--format", help="Only files of this format; may be repeated.")] = None,
+    tag: Annotated[list[str] | None, typer.Option("--tag", help="Only models with this tag or trigger word; may be repeated.")] = None,
+    rank: Annotated[str | None, typer.Option(help="Only models of this rank, or range of ranks: 8, 4-16, 32-.")] = None,
+    folder: Annotated[str | None, typer.Option(help="Only models with a file below this folder.")] = None,
+    after: Annotated[str | None, typer.Option(help="Only models added since: 2026-11-24, or 7d ago.")] = None,
+    before: Annotated[str | None, typer.Option(help="Only models added before.")] = None,
+    found_by: Annotated[str | None, typer.Option("--found-by", help="Only models that are known by weights, or by metadata alone.")] = None,
+    zoo: Zoo = None,
+    as_json: Json = False,
+) -> None:
+    """Find models by texts, pictures and other models."""
+    if not (texts or picture or like):
+        raise typer.BadParameter("expected a text, --picture or --like, found none; say what the model should draw", param_hint="TEXT")
     from app.tables import hits_table, working
 
     with working("Loading the encoder"):
         from app.places import zoo_to_read
+        from app.query import Query
         from app.service import Loradex
+        from app.wishes import filter_of
 
-        answer = Loradex(zoo_to_read(zoo)).search(text, k)
+        where = filter_of(family or (), format or (), tag or (), rank, folder, after, before, found_by)
+        query = Query.of(texts or (), minus or (), picture or (), like or ())
+        answer = Loradex(zoo_to_read(zoo)).search(query, k, offset=k * (page - 1), where=where)
     show(answer.document(), hits_table(answer), as_json)
 
 
@@ -137,19 +161,31 @@ def library_of(folders: list[Path] | None, zoo: str | None) -> Library:
 
 @app.command(epilog=EXAMPLES["index"])
 def index(
-    folders: Annotated[list[Path], typer.Argument(help="Folders that hold LoRAs, at any depth.")],
+    places: Annotated[list[str], typer.Argument(metavar="PLACES...", help="Folders that hold LoRAs, at any depth, or hf://owner/name[@revision].")],
     zoo: Annotated[str | None, typer.Option(help="Folder of the zoo to fill. Default: $LORADEX_ZOO, else your own.")] = None,
+    prune: Annotated[bool, typer.Option("--prune", help="Forget files that are gone, and models of which no file is left.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on, and read files as they come, until Ctrl+C.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Add folders of LoRAs to a zoo; files seen before are skipped."""
-    from app.ingest import index_folders
+    """Add LoRAs to a zoo; files that are as they were cost one look, and a run that was stopped goes on."""
+    from app.ingest import index_places
     from app.places import encoder_folders, zoo_to_write
     from app.tables import index_table, progress_bar
     from retrieval.encoder import Encoder
 
+    target, encoder = zoo_to_write(zoo), Encoder.load(*encoder_folders())
     with progress_bar() as progress:
-        answer = index_folders(folders, zoo_to_write(zoo), Encoder.load(*encoder_folders()), progress)
+        answer = index_places(places, target, encoder, progress, prune=prune)
     show(answer.document(), index_table(answer), as_json)
+    if watch:
+        from app.watch import index_again, local
+
+        complain(f"watching {', '.join(places)} (Ctrl+C ends it)")
+        for answer in index_again(local(places), lambda: index_places(places, target, encoder, prune=prune)):
+            show(answer.document(), index_table(answer), as_json)
+            for reason in answer.refused.values():
+                complain(reason)
+        return
     leave_if_refused(list(answer.refused.values()), answer.files)
 
 
@@ -206,30 +242,6 @@ def serve(
     from app.web import serve_page
 
     serve_page(Loradex(zoo_to_read(zoo)), host, port)
-
-
-def show(document: dict[str, Any], table: Any, as_json: bool) -> None:
-    """Print a document for machines or a table for people on stdout."""
-    from rich.console import Console
-
-    if as_json:
-        sys.stdout.write(json.dumps(document) + "\n")
-    else:
-        Console().print(table)
-
-
-def leave_if_refused(reasons: list[str], files: int) -> None:
-    """Name each refused file on stderr; exit with 1 when all were refused, with 3 when some were."""
-    for reason in reasons:
-        complain(reason)
-    if reasons:
-        raise typer.Exit(1 if len(reasons) == files else 3)
-
-
-def complain(message: str) -> None:
-    """One line on stderr, with nothing in it that a terminal would obey."""
-    line = "".join(c if c.isprintable() else "?" for c in " ".join(message.split()))
-    sys.stderr.write(f"loradex: {line}\n")
 
 
 def main() -> None:

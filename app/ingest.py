@@ -1,62 +1,32 @@
-"""Folders of LoRAs -> a zoo: each file by its weights where an expert reads it, else by its metadata."""
+"""Folders and repositories of LoRAs -> a zoo: each file by its weights where an expert reads it, else by its metadata."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Final
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from app.answers import IndexAnswer, Progress
+from app.folders import Scan
+from app.pictures import keep_preview
 from index import FoundBy, KnownFile, Model, Zoo
 from retrieval.encoder import Encoder
-from retrieval.errors import FileError, FileMissing, FileUnsupported, NoExpert
+from retrieval.errors import FetchError, FileError, FileUnsupported, NoExpert
 from retrieval.fingerprint import Fingerprint
+from retrieval.hub import HubFile, HubRepository
 from retrieval.lora import WeightsFile
+from retrieval.lora.facts import Facts
 
+HUB: Final = "hf://"
 BATCH: Final = 64  # files a transaction
-PREVIEW: Final = 256  # pixels a side at the most
-PICTURES: Final = (".preview.png", ".png", ".preview.jpg", ".jpg", ".jpeg", ".webp")  # as ComfyUI's and A1111's users name them
+READERS: Final = min(4, os.cpu_count() or 1)  # files read at a time
+HUB_READERS: Final = 8
 GENERIC_STEMS: Final = {"pytorch_lora_weights", "adapter_model", "diffusion_pytorch_model", "model"}
-Vector = NDArray[np.float32] | None
-
-
-def find_files(folders: Sequence[Path]) -> list[Path]:
-    """Every ``.safetensors`` file below some folders, in order; links to folders are not followed.
-
-    Raises:
-        FileMissing: a folder is not there, or none of them holds such a file.
-    """
-    found: dict[Path, None] = {}
-    for folder in folders:
-        if not folder.exists():
-            raise FileMissing(f"{folder}: expected a folder, found nothing there; check the path")
-        found |= dict.fromkeys([folder] if folder.is_file() else sorted(walk(folder)))
-    if not found:
-        raise FileMissing(f"{', '.join(map(str, folders))}: expected .safetensors files somewhere below, found none; name the folder that holds your LoRAs")
-    return list(found)
-
-
-def walk(folder: Path) -> Iterator[Path]:
-    """Files below a folder whose name says safetensors, hidden folders left out."""
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(parent, name) for name in files if name.endswith(".safetensors") and not name.startswith("."))
-
-
-def index_folders(folders: Sequence[Path], zoo_folder: Path, encoder: Encoder, progress: Progress = lambda done, total, file: None) -> IndexAnswer:
-    """Add the LoRAs below some folders to a zoo, which is made if there is none; unchanged files are skipped.
-
-    Raises:
-        FileMissing: there is nothing to index.
-        ZooError: the zoo is locked, damaged, or bound to another space.
-    """
-    files = find_files(folders)
-    with Zoo.open_or_create(zoo_folder, encoder.space.name, encoder.space.dim) as zoo:
-        return Ingestion(zoo, encoder).run(files, progress)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +34,41 @@ class Entry:
     """A LoRA as a zoo takes it."""
 
     model: Model
-    vector: Vector
-    fingerprint: bytes
+    vector: NDArray[np.float32] | None
+    fingerprint: bytes | None = None
+
+
+Task = tuple[KnownFile, Callable[[], Entry]]
+
+
+def index_places(
+    places: Sequence[str | Path], zoo_folder: Path, encoder: Encoder, progress: Progress = lambda done, total, file: None, *, prune: bool = False
+) -> IndexAnswer:
+    """Add the LoRAs below some folders, and of repositories named ``hf://owner/name[@revision]``, to a zoo, which is made if there is none.
+
+    Files that are unchanged cost one look. ``prune`` forgets files that are gone, and models of which no file is left.
+
+    Raises:
+        FileMissing: there is nothing to index.
+        FetchError: a repository cannot be listed.
+        ZooError: the zoo is locked, damaged, or bound to another space.
+    """
+    repositories = [HubRepository.open(str(place)) for place in places if str(place).startswith(HUB)]
+    folders = [Path(place) for place in places if not str(place).startswith(HUB)]
+    scan = Scan.of(folders) if folders else Scan()
+    with Zoo.open_or_create(zoo_folder, encoder.space.name, encoder.space.dim) as zoo:
+        run = Ingestion(zoo, encoder)
+        total = len(scan.files) + sum(len(repository.files) for repository in repositories)
+        run.take_all(run.local_tasks(scan), READERS, total, progress)
+        for repository in repositories:
+            run.take_all(run.hub_tasks(repository), HUB_READERS, total, progress)
+        run.note_missing(scan, prune)
+        zoo.save_engine()
+        return run.answer
 
 
 class Ingestion:
-    """One run over a list of files."""
+    """One run over some files."""
 
     def __init__(self, zoo: Zoo, encoder: Encoder) -> None:
         """Write to ``zoo`` with the experts of ``encoder``."""
@@ -77,96 +76,149 @@ class Ingestion:
         self.answer = IndexAnswer(str(zoo.folder))
         self.known = zoo.known_files()
 
-    def run(self, files: Sequence[Path], progress: Progress) -> IndexAnswer:
-        """Read all files, committing every ``BATCH``; a bad file is noted and never stops the run."""
-        for start in range(0, len(files), BATCH):
-            models: dict[str, Entry] = {}
-            seen = []
-            for number, path in enumerate(files[start : start + BATCH], start + 1):
-                if file := self.changed(path.absolute()):
-                    seen.append(self.take(file, models))
-                progress(number, len(files), path.name)
-            entries = models.values()
-            self.zoo.add([e.model for e in entries], [e.vector for e in entries], {e.model.id: e.fingerprint for e in entries})
-            self.zoo.note_files(seen)
-        return self.answer
+    def local_tasks(self, scan: Scan) -> Iterator[Task | None]:
+        """What is to be read of the files of some folders; None for each that is as it was."""
+        self.answer.refused |= scan.refused
+        for path, (size, mtime_ns) in scan.files.items():
+            file = KnownFile(path, size, mtime_ns, reader=self.encoder.signature)
+            yield None if self.is_unchanged(file) else (file, lambda path=path: self.read(path))  # type: ignore[misc]
 
-    def changed(self, path: Path) -> KnownFile | None:
-        """What the file system says of a file, unless it is known and unchanged."""
-        try:
-            status = path.stat()
-        except OSError as error:
-            self.answer.refused[str(path)] = f"{path}: cannot be read: {error.strerror}; check the link or the access rights"
-            return None
-        known = self.known.get(str(path))
-        if known and (known.size, known.mtime_ns) == (status.st_size, status.st_mtime_ns):
-            if known.refusal:
-                self.answer.refused[str(path)] = known.refusal
-            else:
-                self.answer.unchanged += 1
-            return None
-        return KnownFile(str(path), status.st_size, status.st_mtime_ns)
+    def hub_tasks(self, repository: HubRepository) -> Iterator[Task | None]:
+        """What is to be read of a repository."""
+        for listed in repository.files:
+            file = KnownFile(listed.path, listed.size, 0, reader=self.encoder.signature)
+            yield None if self.is_unchanged(file) else (file, lambda listed=listed: self.fetch(repository, listed))  # type: ignore[misc]
 
-    def take(self, file: KnownFile, models: dict[str, "Entry"]) -> KnownFile:
-        """Read one file into ``models``, by weights where an expert reads it; what became of it comes back."""
-        try:
-            model = self.encoder.router.open(file.path)
-            fingerprint = Fingerprint.of(model.each_update())
-            if not fingerprint.norm:
-                raise FileUnsupported(f"{file.path}: expected a weight update, found zeros alone; the training run did nothing")
-            vector, found_by = self.encode(model)
-            models[model.id] = Entry(self.describe(model, found_by), vector, fingerprint.to_bytes())
-        except FileError as error:
-            self.answer.refused[file.path] = str(error)
-            return replace(file, refusal=str(error))
+    def is_unchanged(self, file: KnownFile) -> bool:
+        """Whether a file was read before, by what reads now, as it is; if so, that is noted."""
+        known = self.known.get(file.path)
+        if known is None or (known.size, known.mtime_ns, known.reader) != (file.size, file.mtime_ns, file.reader):
+            return False
+        if known.refusal:
+            self.answer.refused[file.path] = known.refusal
+        else:
+            self.answer.unchanged += 1
+        return True
+
+    def take_all(self, tasks: Iterator[Task | None], readers: int, total: int, progress: Progress) -> None:
+        """Read what is to be read, some files at a time, committing every ``BATCH``; a bad file is noted and never stops the run."""
+        with ThreadPoolExecutor(readers) as pool:
+            waiting: list[tuple[KnownFile, Future[Entry]]] = []
+            try:
+                while batch := list(islice(tasks, BATCH)):
+                    started = [(task[0], pool.submit(task[1])) for task in batch if task]
+                    self.commit(waiting, total, progress)  # while the next ones are read
+                    waiting = started
+                    progress(self.answer.files, total, "")
+                self.commit(waiting, total, progress)
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def commit(self, read: Iterable[tuple[KnownFile, Future[Entry]]], total: int, progress: Progress) -> None:
+        """Add what was read, all at once, then note the files."""
+        entries: dict[str, Entry] = {}
+        noted, forgotten = [], []
+        for file, future in read:
+            try:
+                entry = future.result()
+            except (FileError, FetchError) as error:
+                self.answer.refused[file.path] = str(error)
+                if isinstance(error, FileError):  # what a hub refuses today it may send tomorrow
+                    noted.append(replace(file, refusal=str(error)))
+                continue
+            gone = self.sort_in(file, entry, entries)
+            noted.append(replace(file, model_id=entry.model.id))
+            forgotten += gone
+            progress(self.answer.files, total, Path(file.path).name)
+        prints = {id: entry.fingerprint for id, entry in entries.items() if entry.fingerprint is not None}
+        self.zoo.add([entry.model for entry in entries.values()], [entry.vector for entry in entries.values()], prints)
+        self.zoo.note_files(noted, forgotten)
+        for path in forgotten:
+            self.known.pop(path, None)
+        self.known |= {file.path: file for file in noted}
+
+    def sort_in(self, file: KnownFile, entry: Entry, entries: dict[str, Entry]) -> list[str]:
+        """Count a file as added, updated, moved or a copy; its model goes into ``entries`` unless it is a copy; paths that are gone come back."""
+        id, found_by = entry.model.id, entry.model.found_by
         if found_by is FoundBy.WEIGHTS:
             self.answer.by_weights += 1
         else:
             self.answer.by_metadata += 1
-        return replace(file, model_id=model.id)
+        others = [known.path for known in self.zoo.files_of([id]).get(id, []) if known.path != file.path]
+        there = [path for path in others if path.startswith(HUB) or Path(path).exists()]
+        before = self.zoo.get(id) if self.zoo.has(id) else None
+        if id in entries or (there and before and before.path != file.path and before.found_by is found_by):
+            self.answer.copies += 1
+        else:
+            if before is None:
+                self.answer.added += 1
+            elif others and not there:
+                self.answer.moved += 1
+            else:
+                self.answer.updated += 1
+            entries[id] = entry
+        return [path for path in others if path not in there]
 
-    def encode(self, model: WeightsFile) -> tuple[Vector, FoundBy]:
+    def note_missing(self, scan: Scan, prune: bool) -> None:
+        """Name the known files below the folders that are no longer there; forget them if wished, with the models that had no other file."""
+        missing = [path for path in self.known if scan.covers(path) and path not in scan.files]
+        self.answer.missing = missing
+        if prune and missing:
+            models = {str(self.known[path].model_id) for path in missing} - {"None"}
+            self.zoo.note_files([], missing)
+            left = self.zoo.files_of(sorted(models))
+            self.answer.removed = self.zoo.remove(sorted(models - left.keys()))
+
+    def read(self, path: str) -> Entry:
+        """A file on this machine.
+
+        Raises:
+            FileError: it cannot be used.
+        """
+        model = self.encoder.router.open(path)
+        fingerprint = Fingerprint.of(model.each_update())
+        if not fingerprint.norm:
+            raise FileUnsupported(f"{path}: expected a weight update, found zeros alone; the training run did nothing")
+        vector, found_by = self.encode(model)
+        facts = facts_as_json(str(model.format), model.ranks, len(model.layers), model.facts)
+        preview = keep_preview(model.path, model.id, self.zoo.folder)
+        named = Model(model.id, name_of(model.path), model.family, found_by, str(model.path), class_of(model.header.metadata), preview, facts)
+        return Entry(named, vector, fingerprint.to_bytes())
+
+    def fetch(self, repository: HubRepository, file: HubFile) -> Entry:
+        """A file of a repository, by the bytes that its expert needs.
+
+        Raises:
+            FileError: it cannot be used.
+            FetchError: the hub does not send it.
+        """
+        found = repository.read(file, self.encoder)
+        facts = facts_as_json(str(found.format), found.ranks, len(found.layers), found.facts) | {"bytes_read": found.received, "bytes": file.size}
+        found_by = FoundBy.METADATA if found.vector is None else FoundBy.WEIGHTS
+        name = repository.name.rpartition("/")[2]
+        stem = PurePosixPath(file.name).stem
+        named = Model(found.id, name if stem in GENERIC_STEMS else stem, found.family, found_by, file.path, class_of(found.metadata), None, facts)
+        return Entry(named, None if found.vector is None else found.vector.numpy())
+
+    def encode(self, model: WeightsFile) -> tuple[NDArray[np.float32] | None, FoundBy]:
         """A file's vector, or None where no expert reads its family."""
         try:
             return self.encoder.encode_file(model).numpy(), FoundBy.WEIGHTS
         except NoExpert:
             return None, FoundBy.METADATA
 
-    def describe(self, model: WeightsFile, found_by: FoundBy) -> Model:
-        """A catalogue entry of a file."""
-        concept = model.header.metadata.get("class_name")
-        said = model.facts
-        facts = {"format": str(model.format), "ranks": model.ranks, "layers": len(model.layers)}
-        written = {"title": said.title, "base_model": said.base_model, "trainer": said.trainer, "trigger_words": said.trigger_words, "tags": said.tags}
-        facts |= {key: value for key, value in written.items() if value}
-        return Model(model.id, name_of(model.path), model.family, found_by, str(model.path), concept, keep_preview(model, self.zoo.folder), facts)
+
+def facts_as_json(format: str, ranks: Sequence[int], layers: int, said: Facts) -> dict[str, Any]:
+    """What a zoo keeps besides name and family."""
+    written = {name: getattr(said, name) for name in ("title", "base_model", "trainer", "trigger_words", "tags", "notes")}
+    return {"format": format, "ranks": list(ranks), "layers": layers} | {name: value for name, value in written.items() if value}
+
+
+def class_of(metadata: Mapping[str, str]) -> str | None:
+    """What a LoRA of Model-J or the miniature was made for."""
+    return metadata.get("class_name")
 
 
 def name_of(path: Path) -> str:
     """What people call a file: its stem, or its folder where trainers give every file the same name."""
     return path.parent.name if path.stem in GENERIC_STEMS else path.stem
-
-
-def keep_preview(model: WeightsFile, zoo: Path) -> str | None:
-    """A small PNG, in the zoo, of the picture that lies beside a file, if one does and can be read."""
-    picture = picture_beside(model.path)
-    if picture is None:
-        return None
-    target = zoo / "previews" / f"{model.id}.png"
-    target.parent.mkdir(exist_ok=True)
-    picture.save(target)
-    return f"previews/{target.name}"
-
-
-def picture_beside(path: Path) -> Image.Image | None:
-    """The picture that lies beside a file, made small, if one does and can be read."""
-    for ending in PICTURES:
-        picture = path.with_name(path.stem + ending)
-        if picture.is_file():
-            try:
-                with Image.open(picture, formats=("PNG", "JPEG", "WEBP")) as image:
-                    image.thumbnail((PREVIEW, PREVIEW))
-                    return image.convert("RGB")
-            except (OSError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
-                continue
-    return None

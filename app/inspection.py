@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from app.answers import InspectAnswer, Progress
-from app.ingest import find_files
+from app.folders import find_files
 from retrieval.errors import FileError, FileMissing
 from retrieval.lora import LoraFile
 from retrieval.lora.facts import LARGEST_SIDE_CAR

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Final, Self
 
 from app.answers import DuplicatesAnswer, Like, MergeAnswer, Part, Progress, SimilarAnswer
-from app.ingest import find_files, name_of
+from app.folders import find_files
+from app.ingest import name_of
 from index import Zoo
 from retrieval.errors import FileError
 from retrieval.fingerprint import Fingerprint

@@ -1,20 +1,32 @@
 """Search and label, over one encoder and one zoo."""
 
-import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
 from app.answers import LabelAnswer, SearchAnswer
 from app.places import SHIPPED_ZOO, encoder_folders
-from index import FoundBy, Hit, Zoo
+from app.query import Kind, Query, open_picture
+from app.ranking import Found, folded, fused
+from index import Filter, Zoo
+from retrieval.calibration import Relevance
 from retrieval.encoder import Encoder
 from retrieval.errors import FileError, NoExpert, QueryError
 from retrieval.label import SURE, LabelList
 
 MOST_HITS = 1000
+MOST_OFFSET = 10_000
 MOST_LABELS = 20_000
+MOST_BY_WORDS = 200
+SPARE = 8  # hits beyond those that are asked for, so that copies seldom cost a second search
+LEAST_LENGTH = 1e-4
+ALL = Filter()
 
 
 class Loradex:
@@ -34,26 +46,85 @@ class Loradex:
         """The zoo, for reading, bound to the encoder's space."""
         return Zoo.open(self.zoo_folder, space=self.encoder.space.name, read_only=True)
 
-    def search(self, text: str, k: int = 10) -> SearchAnswer:
-        """The models whose weights, or else whose names, answer a text best.
+    def search(self, query: str | Query, k: int = 10, *, offset: int = 0, where: Filter = ALL) -> SearchAnswer:
+        """The models whose weights, or else whose words, answer a query best, those with one update as one.
+
+        ``offset`` leaves out as many of the first hits; ``where`` says which models may be hits.
 
         Raises:
-            QueryError: the text is empty or too long, or ``k`` is out of bounds.
+            QueryError: the query cannot be read, or ``k`` or ``offset`` is out of bounds.
+            FileError, NoExpert: a file that is part of the query cannot be used.
+            ZooError: the zoo cannot be read, or has no vector of a model that is part of the query.
         """
-        if not 1 <= k <= MOST_HITS:
-            raise QueryError(f"number of hits: expected 1 to {MOST_HITS}, found {k}; ask for fewer at a time")
+        if not 1 <= k <= MOST_HITS or not 0 <= offset <= MOST_OFFSET:
+            raise QueryError(f"number of hits: expected 1 to {MOST_HITS} after at most {MOST_OFFSET}, found {k} after {offset}; ask for fewer at a time")
         started = perf_counter()
-        query = self.encoder.encode_texts([text])[0]
-        named = list(self._named(text))[: max(1, k // 2)]
-        hits = self.zoo.search(query.numpy(), k - len(named)) + named
-        return SearchAnswer(text, str(self.zoo_folder), self.encoder.space.name, (perf_counter() - started) * 1e3, hits)
+        query = Query.of([query]) if isinstance(query, str) else query
+        vector, itself = self.vector_of(query)
+        ranked = self.ranked(query, vector, itself, offset + k, where)
+        hits = self.with_probabilities(ranked[offset : offset + k], vector)
+        return SearchAnswer(query, str(self.zoo_folder), self.encoder.space.name, (perf_counter() - started) * 1e3, hits, offset)
 
-    def _named(self, text: str) -> Iterator[Hit]:
-        """Models known by metadata alone whose name has every word of the text."""
-        words = re.findall(r"\w+", text.lower())
-        for model in self.zoo.models():
-            if model.found_by is FoundBy.METADATA and words and all(word in model.name.lower() for word in words):
-                yield Hit(model, 1.0)
+    def vector_of(self, query: Query) -> tuple[NDArray[np.float32], set[str]]:
+        """The direction (dim,) of a query, and the ids of the models in it.
+
+        Raises:
+            As ``search``.
+        """
+        total, itself = np.zeros(self.encoder.space.dim, np.float32), set[str]()
+        texts = [part for part in query.parts if part.kind is Kind.TEXT]
+        if texts:
+            vectors = self.encoder.encode_texts([part.value for part in texts]).numpy()
+            total += np.array([part.weight for part in texts], np.float32) @ vectors
+        for part in query.parts:
+            if part.kind is Kind.PICTURE:
+                total += part.weight * self.encoder.encode_pictures([open_picture(part.value)])[0].numpy()
+            elif part.kind is Kind.MODEL:
+                id, vector = self.model_in_query(part.value)
+                total += part.weight * vector
+                itself.add(id)
+        if np.linalg.norm(total) < LEAST_LENGTH:
+            raise QueryError(f"query {str(query)[:80]!r}: expected parts that leave a direction, found that they cancel out; change a weight")
+        return total, itself
+
+    def model_in_query(self, named: str) -> tuple[str, NDArray[np.float32]]:
+        """The id and vector (dim,) of a model of the zoo, or of a file."""
+        if not Path(named).exists():
+            return named, self.zoo.vector(named)
+        model = self.encoder.router.open(named)
+        return model.id, self.encoder.encode_file(model).numpy()
+
+    def ranked(self, query: Query, vector: NDArray[np.float32], itself: set[str], depth: int, where: Filter) -> list[Found]:
+        """At least ``depth`` hits, if there are so many, without the query's own models."""
+        words = self.zoo.find(query.values(Kind.TEXT), min(depth, MOST_BY_WORDS), where, query.values(Kind.TEXT, -1)) if query.values(Kind.TEXT) else []
+        wanted = depth + len(itself) + SPARE
+        while True:
+            weights = self.zoo.search(vector, wanted, where)
+            known = {hit.model.id for hit in weights}
+            others = self.zoo.vectors_of([model.id for model in words if model.id not in known])
+            unit = vector / np.linalg.norm(vector)
+            hits = [hit for hit in fused(weights, words, {id: float(other @ unit) for id, other in others.items()}) if hit.model.id not in itself]
+            folds = folded(hits, self.zoo.fingerprints([hit.model.id for hit in hits]))
+            if len(folds) >= depth or len(weights) < wanted:
+                return folds
+            wanted *= 2
+
+    def with_probabilities(self, hits: Sequence[Found], vector: NDArray[np.float32]) -> list[Found]:
+        """The hits with how likely each is what was asked for, where an expert of its family tells."""
+        vectors = self.zoo.vectors_of([hit.model.id for hit in hits])
+        likely: dict[str, float] = {}
+        for family in {hit.model.family for hit in hits} & self.relevances.keys():
+            ids = [hit.model.id for hit in hits if hit.model.family == family and hit.model.id in vectors]
+            if ids:
+                found = self.relevances[family].of_models(torch.from_numpy(np.stack([vectors[id] for id in ids])), torch.from_numpy(vector))
+                likely |= dict(zip(ids, found.tolist(), strict=True))
+        return [replace(hit, probability=likely.get(hit.model.id)) for hit in hits]
+
+    @cached_property
+    def relevances(self) -> dict[str, Relevance]:
+        """What scores are worth, by family."""
+        labels = self.encoder.default_labels.vectors
+        return {expert.family: Relevance.of(expert.calibration, labels) for expert in self.encoder.experts.values()}
 
     def label(self, files: Sequence[str], labels: Sequence[str] | None = None, k: int = 5) -> Iterator[LabelAnswer]:
         """Zero-shot labels of files, one after another; a file that cannot be read is answered with the reason."""

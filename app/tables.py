@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.status import Status
 from rich.table import Table
 from rich.text import Text
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
     from app.answers import DuplicatesAnswer, IndexAnswer, InspectAnswer, LabelAnswer, Like, MergeAnswer, SearchAnswer, SimilarAnswer
     from app.answers import Progress as Report
     from app.training import TrainAnswer
+    from index import Model
 
 BAR = 20
+NARROW = 78  # columns that every terminal has
 WIDE = 32  # characters of a file's name or path
 MOST_SHOWN, MOST_LISTED = 4, 30  # of a list in a cell
 MOST_PAIRS = 50
@@ -46,7 +49,8 @@ def working(what: str) -> Status:
 
 def table_of(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str) -> Table:
     """A table of plain texts; control characters are shown as question marks."""
-    table = Table(title=Text(plain(title)), title_justify="left", caption_justify="left")
+    heading = Text(plain(title))
+    table = Table(title=heading, title_justify="left", caption_justify="left", min_width=min(len(heading), NARROW))
     for column in columns:
         table.add_column(column, overflow="fold", min_width=WIDE if column in ("file", "LoRA") else None)
     for row in rows:
@@ -61,8 +65,43 @@ def plain(value: object) -> str:
 
 def hits_table(answer: SearchAnswer) -> Table:
     """The hits of a search."""
-    rows = [(f"{hit.score:.3f}", hit.model.name, hit.model.concept or "", hit.model.family, hit.model.found_by, hit.model.id) for hit in answer.hits]
-    return table_of(("score", "name", "concept", "family", "found by", "id"), rows, f"{answer.query}: {len(rows)} models in {answer.took_ms:.0f} ms")
+    rows = []
+    for rank, hit in enumerate(answer.hits, answer.offset + 1):
+        likely = "" if hit.probability is None else f"{hit.probability:.0%}"
+        copies = f" (and {len(hit.copies)} copies)" if hit.copies else ""
+        rows.append(
+            (rank, f"{hit.score:.3f}", likely, hit.model.name + copies, hit.model.concept or "", hit.model.family, " and ".join(hit.matched), hit.model.id)
+        )
+    columns = ("", "score", "likely", "name", "concept", "family", "found by", "id")
+    return table_of(columns, rows, f"{answer.query}: {len(rows)} models in {answer.took_ms:.0f} ms")
+
+
+def models_table(zoo: str, space: str, models: Sequence[Model]) -> Table:
+    """The models of a zoo."""
+    rows = []
+    for model in models:
+        ranks, tags = (listed(model.facts.get(name) or [], MOST_SHOWN) for name in ("ranks", "tags"))
+        rows.append((model.name, model.family, model.facts.get("format", ""), ranks, tags, model.found_by, day_of(model.added), model.id))
+    return table_of(("name", "family", "format", "rank", "tags", "known by", "added", "id"), rows, f"{zoo} ({space}): {len(rows)} models")
+
+
+def model_tables(models: Sequence[dict[str, Any]]) -> Group:
+    """All that is known of some models."""
+    tables = []
+    for model in models:
+        facts = {key: value for key, value in model.items() if key not in ("facts", "files", "added", "name") and value is not None}
+        facts |= {"added": day_of(model["added"])} | {key: listed(value) for key, value in model["facts"].items()}
+        facts |= {"file" if number == 0 else f"file {number + 1}": file["path"] for number, file in enumerate(model["files"])}
+        tables.append(table_of(("fact", "found"), list(facts.items()), model["name"]))
+    return Group(*tables)
+
+
+def day_of(seconds: int | None) -> str:
+    """A day of the calendar, UTC."""
+    try:
+        return "" if seconds is None else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}"
+    except (ValueError, OverflowError, OSError):
+        return ""
 
 
 def labels_table(answers: Sequence[LabelAnswer]) -> Table:
@@ -75,14 +114,20 @@ def labels_table(answers: Sequence[LabelAnswer]) -> Table:
 
 
 def index_table(answer: IndexAnswer) -> Table:
-    """What became of the files of some folders."""
+    """What became of some files."""
     rows = [
         ("understood by weights", answer.by_weights),
-        ("known by metadata only (no expert for their family)", answer.by_metadata),
+        ("known by metadata only: no expert for their family (`loradex train` makes one)", answer.by_metadata),
         ("unchanged", answer.unchanged),
         ("refused", len(answer.refused)),
+        ("", ""),
+        ("new models", answer.added),
+        ("read again", answer.updated),
+        ("moved or renamed", answer.moved),
+        ("copies of models that are there", answer.copies),
+        ("missing since last time" + (f", {answer.removed} models taken out" if answer.removed else ""), len(answer.missing)),
     ]
-    return table_of(("files", "count"), rows, answer.zoo)
+    return table_of(("files", "count"), [row for row in rows if row[1] or row[0] in ("understood by weights", "")], answer.zoo)
 
 
 def inspect_table(answer: InspectAnswer) -> Table:
@@ -204,10 +249,18 @@ def percent(metric: dict[str, float]) -> str:
     return f"{100 * metric['value']:.1f} [{100 * metric['low']:.1f}, {100 * metric['high']:.1f}]"
 
 
+class RateColumn(ProgressColumn):
+    """Files a second."""
+
+    def render(self, task: Task) -> Text:
+        """The rate of the last half minute."""
+        return Text(f"{task.speed:,.0f}/s" if task.speed else "")
+
+
 @contextmanager
 def progress_bar(what: str = "Reading") -> Iterator[Report]:
     """A function that draws progress on stderr, in a terminal only."""
-    columns = (TextColumn(what), BarColumn(BAR), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False))
+    columns = (TextColumn(what), BarColumn(BAR), MofNCompleteColumn(), RateColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False))
     console = stderr()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=None)

@@ -11,7 +11,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from app.ingest import picture_beside
+from app.pictures import picture_beside
 from app.places import MINIATURE, own_encoder
 from retrieval.encoder import Encoder
 from retrieval.errors import FileUnsupported, LoradexError, QueryError

@@ -17,13 +17,12 @@ import pyarrow.parquet as pq
 from index.connections import sync, sync_folder, typed_errors
 from index.errors import BadModel, BadVector, SpaceMismatch
 from index.model import FoundBy, KnownFile, Model
-from index.zoo import Zoo
+from index.zoo import PREVIEWS, Zoo
 
 VERSION: Final = 1
 BATCH: Final = 1024  # models
 LARGEST_PREVIEW: Final = 2**20  # bytes
 TEXTS: Final = ("id", "name", "family", "found_by", "path", "concept", "preview")
-PREVIEWS: Final = "previews"
 Progress = Callable[[int, int], None]
 
 

@@ -10,6 +10,9 @@ from sqlite3 import Connection
 from typing import Any, Final
 from zlib import crc32
 
+import numpy as np
+from numpy.typing import NDArray
+
 from index.errors import RESTORE, BadModel, ZooDamaged
 from index.model import FoundBy, KnownFile, Model
 from index.vectors import Vector, from_bytes, to_bytes
@@ -229,6 +232,22 @@ def read_vectors(connection: Connection, dim: int, path: Path, keys: Sequence[in
     """
     rows = select_in(connection, "SELECT key, vector, crc FROM vectors WHERE key IN", keys)
     return {row[0]: from_bytes(sound(row, 4 * dim, path)) for row in rows}
+
+
+def read_matrix(connection: Connection, dim: int, path: Path, keys: NDArray[np.int64]) -> Vector:
+    """The vectors (n, dim) of models that have one, in the order of their keys (n,).
+
+    Raises:
+        ZooDamaged: a vector is missing, or is not the one that was written.
+    """
+    rows = select_in(connection, "SELECT key, vector, crc FROM vectors WHERE key IN", keys.tolist())
+    order, found = np.argsort(keys, kind="stable"), np.array([row[0] for row in rows], np.int64)
+    if not np.array_equal(keys[order], np.sort(found)):
+        raise damaged_row(path, next(iter(set(keys.tolist()) - set(found.tolist())), None))
+    unordered = np.frombuffer(b"".join([sound(row, 4 * dim, path) for row in rows]), "<f4").reshape(-1, dim)
+    matrix = np.empty((len(keys), dim), np.float32)
+    matrix[order] = unordered[np.argsort(found, kind="stable")]
+    return matrix
 
 
 def sound(row: Row, length: int | None, path: Path) -> bytes:

@@ -20,10 +20,11 @@ from index.vectors import Vector
 
 SPARE: Final = 16  # candidates beyond k, so that most exact searches take one pass
 CLOSE: Final = 384  # candidates beyond 4 for each hit, with which the recall of codes was measured
+FEW: Final = 16  # keys a key looked for, from which looking for each is faster than going through all
 PAGE: Final = 4096  # rows read at a time
 
 Keys = NDArray[np.int64]
-Fetch = Callable[[Sequence[int]], dict[int, Vector]]  # vectors by key, out of the catalogue
+Fetch = Callable[[Keys], Vector]  # vectors (n, dim) of keys (n,), out of the catalogue
 Found = tuple[Keys, NDArray[np.float64]]  # keys and cosines
 
 
@@ -58,21 +59,32 @@ class Segment:
         """How many rows are in the zoo."""
         return len(self.keys) if self.alive is None else int(np.count_nonzero(self.alive))
 
+    def rows(self, keys: Keys) -> Rows:
+        """The rows of those keys that it has."""
+        if len(keys) * FEW > len(self.keys):
+            return np.flatnonzero(np.isin(self.keys, keys, assume_unique=True))
+        places = np.searchsorted(self.keys, keys)
+        inside = places < len(self.keys)
+        return places[inside][self.keys[places[inside]] == keys[inside]]
+
     def without(self, keys: Keys) -> "Segment":
         """The segment after some keys were taken out."""
-        gone = np.isin(self.keys, keys, assume_unique=True)
-        return replace(self, alive=~gone if self.alive is None else self.alive & ~gone) if gone.any() else self
+        gone = self.rows(keys)
+        if not len(gone):
+            return self
+        alive = np.ones(len(self.keys), np.bool_) if self.alive is None else self.alive.copy()
+        alive[gone] = False
+        return replace(self, alive=alive)
 
-    def mask(self, allowed: Keys | None) -> Mask | None:
-        """Its rows that are in the zoo and allowed; None stands for all."""
-        if allowed is None:
-            return self.alive
-        inside = np.isin(self.keys, allowed, assume_unique=True)
-        return inside if self.alive is None else inside & self.alive
+    def mask(self, allowed: Keys) -> Mask:
+        """Its rows that are in the zoo and allowed."""
+        mask = np.zeros(len(self.keys), np.bool_)
+        mask[self.rows(allowed)] = True
+        return mask if self.alive is None else mask & self.alive
 
-    def search(self, queries: Vector, k: int, allowed: Keys | None, fetch: Fetch) -> list[Found]:
-        """The ``k`` best of each query (q, dim), and those that tie with the last, by cosines in float64."""
-        mask = self.mask(allowed)
+    def search(self, queries: Vector, k: int, mask: Mask | None, fetch: Fetch) -> list[Found]:
+        """The ``k`` best of each query (q, dim) among the rows of a mask, and those that tie with the last, by cosines in float64."""
+        mask = self.alive if mask is None else mask
         among = len(self.keys) if mask is None else int(np.count_nonzero(mask))
         wanted = k + SPARE if self.engine.slack is not None else 4 * k + CLOSE
         if wanted >= among:
@@ -105,9 +117,7 @@ class Segment:
         """The vectors (n, dim) of some rows."""
         if isinstance(self.engine, Exact):
             return self.engine.arrays()["vectors"][rows]
-        keys = self.keys[rows].tolist()
-        found = fetch(keys)
-        return np.stack([found[key] for key in keys]) if keys else np.empty((0, self.engine.dim), np.float32)
+        return fetch(self.keys[rows])
 
 
 def join(segments: Sequence[Segment], wanted: str) -> Segment:
@@ -130,18 +140,23 @@ class Snapshot:
     dim: int
     segments: tuple[Segment, ...] = ()
     wanted: str = AUTO
-    allowed: dict[object, Keys] = field(default_factory=dict, compare=False)  # keys by filter, remembered while the state lasts
+    masks: dict[object, tuple[Mask, ...]] = field(default_factory=dict, compare=False)  # by filter, remembered while the state lasts
 
     @property
     def live(self) -> int:
         """The number of vectors."""
         return sum(segment.live for segment in self.segments)
 
-    def search(self, queries: Vector, k: int, allowed: Keys | None, fetch: Fetch) -> list[Found]:
-        """The ``k`` best of each unit query (q, dim) among the allowed keys (n,), ascending, and those that tie with the last; best first."""
+    def masks_of(self, allowed: Keys) -> tuple[Mask, ...]:
+        """The rows of each segment that are among the allowed keys, ascending."""
+        return tuple(segment.mask(allowed) for segment in self.segments)
+
+    def search(self, queries: Vector, k: int, masks: Sequence[Mask | None] | None, fetch: Fetch) -> list[Found]:
+        """The ``k`` best of each unit query (q, dim) among the rows of a mask a segment, and those that tie with the last; best first."""
         if k < 1 or not self.segments:
             return [(np.empty(0, np.int64), np.empty(0)) for _ in queries]
-        found = [segment.search(queries, k, allowed, fetch) for segment in self.segments]
+        parts = zip(self.segments, masks or [None] * len(self.segments), strict=True)
+        found = [segment.search(queries, k, mask, fetch) for segment, mask in parts]
         return [best_of([each[number] for each in found], k) for number in range(len(queries))]
 
     def with_changes(self, state: State, gone: Keys, keys: Keys, vectors: Vector) -> "Snapshot":

@@ -1,5 +1,6 @@
 """A zoo: models and their vectors in a folder, searched by cosine. The catalogue is the truth; engines are made from it."""
 
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from operator import index as to_int
@@ -15,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from index.cache import STALE, WORTH_IT, drop_engines, engines_on_disk, load_engine, save_engine
 from index.care import Progress, mend, problems_of
 from index.connections import CATALOGUE, Readers, Writer, WriterLock, sync, sync_folder, typed_errors, write_empty
-from index.engine import AUTO, ENGINES
+from index.engine import AUTO, ENGINES, Mask
 from index.errors import (
     RESTORE,
     BadQuery,
@@ -40,17 +41,19 @@ from index.rows import (
     put_fingerprint,
     read_files,
     read_fingerprints,
+    read_matrix,
     read_vectors,
     remove,
     select_in,
     to_entry,
     to_text,
 )
-from index.snapshot import Fetch, Found, Keys, Snapshot, State, brought_up_to_date
+from index.snapshot import Fetch, Found, Snapshot, State, brought_up_to_date
 from index.vectors import Vector, Vectors, count, to_unit
 from index.words import words_query
 
 PAGE: Final = 500  # models read at a time by ``models``
+PREVIEWS: Final = "previews"  # where drawings lie, by convention of those who fill a zoo
 FILTERS: Final = 32  # remembered while no model changes
 EMPTY: Final[Mapping[str, bytes]] = {}
 ALL: Final = Filter()
@@ -195,6 +198,11 @@ class Zoo:
         with self._reading() as connection:
             return self._get(connection, id)
 
+    def has(self, id: str) -> bool:
+        """Whether there is a model of this id."""
+        with self._reading() as connection:
+            return key_of(connection, id) is not None
+
     def models(self, where: Filter = ALL) -> Iterator[Model]:
         """All models that a filter lets through, in order of id, read in pages so that no writer waits; each page is of one committed state.
 
@@ -272,8 +280,8 @@ class Zoo:
         units = np.stack([to_unit(query, self.dim, "query", BadQuery) for query in queries])
         with self._reading() as connection:
             snapshot = self._snapshot_of(connection)
-            allowed = self._allowed(connection, snapshot, where) if where else None
-            found = snapshot.search(units, wanted, allowed, self._fetch(connection))
+            masks = self._masks(connection, snapshot, where) if where else None
+            found = snapshot.search(units, wanted, masks, self._fetch(connection))
             return [self._hits(connection, each, wanted) for each in found]
 
     def find(self, words: Sequence[str], k: int = 10, where: Filter = ALL, without: Sequence[str] = ()) -> list[Model]:
@@ -353,7 +361,7 @@ class Zoo:
         return True
 
     def copy_to(self, folder: Path) -> None:
-        """Write a copy of the catalogue, of one committed state, as a zoo in a new folder, while others read and write this one.
+        """Write a copy, of one committed state, as a zoo in a new folder, while others read and write this one.
 
         Raises:
             ZooExists: there is a zoo.
@@ -369,6 +377,8 @@ class Zoo:
                 connection.execute("VACUUM INTO ?", (str(part),))
             with part.open("rb+") as file:
                 sync(file)
+            if (self.folder / PREVIEWS).is_dir():
+                shutil.copytree(self.folder / PREVIEWS, folder / PREVIEWS, dirs_exist_ok=True)
             part.replace(folder / CATALOGUE)
             sync_folder(folder)
 
@@ -453,7 +463,7 @@ class Zoo:
         return from_row(row, self._path)
 
     def _fetch(self, connection: Connection) -> Fetch:
-        return lambda keys: read_vectors(connection, self.dim, self._path, keys)
+        return lambda keys: read_matrix(connection, self.dim, self._path, keys)
 
     def _hits(self, connection: Connection, found: Found, k: int) -> list[Hit]:
         """Models and cosines of the ``k`` best, ties in order of id."""
@@ -470,16 +480,16 @@ class Zoo:
             raise damaged_row(self._path, lost[0])
         return sorted((Hit(models[key], score) for key, score in scores.items()), key=lambda hit: (-hit.score, hit.model.id))
 
-    def _allowed(self, connection: Connection, snapshot: Snapshot, where: Filter) -> Keys:
-        """The keys that a filter lets through, ascending."""
-        known = snapshot.allowed.get(where)
+    def _masks(self, connection: Connection, snapshot: Snapshot, where: Filter) -> tuple[Mask, ...]:
+        """The rows of each segment that a filter lets through."""
+        known = snapshot.masks.get(where)
         if known is None:
             condition, values = where.sql()
             rows = connection.execute(f"SELECT key FROM models WHERE {condition} ORDER BY key", values).fetchall()
-            known = np.fromiter((key for (key,) in rows), np.int64, len(rows))
-            if len(snapshot.allowed) >= FILTERS:
-                snapshot.allowed.clear()
-            snapshot.allowed[where] = known
+            known = snapshot.masks_of(np.fromiter((key for (key,) in rows), np.int64, len(rows)))
+            if len(snapshot.masks) >= FILTERS:
+                snapshot.masks.clear()
+            snapshot.masks[where] = known
         return known
 
     def _snapshot_of(self, connection: Connection) -> Snapshot:

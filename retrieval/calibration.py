@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 NONE_SHARE = 0.2  # how often the true label is taken not to be among the candidates
+SAME_MEANING = 0.7  # cosine from which a label says about what a query says
 TEMPERATURES = torch.logspace(-1, 1, 61)
 UNKNOWNS = torch.linspace(-4, 12, 81)
 
@@ -32,8 +33,11 @@ class Background:
 
     def standardise(self, models: Tensor, labels: Tensor) -> Tensor:
         """Scores (models, labels) of unit vectors (models, dim) and (labels, dim)."""
-        spread = ((labels @ self.covariance) * labels).sum(1).clamp_min(1e-12).sqrt()
-        return (models - self.mean) @ labels.mT / spread
+        return (models - self.mean) @ labels.mT / self.spread(labels)
+
+    def spread(self, labels: Tensor) -> Tensor:
+        """Standard deviations (labels,) of the training models along labels (labels, dim)."""
+        return ((labels @ self.covariance) * labels).sum(1).clamp_min(1e-12).sqrt()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,34 @@ class Calibration:
                 losses[row] += (1 - NONE_SHARE) * known.mean(0) + NONE_SHARE * missing.mean(0)
         row, column = divmod(int(losses.argmin()), len(UNKNOWNS))
         return cls(background, float(TEMPERATURES[row]), float(UNKNOWNS[column]))
+
+
+@dataclass(frozen=True, slots=True)
+class Relevance:
+    """How likely models are what a query asks for, and not one of some labels or none of these.
+
+    Attributes:
+        calibration: of the models' expert.
+        labels: (labels, dim), unit vectors.
+        scaled: the same over their spreads, so that scores are one product.
+    """
+
+    calibration: Calibration
+    labels: Tensor
+    scaled: Tensor
+
+    @classmethod
+    def of(cls, calibration: Calibration, labels: Tensor) -> "Relevance":
+        """Prepare labels (labels, dim)."""
+        return cls(calibration, labels, labels / calibration.background.spread(labels)[:, None])
+
+    def of_models(self, models: Tensor, query: Tensor) -> Tensor:
+        """Probabilities (models,) for unit vectors (models, dim); labels that say what the query (dim,) says do not compete with it."""
+        query = torch.nn.functional.normalize(query, dim=0)[None]
+        others = self.scaled[(self.labels @ query[0]) < SAME_MEANING]
+        candidates = torch.cat([query / self.calibration.background.spread(query)[:, None], others])
+        scores = (models - self.calibration.background.mean) @ candidates.mT
+        return self.calibration.probabilities(scores)[:, 0]
 
 
 def logits(scores: Tensor, temperature: float, unknown: float) -> Tensor:

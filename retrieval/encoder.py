@@ -3,6 +3,7 @@
 The folder holds ``space.safetensors``, ``labels.safetensors``, ``experts/<tree>.safetensors`` and, when the space names it so, the text encoder.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,6 +32,7 @@ class Encoder:
     space: Space
     experts: dict[str, Expert]
     router: Router
+    files: tuple[Path, ...] = ()
 
     @classmethod
     def load(cls, folder: Path, *others: Path) -> "Encoder":
@@ -42,16 +44,28 @@ class Encoder:
         space = Space.load(folder / "space.safetensors")
         experts: dict[str, Expert] = {}
         bases: dict[str, Path] = {}
+        files = [folder / "space.safetensors"]
         for place in (folder, *others):
             for path in sorted((place / "experts").glob("*.safetensors")):
                 expert = Expert.load(path)
                 if expert.space == space.name:
-                    experts.setdefault(expert.tree, expert)
+                    if expert.tree not in experts:
+                        experts[expert.tree] = expert
+                        files.append(path)
                     if expert.base and experts[expert.tree] is expert:
                         bases[expert.tree] = place / expert.base
                 elif place == folder:
                     raise CheckpointError(f"{path}: expected an expert of space {space.name}, found one of {expert.space}; keep each space's experts apart")
-        return cls(folder, space, experts, Router(experts, {tree: base for tree, base in bases.items() if base.is_file()}))
+        return cls(folder, space, experts, Router(experts, {tree: base for tree, base in bases.items() if base.is_file()}), tuple(files))
+
+    @cached_property
+    def signature(self) -> str:
+        """A name made of the space and of all experts, by which files are known to have been read with them."""
+        digest = hashlib.sha256()
+        for file in self.files:
+            with file.open("rb") as opened:
+                digest.update(hashlib.file_digest(opened, "sha256").digest())
+        return digest.hexdigest()[:12]
 
     @cached_property
     def text_encoder(self) -> TextEncoder:

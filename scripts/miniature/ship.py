@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,8 @@ from PIL import Image
 from app.ingest import Ingestion
 from app.miniature.pipeline import sheet
 from app.places import MINIATURE
-from index import Model, Zoo
+from index import Zoo
 from retrieval.encoder import Encoder
-from retrieval.fingerprint import Fingerprint
 from retrieval.lora import LoraFile
 from retrieval.probex.labelled import LabelledFile, find_labelled
 from scripts.miniature.draw import Artist
@@ -106,15 +106,13 @@ def ship_zoo(build: Build, target: Path = MINIATURE) -> None:
         reader = Ingestion(opened, encoder)
         for fleet in SHIPPED:
             for path in sorted((target / "models" / f"mini-{fleet}").glob("*/*/*.safetensors")):
-                lora = LoraFile.open(path)
-                vector, found_by = reader.encode(lora)
-                preview = f"previews/{lora.id}.png"
+                entry = reader.read(str(path))
+                preview = f"previews/{entry.model.id}.png"
                 copy(build / preview, zoo / preview)
-                described = reader.describe(lora, found_by)
                 name = f"mini-{fleet}-{path.parent.name.removeprefix('model_idx_')}"
                 relative = Path("..", path.relative_to(target)).as_posix()
-                model = Model(lora.id, name, lora.family, found_by, relative, described.concept, preview, described.facts)
-                opened.add([model], [vector], {lora.id: Fingerprint.of(lora.each_update()).to_bytes()})
+                model = replace(entry.model, name=name, path=relative, preview=preview)
+                opened.add([model], [entry.vector], {model.id: entry.fingerprint or b""})
         log.info("zoo: %d models", len(opened))
 
 

@@ -45,10 +45,10 @@ def test_help_names_every_command_without_loading_torch() -> None:
 
 def test_a_search_finds_the_models_of_a_concept() -> None:
     found = document("search", "a slice of pizza", "-k", "5")
-    assert set(found) == {"query", "zoo", "space", "took_ms", "hits"}
+    assert set(found) == {"query", "zoo", "space", "took_ms", "offset", "hits"}
     assert found["query"]["text"] == "a slice of pizza"
     assert len(found["hits"]) == 5
-    assert set(found["hits"][0]) == {"id", "name", "path", "family", "score", "found_by", "concept"}
+    assert set(found["hits"][0]) == {"id", "name", "path", "family", "score", "found_by", "concept", "matched", "probability", "copies"}
     assert [hit["score"] for hit in found["hits"]] == sorted((hit["score"] for hit in found["hits"]), reverse=True)
     assert "pizza" in [hit["concept"] for hit in found["hits"]]
     assert all(Path(hit["path"]).is_file() for hit in found["hits"])
@@ -113,7 +113,9 @@ def test_indexing_a_folder_then_searching_it(tmp_path: Path, shared_loras: Path)
     hits = document("search", "anything", "--zoo", zoo)["hits"]
     assert len(hits) == 3
     assert {hit["found_by"] for hit in hits} == {"weights"}
-    assert document("search", "brain", "--zoo", zoo)["hits"][-1]["found_by"] == "metadata"
+    hits = document("search", "brain", "--zoo", zoo)["hits"]
+    assert [hit["found_by"] for hit in hits] == ["weights", "metadata", "weights", "weights"]  # of equal ranks, weights go first
+    assert (hits[1]["name"], hits[1]["matched"], hits[1]["probability"]) == ("brain", ["metadata"], None)
 
 
 @pytest.mark.parametrize("command", ["index", "search"])

@@ -1,0 +1,176 @@
+"""``loradex zoo``: looking at a zoo, and looking after it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from app.output import Json, Zoo, complain, show
+
+zoo_app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look at a zoo, check it, mend it, copy it.")
+
+Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of models, as search and list show them.")]
+Written = Annotated[str | None, typer.Option("--zoo", help="Folder of the zoo. Default: $LORADEX_ZOO, else your own.")]
+
+
+@zoo_app.command("list", epilog="Example: loradex zoo list --tag anime --rank 16-")
+def list_models(
+    family: Annotated[list[str] | None, typer.Option("--family", help="Only models of this family; may be repeated.")] = None,
+    format: Annotated[list[str] | None, typer.Option("--format", help="Only files of this format; may be repeated.")] = None,
+    tag: Annotated[list[str] | None, typer.Option("--tag", help="Only models with this tag or trigger word; may be repeated.")] = None,
+    rank: Annotated[str | None, typer.Option(help="Only models of this rank, or range of ranks: 8, 4-16, 32-.")] = None,
+    folder: Annotated[str | None, typer.Option(help="Only models with a file below this folder.")] = None,
+    after: Annotated[str | None, typer.Option(help="Only models added since: 2026-11-24, or 7d ago.")] = None,
+    before: Annotated[str | None, typer.Option(help="Only models added before.")] = None,
+    found_by: Annotated[str | None, typer.Option("--found-by", help="Only models that are known by weights, or by metadata alone.")] = None,
+    zoo: Zoo = None,
+    as_json: Json = False,
+) -> None:
+    """List the models of a zoo."""
+    from app.answers import path_of
+    from app.places import zoo_to_read
+    from app.tables import models_table
+    from app.wishes import filter_of
+    from index import Zoo as OpenZoo
+
+    where = filter_of(family or (), format or (), tag or (), rank, folder, after, before, found_by)
+    with OpenZoo.open(zoo_to_read(zoo), read_only=True) as opened:
+        models = list(opened.models(where))
+        place, space, kinds = str(opened.folder), opened.space, opened.counts("family")
+    document = {"zoo": place, "space": space, "families": kinds, "models": [asdict(model) | {"path": path_of(model, place)} for model in models]}
+    show(document, models_table(place, space, models), as_json)
+
+
+@zoo_app.command("show", epilog="Example: loradex zoo show c09c39f128ab3b9811f2")
+def show_models(ids: Ids, zoo: Zoo = None, as_json: Json = False) -> None:
+    """Show all that is known of some models, and where their files lie."""
+    from app.answers import path_of
+    from app.places import zoo_to_read
+    from app.tables import model_tables
+    from index import Zoo as OpenZoo
+
+    with OpenZoo.open(zoo_to_read(zoo), read_only=True) as opened:
+        files, place = opened.files_of(ids), str(opened.folder)
+        found: list[dict[str, Any]] = []
+        for id in ids:
+            model = opened.get(id)
+            found.append(asdict(model) | {"path": path_of(model, place), "files": [asdict(file) for file in files.get(id, [])]})
+    show({"zoo": place, "models": found}, model_tables(found), as_json)
+
+
+@zoo_app.command("verify", epilog="Example: loradex zoo verify --zoo my-zoo")
+def verify(zoo: Zoo = None, as_json: Json = False) -> None:
+    """Check every row, checksum, word and engine of a zoo; exit with 1 if something is not as it was written."""
+    from app.places import zoo_to_read
+    from app.tables import progress_bar, table_of
+    from index import Zoo as OpenZoo
+
+    with OpenZoo.open(zoo_to_read(zoo), read_only=True) as opened, progress_bar("Checking") as progress:
+        problems, count = opened.verify(lambda done, total: progress(done, total, "")), len(opened)
+        place = str(opened.folder)
+    said = "sound" if not problems else f"{len(problems)} problems; `loradex zoo rebuild` mends what can be made anew"
+    show(
+        {"zoo": place, "models": count, "problems": problems},
+        table_of(("problem",), [(each,) for each in problems], f"{place}: {count} models, {said}"),
+        as_json,
+    )
+    if problems:
+        raise typer.Exit(1)
+
+
+@zoo_app.command("rebuild", epilog="Example: loradex zoo rebuild --engine exact")
+def rebuild(
+    zoo: Written = None,
+    engine: Annotated[str | None, typer.Option(help="Kind of engine from now on: auto (by size), exact, codes or gpu.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Make words, tags and engine anew from the catalogue, and take damaged models out, whose files the next index reads again."""
+    from app.places import zoo_to_write
+    from app.tables import table_of, working
+    from index import Zoo as OpenZoo
+
+    with OpenZoo.open(zoo_to_write(zoo)) as opened, working("Rebuilding"):
+        lost, count = opened.rebuild(engine), len(opened)
+        place = str(opened.folder)
+    table = table_of(("taken out, as it was damaged",), [(id,) for id in lost], f"{place}: {count} models")
+    show({"zoo": place, "models": count, "taken_out": lost}, table, as_json)
+
+
+@zoo_app.command("compact", epilog="Example: loradex zoo compact --zoo my-zoo")
+def compact(zoo: Written = None, as_json: Json = False) -> None:
+    """Give unused space of a zoo back to the disk."""
+    from app.places import zoo_to_write
+    from app.tables import table_of, working
+    from index import Zoo as OpenZoo
+
+    folder = zoo_to_write(zoo)
+    with OpenZoo.open(folder) as opened, working("Compacting"):
+        before = size_of(folder)
+        opened.compact()
+        opened.save_engine()
+    document = {"zoo": str(folder), "bytes_before": before, "bytes": size_of(folder)}
+    show(document, table_of(("", "bytes"), [("before", f"{before:,}"), ("now", f"{document['bytes']:,}")], str(folder)), as_json)
+
+
+def size_of(folder: Path) -> int:
+    """The bytes of all files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+@zoo_app.command("remove", epilog="Example: loradex zoo remove c09c39f128ab3b9811f2")
+def remove(ids: Ids, zoo: Written = None, as_json: Json = False) -> None:
+    """Take models out of a zoo; their files stay where they are, and the next index adds them again."""
+    from app.places import zoo_to_write
+    from app.tables import table_of
+    from index import Zoo as OpenZoo
+
+    with OpenZoo.open(zoo_to_write(zoo)) as opened:
+        unknown = [id for id in ids if not opened.has(id)]
+        removed, place = opened.remove(ids), str(opened.folder)
+    show({"zoo": place, "removed": removed, "unknown": unknown}, table_of(("removed",), [(removed,)], place), as_json)
+    for id in unknown:
+        complain(f"{place}: expected a model {id!r}, found none; list the zoo's models for their ids")
+    if unknown:
+        raise typer.Exit(3 if removed else 1)
+
+
+@zoo_app.command("copy", epilog="Example: loradex zoo copy backup/zoo")
+def copy(target: Annotated[Path, typer.Argument(help="Folder of the copy; it must not hold a zoo.")], zoo: Zoo = None, as_json: Json = False) -> None:
+    """Copy a zoo at one moment, while it is searched or written."""
+    from app.places import zoo_to_read
+    from app.tables import table_of, working
+    from index import Zoo as OpenZoo
+
+    with OpenZoo.open(zoo_to_read(zoo), read_only=True) as opened, working("Copying"):
+        opened.copy_to(target)
+        place, count = str(opened.folder), len(opened)
+    show({"zoo": place, "copy": str(target), "models": count}, table_of(("copy", "models"), [(target, count)], place), as_json)
+
+
+@zoo_app.command("export", epilog="Example: loradex zoo export zoo.parquet")
+def export(file: Annotated[Path, typer.Argument(help="Parquet file to write.")], zoo: Zoo = None, as_json: Json = False) -> None:
+    """Write all models, vectors and drawings of a zoo to one Parquet file."""
+    from app.places import zoo_to_read
+    from app.tables import progress_bar, table_of
+    from index import Zoo as OpenZoo
+    from index.parquet import export_zoo
+
+    with OpenZoo.open(zoo_to_read(zoo), read_only=True) as opened, progress_bar("Writing") as progress:
+        count, place = export_zoo(opened, file, lambda done, total: progress(done, total, "")), str(opened.folder)
+    show({"zoo": place, "file": str(file), "models": count}, table_of(("file", "models"), [(file, count)], place), as_json)
+
+
+@zoo_app.command("import", epilog="Example: loradex zoo import zoo.parquet --zoo another-zoo")
+def import_models(file: Annotated[Path, typer.Argument(help="Parquet file of `loradex zoo export`.")], zoo: Written = None, as_json: Json = False) -> None:
+    """Add the models of a Parquet file to a zoo, which is made if there is none."""
+    from app.places import zoo_to_write
+    from app.tables import progress_bar, table_of
+    from index.parquet import import_zoo
+
+    target = zoo_to_write(zoo)
+    with progress_bar("Reading") as progress:
+        count = import_zoo(file, target, lambda done, total: progress(done, total, ""))
+    show({"zoo": str(target), "file": str(file), "models": count}, table_of(("file", "models"), [(file, count)], str(target)), as_json)
