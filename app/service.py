@@ -24,7 +24,7 @@ MOST_HITS = 1000
 MOST_OFFSET = 10_000
 MOST_LABELS = 20_000
 MOST_BY_WORDS = 200
-SPARE = 8  # hits beyond those that are asked for, so that copies seldom cost a second search
+SPARE = 4  # hits beyond those that are asked for, so that copies seldom cost a second search
 LEAST_LENGTH = 1e-4
 ALL = Filter()
 

@@ -146,9 +146,9 @@ def read_segment(cached: Cached, dim: int) -> Segment:
     if manifest["format"] != FORMAT or manifest["dim"] != dim:
         raise ValueError(f"format {manifest['format']!r} of {manifest['dim']!r} numbers")
     kind = ENGINES[str(manifest["engine"])]
-    arrays: Arrays = {name: read_array(cached.folder / f"{name}.bin", manifest["arrays"][name]) for name in ("keys", kind.holds)}
+    arrays: Arrays = {name: read_array(cached.folder / f"{name}.bin", manifest["arrays"][name]) for name in ("keys", *kind.holds)}
     keys = arrays.pop("keys")
-    if keys.dtype != np.int64 or keys.ndim != 1 or len(keys) != len(arrays[kind.holds]) or (np.diff(keys) <= 0).any():
+    if keys.dtype != np.int64 or keys.ndim != 1 or any(len(array) != len(keys) for array in arrays.values()) or (np.diff(keys) <= 0).any():
         raise ValueError(f"keys of {keys.dtype} {keys.shape}")
     return Segment(kind.restore(arrays, dim), keys)
 

@@ -90,9 +90,10 @@ def problems_of_engines(connection: Connection, folder: Path, path: Path, dim: i
             continue
         kept = ~np.isin(segment.keys, np.union1d(gone, changed))
         there = ~np.isin(everything[1], changed)
-        expected, found = everything[2][there], segment.engine.arrays()[segment.engine.holds][kept]
-        made = expected if isinstance(segment.engine, Exact) else type(segment.engine).of(expected).arrays()[segment.engine.holds]
-        if not np.array_equal(segment.keys[kept], everything[1][there]) or not np.array_equal(found, made):
+        expected = everything[2][there] if isinstance(segment.engine, Exact) else type(segment.engine).of(everything[2][there])
+        made = {"vectors": expected} if isinstance(expected, np.ndarray) else expected.arrays()
+        found = {name: array[kept] for name, array in segment.engine.arrays().items()}
+        if not np.array_equal(segment.keys[kept], everything[1][there]) or any(not np.array_equal(found[name], made[name]) for name in found):
             yield f"{cached.folder}: the engine is not that of the catalogue's vectors; run `loradex zoo rebuild`"
 
 

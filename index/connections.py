@@ -60,6 +60,7 @@ def connect(path: Path, options: str, timeout: float = PATIENCE) -> Connection:
     connection = sqlite3.connect(uri, timeout, isolation_level=None, check_same_thread=False, uri=True)
     connection.execute("PRAGMA trusted_schema = OFF")  # a zoo may come from a stranger
     connection.execute("PRAGMA cell_size_check = ON")
+    connection.execute("PRAGMA cache_size = -65536")
     return connection
 
 

@@ -6,7 +6,7 @@ rotation, and what comes near is compared again by the vectors in the catalogue.
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Final, Protocol, Self
+from typing import Any, ClassVar, Final, Protocol, Self
 
 import faiss
 import numpy as np
@@ -20,8 +20,11 @@ Arrays = dict[str, NDArray[Any]]
 
 AUTO: Final = "auto"
 CODES_FROM: Final = 50_000  # vectors from which codes are faster than an exact scan and all that is done besides
+FEWEST_CODES: Final = 2_000  # vectors below which codes are slower than a scan, whoever asks for them
 BLOCK: Final = 65_536  # rows encoded at a time
 QUERY_BITS: Final = 4
+WIDER: Final = 8  # codes looked at for each candidate, and
+WIDE: Final = 160  # besides, with which recall was measured
 MOST_ON_GPU: Final = 2048  # candidates that FAISS gives on a GPU
 
 
@@ -45,13 +48,13 @@ class Engine(Protocol):
 
     Attributes:
         name: how a person asks for it.
-        holds: what its one array is called.
+        holds: what its arrays are called.
         dim: the length of its vectors.
         slack: the most that a score may be off; None where nothing bounds it, so that the best candidates may be missed.
     """
 
-    name: str
-    holds: str
+    name: ClassVar[str]
+    holds: ClassVar[tuple[str, ...]]
     dim: int
     slack: float | None
 
@@ -92,7 +95,8 @@ def parameters(mask: Mask | None, kind: Any, **settings: Any) -> Any:
 class Exact:
     """All vectors, scanned in float32."""
 
-    name, holds = "exact", "vectors"
+    name: ClassVar[str] = "exact"
+    holds: ClassVar[tuple[str, ...]] = ("vectors",)
 
     def __init__(self, index: Any) -> None:
         """Wrap an ``IndexFlatIP``."""
@@ -131,7 +135,7 @@ class Exact:
 class ExactOnGpu(Exact):
     """The same on all GPUs, with the vectors in memory too; a search among some rows goes to the CPU."""
 
-    name = "gpu"
+    name: ClassVar[str] = "gpu"
 
     def __init__(self, index: Any) -> None:
         """Copy an ``IndexFlatIP`` to every GPU."""
@@ -148,14 +152,16 @@ class ExactOnGpu(Exact):
 
 
 class Codes:
-    """One bit a number, and two factors a vector: 16 times smaller than the vectors at 512 numbers, all scanned."""
+    """One bit a number, all of which are scanned, and one byte a number, for the best of those: at 512 numbers four times smaller than the vectors."""
 
-    name, holds = "codes", "codes"
+    name: ClassVar[str] = "codes"
+    holds: ClassVar[tuple[str, ...]] = ("codes", "steps", "lengths")
     slack: float | None = None
 
-    def __init__(self, codes: NDArray[np.uint8], dim: int) -> None:
-        """Copy codes (n, bytes)."""
-        self.dim, self._index = dim, empty_codes(dim)
+    def __init__(self, codes: NDArray[np.uint8], steps: NDArray[np.int8], lengths: Vector) -> None:
+        """Take codes (n, bytes), steps (n, dim), and the length (n,) of a step."""
+        self.dim, self._steps, self._lengths = steps.shape[1], steps, lengths
+        self._index = empty_codes(self.dim)
         faiss.copy_array_to_vector(codes.ravel(), self._index.codes)
         self._index.ntotal = len(codes)
 
@@ -164,32 +170,44 @@ class Codes:
         """Encode unit vectors (n, dim)."""
         dim = vectors.shape[1]
         index, turn = empty_codes(dim), rotation(dim)
-        codes = np.empty((len(vectors), index.code_size), np.uint8)
+        codes, steps = np.empty((len(vectors), index.code_size), np.uint8), np.empty(vectors.shape, np.int8)
+        lengths = (np.abs(vectors).max(axis=1, initial=1e-30) / 127).astype(np.float32)
         for start in range(0, len(vectors), BLOCK):
-            codes[start : start + BLOCK] = index.sa_encode(vectors[start : start + BLOCK] @ turn)
-        return cls(codes, dim)
+            rows = slice(start, start + BLOCK)
+            codes[rows] = index.sa_encode(vectors[rows] @ turn)
+            steps[rows] = np.rint(vectors[rows] / lengths[rows, None])
+        return cls(codes, steps, lengths)
 
     @classmethod
     def restore(cls, arrays: Arrays, dim: int) -> Self:
-        """From its codes."""
-        codes = arrays["codes"]
-        if codes.dtype != np.uint8 or codes.ndim != 2 or codes.shape[1] != empty_codes(dim).code_size:
-            raise ValueError(f"codes of {codes.dtype} {codes.shape}")
-        return cls(codes, dim)
+        """From all that it holds."""
+        codes, steps, lengths = (arrays[name] for name in cls.holds)
+        kinds = [array.dtype.name for array in (codes, steps, lengths)] == ["uint8", "int8", "float32"]
+        shapes = (codes.shape, steps.shape) == ((len(lengths), empty_codes(dim).code_size), (len(lengths), dim)) and lengths.ndim == 1
+        if not kinds or not shapes:
+            raise ValueError(f"codes of {codes.dtype} {codes.shape}, {steps.dtype} {steps.shape}, {lengths.dtype} {lengths.shape}")
+        return cls(codes, steps, lengths)
 
     def arrays(self) -> Arrays:
-        """A view of the codes (n, bytes)."""
-        return {"codes": view(self._index, self._index.codes.data(), np.uint8, (len(self), self._index.code_size))}
+        """The codes (n, bytes), the steps (n, dim) and the length (n,) of a step."""
+        codes = view(self._index, self._index.codes.data(), np.uint8, (len(self), self._index.code_size))
+        return {"codes": codes, "steps": self._steps, "lengths": self._lengths}
 
     def __len__(self) -> int:
         """The number of vectors."""
-        return int(self._index.ntotal)
+        return len(self._lengths)
 
     def candidates(self, queries: Vector, count: int, mask: Mask | None = None) -> tuple[Vector, Rows]:
         """See ``Engine``."""
         chosen = parameters(mask, faiss.RaBitQSearchParameters, qb=QUERY_BITS)
-        found: tuple[Vector, Rows] = self._index.search(queries @ rotation(self.dim), count, params=chosen)
-        return found
+        _, rows = self._index.search(queries @ rotation(self.dim), min(WIDER * count + WIDE, len(self)), params=chosen)
+        found_scores, found_rows = np.full((len(queries), count), -np.inf, np.float32), np.full((len(queries), count), -1, np.int64)
+        for number, (query, some) in enumerate(zip(queries, rows, strict=True)):
+            some = some[some >= 0]
+            scores = (self._steps[some].astype(np.float32) @ query) * self._lengths[some]
+            best = np.argsort(-scores, kind="stable")[:count]
+            found_scores[number, : len(best)], found_rows[number, : len(best)] = scores[best], some[best]
+        return found_scores, found_rows
 
 
 ENGINES: Final[dict[str, type[Exact] | type[Codes]]] = {"exact": Exact, "codes": Codes, "gpu": ExactOnGpu}
@@ -198,6 +216,8 @@ ENGINES: Final[dict[str, type[Exact] | type[Codes]]] = {"exact": Exact, "codes":
 def engine_for(count: int, wanted: str = AUTO) -> type[Exact] | type[Codes]:
     """The kind of engine for a number of vectors; where none is asked for, by size, and on a GPU where FAISS finds one."""
     gpu = hasattr(faiss, "index_cpu_to_all_gpus") and faiss.get_num_gpus() > 0
+    if wanted == Codes.name and count < FEWEST_CODES:
+        return Exact
     if wanted == AUTO or (wanted == ExactOnGpu.name and not gpu):
         return (ExactOnGpu if gpu else Codes) if count >= CODES_FROM else Exact
     return ENGINES[wanted]

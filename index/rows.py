@@ -244,7 +244,9 @@ def read_matrix(connection: Connection, dim: int, path: Path, keys: NDArray[np.i
     order, found = np.argsort(keys, kind="stable"), np.array([row[0] for row in rows], np.int64)
     if not np.array_equal(keys[order], np.sort(found)):
         raise damaged_row(path, next(iter(set(keys.tolist()) - set(found.tolist())), None))
-    unordered = np.frombuffer(b"".join([sound(row, 4 * dim, path) for row in rows]), "<f4").reshape(-1, dim)
+    for row in rows:
+        sound(row, 4 * dim, path)
+    unordered = np.frombuffer(b"".join([row[1] for row in rows]), "<f4").reshape(-1, dim)
     matrix = np.empty((len(keys), dim), np.float32)
     matrix[order] = unordered[np.argsort(found, kind="stable")]
     return matrix
@@ -257,7 +259,7 @@ def sound(row: Row, length: int | None, path: Path) -> bytes:
         ZooDamaged: they are not those that were written, or of another length.
     """
     key, blob, crc = row
-    if not isinstance(key, int) or not isinstance(blob, bytes) or length not in (None, len(blob)) or blob_sum(key, blob) != crc:
+    if type(blob) is not bytes or type(key) is not int or crc32(blob, key & 0xFFFFFFFF) != crc or length not in (None, len(blob)):
         raise damaged_row(path, key)
     return blob
 

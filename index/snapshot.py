@@ -18,8 +18,7 @@ from index.errors import RESTORE, ZooDamaged
 from index.rows import sound
 from index.vectors import Vector
 
-SPARE: Final = 16  # candidates beyond k, so that most exact searches take one pass
-CLOSE: Final = 384  # candidates beyond 4 for each hit, with which the recall of codes was measured
+SPARE: Final = 16  # candidates beyond k, so that most exact searches take one pass, and others miss few
 FEW: Final = 16  # keys a key looked for, from which looking for each is faster than going through all
 PAGE: Final = 4096  # rows read at a time
 
@@ -86,7 +85,7 @@ class Segment:
         """The ``k`` best of each query (q, dim) among the rows of a mask, and those that tie with the last, by cosines in float64."""
         mask = self.alive if mask is None else mask
         among = len(self.keys) if mask is None else int(np.count_nonzero(mask))
-        wanted = k + SPARE if self.engine.slack is not None else 4 * k + CLOSE
+        wanted = k + SPARE
         if wanted >= among:
             everything = np.arange(len(self.keys)) if mask is None else np.flatnonzero(mask)
             return [self._best(query, everything, k, fetch) for query in queries]

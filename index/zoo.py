@@ -251,6 +251,8 @@ class Zoo:
 
     def vectors_of(self, ids: Sequence[str]) -> dict[str, Vector]:
         """The unit vectors (dim,) of those models that have one, by id."""
+        if not ids:
+            return {}
         with self._reading() as connection:
             keys: dict[int, str] = dict(select_in(connection, "SELECT key, id FROM models WHERE id IN", ids))
             return {keys[key]: vector for key, vector in read_vectors(connection, self.dim, self._path, list(keys)).items()}

@@ -102,11 +102,11 @@ class Relevance:
 
     def of_models(self, models: Tensor, query: Tensor) -> Tensor:
         """Probabilities (models,) for unit vectors (models, dim); labels that say what the query (dim,) says do not compete with it."""
-        query = torch.nn.functional.normalize(query, dim=0)[None]
-        others = self.scaled[(self.labels @ query[0]) < SAME_MEANING]
-        candidates = torch.cat([query / self.calibration.background.spread(query)[:, None], others])
-        scores = (models - self.calibration.background.mean) @ candidates.mT
-        return self.calibration.probabilities(scores)[:, 0]
+        query = torch.nn.functional.normalize(query, dim=0)
+        shifted = models - self.calibration.background.mean
+        own = shifted @ query[:, None] / self.calibration.background.spread(query[None])
+        others = (shifted @ self.scaled.mT).masked_fill_(self.labels @ query >= SAME_MEANING, float("-inf"))
+        return self.calibration.probabilities(torch.cat([own, others], 1))[:, 0]
 
 
 def logits(scores: Tensor, temperature: float, unknown: float) -> Tensor:
