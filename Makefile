@@ -24,6 +24,7 @@ lint: .venv/developer
 
 bench: .venv/developer
 	$(BIN)/python -m scripts.bench
+	$(BIN)/python -m scripts.bench_zoo
 
 lock:
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements.lock

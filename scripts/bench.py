@@ -16,12 +16,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from app.inspection import describe
-from index import FoundBy, Model, Zoo
+from app.places import MINIATURE
+from app.service import Loradex
+from index import Zoo
 from retrieval.lora import LoraFile
 from retrieval.lora.layers import read_layers
 from retrieval.lora.layout import cached_layout
 from retrieval.probex.probing import Factors, bilinear
 from scripts.bench_experts import bench_embedding, bench_epoch
+from scripts.bench_zoo import BATCH, models, times_of
 
 SIDE, RANK, PROBES, MODELS = 1280, 16, 128, 64  # Stable Diffusion 1.5's largest attention layers
 
@@ -113,23 +116,30 @@ def stable_diffusion_lora(rank: int, kohya: bool) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def bench_search(models: int = 10_000, dim: int = 256) -> dict[str, float]:
-    """One query over a zoo, with the metadata of ten hits, against the bare product in NumPy."""
-    rng = np.random.default_rng(0)
-    vectors = rng.standard_normal((models, dim)).astype(np.float32)
-    with tempfile.TemporaryDirectory() as folder, Zoo.create(Path(folder, "zoo"), "bench", dim) as zoo:
-        started = perf_counter()
-        zoo.add([Model(f"{i:06d}", f"model {i}", "sd1", FoundBy.WEIGHTS) for i in range(models)], vectors)
-        added = perf_counter() - started
-        ours = milliseconds(lambda: zoo.search(vectors[3], 10), repeats=51)
-        bare = milliseconds(lambda: np.argpartition(vectors @ vectors[3], -10)[-10:], repeats=51)
-        return {"search_ms": ours, "numpy_ms": bare, "ratio": ours / bare, "added_per_s": models / added}
+def bench_text_to_hits(count: int = 100_000) -> dict[str, float]:
+    """A text's way to ten hits in a zoo of the shipped space, words, folding and probabilities included, and encoding a text alone, in turn."""
+    with tempfile.TemporaryDirectory() as folder:
+        loradex = Loradex(Path(folder, "zoo"), MINIATURE / "encoder")
+        encoder, rng = loradex.encoder, np.random.default_rng(0)
+        labels = encoder.default_labels.vectors.numpy()
+        with Zoo.create(loradex.zoo_folder, encoder.space.name, encoder.space.dim) as zoo:
+            for start in range(0, count, BATCH):
+                near = labels[rng.integers(len(labels), size=BATCH)] + rng.standard_normal((BATCH, zoo.dim)) / zoo.dim**0.5
+                zoo.add(models(start, BATCH), near.astype(np.float32), {f"{i:020x}": rng.bytes(1032) for i in range(start, start + BATCH)})
+            zoo.save_engine("auto")
+        loradex.search("warm up")
+        words = [word["word"] for word in json.loads((MINIATURE / "keywords.json").read_text())][:300]
+        whole, alone = list[float](), list[float]()
+        for word in words:  # each text is new to the encoder's memory
+            whole += times_of(lambda _, word=word: loradex.search(f"{word} one"), 0)  # type: ignore[misc]
+            alone += times_of(lambda _, word=word: encoder.encode_texts([f"{word} two"]), 0)  # type: ignore[misc]
+        return {"search_ms": statistics.median(whole), "text_ms": statistics.median(alone), "ratio": statistics.median(whole) / statistics.median(alone)}
 
 
 def main() -> None:
     """Run every benchmark."""
     document = {"machine": platform.processor() or platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__}
-    benches = {"probing": bench_probing, "reading": bench_reading, "inspecting": bench_inspecting, "search": bench_search}
+    benches = {"probing": bench_probing, "reading": bench_reading, "inspecting": bench_inspecting, "text_to_hits": bench_text_to_hits}
     benches |= {"embedding": bench_embedding, "epoch": bench_epoch}
     results = {name: {key: round(value, 3) for key, value in bench().items()} for name, bench in benches.items()}
     sys.stdout.write(json.dumps(document | results, indent=1) + "\n")
