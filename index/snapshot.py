@@ -7,7 +7,7 @@ about as much as it holds, whatever the zoo holds (O'Neil and others, The Log-St
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from sqlite3 import Connection
+from sqlite3 import Connection, DatabaseError
 from typing import Final, Self
 
 import numpy as np
@@ -36,9 +36,15 @@ class State:
 
     @classmethod
     def read(cls, connection: Connection) -> Self:
-        """The state that a transaction sees."""
+        """The state that a transaction sees.
+
+        Raises:
+            sqlite3.DatabaseError: there is none.
+        """
         row = connection.execute("SELECT generation, token FROM commits ORDER BY generation DESC LIMIT 1").fetchone()
-        return cls(*row) if row else cls(-1, b"")
+        if row is None or type(row[0]) is not int:
+            raise DatabaseError(f"{row!r} for the last commit")
+        return cls(*row)
 
     def known_to(self, connection: Connection) -> bool:
         """Whether the catalogue went through this state and remembers what was changed since."""
@@ -107,6 +113,9 @@ class Segment:
             return self.engine.arrays()["vectors"][rows]
         keys = self.keys[rows].tolist()
         found = fetch(keys)
+        lost = [key for key in keys if key not in found]
+        if lost:
+            raise DatabaseError(f"no vector of key {lost[0]}")
         return np.stack([found[key] for key in keys]) if keys else np.empty((0, self.engine.dim), np.float32)
 
 

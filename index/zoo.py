@@ -51,6 +51,7 @@ from index.vectors import Vector, Vectors, count, to_unit
 from index.words import words_query
 
 PAGE: Final = 500  # models read at a time by ``models``
+MOST: Final = 2**62  # hits, as many as SQLite counts
 FILTERS: Final = 32  # remembered while no model changes
 EMPTY: Final[Mapping[str, bytes]] = {}
 ALL: Final = Filter()
@@ -290,7 +291,7 @@ class Zoo:
             return []
         statement = f"{MODEL} JOIN words ON words.rowid = models.key WHERE words MATCH ? AND {condition} ORDER BY bm25(words, 10, 5, 1), models.id LIMIT ?"
         with self._reading() as connection:
-            return [from_row(row, self._path) for row in connection.execute(statement, (query, *values, wanted))]
+            return [from_row(row, self._path) for row in connection.execute(statement, (query, *values, min(wanted, MOST)))]
 
     def known_files(self) -> dict[str, KnownFile]:
         """The files that were read, by path."""

@@ -1,6 +1,6 @@
 """Run as ``python zoo_faults.py FOLDER KIND MOST SEED`` with the library of faults.c preloaded: one session again and again, each with another fault.
 
-Prints how many calls a session makes and how many faults were tried; ends with a traceback at the first fault after which something was lost or broken.
+Prints how many calls a session makes and how many faults were tried; ends with a traceback where something was lost or broken after one.
 """
 
 import ctypes
@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from zoo_oracle import DIM, SPACE, Array, models, nearest, same, unit, vectors
 
 from index import KnownFile, Zoo, ZooError
-from index.connections import CATALOGUE
+from index.connections import CATALOGUE, typed_errors
 from index.parquet import export_zoo
 
 KILLED = -signal.SIGKILL
@@ -67,7 +67,8 @@ def steps(folder: Path) -> list[Step]:
 
 def copy(zoo: Zoo, folder: Path) -> None:
     """Copy to a folder, anew where a copy is there."""
-    (folder / CATALOGUE).unlink(missing_ok=True)
+    with typed_errors(folder):
+        (folder / CATALOGUE).unlink(missing_ok=True)
     zoo.copy_to(folder)
 
 
@@ -101,6 +102,7 @@ def fork(work: Callable[[], object]) -> int:
         work()
     except ZooError as error:
         check_message(error)
+        traceback.print_exc()
         status = TYPED
     except BaseException:
         traceback.print_exc()
@@ -181,7 +183,14 @@ def main(parent: Path, kind: str, most: int, seed: int) -> None:
     calls = count[0]
     chosen = range(1, calls + 1)
     tried = sorted(random.Random(seed).sample(chosen, most)) if most < calls else list(chosen)  # noqa: S311
-    ended = [attempt(parent, kind, n, count) for n in tried]
+    ended, failed = list[int](), list[str]()
+    for n in tried:
+        try:
+            ended.append(attempt(parent, kind, n, count))
+        except AssertionError as error:  # the others may tell more
+            failed.append(str(error))
+    if failed:
+        raise AssertionError("\n".join(failed))
     sys.stdout.write(f"{calls} {len(tried)} {ended.count(0)} {ended.count(TYPED)} {ended.count(KILLED)}\n")
 
 
