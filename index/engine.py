@@ -195,9 +195,14 @@ class Codes:
 ENGINES: Final[dict[str, type[Exact] | type[Codes]]] = {"exact": Exact, "codes": Codes, "gpu": ExactOnGpu}
 
 
+def has_gpu() -> bool:
+    """Whether FAISS finds a GPU."""
+    return hasattr(faiss, "index_cpu_to_all_gpus") and faiss.get_num_gpus() > 0
+
+
 def engine_for(count: int, wanted: str = AUTO) -> type[Exact] | type[Codes]:
     """The kind of engine for a number of vectors; where none is asked for, by size, and on a GPU where FAISS finds one."""
-    gpu = hasattr(faiss, "index_cpu_to_all_gpus") and faiss.get_num_gpus() > 0
+    gpu = has_gpu()
     if wanted == AUTO or (wanted == ExactOnGpu.name and not gpu):
         return (ExactOnGpu if gpu else Codes) if count >= CODES_FROM else Exact
     return ENGINES[wanted]

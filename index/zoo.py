@@ -1,7 +1,7 @@
 """A zoo: models and their vectors in a folder, searched by cosine. The catalogue is the truth; engines are made from it."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from operator import index as to_int
 from pathlib import Path
 from sqlite3 import Connection
@@ -501,7 +501,10 @@ class Zoo:
         if snapshot.state.generation > current.generation or not snapshot.state.known_to(connection):
             wanted = str(connection.execute("SELECT engine FROM zoo").fetchone()[0])
             wanted = wanted if wanted in ENGINES else AUTO
-            snapshot = load_engine(self.folder, connection, self.dim, wanted) or Snapshot(State(-1, b""), self.dim, wanted=wanted)
+            if cached := load_engine(self.folder, connection, self.dim, wanted):
+                with suppress(ZooDamaged):  # it does not fit the catalogue, which alone is the truth
+                    return brought_up_to_date(connection, cached, current, self._path)
+            snapshot = Snapshot(State(-1, b""), self.dim, wanted=wanted)
         return brought_up_to_date(connection, snapshot, current, self._path)
 
 
