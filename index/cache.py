@@ -31,6 +31,7 @@ CHUNK: Final = 2**24  # bytes
 WORTH_IT: Final = 20_000  # vectors from which the cache is faster than the catalogue
 NAME: Final = re.compile(r"(\d{1,18})-([0-9a-f]{16})", re.ASCII)  # of a folder: generation and token
 STALE: Final = 0.05  # of the vectors, that were added since
+UNSOUND: Final = (ValueError, LookupError, TypeError, ArithmeticError, OSError, MemoryError)  # how reading what is not as it was written ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +108,13 @@ def read_array(path: Path, entry: dict[str, Any], largest: int) -> NDArray[Any]:
     """The reverse of ``write_array``, for at most so many bytes.
 
     Raises:
-        ValueError, KeyError, TypeError, OSError: it is not the array that was written.
+        UNSOUND: it is not the array that was written.
     """
     dtype, shape = np.dtype(str(entry["dtype"])), tuple(map(int, entry["shape"]))
     size = path.stat().st_size
     if size > largest:
         raise ValueError(f"{size} bytes, more than {largest}")
-    if dtype.kind not in "iuf" or any(side < 0 for side in shape) or size != int(np.prod(shape, dtype=object)) * dtype.itemsize:
+    if dtype.str[0] == ">" or dtype.kind not in "iuf" or any(side < 0 for side in shape) or size != int(np.prod(shape, dtype=object)) * dtype.itemsize:
         raise ValueError(f"{dtype} {shape} in {size} bytes")
     data, check, filled = np.empty(size, np.uint8), 0, 0
     with path.open("rb") as file:
@@ -134,6 +135,8 @@ def engines_on_disk(zoo: Path) -> Iterator[Cached]:
         for folder in (zoo / FOLDER).iterdir():
             with suppress(OSError, ValueError, RecursionError, AttributeError):
                 generation, token = NAME.fullmatch(folder.name).groups()  # type: ignore[union-attr]
+                if not (folder / MANIFEST).is_file():
+                    continue
                 with (folder / MANIFEST).open("rb") as file:
                     manifest = json.loads(file.read(LARGEST_MANIFEST))
                 found.append(Cached(folder, State(int(generation), bytes.fromhex(token)), manifest))
@@ -144,7 +147,7 @@ def read_segment(cached: Cached, dim: int, most: int) -> Segment:
     """The vectors of an engine on the disk, of at most so many models.
 
     Raises:
-        ValueError, KeyError, TypeError, OSError: it is not as it was written.
+        UNSOUND: it is not as it was written.
     """
     manifest = cached.manifest
     if (manifest["format"], manifest["dim"], manifest["state"]) != (FORMAT, dim, cached.folder.name):
@@ -171,6 +174,6 @@ def load_engine(zoo: Path, connection: Connection, dim: int, wanted: str) -> Sna
     most = most_keys(connection)
     for cached in engines_on_disk(zoo):
         if cached.state.known_to(connection):
-            with suppress(ValueError, KeyError, TypeError, OSError, MemoryError):
+            with suppress(*UNSOUND):
                 return Snapshot(cached.state, dim, (read_segment(cached, dim, most),), wanted)
     return None

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from index.cache import engines_on_disk, most_keys, read_segment
+from index.cache import UNSOUND, engines_on_disk, most_keys, read_segment
 from index.engine import Exact
 from index.errors import ZooDamaged
 from index.rows import MODEL, Row, entry_of, from_row, from_text, put_words, sound, take_vector
@@ -109,7 +109,7 @@ def problems_of_engines(connection: Connection, folder: Path, path: Path, dim: i
             everything = read_changes(connection, -1, dim, path)
         except ZooDamaged:
             continue  # told above
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except UNSOUND as error:
             yield f"{cached.folder}: the engine is not as it was written ({error}); it is not used"
             continue
         kept = ~np.isin(segment.keys, np.union1d(gone, changed))
