@@ -51,7 +51,7 @@ def typed_errors(path: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         raise as_zoo_error(error, path) from None
     except OSError as error:
-        raise DiskRefused(f"{path}: expected a disk that works, found: {error.strerror or error}; check free space and access rights") from None
+        raise DiskRefused(f"{path}: expected a disk that works, found: {error.strerror or type(error).__name__}; check free space and access rights") from None
     except (UnicodeEncodeError, OverflowError) as error:
         raise BadQuery(f"{path}: expected text and numbers that SQLite takes, found: {error}; mend the value") from None
 

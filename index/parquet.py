@@ -24,6 +24,7 @@ BATCH: Final = 1024  # models
 LARGEST_PREVIEW: Final = 2**20  # bytes
 TEXTS: Final = ("id", "name", "family", "found_by", "path", "concept", "preview")
 PREVIEWS: Final = "previews"
+FOREIGN: Final = (pa.ArrowException, OSError, UnicodeError)  # how reading what is no sound Parquet ends; with an errno, it was the disk
 Progress = Callable[[int, int], None]
 
 
@@ -142,7 +143,9 @@ def opened(path: Path) -> pq.ParquetFile:
     with typed_errors(path):
         try:
             return pq.ParquetFile(path)
-        except pa.ArrowException as error:
+        except FOREIGN as error:
+            if getattr(error, "errno", None) is not None:
+                raise
             raise BadModel(f"{path}: expected a Parquet file, found: {first_line(error)}; export it again") from None
 
 
@@ -156,7 +159,9 @@ def read_batches(file: pq.ParquetFile, path: Path) -> Iterator[list[dict[str, An
         try:
             for batch in file.iter_batches(BATCH):
                 yield batch.to_pylist()
-        except pa.ArrowException as error:
+        except FOREIGN as error:
+            if getattr(error, "errno", None) is not None:
+                raise
             raise BadModel(f"{path}: expected sound rows, found: {first_line(error)}; export it again") from None
 
 
