@@ -480,7 +480,8 @@ class Zoo:
             known = np.fromiter((key for (key,) in rows), np.int64, len(rows))
             if len(snapshot.allowed) >= FILTERS:
                 snapshot.allowed.clear()
-            snapshot.allowed[where] = known
+            if where.folder is None:  # files may be noted and forgotten within one state
+                snapshot.allowed[where] = known
         return known
 
     def _snapshot_of(self, connection: Connection) -> Snapshot:

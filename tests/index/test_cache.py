@@ -148,11 +148,51 @@ def lies(manifest: dict[str, Any]) -> Iterator[Any]:
     yield from (manifest | {"arrays": {}}, manifest | {"arrays": dict.fromkeys(arrays)}, manifest | {"state": "1-00"}, manifest | {"state": None})
     for name in arrays:
         shape, dtype = arrays[name]["shape"], arrays[name]["dtype"]
-        shapes = [[2**62], [2**62, 2**62], [-1, -1], [0], [], [N], [N * 12], [1, *shape], [*shape, 1], [2**40, 0], shape * 30, "many", [None], [1.5], [1e400], [[N]], {}, None]
+        shapes = [
+            [2**62],
+            [2**62, 2**62],
+            [-1, -1],
+            [0],
+            [],
+            [N],
+            [N * 12],
+            [1, *shape],
+            [*shape, 1],
+            [2**40, 0],
+            shape * 30,
+            "many",
+            [None],
+            [1.5],
+            [1e400],
+            [[N]],
+            {},
+            None,
+        ]
         for other in shapes:
             if other != shape:
                 yield manifest | {"arrays": arrays | {name: arrays[name] | {"shape": other}}}
-        for other in ("O", "V4", "S4", "U1", "M8[s]", "f4,f4", "(1000000,)f4", ">f4", ">i8", "<i4", "<u8", "|b1", "c8", "<f2", "x", "", None, 5, "O" * 1000, "__import__('os')"):
+        for other in (
+            "O",
+            "V4",
+            "S4",
+            "U1",
+            "M8[s]",
+            "f4,f4",
+            "(1000000,)f4",
+            ">f4",
+            ">i8",
+            "<i4",
+            "<u8",
+            "|b1",
+            "c8",
+            "<f2",
+            "x",
+            "",
+            None,
+            5,
+            "O" * 1000,
+            "__import__('os')",
+        ):
             if other != dtype:
                 yield manifest | {"arrays": arrays | {name: arrays[name] | {"dtype": other}}}
         for check_ in (0, -1, 2**70, "x", None):
@@ -174,7 +214,9 @@ def test_a_manifest_that_lies(engine: Path) -> None:
         assert not is_read(engine.parents[1])
 
 
-@pytest.mark.parametrize("name", ["0-", "-", "x-00", "999999999999999999999999999-" + "0" * 16, "1-zz", "1-" + "0" * 200, "-5-" + "0" * 16, "1_0-" + "0" * 16, "\u0661-" + "0" * 16])
+@pytest.mark.parametrize(
+    "name", ["0-", "-", "x-00", "999999999999999999999999999-" + "0" * 16, "1-zz", "1-" + "0" * 200, "-5-" + "0" * 16, "1_0-" + "0" * 16, "\u0661-" + "0" * 16]
+)
 def test_folders_of_other_names(engine: Path, name: str) -> None:
     """They are passed over."""
     shutil.copytree(engine, engine.parent / name)
@@ -188,7 +230,9 @@ def test_no_more_memory_than_the_catalogue_needs(engine: Path) -> None:
     said = json.loads((engine / MANIFEST).read_text())
     for name, width in (("keys", 8), *((name, DIM * 4) for name in said["arrays"] if name != "keys")):
         size = 2**40 // width
-        lie = said | {"arrays": said["arrays"] | {name: {"dtype": "<i8" if name == "keys" else "<f4", "shape": [size] if name == "keys" else [size, DIM], "crc32": 0}}}
+        lie = said | {
+            "arrays": said["arrays"] | {name: {"dtype": "<i8" if name == "keys" else "<f4", "shape": [size] if name == "keys" else [size, DIM], "crc32": 0}}
+        }
         (engine / MANIFEST).write_text(json.dumps(lie))
         whole = (engine / f"{name}.bin").read_bytes()
         with (engine / f"{name}.bin").open("wb") as file:

@@ -145,7 +145,13 @@ def test_an_engine_that_is_damaged(sound: Path) -> None:
 
 def test_several_damages_at_once(sound: Path) -> None:
     """All are named, and all are mended."""
-    alter(sound, *(statement for statement, _, _ in DAMAGE[:3]), "UPDATE models SET name = 'x' WHERE key = 20", "DELETE FROM vectors WHERE key = 25", "DELETE FROM tags")
+    alter(
+        sound,
+        *(statement for statement, _, _ in DAMAGE[:3]),
+        "UPDATE models SET name = 'x' WHERE key = 20",
+        "DELETE FROM vectors WHERE key = 25",
+        "DELETE FROM tags",
+    )
     assert len(problems(sound)) >= 4
     with Zoo.open(sound) as zoo:
         assert zoo.rebuild() == [IDS[7], IDS[19], IDS[24]]

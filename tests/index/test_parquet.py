@@ -24,9 +24,20 @@ def exported(folder: Path, tmp_path: Path) -> Path:
     """The file of a zoo of 1,500 models, two pages."""
     with Zoo.create(folder, SPACE, DIM) as zoo:
         ids = [f"m{i:04}" for i in range(1500)]
-        zoo.add([replace(model(id), added=int(id[1:]), preview=f"previews/{id}.png" if id < "m0009" else None) for id in ids], vectors(1500), {id: id.encode() for id in ids[:50]})
+        zoo.add(
+            [replace(model(id), added=int(id[1:]), preview=f"previews/{id}.png" if id < "m0009" else None) for id in ids],
+            vectors(1500),
+            {id: id.encode() for id in ids[:50]},
+        )
         zoo.add([ODD], [None])
-        zoo.note_files([KnownFile("/a\udcff", 1, 2**60, "odd", reader="r\u00e9"), KnownFile("/b", 0, -1, "m0003"), KnownFile("/c", 5, 5, "m0003"), KnownFile("/bad", 1, 1, None, "no")])
+        zoo.note_files(
+            [
+                KnownFile("/a\udcff", 1, 2**60, "odd", reader="r\u00e9"),
+                KnownFile("/b", 0, -1, "m0003"),
+                KnownFile("/c", 5, 5, "m0003"),
+                KnownFile("/bad", 1, 1, None, "no"),
+            ]
+        )
         (folder / "previews").mkdir()
         for id in ids[:9]:
             (folder / "previews" / f"{id}.png").write_bytes(id.encode())
@@ -241,20 +252,25 @@ def test_text_that_is_none(tmp_path: Path) -> None:
         import_zoo(tmp_path / "x.parquet", tmp_path / "zoo")
 
 
-def test_damaged_files(exported: Path, tmp_path: Path) -> None:
-    """Cut or with a bit flipped anywhere: one line, or models; of a batch all or none, and the zoo is sound."""
-    whole = exported.read_bytes()
+def test_damaged_files(zoo: Zoo, tmp_path: Path) -> None:
+    """Cut or with a bit flipped anywhere: one line, or models; and the zoo is sound."""
+    zoo.add(models(f"m{i}" for i in range(60)), vectors(60), {f"m{i}": b"print" for i in range(9)})
+    export_zoo(zoo, tmp_path / "zoo.parquet")
+    whole = (tmp_path / "zoo.parquet").read_bytes()
     rng = np.random.default_rng(3)
     cuts = [whole[:size] for size in rng.integers(0, len(whole), 6)]
-    flips = [whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :] for at in [*rng.integers(0, len(whole), 15).tolist(), *range(len(whole) - 3000, len(whole), 150)]]
+    flips = [
+        whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :]
+        for at in [*rng.integers(0, len(whole), 15).tolist(), *range(len(whole) - 3000, len(whole), 100)]
+    ]
     for content in cuts + flips:
         (tmp_path / "x.parquet").write_bytes(content)
         try:
             import_zoo(tmp_path / "x.parquet", tmp_path / "back")
         except ZooError as error:
             assert "\n" not in str(error)
-    with Zoo.open_or_create(tmp_path / "back", SPACE, DIM) as zoo:
-        assert zoo.verify() == []
+    with Zoo.open_or_create(tmp_path / "back", SPACE, DIM) as back:
+        assert back.verify() == []
 
 
 def test_nowhere_to_write(zoo: Zoo, tmp_path: Path) -> None:

@@ -92,9 +92,7 @@ class History:
 
     def step(self) -> str:
         """Do something."""
-        work = self.random.choices(
-            [self.add, self.remove, self.retell, self.compact, self.rebuild, self.save, self.reopen], [10, 5, 3, 1, 1, 1, 2]
-        )[0]
+        work = self.random.choices([self.add, self.remove, self.retell, self.compact, self.rebuild, self.save, self.reopen], [10, 5, 3, 1, 1, 1, 2])[0]
         work()
         self.most = max(self.most, len(self.vectors))
         return work.__name__

@@ -48,13 +48,19 @@ def steps(folder: Path) -> list[Step]:
         return expected
 
     def add(batch: dict[str, Array], before: Expected) -> Expected:
-        return then("add", lambda zoo: zoo.add(models(batch), list(batch.values()), {id: id.encode() for id in batch}), Expected(before.vectors | batch, before.files))
+        return then(
+            "add", lambda zoo: zoo.add(models(batch), list(batch.values()), {id: id.encode() for id in batch}), Expected(before.vectors | batch, before.files)
+        )
 
     for number in range(4):
         ids = [f"m{number}-{i}" for i in range(5)]
         now = add(dict(zip(ids, vectors(5, seed=number), strict=True)), now)
     now = add({id: vectors(1, seed=50 + i)[0] for i, id in enumerate(["m1-0", "m1-1", "new"])}, now)
-    now = then("note", lambda zoo: zoo.note_files([KnownFile("/loras/a", 1, 2, "m0-0"), KnownFile("/loras/b", 1, 2, None, "broken")]), Expected(now.vectors, ("/loras/a", "/loras/b")))
+    now = then(
+        "note",
+        lambda zoo: zoo.note_files([KnownFile("/loras/a", 1, 2, "m0-0"), KnownFile("/loras/b", 1, 2, None, "broken")]),
+        Expected(now.vectors, ("/loras/a", "/loras/b")),
+    )
     now = then("save", lambda zoo: zoo.save_engine("codes"), now)
     gone = ["m2-0", "m2-1", "m0-0"]
     now = then("remove", lambda zoo: zoo.remove(gone), Expected({id: vector for id, vector in now.vectors.items() if id not in gone}, ("/loras/b",)))
