@@ -1,7 +1,6 @@
 """Searches after any history of changes equal the oracle's, in the zoo that changes, in one that reads all along, and in one just opened."""
 
 import math
-import os
 import random
 import shutil
 from collections.abc import Callable
@@ -189,7 +188,7 @@ def over(copy: Path, catalogue: Path) -> None:
 def beside(copy: Path, catalogue: Path) -> None:
     """Move a copy to the catalogue's place, as ``rsync`` does."""
     shutil.copy(copy, catalogue.with_name("copied"))
-    os.replace(catalogue.with_name("copied"), catalogue)
+    catalogue.with_name("copied").replace(catalogue)
 
 
 @dataclass

@@ -29,6 +29,15 @@ def add(folder: Path) -> None:
         zoo.add(models(batch), list(batch.values()))
 
 
+def add_and_die(folder: Path) -> None:
+    """Add three batches, then be killed with the log still there."""
+    with Zoo.open_or_create(folder, SPACE, DIM) as zoo:
+        for number in range(3):
+            batch = batch_of(0, number)
+            zoo.add(models(batch), list(batch.values()))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def hold(folder: Path) -> None:
     """Open for writing, say so, and keep it."""
     with Zoo.open_or_create(folder, SPACE, DIM):
@@ -106,4 +115,4 @@ if __name__ == "__main__":
     if what == "kill":
         kill(Path(folder), Path(more[0]), int(more[1]), int(more[2]))
     else:
-        {"add": add, "hold": hold, "read_as_nobody": read_as_nobody, "write_as_nobody": write_as_nobody}[what](Path(folder))
+        {"add": add, "add_and_die": add_and_die, "hold": hold, "read_as_nobody": read_as_nobody, "write_as_nobody": write_as_nobody}[what](Path(folder))
