@@ -6,6 +6,7 @@ no integrity, so none is read: arrays are taken, checked, and given to FAISS.
 """
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.connections import sync, sync_folder, typed_errors
-from index.engine import ENGINES, Arrays
+from index.engine import ENGINES, Arrays, Exact, ExactOnGpu, has_gpu
 from index.snapshot import Segment, Snapshot, State
 
 FOLDER: Final = "engine"
@@ -28,7 +29,9 @@ LARGEST_MANIFEST: Final = 65_536  # bytes
 FORMAT: Final = 1
 CHUNK: Final = 2**24  # bytes
 WORTH_IT: Final = 20_000  # vectors from which the cache is faster than the catalogue
+NAME: Final = re.compile(r"(\d{1,18})-([0-9a-f]{16})", re.ASCII)  # of a folder: generation and token
 STALE: Final = 0.05  # of the vectors, that were added since
+UNSOUND: Final = (ValueError, LookupError, TypeError, ArithmeticError, OSError, MemoryError)  # how reading what is not as it was written ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ def save_engine(zoo: Path, snapshot: Snapshot) -> None:
         (segment,) = snapshot.segments
         arrays = {"keys": segment.keys, **segment.engine.arrays()}
         entries = {each: write_array(part / f"{each}.bin", array) for each, array in arrays.items()}
-        manifest = {"format": FORMAT, "engine": segment.engine.name, "dim": snapshot.dim, "arrays": entries}
+        manifest = {"format": FORMAT, "state": name, "engine": segment.engine.name, "dim": snapshot.dim, "arrays": entries}
         with (part / MANIFEST).open("w") as file:
             json.dump(manifest, file)
             sync(file)
@@ -101,15 +104,17 @@ def write_array(path: Path, array: NDArray[Any]) -> dict[str, Any]:
     return {"dtype": little.dtype.str, "shape": list(array.shape), "crc32": check}
 
 
-def read_array(path: Path, entry: dict[str, Any]) -> NDArray[Any]:
-    """The reverse of ``write_array``.
+def read_array(path: Path, entry: dict[str, Any], largest: int) -> NDArray[Any]:
+    """The reverse of ``write_array``, for at most so many bytes.
 
     Raises:
-        ValueError, KeyError, TypeError, OSError: it is not the array that was written.
+        UNSOUND: it is not the array that was written.
     """
     dtype, shape = np.dtype(str(entry["dtype"])), tuple(map(int, entry["shape"]))
     size = path.stat().st_size
-    if dtype.kind not in "iuf" or any(side < 0 for side in shape) or size != int(np.prod(shape, dtype=object)) * dtype.itemsize:
+    if size > largest:
+        raise ValueError(f"{size} bytes, more than {largest}")
+    if dtype.str[0] == ">" or dtype.kind not in "iuf" or any(side < 0 for side in shape) or size != int(np.prod(shape, dtype=object)) * dtype.itemsize:
         raise ValueError(f"{dtype} {shape} in {size} bytes")
     data, check, filled = np.empty(size, np.uint8), 0, 0
     with path.open("rb") as file:
@@ -128,35 +133,47 @@ def engines_on_disk(zoo: Path) -> Iterator[Cached]:
     found = []
     with suppress(OSError):
         for folder in (zoo / FOLDER).iterdir():
-            with suppress(OSError, ValueError, RecursionError):
-                generation, _, token = folder.name.partition("-")
+            with suppress(OSError, ValueError, RecursionError, AttributeError):
+                generation, token = NAME.fullmatch(folder.name).groups()  # type: ignore[union-attr]
+                if not (folder / MANIFEST).is_file():
+                    continue
                 with (folder / MANIFEST).open("rb") as file:
                     manifest = json.loads(file.read(LARGEST_MANIFEST))
                 found.append(Cached(folder, State(int(generation), bytes.fromhex(token)), manifest))
     yield from sorted(found, key=lambda cached: -cached.state.generation)
 
 
-def read_segment(cached: Cached, dim: int) -> Segment:
-    """The vectors of an engine on the disk.
+def read_segment(cached: Cached, dim: int, most: int) -> Segment:
+    """The vectors of an engine on the disk, of at most so many models.
 
     Raises:
-        ValueError, KeyError, TypeError, OSError: it is not as it was written.
+        UNSOUND: it is not as it was written.
     """
     manifest = cached.manifest
-    if manifest["format"] != FORMAT or manifest["dim"] != dim:
-        raise ValueError(f"format {manifest['format']!r} of {manifest['dim']!r} numbers")
+    if (manifest["format"], manifest["dim"], manifest["state"]) != (FORMAT, dim, cached.folder.name):
+        raise ValueError(f"format {manifest['format']!r} of {manifest['dim']!r} numbers in state {manifest['state']!r}")
     kind = ENGINES[str(manifest["engine"])]
-    arrays: Arrays = {name: read_array(cached.folder / f"{name}.bin", manifest["arrays"][name]) for name in ("keys", *kind.holds)}
+    if kind is ExactOnGpu and not has_gpu():
+        kind = Exact
+    largest = {"keys": 8 * most} | dict.fromkeys(kind.holds, (4 * dim + 64) * most)
+    arrays: Arrays = {name: read_array(cached.folder / f"{name}.bin", manifest["arrays"][name], size) for name, size in largest.items()}
     keys = arrays.pop("keys")
     if keys.dtype != np.int64 or keys.ndim != 1 or any(len(array) != len(keys) for array in arrays.values()) or (np.diff(keys) <= 0).any():
         raise ValueError(f"keys of {keys.dtype} {keys.shape}")
     return Segment(kind.restore(arrays, dim), keys)
 
 
+def most_keys(connection: Connection) -> int:
+    """How many models a catalogue ever had, which bounds what an engine may hold."""
+    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'models'").fetchone()
+    return int(row[0]) if row else 0
+
+
 def load_engine(zoo: Path, connection: Connection, dim: int, wanted: str) -> Snapshot | None:
     """The latest engine on the disk whose state the catalogue went through, or None where none can be used."""
+    most = most_keys(connection)
     for cached in engines_on_disk(zoo):
         if cached.state.known_to(connection):
-            with suppress(ValueError, KeyError, TypeError, OSError, MemoryError):
-                return Snapshot(cached.state, dim, (read_segment(cached, dim),), wanted)
+            with suppress(*UNSOUND):
+                return Snapshot(cached.state, dim, (read_segment(cached, dim, most),), wanted)
     return None

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from sqlite3 import Connection
+from sqlite3 import Connection, DatabaseError
 from typing import Final
 
 import numpy as np
 
-from index.cache import engines_on_disk, read_segment
+from index.cache import UNSOUND, engines_on_disk, most_keys, read_segment
 from index.engine import Exact
 from index.errors import ZooDamaged
 from index.rows import MODEL, Row, entry_of, from_row, from_text, put_words, sound, take_vector
@@ -39,6 +39,7 @@ def problems_of(connection: Connection, folder: Path, path: Path, dim: int, prog
     said, found = connection.execute("SELECT vectors, (SELECT count(*) FROM vectors) FROM zoo").fetchone()
     if said != found:
         yield f"{path}: expected {said} vectors, found {found}"
+    yield from problems_of_words(connection, path)
     yield from problems_of_engines(connection, folder, path, dim)
 
 
@@ -74,18 +75,41 @@ def problems_of_row(connection: Connection, row: Row, folder: Path, path: Path) 
         yield f"{folder / model.preview}: expected the drawing of model {model.id!r}, found none"
 
 
+def problems_of_words(connection: Connection, path: Path) -> Iterator[str]:
+    """Words of no model, and an index of words that is not that of the words, which is made once more to compare."""
+    (orphans,) = connection.execute("SELECT count(*) FROM words WHERE rowid NOT IN (SELECT key FROM models)").fetchone()
+    if orphans:
+        yield f"{path}: {orphans} rows of words belong to no model"
+    for statement in (
+        WORDS.replace("words", "temp.words_again", 1),
+        "INSERT INTO temp.words_again (rowid, name, tags, notes) SELECT rowid, name, tags, notes FROM main.words",
+        "CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab(main, words, instance)",
+        "CREATE VIRTUAL TABLE temp.vocabulary_again USING fts5vocab(temp, words_again, instance)",
+    ):
+        connection.execute(statement)
+    try:
+        pairs = [("vocabulary", "vocabulary_again"), ("vocabulary_again", "vocabulary")]
+        if any(connection.execute(f"SELECT * FROM temp.{one} EXCEPT SELECT * FROM temp.{other} LIMIT 1").fetchone() for one, other in pairs):
+            yield f"{path}: the index of words is not that of the words"
+    except DatabaseError as error:
+        yield f"{path}: the index of words cannot be read ({error})"
+    finally:
+        for name in ("vocabulary", "vocabulary_again", "words_again"):
+            connection.execute(f"DROP TABLE temp.{name}")
+
+
 def problems_of_engines(connection: Connection, folder: Path, path: Path, dim: int) -> Iterator[str]:
     """Engines on the disk that differ from the catalogue's vectors; those of states that it does not know are never used."""
     for cached in engines_on_disk(folder):
         if not cached.state.known_to(connection):
             continue
         try:
-            segment = read_segment(cached, dim)
+            segment = read_segment(cached, dim, most_keys(connection))
             gone, changed, _ = read_changes(connection, cached.state.generation, dim, path)
             everything = read_changes(connection, -1, dim, path)
         except ZooDamaged:
             continue  # told above
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except UNSOUND as error:
             yield f"{cached.folder}: the engine is not as it was written ({error}); it is not used"
             continue
         kept = ~np.isin(segment.keys, np.union1d(gone, changed))
@@ -98,11 +122,18 @@ def problems_of_engines(connection: Connection, folder: Path, path: Path, dim: i
 
 
 def mend(connection: Connection, path: Path, dim: int, generation: int) -> list[str]:
-    """Make anew what follows from sound rows, and take out models with a row that is damaged.
+    """Make anew what follows from sound rows, and take out models with a row that is damaged or lost.
 
     Their ids come back; their files are forgotten, so that the next ``loradex index`` reads them again.
     """
-    damaged = {row[0] for row in select_damaged(connection, "vectors", "vector", 4 * dim, path)}
+    connection.execute("REINDEX")
+    for (key,) in connection.execute("SELECT key FROM vectors WHERE key NOT IN (SELECT key FROM models)").fetchall():
+        take_vector(connection, key, generation)
+    for table in ("fingerprints", "files"):
+        connection.execute(f"DELETE FROM {table} WHERE key NOT IN (SELECT key FROM models)")
+    without = "SELECT key FROM models WHERE found_by = 'weights' AND key NOT IN (SELECT key FROM vectors)"
+    damaged = {key for (key,) in connection.execute(without)}
+    damaged |= {row[0] for row in select_damaged(connection, "vectors", "vector", 4 * dim, path)}
     damaged |= {row[0] for row in select_damaged(connection, "fingerprints", "data", None, path)}
     connection.execute("DROP TABLE words")
     connection.execute(WORDS)

@@ -15,12 +15,13 @@ from sqlite3 import Connection
 from threading import Lock
 from typing import IO, Any, Final
 
-from index.errors import RESTORE, DiskRefused, ZooClosed, ZooDamaged, ZooError, ZooLocked, ZooReadOnly
+from index.errors import RESTORE, BadQuery, DiskRefused, ZooClosed, ZooDamaged, ZooError, ZooLocked, ZooReadOnly
 from index.schema import expect_current, migrate, version_of
 
 CATALOGUE: Final = "catalogue.sqlite"
 LOCK: Final = "writer.lock"
 PATIENCE: Final = 5.0  # seconds that a short lock by another connection is waited for
+CACHED: Final = 65_536  # KiB of pages that a reader keeps, as many vectors are read at random
 PAGE_SIZE: Final = 8192  # bytes, in which three vectors of 512 numbers have room
 NO_ROOM_FOR_LOG: Final = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY_DIRECTORY, sqlite3.SQLITE_READONLY_CANTINIT)
 
@@ -45,13 +46,15 @@ def closed_zoo(path: Path) -> ZooClosed:
 
 @contextmanager
 def typed_errors(path: Path) -> Iterator[None]:
-    """Turn every error of SQLite and of the system into one of the tree."""
+    """Turn every error of SQLite and of the system, and a value that SQLite does not take, into one of the tree."""
     try:
         yield
     except sqlite3.Error as error:
         raise as_zoo_error(error, path) from None
     except OSError as error:
-        raise DiskRefused(f"{path}: expected a disk that works, found: {error.strerror}; check free space and access rights") from None
+        raise DiskRefused(f"{path}: expected a disk that works, found: {error.strerror or type(error).__name__}; check free space and access rights") from None
+    except (UnicodeEncodeError, OverflowError) as error:
+        raise BadQuery(f"{path}: expected text and numbers that SQLite takes, found: {error}; mend the value") from None
 
 
 def connect(path: Path, options: str, timeout: float = PATIENCE) -> Connection:
@@ -60,7 +63,6 @@ def connect(path: Path, options: str, timeout: float = PATIENCE) -> Connection:
     connection = sqlite3.connect(uri, timeout, isolation_level=None, check_same_thread=False, uri=True)
     connection.execute("PRAGMA trusted_schema = OFF")  # a zoo may come from a stranger
     connection.execute("PRAGMA cell_size_check = ON")
-    connection.execute("PRAGMA cache_size = -65536")
     return connection
 
 
@@ -74,6 +76,9 @@ def connect_reader(path: Path) -> Connection:
     try:
         return connect_checked(path, "mode=ro")
     except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_READONLY_ROLLBACK:
+            roll_back(path)
+            return connect_checked(path, "mode=ro")
         if error.sqlite_errorcode not in NO_ROOM_FOR_LOG:
             raise
     # a file in WAL mode, in a folder where SQLite may not make the index of a log: without a log, the file alone is the whole truth
@@ -83,10 +88,30 @@ def connect_reader(path: Path) -> Connection:
     return connect_checked(path, "mode=ro&immutable=1")
 
 
+def roll_back(path: Path) -> None:
+    """Undo what a writer killed in the middle of its opening or closing left half done, as SQLite does for whoever may write.
+
+    Raises:
+        ZooReadOnly: this process may not.
+    """
+    try:
+        with closing(connect(path, "mode=rw")) as connection:
+            connection.execute("PRAGMA user_version").fetchone()
+    except sqlite3.OperationalError:
+        raise ZooReadOnly(f"{path}: expected a zoo that was closed, found the journal of a killed writer; open it once for writing") from None
+
+
+def look_of(path: Path) -> tuple[object, ...]:
+    """What tells a catalogue from another that was put in its place, which SQLite itself need not notice."""
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, path.with_name(f"{path.name}-journal").exists()
+
+
 def connect_checked(path: Path, options: str) -> Connection:
     """A connection, closed again if the catalogue is not one that this Loradex reads."""
     connection = connect(path, options)
     try:
+        connection.execute(f"PRAGMA cache_size = -{CACHED}")
         expect_current(connection, path)
     except BaseException:
         connection.close()
@@ -99,6 +124,7 @@ class Readers:
 
     A thread borrows one for the length of a transaction, so searches run side by side, each over one committed state. A connection
     for each thread would outlive the threads that servers start and end; one connection under a lock would make searches queue.
+    A connection made to another file than the one that is there now is dropped.
     """
 
     def __init__(self, path: Path) -> None:
@@ -109,7 +135,7 @@ class Readers:
         """
         self._path, self._lock, self._closed = path, Lock(), False
         with typed_errors(path):
-            self._idle = [connect_reader(path)]
+            self._idle = [(look_of(path), connect_reader(path))]
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -121,14 +147,18 @@ class Readers:
         with self._lock:
             if self._closed:
                 raise closed_zoo(self._path)
-            connection = self._idle.pop() if self._idle else None
+            seen, connection = self._idle.pop() if self._idle else ((), None)
         with typed_errors(self._path):
+            look = look_of(self._path)
+            if connection and look != seen:
+                connection.close()
+                connection = None
             connection = connection or connect_reader(self._path)
             try:
                 connection.execute("BEGIN")
                 yield connection
             finally:
-                self._give_back(connection)
+                self._give_back(look, connection)
 
     @contextmanager
     def plain(self) -> Iterator[Connection]:
@@ -142,21 +172,21 @@ class Readers:
         with typed_errors(self._path), closing(connect_reader(self._path)) as connection:
             yield connection
 
-    def _give_back(self, connection: Connection) -> None:
+    def _give_back(self, look: tuple[object, ...], connection: Connection) -> None:
         with suppress(sqlite3.Error):
             connection.execute("ROLLBACK")
         with self._lock:
             if self._closed or connection.in_transaction:
                 connection.close()
             else:
-                self._idle.append(connection)
+                self._idle.append((look, connection))
 
     def close(self) -> None:
         """Close all connections; borrowed ones when they come back."""
         with self._lock:
             self._closed = True
             while self._idle:
-                self._idle.pop().close()
+                self._idle.pop()[1].close()
 
 
 class WriterLock:

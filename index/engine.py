@@ -20,7 +20,6 @@ Arrays = dict[str, NDArray[Any]]
 
 AUTO: Final = "auto"
 CODES_FROM: Final = 50_000  # vectors from which codes are faster than an exact scan and all that is done besides
-FEWEST_CODES: Final = 2_000  # vectors below which codes are slower than a scan, whoever asks for them
 BLOCK: Final = 65_536  # rows encoded at a time
 QUERY_BITS: Final = 4
 WIDER: Final = 8  # codes looked at for each candidate, and
@@ -200,7 +199,7 @@ class Codes:
     def candidates(self, queries: Vector, count: int, mask: Mask | None = None) -> tuple[Vector, Rows]:
         """See ``Engine``."""
         chosen = parameters(mask, faiss.RaBitQSearchParameters, qb=QUERY_BITS)
-        _, rows = self._index.search(queries @ rotation(self.dim), min(WIDER * count + WIDE, len(self)), params=chosen)
+        _, rows = self._index.search(queries @ rotation(self.dim), max(1, min(WIDER * count + WIDE, len(self))), params=chosen)
         found_scores, found_rows = np.full((len(queries), count), -np.inf, np.float32), np.full((len(queries), count), -1, np.int64)
         for number, (query, some) in enumerate(zip(queries, rows, strict=True)):
             some = some[some >= 0]
@@ -213,11 +212,14 @@ class Codes:
 ENGINES: Final[dict[str, type[Exact] | type[Codes]]] = {"exact": Exact, "codes": Codes, "gpu": ExactOnGpu}
 
 
+def has_gpu() -> bool:
+    """Whether FAISS finds a GPU."""
+    return hasattr(faiss, "index_cpu_to_all_gpus") and faiss.get_num_gpus() > 0
+
+
 def engine_for(count: int, wanted: str = AUTO) -> type[Exact] | type[Codes]:
     """The kind of engine for a number of vectors; where none is asked for, by size, and on a GPU where FAISS finds one."""
-    gpu = hasattr(faiss, "index_cpu_to_all_gpus") and faiss.get_num_gpus() > 0
-    if wanted == Codes.name and count < FEWEST_CODES:
-        return Exact
+    gpu = has_gpu()
     if wanted == AUTO or (wanted == ExactOnGpu.name and not gpu):
         return (ExactOnGpu if gpu else Codes) if count >= CODES_FROM else Exact
     return ENGINES[wanted]

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from index.connections import sync, sync_folder, typed_errors
-from index.errors import BadModel, BadVector, SpaceMismatch
+from index.errors import BadModel, BadQuery, BadVector, SpaceMismatch
 from index.model import FoundBy, KnownFile, Model
 from index.zoo import PREVIEWS, Zoo
 
@@ -23,6 +23,7 @@ VERSION: Final = 1
 BATCH: Final = 1024  # models
 LARGEST_PREVIEW: Final = 2**20  # bytes
 TEXTS: Final = ("id", "name", "family", "found_by", "path", "concept", "preview")
+FOREIGN: Final = (pa.ArrowException, OSError, UnicodeError)  # how reading what is no sound Parquet ends; with an errno, it was the disk
 Progress = Callable[[int, int], None]
 
 
@@ -93,12 +94,13 @@ def valid(text: str | None) -> str | None:
 
 
 def preview_of(folder: Path, preview: str | None) -> bytes | None:
-    """The bytes of a drawing, if it is there."""
+    """The bytes of a drawing, if it is there; what lies outside of the zoo is none."""
+    path = folder / (preview or "")
     try:
-        data = (folder / preview).read_bytes() if preview else None
-    except OSError:
+        inside = path.resolve().is_relative_to(folder.resolve()) and path.is_file()
+        return path.read_bytes() if inside and path.stat().st_size <= LARGEST_PREVIEW else None
+    except (OSError, ValueError):
         return None
-    return data if data is None or len(data) <= LARGEST_PREVIEW else None
 
 
 def import_zoo(path: Path, folder: Path, progress: Progress = lambda done, total: None) -> int:
@@ -114,7 +116,7 @@ def import_zoo(path: Path, folder: Path, progress: Progress = lambda done, total
         said = json.loads((file.schema_arrow.metadata or {})[b"loradex"])
         space, dim = str(said["space"]), int(said["dim"])
         same = said["version"] == VERSION and file.schema_arrow.equals(layout(space, dim))
-    except (KeyError, ValueError, TypeError, RecursionError):
+    except (KeyError, ValueError, TypeError, OverflowError, RecursionError):
         same = False
     if not same:
         raise BadModel(f"{path}: expected a zoo of layout {VERSION} in Parquet, found other columns; export it with `loradex zoo export`")
@@ -140,7 +142,9 @@ def opened(path: Path) -> pq.ParquetFile:
     with typed_errors(path):
         try:
             return pq.ParquetFile(path)
-        except pa.ArrowException as error:
+        except FOREIGN as error:
+            if getattr(error, "errno", None) is not None:
+                raise
             raise BadModel(f"{path}: expected a Parquet file, found: {first_line(error)}; export it again") from None
 
 
@@ -154,13 +158,27 @@ def read_batches(file: pq.ParquetFile, path: Path) -> Iterator[list[dict[str, An
         try:
             for batch in file.iter_batches(BATCH):
                 yield batch.to_pylist()
-        except pa.ArrowException as error:
+        except FOREIGN as error:
+            if getattr(error, "errno", None) is not None:
+                raise
             raise BadModel(f"{path}: expected sound rows, found: {first_line(error)}; export it again") from None
 
 
 def first_line(error: Exception) -> str:
     """The first line of an error of Arrow."""
     return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+
+
+def known_file(path: object, file: dict[str, Any], id: str) -> KnownFile:
+    """One of a model's files.
+
+    Raises:
+        TypeError, KeyError: it is none.
+    """
+    kinds = [type(value) for value in (path, file["size"], file["mtime_ns"], file["reader"])]
+    if kinds != [str, int, int, str]:
+        raise TypeError(f"a file of {', '.join(kind.__name__ for kind in kinds)}")
+    return KnownFile(str(path), file["size"], file["mtime_ns"], id, None, file["reader"])
 
 
 def add_rows(zoo: Zoo, rows: Sequence[dict[str, Any]], path: Path) -> None:
@@ -178,13 +196,13 @@ def add_rows(zoo: Zoo, rows: Sequence[dict[str, Any]], path: Path) -> None:
                 exact = json.loads(row["exact"])
                 texts, paths = exact["texts"], exact["files"]
             facts = json.loads(row["facts"])
+            vectors.append(None if row["vector"] is None else np.array(row["vector"], np.float32))
             preview = f"{PREVIEWS}/{texts['id']}.png" if row["preview_image"] and str(texts["id"]).isalnum() else None
             texts = {name: texts[name] for name in TEXTS} | {"found_by": FoundBy(texts["found_by"]), "preview": preview}
-            known = [KnownFile(where, file["size"], file["mtime_ns"], texts["id"], None, file["reader"]) for where, file in zip(paths, seen, strict=True)]
+            known = [known_file(where, file, texts["id"]) for where, file in zip(paths, seen, strict=True)]
         except (KeyError, ValueError, TypeError, RecursionError) as error:
             raise BadModel(f"{path}: expected a model in each row, found: {error}; export it again") from None
         models.append(Model(**texts, facts=facts, added=row["added"]))
-        vectors.append(None if row["vector"] is None else np.array(row["vector"], np.float32))
         files += known
         if row["fingerprint"] is not None:
             prints[models[-1].id] = row["fingerprint"]
@@ -197,5 +215,5 @@ def add_rows(zoo: Zoo, rows: Sequence[dict[str, Any]], path: Path) -> None:
     try:
         zoo.add(models, vectors, prints)
         zoo.note_files(files)
-    except (BadModel, BadVector) as error:
+    except (BadModel, BadVector, BadQuery) as error:
         raise type(error)(f"{path}: {error}") from None

@@ -23,7 +23,7 @@ Row = tuple[Any, ...]
 AT_ONCE: Final = 500  # keys a statement
 COLUMNS: Final = "id name family found_by path concept preview facts format rank added crc".split()  # noqa: SIM905
 MODEL: Final = f"SELECT {', '.join(f'models.{column}' for column in (*COLUMNS, 'key'))} FROM models"
-WORD: Final = re.compile(r"\w+")
+WORD: Final = re.compile(r"[\w\u0300-\u036f]+")  # with marks that belong to the letter before
 CAMEL: Final = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Za-z])(?=\d)|(?<=\d)(?=[A-Za-z])|_")
 
 

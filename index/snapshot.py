@@ -7,7 +7,7 @@ about as much as it holds, whatever the zoo holds (O'Neil and others, The Log-St
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from sqlite3 import Connection
+from sqlite3 import Connection, DatabaseError
 from typing import Final, Self
 
 import numpy as np
@@ -20,6 +20,7 @@ from index.vectors import Vector
 
 SPARE: Final = 16  # candidates beyond k, so that most exact searches take one pass, and others miss few
 FEW: Final = 16  # keys a key looked for, from which looking for each is faster than going through all
+FEW_NEW: Final = 2_000  # new vectors that are scanned exactly beside any engine, until they are joined to it
 PAGE: Final = 4096  # rows read at a time
 
 Keys = NDArray[np.int64]
@@ -36,9 +37,15 @@ class State:
 
     @classmethod
     def read(cls, connection: Connection) -> Self:
-        """The state that a transaction sees."""
+        """The state that a transaction sees.
+
+        Raises:
+            sqlite3.DatabaseError: there is none.
+        """
         row = connection.execute("SELECT generation, token FROM commits ORDER BY generation DESC LIMIT 1").fetchone()
-        return cls(*row) if row else cls(-1, b"")
+        if row is None or type(row[0]) is not int:
+            raise DatabaseError(f"{row!r} for the last commit")
+        return cls(*row)
 
     def known_to(self, connection: Connection) -> bool:
         """Whether the catalogue went through this state and remembers what was changed since."""
@@ -163,7 +170,8 @@ class Snapshot:
         changed = np.union1d(gone, keys)
         segments = [segment.without(changed) for segment in self.segments] if len(changed) else list(self.segments)
         if len(keys):
-            segments.append(Segment(engine_for(len(keys), self.wanted).of(vectors), keys))
+            few = bool(self.segments) and len(keys) < FEW_NEW
+            segments.append(Segment((Exact if few else engine_for(len(keys), self.wanted)).of(vectors), keys))
         segments = [segment for segment in segments if segment.live]
         while len(segments) > 1 and segments[-2].live < 2 * segments[-1].live:
             segments[-2:] = [join(segments[-2:], self.wanted)]

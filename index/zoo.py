@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from operator import index as to_int
 from pathlib import Path
 from sqlite3 import Connection
@@ -53,6 +53,7 @@ from index.vectors import Vector, Vectors, count, to_unit
 from index.words import words_query
 
 PAGE: Final = 500  # models read at a time by ``models``
+MOST: Final = 2**62  # hits, as many as SQLite counts
 PREVIEWS: Final = "previews"  # where drawings lie, by convention of those who fill a zoo
 FILTERS: Final = 32  # remembered while no model changes
 EMPTY: Final[Mapping[str, bytes]] = {}
@@ -300,7 +301,7 @@ class Zoo:
             return []
         statement = f"{MODEL} JOIN words ON words.rowid = models.key WHERE words MATCH ? AND {condition} ORDER BY bm25(words, 10, 5, 1), models.id LIMIT ?"
         with self._reading() as connection:
-            return [from_row(row, self._path) for row in connection.execute(statement, (query, *values, wanted))]
+            return [from_row(row, self._path) for row in connection.execute(statement, (query, *values, min(wanted, MOST)))]
 
     def known_files(self) -> dict[str, KnownFile]:
         """The files that were read, by path."""
@@ -491,7 +492,8 @@ class Zoo:
             known = snapshot.masks_of(np.fromiter((key for (key,) in rows), np.int64, len(rows)))
             if len(snapshot.masks) >= FILTERS:
                 snapshot.masks.clear()
-            snapshot.masks[where] = known
+            if where.folder is None:  # files may be noted and forgotten within one state
+                snapshot.masks[where] = known
         return known
 
     def _snapshot_of(self, connection: Connection) -> Snapshot:
@@ -512,7 +514,10 @@ class Zoo:
         if snapshot.state.generation > current.generation or not snapshot.state.known_to(connection):
             wanted = str(connection.execute("SELECT engine FROM zoo").fetchone()[0])
             wanted = wanted if wanted in ENGINES else AUTO
-            snapshot = load_engine(self.folder, connection, self.dim, wanted) or Snapshot(State(-1, b""), self.dim, wanted=wanted)
+            if cached := load_engine(self.folder, connection, self.dim, wanted):
+                with suppress(ZooDamaged):  # it does not fit the catalogue, which alone is the truth
+                    return brought_up_to_date(connection, cached, current, self._path)
+            snapshot = Snapshot(State(-1, b""), self.dim, wanted=wanted)
         return brought_up_to_date(connection, snapshot, current, self._path)
 
 

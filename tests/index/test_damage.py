@@ -1,6 +1,7 @@
 """A damaged or foreign catalogue ends in a typed error of one line, never in another answer."""
 
 import shutil
+import signal
 import sqlite3
 from collections.abc import Callable, Iterable
 from contextlib import closing
@@ -8,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_processes import run
+from zoo_child import BATCH, batch_of
 from zoo_oracle import DIM, SPACE, models, nearest, same, unit, vectors
 
 import index.schema
 from index import Filter, KnownFile, Zoo, ZooDamaged, ZooError, ZooReadOnly, ZooTooNew
-from index.connections import CATALOGUE
+from index.connections import CATALOGUE, LOCK
 
 IDS = [f"m{i:02}" for i in range(40)]
 GIVEN = vectors(len(IDS))
@@ -146,6 +149,124 @@ def test_a_zoo_of_every_version_is_read_and_brought_up_to_date(tmp_path: Path, v
             assert [model.id for model in zoo.models(Filter(tags=("OHWX",), formats=("kohya",), lowest_rank=16, highest_rank=16))] == ["d"]
     with Zoo.open(folder, read_only=True) as zoo:
         assert len(zoo) == len(ids)
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A zoo whose writer was killed: a catalogue without models, and all three batches in its log."""
+    folder = tmp_path_factory.mktemp("killed") / "zoo"
+    Zoo.create(folder, SPACE, DIM).close()
+    assert run("add_and_die", folder)[0] == -signal.SIGKILL
+    assert (folder / f"{CATALOGUE}-wal").stat().st_size > 100_000
+    return folder
+
+
+def check_batches(folder: Path, read_only: bool, sound: bool) -> int:
+    """How many of the three batches are there: the first ones, whole and by value, or an error of the tree where the files are not sound."""
+    try:
+        with Zoo.open(folder, space=SPACE, read_only=read_only) as zoo:
+            there = len(zoo) // BATCH
+            state = {id: vector for number in range(there) for id, vector in batch_of(0, number).items()}
+            assert len(zoo) == len(state) and same(zoo.search(QUERY, 99), nearest(state, QUERY, 99))
+            assert list(zoo.models()) == models(sorted(state))
+            return there
+    except ZooError as error:
+        assert not sound and "\n" not in str(error)
+        return -1
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_the_log_of_a_killed_writer(killed: Path, tmp_path: Path, read_only: bool) -> None:
+    """Whole, all is there. Cut, longer, with a bit flipped anywhere or gone: the commits before the damage, in order and whole, or an error of the tree."""
+    whole = (killed / f"{CATALOGUE}-wal").read_bytes()
+    rng = np.random.default_rng(8)
+    n = 200 if read_only else 60  # a writer syncs the disk: slower
+    contents = [
+        whole,
+        None,
+        *(whole[:size] for size in (0, 1, 31, 32, 33, 8000, *rng.integers(0, len(whole), n // 4).tolist())),
+        whole + b"x" * 99,
+        whole + whole,
+    ]
+    offsets = [*range(0, 56, 1 if read_only else 5), *rng.integers(0, len(whole), n).tolist()]
+    contents += [whole[:offset] + bytes([whole[offset] ^ 1 << offset % 8]) + whole[offset + 1 :] for offset in offsets]
+    found = []
+    for content in contents:
+        folder = shutil.copytree(killed, tmp_path / "zoo")
+        log = folder / f"{CATALOGUE}-wal"
+        log.unlink() if content is None else log.write_bytes(content)
+        found.append(check_batches(folder, read_only, sound=content is whole))
+        shutil.rmtree(folder)
+    assert found[0] == 3 and set(found) <= {-1, 0, 1, 2, 3} and len(set(found)) > 2
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_the_catalogue_of_a_killed_writer(killed: Path, tmp_path: Path, read_only: bool) -> None:
+    """The same with the catalogue cut, longer or with a bit flipped beside a log that is sound."""
+    whole = (killed / CATALOGUE).read_bytes()
+    rng = np.random.default_rng(8)
+    contents = [whole[:size] for size in (0, 1, 99, 100, 4096, 8192, len(whole) - 1)] + [whole + b"x" * 99]
+    contents += [
+        whole[:offset] + bytes([whole[offset] ^ 1 << offset % 8]) + whole[offset + 1 :] for offset in [*range(100), *rng.integers(0, len(whole), 60).tolist()]
+    ]
+    for content in contents[:: 1 if read_only else 4]:
+        folder = shutil.copytree(killed, tmp_path / "zoo")
+        (folder / CATALOGUE).write_bytes(content)
+        check_batches(folder, read_only, sound=False)
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("reader_before", [False, True])
+def test_the_journal_of_a_killed_writer(catalogue: Path, tmp_path: Path, reader_before: bool) -> None:
+    """A reader undoes what one that was killed while it opened or closed the zoo left half done, or half of a foreign program's change."""
+    folder = shutil.copytree(catalogue.parent, tmp_path / "zoo")
+    reader = Zoo.open(folder, read_only=True) if reader_before else None
+    with closing(sqlite3.connect(catalogue, isolation_level=None)) as connection:
+        connection.execute("PRAGMA cache_size = 1")
+        connection.execute("BEGIN")
+        connection.execute("UPDATE vectors SET vector = zeroblob(9000)")
+        connection.execute("UPDATE models SET name = 'another'")
+        for path in (catalogue, catalogue.with_name(f"{CATALOGUE}-journal")):  # as they are on the disk, in the middle
+            (folder / path.name).write_bytes(path.read_bytes())
+        connection.execute("ROLLBACK")
+    assert (folder / f"{CATALOGUE}-journal").stat().st_size > 8192
+    if reader:
+        assert same(reader.search(QUERY, 10), EXPECTED)
+        reader.close()
+    answers(folder, True)
+    answers(folder, False)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"x", b"x" * 9000, b"SQLite format 3\0" + b"\xff" * 5000])
+def test_the_lock_is_only_a_lock(catalogue: Path, content: bytes | None) -> None:
+    """Whatever is in its file, or without it, the zoo is read, and written or refused by an error of the tree."""
+    lock = catalogue.with_name(LOCK)
+    lock.unlink() if content is None else lock.write_bytes(content)
+    answers(catalogue.parent, True)
+    try:
+        answers(catalogue.parent, False)
+    except ZooError as error:
+        assert "\n" not in str(error)
+    answers(catalogue.parent, True)
+
+
+def test_a_catalogue_that_goes_away(catalogue: Path) -> None:
+    """A reader says so, and goes on when it is back."""
+    with Zoo.open(catalogue.parent, read_only=True) as zoo:
+        catalogue.rename(catalogue.with_name("away"))
+        with pytest.raises(ZooError, match="No such file"):
+            zoo.search(QUERY, 1)
+        catalogue.with_name("away").rename(catalogue)
+        assert same(zoo.search(QUERY, 10), EXPECTED)
+
+
+@pytest.mark.parametrize("kind", ["exact", "codes"])
+def test_bits_flipped_beneath_an_engine(catalogue: Path, kind: str) -> None:
+    """A damaged catalogue with a sound engine beside it gives right answers or an error."""
+    with Zoo.open(catalogue.parent) as zoo:
+        zoo.save_engine(kind)
+    rng = np.random.default_rng(12)
+    check_spoiled(catalogue, True, flips(catalogue, rng.integers(0, catalogue.stat().st_size, 120).tolist()))
 
 
 def alter(catalogue: Path, statement: str) -> None:

@@ -8,14 +8,16 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from zoo_child import BATCH, batch_of
-from zoo_oracle import DIM, SPACE, State, models, nearest, same, unit, vectors
+from zoo_oracle import DIM, SPACE, State, model, models, nearest, same, unit, vectors
 
-from index import Zoo, ZooLocked
+from index import Filter, Zoo, ZooLocked
+from index.cache import FOLDER
 from index.connections import CATALOGUE
 
 HERE = Path(__file__).parent
@@ -28,10 +30,10 @@ def start(*arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)  # noqa: S603
 
 
-def run(*arguments: object) -> tuple[int, str, str]:
+def run(*arguments: object, timeout: float = 120) -> tuple[int, str, str]:
     """Run ``zoo_child.py`` to its end: exit status, output, last line of errors."""
     with start(*arguments) as child:
-        out, err = child.communicate(timeout=120)
+        out, err = child.communicate(timeout=timeout)
     return child.returncode, out, err
 
 
@@ -81,25 +83,37 @@ def test_a_reader_sees_what_another_process_added(folder: Path, searched_before:
         assert len(zoo) == 1
 
 
-def states() -> Iterator[tuple[Callable[[Zoo], object], State]]:
-    """Steps of a writer, with the state that each leads to: batches added, replaced and removed."""
+def family_of(id: str) -> str:
+    """The model tree of a model of ``states``."""
+    return "sdxl" if int(id[1:]) % 3 else "flux"
+
+
+def states(engine: str) -> Iterator[tuple[Callable[[Zoo], object], State]]:
+    """Steps of a writer, with the state that each leads to: batches added, replaced and removed, and the zoo's engine saved."""
     state: State = {}
-    for step in range(60):
+    for step in range(45):
         ids = [f"m{i:03}" for i in range(step * 7 % 40, step * 7 % 40 + 10)]
-        if step % 3 == 2:
+        if step % 9 == 8:
+            yield lambda zoo: zoo.save_engine(engine), state
+        elif step % 3 == 2:
             state = {id: vector for id, vector in state.items() if id not in ids}
             yield lambda zoo, ids=ids: zoo.remove(ids), state  # type: ignore[misc]
         else:
             batch = dict(zip(ids, vectors(10, seed=step), strict=True))
             state = state | batch
-            yield lambda zoo, batch=batch: zoo.add(models(batch), list(batch.values())), state  # type: ignore[misc]
+            made = [replace(model(id), family=family_of(id)) for id in batch]
+            yield lambda zoo, made=made, batch=batch: zoo.add(made, list(batch.values())), state  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("shared", [True, False])
-def test_eight_searchers_and_a_writer(zoo: Zoo, shared: bool) -> None:
+@pytest.mark.parametrize(
+    ("shared", "engine", "where"),
+    [(True, "exact", Filter()), (False, "exact", Filter()), (True, "codes", Filter()), (False, "codes", Filter(families=("sdxl",), tags=("A",)))],
+)
+def test_eight_searchers_and_a_writer(zoo: Zoo, shared: bool, engine: str, where: Filter) -> None:
     """Every answer is that of one committed state between the search's start and its end, be the zoo shared or opened for reading."""
-    steps = list(states())
-    oracle = [{}, *(state for _, state in steps)]
+    zoo.save_engine(engine)
+    steps = list(states(engine))
+    oracle = [{}, *({id: vector for id, vector in state.items() if not where or family_of(id) == "sdxl"} for _, state in steps)]
     queries = vectors(16, seed=77)
     begun = done = 0  # number of steps that began, and that ended
 
@@ -109,7 +123,7 @@ def test_eight_searchers_and_a_writer(zoo: Zoo, shared: bool) -> None:
             while done < len(steps) or not answered:
                 query = queries[(thread + answered) % 16]
                 earliest = done
-                hits = mine.search(query, 12)
+                hits = mine.search(query, 12, where)
                 assert any(same(hits, nearest(state, query, 12)) for state in oracle[earliest : begun + 1])
                 answered += 1
         return answered
@@ -124,22 +138,35 @@ def test_eight_searchers_and_a_writer(zoo: Zoo, shared: bool) -> None:
 
 
 def test_killed_while_adding(folder: Path, tmp_path: Path) -> None:
-    """After 20 kills every acknowledged batch is found by value, and no batch is there in part."""
-    notes = tmp_path / "acknowledged"
-    status, _, errors = run("kill", folder, notes, 20, 1)
+    """After 60 kills every acknowledged batch is found by value, and no batch is there in part."""
+    check_kills(folder, tmp_path / "acknowledged", 60)
+
+
+@pytest.mark.long
+def test_killed_a_thousand_times(folder: Path, tmp_path: Path) -> None:
+    """The same after 1,000 kills."""
+    check_kills(folder, tmp_path / "acknowledged", 1000)
+
+
+def check_kills(folder: Path, notes: Path, kills: int) -> None:
+    """Have a process that adds, saves, compacts and rebuilds killed again and again; then look for all that it was told was done."""
+    status, _, errors = run("kill", folder, notes, kills, 1, timeout=10 * kills)
     assert status == 0, errors
     acknowledged = [batch_of(*map(int, line.split())) for line in notes.read_text().splitlines()]
-    assert len(acknowledged) > 20
+    assert len(acknowledged) > kills
     with Zoo.open(folder, space=SPACE, read_only=True) as zoo:  # the last kill left a log
         for batch in acknowledged:
             np.testing.assert_allclose(zoo.vectors(list(batch)), [unit(vector) for vector in batch.values()], rtol=0, atol=1e-7)
             assert [hits[0].model.id for hits in zoo.search_many(list(batch.values()), 1)] == list(batch)
         found = [model.id.rsplit("-", 1)[0] for model in zoo.models()]
     assert all(found.count(name) == BATCH for name in set(found))
-    assert len(acknowledged) <= len(set(found)) <= len(acknowledged) + 20
+    assert len(acknowledged) <= len(set(found)) <= len(acknowledged) + kills
     with Zoo.open(folder) as zoo:
         assert len(zoo) == len(found)
-    assert sorted(path.name for path in folder.iterdir()) == [CATALOGUE, "writer.lock"]
+        assert zoo.verify() == []
+        assert zoo.rebuild("codes") == []
+    assert sorted(path.name for path in folder.iterdir()) == [CATALOGUE, FOLDER, "writer.lock"]
+    assert not list((folder / FOLDER).glob(".*"))  # what a killed save left is swept
 
 
 def test_a_folder_that_is_read_only(folder: Path) -> None:

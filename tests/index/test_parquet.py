@@ -1,0 +1,285 @@
+"""A zoo goes through Parquet and comes back the same; files that are no zoo end in one line."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from zoo_oracle import DIM, SPACE, model, models, nearest, same, vectors
+
+from index import BadModel, DiskRefused, FoundBy, KnownFile, Model, SpaceMismatch, Zoo, ZooError
+from index.parquet import export_zoo, import_zoo, layout
+
+QUERY = vectors(1, seed=9)[0]
+ODD = Model("odd", "名\ud800\0<b>", "unknown", FoundBy.METADATA, "/a\udcff\n", None, None, {"n": [1.5, None, "\udc80"], "": {}}, added=12345)
+
+
+@pytest.fixture
+def exported(folder: Path, tmp_path: Path) -> Path:
+    """The file of a zoo of 1,500 models, two pages."""
+    with Zoo.create(folder, SPACE, DIM) as zoo:
+        ids = [f"m{i:04}" for i in range(1500)]
+        zoo.add(
+            [replace(model(id), added=int(id[1:]), preview=f"previews/{id}.png" if id < "m0009" else None) for id in ids],
+            vectors(1500),
+            {id: id.encode() for id in ids[:50]},
+        )
+        zoo.add([ODD], [None])
+        zoo.note_files(
+            [
+                KnownFile("/a\udcff", 1, 2**60, "odd", reader="r\u00e9"),
+                KnownFile("/b", 0, -1, "m0003"),
+                KnownFile("/c", 5, 5, "m0003"),
+                KnownFile("/bad", 1, 1, None, "no"),
+            ]
+        )
+        (folder / "previews").mkdir()
+        for id in ids[:9]:
+            (folder / "previews" / f"{id}.png").write_bytes(id.encode())
+        assert export_zoo(zoo, tmp_path / "zoo.parquet") == 1501
+    return tmp_path / "zoo.parquet"
+
+
+def test_there_and_back(folder: Path, exported: Path, tmp_path: Path) -> None:
+    """Models, vectors to the last bit, files, fingerprints, when they were added, and drawings; what was refused stays behind."""
+    steps: list[tuple[int, int]] = []
+    assert import_zoo(exported, tmp_path / "back", lambda done, total: steps.append((done, total))) == 1501
+    assert steps[-1] == (1501, 1501)
+    with Zoo.open(folder, read_only=True) as before, Zoo.open(tmp_path / "back", read_only=True) as after:
+        ids = [each.id for each in before.models()]
+        assert (after.space, after.dim) == (SPACE, DIM)
+        assert list(after.models()) == list(before.models())
+        assert [each.added for each in after.models()] == [each.added for each in before.models()]
+        np.testing.assert_array_equal(after.vectors(ids[:-1]), before.vectors(ids[:-1]))
+        assert after.vectors_of(["odd"]) == {}
+        assert after.fingerprints() == before.fingerprints()
+        assert after.known_files() == {path: file for path, file in before.known_files().items() if file.model_id}
+        assert after.search(QUERY, 2000) == before.search(QUERY, 2000)
+        assert after.verify() == []
+    for number in range(9):
+        assert (tmp_path / "back" / "previews" / f"m{number:04}.png").read_bytes() == f"m{number:04}".encode()
+    assert import_zoo(exported, tmp_path / "back") == 1501
+    with Zoo.open(tmp_path / "back", read_only=True) as after:
+        assert len(after) == 1501
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_imported_beside_others(exported: Path, tmp_path: Path) -> None:
+    """Models that are there stay, those of the same id are replaced."""
+    own = vectors(2, seed=3)
+    with Zoo.create(tmp_path / "mine", SPACE, DIM) as zoo:
+        zoo.add([model("mine"), replace(model("m0000"), name="old")], own)
+    import_zoo(exported, tmp_path / "mine")
+    state = {"mine": own[0], **dict(zip((f"m{i:04}" for i in range(1500)), vectors(1500), strict=True))}
+    with Zoo.open(tmp_path / "mine", read_only=True) as zoo:
+        assert same(zoo.search(QUERY, 2000), nearest(state, QUERY, 2000))
+        assert zoo.get("m0000").name == "a LoRA"
+
+
+def test_any_program_can_read_it(exported: Path) -> None:
+    """With plain columns, in order of id."""
+    table = pq.read_table(exported)
+    assert table["id"].to_pylist() == [*(f"m{i:04}" for i in range(1500)), "odd"]
+    assert table["vector"].type == pa.list_(pa.float32(), DIM)
+    assert table["path"].to_pylist()[-1] == "/a?\n"
+
+
+@pytest.mark.parametrize(("space", "dim"), [("pictures-2", DIM), (SPACE, DIM + 1)])
+def test_another_space(exported: Path, tmp_path: Path, space: str, dim: int) -> None:
+    """Refused with both, and nothing is imported."""
+    Zoo.create(tmp_path / "other", space, dim).close()
+    with pytest.raises(SpaceMismatch, match=f"'{SPACE}'.*'pictures-2'" if dim == DIM else f"{DIM} .*{DIM + 1}"):
+        import_zoo(exported, tmp_path / "other")
+    with Zoo.open(tmp_path / "other") as zoo:
+        assert len(zoo) == 0
+
+
+def test_a_drawing_outside_of_the_zoo_is_not_exported(zoo: Zoo, tmp_path: Path) -> None:
+    """A zoo from a stranger does not put our files into what we pass on."""
+    (tmp_path / "secret").write_bytes(b"secret")
+    (zoo.folder / "link").symlink_to(tmp_path / "secret")
+    names = [str(tmp_path / "secret"), "../secret", "link", ".", "", "\0", "x" * 5000]
+    zoo.add([replace(model(f"m{number}"), preview=name) for number, name in enumerate(names)], vectors(len(names)))
+    export_zoo(zoo, tmp_path / "zoo.parquet")
+    assert set(pq.read_table(tmp_path / "zoo.parquet")["preview_image"].to_pylist()) == {None}
+
+
+def row(**changed: Any) -> dict[str, Any]:
+    """One row of a file, with some columns changed."""
+    texts = {"id": "a", "name": "A", "family": "sd-1.5", "found_by": "weights", "path": "/a", "concept": None, "preview": None, "facts": "{}"}
+    return texts | {"added": 5, "vector": vectors(1)[0].tolist(), "fingerprint": b"f", "preview_image": None, "files": [], "exact": None} | changed
+
+
+def write(path: Path, *rows: dict[str, Any], schema: pa.Schema | None = None) -> None:
+    """A file of some rows."""
+    pq.write_table(pa.Table.from_pylist(list(rows), schema or layout(SPACE, DIM)), path)
+
+
+def file(**changed: Any) -> dict[str, Any]:
+    """A model's file."""
+    return {"path": "/a", "size": 1, "mtime_ns": 1, "reader": ""} | changed
+
+
+TEXTS = {"id": "a", "name": "A", "family": "f", "found_by": "weights", "path": None, "concept": None, "preview": None}
+HOSTILE = [
+    row(vector=[float("nan")] * DIM),
+    row(vector=[float("inf")] * DIM),
+    row(vector=[0.0] * DIM),
+    row(vector=[None] * DIM),
+    row(vector=None),
+    row(id=""),
+    row(id=None),
+    row(name=None),
+    row(family=None),
+    row(found_by="rumour"),
+    row(found_by=None),
+    row(facts=None),
+    row(facts=""),
+    row(facts="{"),
+    row(facts="[]"),
+    row(facts="7"),
+    row(facts="{'a': 1}"),
+    row(facts='{"a": NaN}'),
+    row(facts="[" * 100_000),
+    row(facts='{"a": ' + "[" * 5000 + "]" * 5000 + "}"),
+    row(facts='{"a": ' + "1" * 5000 + "}"),
+    row(added=-1),
+    row(added=2**62),
+    row(exact="["),
+    row(exact="[]"),
+    row(exact="7"),
+    row(exact="{}"),
+    row(exact=json.dumps({"texts": TEXTS | {"id": 5}, "files": []})),
+    row(exact=json.dumps({"texts": TEXTS | {"id": "\ud800"}, "files": []})),
+    row(exact=json.dumps({"texts": TEXTS | {"name": ["x"]}, "files": []})),
+    row(exact=json.dumps({"texts": TEXTS | {"found_by": {}}, "files": []})),
+    row(exact=json.dumps({"texts": [], "files": []})),
+    row(exact=json.dumps({"texts": TEXTS, "files": ["/b"]})),
+    row(exact=json.dumps({"texts": TEXTS, "files": [5]}), files=[file()]),
+    row(exact=json.dumps({"texts": TEXTS, "files": None})),
+    row(files=[None]),
+    row(files=[file(path=None)]),
+    row(files=[file(size=None)]),
+    row(files=[file(mtime_ns=None)]),
+    row(files=[file(reader=None)]),
+]
+
+
+@pytest.mark.parametrize("number", range(len(HOSTILE)))
+def test_hostile_rows(tmp_path: Path, number: int) -> None:
+    """One line, and nothing of the batch is stored."""
+    write(tmp_path / "x.parquet", row(id="good"), HOSTILE[number])
+    with pytest.raises(ZooError, match=r"^[^\n]*x\.parquet: [^\n]*expected [^\n]*found[^\n]*$"):
+        import_zoo(tmp_path / "x.parquet", tmp_path / "zoo")
+    with Zoo.open(tmp_path / "zoo") as zoo:
+        assert len(zoo) == 0 and zoo.verify() == []
+
+
+def test_odd_rows_that_are_none_the_less_models(tmp_path: Path) -> None:
+    """Ids that look like paths make no file outside; deep facts, and files without a path of Unicode, are kept."""
+    deep = '{"a": ' + "[" * 300 + "]" * 300 + "}"
+    image = b"png"
+    ids = ["../../x", "/etc/x", "a/b", "a\0b", "x" * 300, "é", ".", "CON"]
+    rows = [row(id=id, preview="previews/../../y.png", preview_image=image) for id in ids[:4] + ids[5:]]
+    write(tmp_path / "x.parquet", *rows, row(id="deep", facts=deep), row(id="none", files=None, fingerprint=None, added=None))
+    assert import_zoo(tmp_path / "x.parquet", tmp_path / "zoo") == len(rows) + 2
+    with Zoo.open(tmp_path / "zoo", read_only=True) as zoo:
+        assert {each.id for each in zoo.models()} == {*ids[:4], *ids[5:], "deep", "none"}
+        assert zoo.get("deep").facts == json.loads(deep)
+        previews = {each.preview for each in zoo.models()}
+        assert zoo.verify() == []
+    assert previews == {None, "previews/é.png", "previews/CON.png"}
+    assert sorted(path.name for path in (tmp_path / "zoo" / "previews").iterdir()) == ["CON.png", "é.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.parquet", "zoo"]
+    write(tmp_path / "x.parquet", row(id=ids[4], preview_image=image))
+    with pytest.raises(DiskRefused):  # a name that no disk takes
+        import_zoo(tmp_path / "x.parquet", tmp_path / "zoo")
+
+
+def said(**changed: Any) -> Callable[[Path], None]:
+    """A file with other words about itself."""
+    metadata = {"version": 1, "space": SPACE, "dim": DIM} | changed
+    return lambda path: write(path, row(), schema=layout(SPACE, DIM).with_metadata({"loradex": json.dumps(metadata)}))
+
+
+NO_ZOOS: list[Callable[[Path], object]] = [
+    lambda path: path.write_bytes(b""),
+    lambda path: path.write_bytes(b"PAR1"),
+    lambda path: path.write_bytes(b"PAR1" + b"\xff" * 1000 + b"PAR1"),
+    lambda path: path.write_bytes(b"PAR1" + b"\0" * 100 + (2**31).to_bytes(4, "little") + b"PAR1"),
+    lambda path: path.write_bytes(b"<!DOCTYPE html>" * 100),
+    lambda path: path.mkdir(),
+    lambda path: None,
+    lambda path: pq.write_table(pa.table({"id": ["a"]}), path),
+    lambda path: write(path, row(), schema=layout(SPACE, DIM).remove_metadata()),
+    lambda path: write(path, row(), schema=layout(SPACE, DIM).with_metadata({"loradex": b"{"})),
+    lambda path: write(path, row(), schema=layout(SPACE, DIM).with_metadata({"loradex": b"\xff"})),
+    lambda path: write(path, row(), schema=layout(SPACE, DIM).with_metadata({"loradex": b"[" * 100_000})),
+    said(version=2),
+    said(dim=11),
+    said(dim=-1),
+    said(dim=0),
+    said(dim=2**40),
+    said(dim=None),
+    said(dim=1e400),
+    said(dim=[12]),
+    lambda path: write(path, row(), schema=layout(SPACE, DIM).remove(0)),
+    lambda path: write(path, schema=layout("", DIM)),
+    lambda path: pq.write_table(pa.Table.from_pylist([], layout(SPACE, DIM)).rename_columns(["ID", *layout(SPACE, DIM).names[1:]]), path),
+]
+
+
+@pytest.mark.parametrize("number", range(len(NO_ZOOS)))
+def test_files_that_are_no_zoo(tmp_path: Path, number: int) -> None:
+    """One line, and no zoo is made."""
+    NO_ZOOS[number](tmp_path / "x.parquet")
+    with pytest.raises(ZooError, match=r"^[^\n]*expected [^\n]*found[^\n]*$"):
+        import_zoo(tmp_path / "x.parquet", tmp_path / "zoo")
+    assert not (tmp_path / "zoo").exists()
+
+
+def test_text_that_is_none(tmp_path: Path) -> None:
+    """Bytes that are no UTF-8 in a column of text."""
+    table = pa.Table.from_pylist([row()], layout(SPACE, DIM))
+    bad = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(np.array([0, 2], np.int32)), pa.py_buffer(b"\xff\xfe")])
+    pq.write_table(table.set_column(1, table.schema.field(1), bad), tmp_path / "x.parquet")
+    with pytest.raises(BadModel, match=r"x\.parquet: expected sound rows, found: [^\n]*$"):
+        import_zoo(tmp_path / "x.parquet", tmp_path / "zoo")
+
+
+def test_damaged_files(zoo: Zoo, tmp_path: Path) -> None:
+    """Cut or with a bit flipped anywhere: one line, or models; and the zoo is sound."""
+    zoo.add(models(f"m{i}" for i in range(60)), vectors(60), {f"m{i}": b"print" for i in range(9)})
+    export_zoo(zoo, tmp_path / "zoo.parquet")
+    whole = (tmp_path / "zoo.parquet").read_bytes()
+    rng = np.random.default_rng(3)
+    cuts = [whole[:size] for size in rng.integers(0, len(whole), 6)]
+    flips = [
+        whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :]
+        for at in [*rng.integers(0, len(whole), 15).tolist(), *range(len(whole) - 3000, len(whole), 100)]
+    ]
+    for content in cuts + flips:
+        (tmp_path / "x.parquet").write_bytes(content)
+        try:
+            import_zoo(tmp_path / "x.parquet", tmp_path / "back")
+        except ZooError as error:
+            assert "\n" not in str(error)
+    with Zoo.open_or_create(tmp_path / "back", SPACE, DIM) as back:
+        assert back.verify() == []
+
+
+def test_nowhere_to_write(zoo: Zoo, tmp_path: Path) -> None:
+    """What was there before stays."""
+    zoo.add(models("a"), vectors(1))
+    with pytest.raises(DiskRefused):
+        export_zoo(zoo, tmp_path / "nowhere" / "zoo.parquet")
+    (tmp_path / "zoo.parquet").write_bytes(b"old")
+    (tmp_path / ".zoo.parquet.part").mkdir()
+    with pytest.raises(DiskRefused):
+        export_zoo(zoo, tmp_path / "zoo.parquet")
+    assert (tmp_path / "zoo.parquet").read_bytes() == b"old"

@@ -1,0 +1,204 @@
+"""Run as ``python zoo_faults.py FOLDER KIND MOST SEED`` with the library of faults.c preloaded: one session again and again, each with another fault.
+
+Prints how many calls a session makes and how many faults were tried; ends with a traceback where something was lost or broken after one.
+"""
+
+import ctypes
+import os
+import random
+import shutil
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from zoo_oracle import DIM, SPACE, Array, models, nearest, same, unit, vectors
+
+from index import KnownFile, Zoo, ZooError
+from index.connections import CATALOGUE, typed_errors
+from index.parquet import export_zoo
+
+KILLED = -signal.SIGKILL
+TYPED = 3  # status of a session that ended in an error of the tree
+QUERY = vectors(1, seed=99)[0]
+PRELOADED = ctypes.CDLL(None)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a zoo holds after some steps."""
+
+    vectors: dict[str, Array] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
+
+
+Step = tuple[str, Callable[[Zoo], object], Expected]
+
+
+def steps(folder: Path) -> list[Step]:
+    """What a session does, with what each step leads to."""
+    now, made = Expected(), list[Step]()
+
+    def then(name: str, work: Callable[[Zoo], object], expected: Expected) -> Expected:
+        made.append((name, work, expected))
+        return expected
+
+    def add(batch: dict[str, Array], before: Expected) -> Expected:
+        return then(
+            "add", lambda zoo: zoo.add(models(batch), list(batch.values()), {id: id.encode() for id in batch}), Expected(before.vectors | batch, before.files)
+        )
+
+    for number in range(4):
+        ids = [f"m{number}-{i}" for i in range(5)]
+        now = add(dict(zip(ids, vectors(5, seed=number), strict=True)), now)
+    now = add({id: vectors(1, seed=50 + i)[0] for i, id in enumerate(["m1-0", "m1-1", "new"])}, now)
+    now = then(
+        "note",
+        lambda zoo: zoo.note_files([KnownFile("/loras/a", 1, 2, "m0-0"), KnownFile("/loras/b", 1, 2, None, "broken")]),
+        Expected(now.vectors, ("/loras/a", "/loras/b")),
+    )
+    now = then("save", lambda zoo: zoo.save_engine("codes"), now)
+    gone = ["m2-0", "m2-1", "m0-0"]
+    now = then("remove", lambda zoo: zoo.remove(gone), Expected({id: vector for id, vector in now.vectors.items() if id not in gone}, ("/loras/b",)))
+    now = then("rebuild", lambda zoo: zoo.rebuild("exact"), now)
+    now = then("compact", lambda zoo: zoo.compact(), now)
+    now = then("copy", lambda zoo: copy(zoo, folder / "copy"), now)
+    then("export", lambda zoo: export_zoo(zoo, folder / "zoo.parquet"), now)
+    return made
+
+
+def copy(zoo: Zoo, folder: Path) -> None:
+    """Copy to a folder, anew where a copy is there."""
+    with typed_errors(folder):
+        (folder / CATALOGUE).unlink(missing_ok=True)
+    zoo.copy_to(folder)
+
+
+def session(folder: Path, notes: Path) -> None:
+    """Do all steps; note each in a file on the disk when it is done. A step that the disk refused is tried once more."""
+    descriptor = os.open(notes, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    with Zoo.open_or_create(folder, SPACE, DIM) as zoo:
+        for name, work, _ in steps(folder):
+            try:
+                work(zoo)
+            except ZooError as error:
+                check_message(error)
+                work(zoo)
+            os.write(descriptor, f"{name}\n".encode())
+            os.fsync(descriptor)
+            zoo.search(QUERY, 3)
+
+
+def check_message(error: ZooError) -> None:
+    """An error is one line that says what was expected and found."""
+    assert "\n" not in str(error) and "expected" in str(error) and "found" in str(error), str(error)
+
+
+def fork(work: Callable[[], object]) -> int:
+    """Do something in a process of its own; return its status."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    status = 0
+    try:
+        work()
+    except ZooError as error:
+        check_message(error)
+        traceback.print_exc()
+        status = TYPED
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def is_as(zoo: Zoo, expected: Expected) -> bool:
+    """Whether a zoo holds just what it should, by value, however it is asked."""
+    ids = sorted(expected.vectors)
+    if [model.id for model in zoo.models()] != ids:
+        return False
+    found = zoo.vectors(ids)
+    return (
+        all(np.allclose(one, unit(expected.vectors[id]), rtol=0, atol=1e-7) for id, one in zip(ids, found, strict=True))
+        and list(zoo.models()) == models(ids)
+        and zoo.fingerprints() == {id: id.encode() for id in ids}
+        and tuple(zoo.known_files()) == expected.files
+        and same(zoo.search(QUERY, 99), nearest(expected.vectors, QUERY, 99))
+        and [model.id for model in zoo.find(["a LoRA"], 99)] == ids
+    )
+
+
+def check(folder: Path, notes: Path) -> None:
+    """After a fault: what was acknowledged is there, nothing is there in part, and a second session runs through."""
+    done = len(notes.read_text().splitlines()) if notes.exists() else 0
+    plan = steps(folder)
+    allowed = [Expected(), *(expected for _, _, expected in plan)][done : done + 2]
+    if (folder / CATALOGUE).exists():
+        with Zoo.open(folder, space=SPACE, read_only=True) as zoo:
+            assert any(is_as(zoo, expected) for expected in allowed), f"after {done} steps"
+        with Zoo.open(folder, space=SPACE) as zoo:
+            assert any(is_as(zoo, expected) for expected in allowed), f"after {done} steps, opened for writing"
+            assert zoo.verify() == []
+    else:
+        assert not done
+    check_others(folder, allowed)
+    session(folder, notes)
+    with Zoo.open(folder, read_only=True) as zoo:
+        assert is_as(zoo, plan[-1][-1]) and zoo.verify() == []
+    check_others(folder, [plan[-1][-1]])
+    assert not [path for path in folder.rglob("*") if path.name.endswith((".part", "-wal", "-journal"))]
+
+
+def check_others(folder: Path, allowed: list[Expected]) -> None:
+    """Copies and exports are whole or not there."""
+    if (folder / "copy" / CATALOGUE).exists():
+        with Zoo.open(folder / "copy", read_only=True) as zoo:
+            assert any(is_as(zoo, expected) for expected in allowed)
+    if (folder / "zoo.parquet").exists():
+        assert pq.read_table(folder / "zoo.parquet", use_threads=False)["id"].to_pylist() == sorted(allowed[-1].vectors)
+
+
+def attempt(parent: Path, kind: str, n: int, count: list[int]) -> int:
+    """One session with a fault at its n-th call, and all checks; return its status."""
+    shutil.rmtree(parent, ignore_errors=True)
+    folder, notes = parent / "zoo", parent / "notes"
+    folder.mkdir(parents=True)
+
+    def faulty() -> None:
+        PRELOADED.fault_arm(str(folder).encode(), kind.encode(), ctypes.c_long(n))
+        session(folder, notes)
+        (parent / "count").write_text(str(PRELOADED.fault_count()))
+
+    status = fork(faulty)
+    assert status in (0, TYPED, KILLED), f"{kind} at {n}: session ended with {status}"
+    assert fork(lambda: check(folder, notes)) == 0, f"{kind} at {n}: session ended with {status}; see above"
+    if status == 0:
+        count.append(int((parent / "count").read_text()))
+    return status
+
+
+def main(parent: Path, kind: str, most: int, seed: int) -> None:
+    """Faults at every call of a session, or at some where there are too many."""
+    count = list[int]()
+    assert attempt(parent, "nothing", 0, count) == 0
+    calls = count[0]
+    chosen = range(1, calls + 1)
+    tried = sorted(random.Random(seed).sample(chosen, most)) if most < calls else list(chosen)  # noqa: S311
+    ended, failed = list[int](), list[str]()
+    for n in tried:
+        try:
+            ended.append(attempt(parent, kind, n, count))
+        except AssertionError as error:  # the others may tell more
+            failed.append(str(error))
+    if failed:
+        raise AssertionError("\n".join(failed))
+    sys.stdout.write(f"{calls} {len(tried)} {ended.count(0)} {ended.count(TYPED)} {ended.count(KILLED)}\n")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
