@@ -34,8 +34,8 @@ def check_faults(library: Path, folder: Path, kind: str, most: int) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_some_faults(library: Path, tmp_path: Path, kind: str) -> None:
-    """At calls drawn by chance."""
-    check_faults(library, tmp_path / "faults", kind, 12)
+    """At calls drawn by chance, some in each step."""
+    check_faults(library, tmp_path / "faults", kind, 14)
 
 
 @pytest.mark.long

@@ -88,7 +88,7 @@ def session(folder: Path, notes: Path) -> None:
             except ZooError as error:
                 check_message(error)
                 work(zoo)
-            os.write(descriptor, f"{name}\n".encode())
+            os.write(descriptor, f"{PRELOADED.fault_count()} {name}\n".encode())
             os.fsync(descriptor)
             zoo.search(QUERY, 3)
 
@@ -183,12 +183,16 @@ def attempt(parent: Path, kind: str, n: int, count: list[int]) -> int:
 
 
 def main(parent: Path, kind: str, most: int, seed: int) -> None:
-    """Faults at every call of a session, or at some where there are too many."""
+    """Faults at every call of a session, or at some of each step where there are too many."""
     count = list[int]()
     assert attempt(parent, "nothing", 0, count) == 0
     calls = count[0]
-    chosen = range(1, calls + 1)
-    tried = sorted(random.Random(seed).sample(chosen, most)) if most < calls else list(chosen)  # noqa: S311
+    ends = [int(line.split()[0]) for line in (parent / "notes").read_text().splitlines()[: len(steps(parent))]] + [calls]
+    chance = random.Random(f"{kind} {seed}")  # noqa: S311
+    some = {chance.randint(start + 1, end) for start, end in zip([0, *ends], ends, strict=False) if start < end}  # one in each step
+    while len(some) < min(most, calls):
+        some.add(chance.randint(1, calls))
+    tried = sorted(some)[:most] if most < calls else list(range(1, calls + 1))
     ended, failed = list[int](), list[str]()
     for n in tried:
         try:
