@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -181,10 +182,11 @@ def index(
         from app.watch import index_again, local
 
         complain(f"watching {', '.join(places)} (Ctrl+C ends it)")
-        for answer in index_again(local(places), lambda: index_places(places, target, encoder, prune=prune)):
-            show(answer.document(), index_table(answer), as_json)
-            for reason in answer.refused.values():
-                complain(reason)
+        with suppress(KeyboardInterrupt):
+            for answer in index_again(local(places), lambda: index_places(places, target, encoder, prune=prune)):
+                show(answer.document(), index_table(answer), as_json)
+                for reason in answer.refused.values():
+                    complain(reason)
         return
     leave_if_refused(list(answer.refused.values()), answer.files)
 
