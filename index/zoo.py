@@ -323,7 +323,7 @@ class Zoo:
             ModelMissing: a file names a model that is not in the zoo; nothing is noted.
             ZooReadOnly, DiskRefused, ZooDamaged: the zoo cannot be written; nothing is noted.
         """
-        with self._writing() as connection:
+        with self._changing() as (connection, _):  # searches by folder depend on files
             for path in forget:
                 connection.execute("DELETE FROM files WHERE path = ?", (to_text(path),))
             for file in files:
@@ -492,8 +492,7 @@ class Zoo:
             known = snapshot.masks_of(np.fromiter((key for (key,) in rows), np.int64, len(rows)))
             if len(snapshot.masks) >= FILTERS:
                 snapshot.masks.clear()
-            if where.folder is None:  # files may be noted and forgotten within one state
-                snapshot.masks[where] = known
+            snapshot.masks[where] = known
         return known
 
     def _snapshot_of(self, connection: Connection) -> Snapshot:
