@@ -5,11 +5,13 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from index import FoundBy, Hit, Model
 from retrieval.fingerprint import Fingerprint
 from retrieval.lookalikes import SAME
 
+NEAR: Final = 0.9  # cosine of the vectors of one update, saved twice, at the least
 EVEN: Final = 60  # of reciprocal rank fusion: how little the first ranks stand out
 
 
@@ -49,6 +51,17 @@ def fused(by_weights: Sequence[Hit], by_words: Sequence[Model], scores: Mapping[
     order = sorted(models, key=lambda id: (-values[id], weights.get(id, len(models)), words.get(id, 0)))
     ways = {id: tuple(way for way, ranks in ((FoundBy.WEIGHTS, weights), (FoundBy.METADATA, words)) if id in ranks) for id in models}
     return [Found(models[id], cosines.get(id, 1.0), ways[id]) for id in order]
+
+
+def may_be_copies(hits: Sequence[Found], vectors: Mapping[str, NDArray[np.float32]]) -> list[str]:
+    """The ids of those hits whose vector lies near another's, or that have none: only they need be compared by all of their weights."""
+    placed = [hit.model.id for hit in hits if hit.model.id in vectors]
+    suspects = [hit.model.id for hit in hits if hit.model.id not in vectors]
+    if len(placed) > 1:
+        table = np.stack([vectors[id] for id in placed])
+        near = (table @ table.T >= NEAR).sum(axis=1) > 1
+        suspects += [id for id, other in zip(placed, near, strict=True) if other]
+    return suspects if len(suspects) > 1 else []
 
 
 def folded(hits: Sequence[Found], prints: Mapping[str, bytes]) -> list[Found]:

@@ -1,6 +1,6 @@
 """Search and label, over one encoder and one zoo."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from app.answers import LabelAnswer, SearchAnswer
 from app.places import SHIPPED_ZOO, encoder_folders
 from app.query import Kind, Query, open_picture
-from app.ranking import Found, folded, fused
+from app.ranking import Found, folded, fused, may_be_copies
 from index import Filter, Zoo
 from retrieval.calibration import Relevance
 from retrieval.encoder import Encoder
@@ -61,8 +61,8 @@ class Loradex:
         started = perf_counter()
         query = Query.of([query]) if isinstance(query, str) else query
         vector, itself = self.vector_of(query)
-        ranked = self.ranked(query, vector, itself, offset + k, where)
-        hits = self.with_probabilities(ranked[offset : offset + k], vector)
+        ranked, vectors = self.ranked(query, vector / np.linalg.norm(vector), itself, offset + k, where)
+        hits = self.with_probabilities(ranked[offset : offset + k], vector, vectors)
         return SearchAnswer(query, str(self.zoo_folder), self.encoder.space.name, (perf_counter() - started) * 1e3, hits, offset)
 
     def vector_of(self, query: Query) -> tuple[NDArray[np.float32], set[str]]:
@@ -94,29 +94,31 @@ class Loradex:
         model = self.encoder.router.open(named)
         return model.id, self.encoder.encode_file(model).numpy()
 
-    def ranked(self, query: Query, vector: NDArray[np.float32], itself: set[str], depth: int, where: Filter) -> list[Found]:
-        """At least ``depth`` hits, if there are so many, without the query's own models."""
-        words = self.zoo.find(query.values(Kind.TEXT), min(depth, MOST_BY_WORDS), where, query.values(Kind.TEXT, -1)) if query.values(Kind.TEXT) else []
+    def ranked(
+        self, query: Query, unit: NDArray[np.float32], itself: set[str], depth: int, where: Filter
+    ) -> tuple[list[Found], dict[str, NDArray[np.float32]]]:
+        """At least ``depth`` hits, if there are so many, without the query's own models; and the vectors of those that have one."""
+        texts = query.values(Kind.TEXT)
+        words = self.zoo.find(texts, min(depth, MOST_BY_WORDS), where, query.values(Kind.TEXT, -1)) if texts else []
         wanted = depth + len(itself) + SPARE
         while True:
-            weights = self.zoo.search(vector, wanted, where)
-            known = {hit.model.id for hit in weights}
-            others = self.zoo.vectors_of([model.id for model in words if model.id not in known])
-            unit = vector / np.linalg.norm(vector)
-            hits = [hit for hit in fused(weights, words, {id: float(other @ unit) for id, other in others.items()}) if hit.model.id not in itself]
-            folds = folded(hits, self.zoo.fingerprints([hit.model.id for hit in hits]))
+            weights = self.zoo.search(unit, wanted, where)
+            vectors = {hit.model.id: hit.vector for hit in weights}
+            vectors |= self.zoo.vectors_of([model.id for model in words if model.id not in vectors])
+            hits = fused(weights, words, {model.id: float(vectors[model.id] @ unit) for model in words if model.id in vectors})
+            hits = [hit for hit in hits if hit.model.id not in itself]
+            folds = folded(hits, self.zoo.fingerprints(may_be_copies(hits, vectors)))
             if len(folds) >= depth or len(weights) < wanted:
-                return folds
+                return folds, vectors
             wanted *= 2
 
-    def with_probabilities(self, hits: Sequence[Found], vector: NDArray[np.float32]) -> list[Found]:
+    def with_probabilities(self, hits: Sequence[Found], query: NDArray[np.float32], vectors: Mapping[str, NDArray[np.float32]]) -> list[Found]:
         """The hits with how likely each is what was asked for, where an expert of its family tells."""
-        vectors = self.zoo.vectors_of([hit.model.id for hit in hits])
         likely: dict[str, float] = {}
         for family in {hit.model.family for hit in hits} & self.relevances.keys():
             ids = [hit.model.id for hit in hits if hit.model.family == family and hit.model.id in vectors]
             if ids:
-                found = self.relevances[family].of_models(torch.from_numpy(np.stack([vectors[id] for id in ids])), torch.from_numpy(vector))
+                found = self.relevances[family].of_models(torch.from_numpy(np.stack([vectors[id] for id in ids])), torch.from_numpy(query))
                 likely |= dict(zip(ids, found.tolist(), strict=True))
         return [replace(hit, probability=likely.get(hit.model.id)) for hit in hits]
 

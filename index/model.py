@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from index.vectors import Vector
+
 
 class FoundBy(StrEnum):
     """What a model's place in the zoo rests on."""
@@ -41,10 +43,11 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One answer to a query; ``score`` is the cosine, from -1 to 1."""
+    """One answer to a query; ``score`` is the cosine, from -1 to 1, of the query with the model's unit vector (dim,)."""
 
     model: Model
     score: float
+    vector: Vector = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

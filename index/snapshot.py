@@ -25,7 +25,7 @@ PAGE: Final = 4096  # rows read at a time
 
 Keys = NDArray[np.int64]
 Fetch = Callable[[Keys], Vector]  # vectors (n, dim) of keys (n,), out of the catalogue
-Found = tuple[Keys, NDArray[np.float64]]  # keys and cosines
+Found = tuple[Keys, NDArray[np.float64], Vector]  # keys (n,), cosines (n,) and vectors (n, dim)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +102,9 @@ class Segment:
     def _settle(self, query: Vector, scores: Vector, rows: Rows, mask: Mask | None, among: int, k: int, fetch: Fetch) -> Found:
         """The best of some candidates, once there are enough of them that none outside can be better, where the engine can tell."""
         while True:
-            keys, exact = self._best(query, rows[rows >= 0], k, fetch)
+            keys, exact, vectors = self._best(query, rows[rows >= 0], k, fetch)
             if self.engine.slack is None or len(rows) >= among or exact[-1] > scores[-1] + self.engine.slack:
-                return keys, exact
+                return keys, exact, vectors
             more = min(4 * len(rows), among)
             (scores,), (rows,) = self.engine.candidates(query[None], more, mask)
 
@@ -113,11 +113,10 @@ class Segment:
 
         FAISS may score equal vectors unequally, by their place in a block; each alone in float64, the answer depends on vectors and keys only.
         """
-        exact = (self.vectors(rows, fetch).astype(np.float64) * query).sum(axis=1)
-        order = np.argsort(-exact, kind="stable")
-        if len(order) > k:
-            order = order[exact[order] >= exact[order[k - 1]]]
-        return self.keys[rows[order]], exact[order]
+        vectors = self.vectors(rows, fetch)
+        exact = (vectors.astype(np.float64) * query).sum(axis=1)
+        order = best_rows(exact, k)
+        return self.keys[rows[order]], exact[order], vectors[order]
 
     def vectors(self, rows: Rows, fetch: Fetch) -> Vector:
         """The vectors (n, dim) of some rows."""
@@ -160,7 +159,7 @@ class Snapshot:
     def search(self, queries: Vector, k: int, masks: Sequence[Mask | None] | None, fetch: Fetch) -> list[Found]:
         """The ``k`` best of each unit query (q, dim) among the rows of a mask a segment, and those that tie with the last; best first."""
         if k < 1 or not self.segments:
-            return [(np.empty(0, np.int64), np.empty(0)) for _ in queries]
+            return [(np.empty(0, np.int64), np.empty(0), np.empty((0, self.dim), np.float32)) for _ in queries]
         parts = zip(self.segments, masks or [None] * len(self.segments), strict=True)
         found = [segment.search(queries, k, mask, fetch) for segment, mask in parts]
         return [best_of([each[number] for each in found], k) for number in range(len(queries))]
@@ -189,11 +188,15 @@ def best_of(parts: Sequence[Found], k: int) -> Found:
     """The ``k`` best of several answers, and those that tie with the last."""
     if len(parts) == 1:
         return parts[0]
-    keys, exact = (np.concatenate(each) for each in zip(*parts, strict=True))
-    order = np.argsort(-exact, kind="stable")
-    if len(order) > k:
-        order = order[exact[order] >= exact[order[k - 1]]]
-    return keys[order], exact[order]
+    keys, exact, vectors = (np.concatenate(each) for each in zip(*parts, strict=True))
+    order = best_rows(exact, k)
+    return keys[order], exact[order], vectors[order]
+
+
+def best_rows(scores: NDArray[np.float64], k: int) -> Rows:
+    """The rows of the ``k`` best scores (n,), and of those that tie with the last, best first."""
+    order = np.argsort(-scores, kind="stable")
+    return order[scores[order] >= scores[order[k - 1]]] if len(order) > k else order
 
 
 def read_changes(connection: Connection, since: int, dim: int, path: Path) -> tuple[Keys, Keys, Vector]:

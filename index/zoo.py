@@ -260,6 +260,8 @@ class Zoo:
 
     def fingerprints(self, ids: Sequence[str] | None = None) -> dict[str, bytes]:
         """The fingerprints of all models that have one, or of some, by id."""
+        if ids is not None and not ids:
+            return {}
         with self._reading() as connection:
             return dict(read_fingerprints(connection, self._path, ids))
 
@@ -481,7 +483,8 @@ class Zoo:
         lost = [key for key in scores if key not in models]
         if lost:
             raise damaged_row(self._path, lost[0])
-        return sorted((Hit(models[key], score) for key, score in scores.items()), key=lambda hit: (-hit.score, hit.model.id))
+        vectors = dict(zip(found[0].tolist(), found[2], strict=True))
+        return sorted((Hit(models[key], score, vectors[key]) for key, score in scores.items()), key=lambda hit: (-hit.score, hit.model.id))
 
     def _masks(self, connection: Connection, snapshot: Snapshot, where: Filter) -> tuple[Mask, ...]:
         """The rows of each segment that a filter lets through."""

@@ -87,26 +87,28 @@ class Relevance:
 
     Attributes:
         calibration: of the models' expert.
-        labels: (labels, dim), unit vectors.
-        scaled: the same over their spreads, so that scores are one product.
+        spread: (labels,), of the training models along the labels.
+        scaled: (labels, dim), the labels over their spreads, so that scores are one product.
     """
 
     calibration: Calibration
-    labels: Tensor
+    spread: Tensor
     scaled: Tensor
 
     @classmethod
     def of(cls, calibration: Calibration, labels: Tensor) -> "Relevance":
         """Prepare labels (labels, dim)."""
-        return cls(calibration, labels, labels / calibration.background.spread(labels)[:, None])
+        spread = calibration.background.spread(labels)
+        return cls(calibration, spread, labels / spread[:, None])
 
     def of_models(self, models: Tensor, query: Tensor) -> Tensor:
         """Probabilities (models,) for unit vectors (models, dim); labels that say what the query (dim,) says do not compete with it."""
         query = torch.nn.functional.normalize(query, dim=0)
         shifted = models - self.calibration.background.mean
-        own = shifted @ query[:, None] / self.calibration.background.spread(query[None])
-        others = (shifted @ self.scaled.mT).masked_fill_(self.labels @ query >= SAME_MEANING, float("-inf"))
-        return self.calibration.probabilities(torch.cat([own, others], 1))[:, 0]
+        products = torch.cat([shifted, query[None]]) @ self.scaled.mT  # one pass over the labels
+        own = shifted @ (query / self.calibration.background.spread(query[None]))
+        others = products[:-1].masked_fill_(products[-1] * self.spread >= SAME_MEANING, float("-inf"))
+        return self.calibration.probabilities(torch.cat([own[:, None], others], 1))[:, 0]
 
 
 def logits(scores: Tensor, temperature: float, unknown: float) -> Tensor:

@@ -154,7 +154,7 @@ def test_recall_of_codes(parts: int) -> None:
     for allowed in (None, np.arange(0, n, 7)):
         within, masks = (np.arange(n), None) if allowed is None else (allowed, snapshot.masks_of(allowed))
         found = 0
-        for query, (keys, scores) in zip(queries, snapshot.search(queries, k, masks, lambda keys: vectors[keys]), strict=True):
+        for query, (keys, scores, _) in zip(queries, snapshot.search(queries, k, masks, lambda keys: vectors[keys]), strict=True):
             exact = vectors.astype(np.float64) @ query.astype(np.float64)
             best = within[np.argsort(-exact[within], kind="stable")[:k]]
             found += len(set(best.tolist()) & set(keys.tolist()))

@@ -56,7 +56,7 @@ def test_nearer_than_float32_tells() -> None:
     segment = Segment(Exact.of(crowd), np.arange(600))
     exact = (crowd.astype(np.float64) * base.astype(np.float64)).sum(axis=1)
     for k in (1, 10, 100):
-        ((keys, _),) = segment.search(base[None], k, None, lambda keys: crowd[keys])
+        ((keys, _, _),) = segment.search(base[None], k, None, lambda keys: crowd[keys])
         assert keys.tolist() == np.argsort(-exact, kind="stable")[:k].tolist()
 
 

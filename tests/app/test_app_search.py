@@ -168,7 +168,7 @@ def test_reciprocal_ranks_against_the_formula() -> None:
     def model(id: str) -> Model:
         return Model(id, id, "f", FoundBy.WEIGHTS)
 
-    by_weights = [Hit(model(id), 1 - i / 10) for i, id in enumerate("abcd")]
+    by_weights = [Hit(model(id), 1 - i / 10, np.zeros(2, np.float32)) for i, id in enumerate("abcd")]
     hits = fused(by_weights, [model("c"), model("x"), model("b")], {})
     values = {"a": 1 / 61, "b": 1 / 62 + 1 / 63, "c": 1 / 63 + 1 / 61, "d": 1 / 64, "x": 1 / 62}
     assert [hit.model.id for hit in hits] == sorted(values, key=lambda id: -values[id])
@@ -192,7 +192,9 @@ def test_probabilities_are_worth_what_they_say(loradex: Loradex) -> None:
 
 def test_an_unknown_family_has_no_probability(own: Loradex) -> None:
     hit = own.search("dog", 1).hits[0]
-    assert own.with_probabilities([replace(hit, model=replace(hit.model, family="sdxl"))], own.encoder.encode_texts(["dog"])[0].numpy())[0].probability is None
+    other = replace(hit, model=replace(hit.model, family="sdxl"))
+    (told,) = own.with_probabilities([other], own.encoder.encode_texts(["dog"])[0].numpy(), own.zoo.vectors_of([hit.model.id]))
+    assert told.probability is None
 
 
 def test_a_zoo_of_another_space_is_refused(own: Loradex, tmp_path: Path) -> None:
