@@ -7,7 +7,6 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from app.answers import LabelAnswer, SearchAnswer
@@ -118,7 +117,7 @@ class Loradex:
         for family in {hit.model.family for hit in hits} & self.relevances.keys():
             ids = [hit.model.id for hit in hits if hit.model.family == family and hit.model.id in vectors]
             if ids:
-                found = self.relevances[family].of_models(torch.from_numpy(np.stack([vectors[id] for id in ids])), torch.from_numpy(query))
+                found = self.relevances[family].of_models(np.stack([vectors[id] for id in ids]), query)
                 likely |= dict(zip(ids, found.tolist(), strict=True))
         return [replace(hit, probability=likely.get(hit.model.id)) for hit in hits]
 

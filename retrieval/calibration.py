@@ -3,9 +3,12 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+Array = NDArray[np.float32]
 NONE_SHARE = 0.2  # how often the true label is taken not to be among the candidates
 SAME_MEANING = 0.7  # cosine from which a label says about what a query says
 TEMPERATURES = torch.logspace(-1, 1, 61)
@@ -85,30 +88,37 @@ class Calibration:
 class Relevance:
     """How likely models are what a query asks for, and not one of some labels or none of these.
 
+    It stands in the way of every search, so it is NumPy, whose small products begin sooner than torch's.
+
     Attributes:
         calibration: of the models' expert.
+        mean: (dim,); covariance: (dim, dim), of its background.
         spread: (labels,), of the training models along the labels.
-        scaled: (labels, dim), the labels over their spreads, so that scores are one product.
+        scaled: (dim, labels), the labels over their spreads, so that scores are one product.
     """
 
     calibration: Calibration
-    spread: Tensor
-    scaled: Tensor
+    mean: Array
+    covariance: Array
+    spread: Array
+    scaled: Array
 
     @classmethod
     def of(cls, calibration: Calibration, labels: Tensor) -> "Relevance":
         """Prepare labels (labels, dim)."""
-        spread = calibration.background.spread(labels)
-        return cls(calibration, spread, labels / spread[:, None])
+        background, spread = calibration.background, calibration.background.spread(labels)
+        scaled = (labels / spread[:, None]).mT.contiguous()
+        return cls(calibration, background.mean.numpy(), background.covariance.numpy(), spread.numpy(), scaled.numpy())
 
-    def of_models(self, models: Tensor, query: Tensor) -> Tensor:
+    def of_models(self, models: Array, query: Array) -> Array:
         """Probabilities (models,) for unit vectors (models, dim); labels that say what the query (dim,) says do not compete with it."""
-        query = torch.nn.functional.normalize(query, dim=0)
-        shifted = models - self.calibration.background.mean
-        products = torch.cat([shifted, query[None]]) @ self.scaled.mT  # one pass over the labels
-        own = shifted @ (query / self.calibration.background.spread(query[None]))
-        others = products[:-1].masked_fill_(products[-1] * self.spread >= SAME_MEANING, float("-inf"))
-        return self.calibration.probabilities(torch.cat([own[:, None], others], 1))[:, 0]
+        unit, shifted = query / np.linalg.norm(query), models - self.mean
+        products = np.concatenate([shifted, unit[None]]) @ self.scaled
+        own = shifted @ unit / max(float(unit @ self.covariance @ unit), 1e-12) ** 0.5
+        others = np.where(products[-1] * self.spread >= SAME_MEANING, np.float32("-inf"), products[:-1])
+        scores = np.concatenate([own[:, None].astype(np.float32), others], axis=1)
+        found: Array = self.calibration.probabilities(torch.from_numpy(scores))[:, 0].numpy()
+        return found
 
 
 def logits(scores: Tensor, temperature: float, unknown: float) -> Tensor:
