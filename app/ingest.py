@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from app.answers import IndexAnswer, Progress
@@ -26,6 +27,8 @@ HUB: Final = "hf://"
 BATCH: Final = 64  # files a transaction
 READERS: Final = min(4, os.cpu_count() or 1)  # files read at a time
 HUB_READERS: Final = 8
+MOST_LABELS: Final = 3  # kept of a model
+LIKELY: Final = 0.05  # least probability of a label that is kept
 GENERIC_STEMS: Final = {"pytorch_lora_weights", "adapter_model", "diffusion_pytorch_model", "model"}
 
 
@@ -180,7 +183,7 @@ class Ingestion:
         if not fingerprint.norm:
             raise FileUnsupported(f"{path}: expected a weight update, found zeros alone; the training run did nothing")
         vector, found_by = self.encode(model)
-        facts = facts_as_json(str(model.format), model.ranks, len(model.layers), model.facts)
+        facts = facts_as_json(str(model.format), model.ranks, len(model.layers), model.facts) | self.labels_of(model.family, vector)
         preview = keep_preview(model.path, model.id, self.zoo.folder)
         named = Model(model.id, name_of(model.path), model.family, found_by, str(model.path), class_of(model.header.metadata), preview, facts)
         return Entry(named, vector, fingerprint.to_bytes())
@@ -194,11 +197,21 @@ class Ingestion:
         """
         found = repository.read(file, self.encoder)
         facts = facts_as_json(str(found.format), found.ranks, len(found.layers), found.facts) | {"bytes_read": found.received, "bytes": file.size}
+        vector = None if found.vector is None else found.vector.numpy()
+        facts |= self.labels_of(found.family, vector)
         found_by = FoundBy.METADATA if found.vector is None else FoundBy.WEIGHTS
         name = repository.name.rpartition("/")[2]
         stem = PurePosixPath(file.name).stem
         named = Model(found.id, name if stem in GENERIC_STEMS else stem, found.family, found_by, file.path, class_of(found.metadata), None, facts)
-        return Entry(named, None if found.vector is None else found.vector.numpy())
+        return Entry(named, vector)
+
+    def labels_of(self, family: str, vector: NDArray[np.float32] | None) -> dict[str, Any]:
+        """The likeliest of the default labels, each with its probability, where one expert reads the family."""
+        experts = [expert for expert in self.encoder.experts.values() if expert.family == family]
+        if vector is None or len(experts) != 1 or not self.encoder.has_labels:
+            return {}
+        best = self.encoder.default_labels.best(experts[0].calibration, torch.from_numpy(vector), MOST_LABELS)
+        return {"labels": [[label.label, round(label.probability, 3)] for label in best if label.probability >= LIKELY]}
 
     def encode(self, model: WeightsFile) -> tuple[NDArray[np.float32] | None, FoundBy]:
         """A file's vector, or None where no expert reads its family."""

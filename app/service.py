@@ -123,7 +123,9 @@ class Loradex:
 
     @cached_property
     def relevances(self) -> dict[str, Relevance]:
-        """What scores are worth, by family."""
+        """What scores are worth, by family; of no family where the space has no default labels."""
+        if not self.encoder.has_labels:
+            return {}
         labels = self.encoder.default_labels.vectors
         return {expert.family: Relevance.of(expert.calibration, labels) for expert in self.encoder.experts.values()}
 

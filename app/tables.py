@@ -90,7 +90,8 @@ def model_tables(models: Sequence[dict[str, Any]]) -> Group:
     tables = []
     for model in models:
         facts = {key: value for key, value in model.items() if key not in ("facts", "files", "added", "name") and value is not None}
-        facts |= {"added": day_of(model["added"])} | {key: listed(value) for key, value in model["facts"].items()}
+        facts |= {"added": day_of(model["added"])} | {key: listed(value) for key, value in model["facts"].items() if key != "labels"}
+        facts |= {"labels": ", ".join(f"{label} {likely:.0%}" for label, likely in model["facts"].get("labels", []))}
         facts |= {"file" if number == 0 else f"file {number + 1}": file["path"] for number, file in enumerate(model["files"])}
         tables.append(table_of(("fact", "found"), list(facts.items()), model["name"]))
     return Group(*tables)

@@ -22,6 +22,7 @@ from retrieval.space import Space
 from retrieval.text import TextEncoder
 
 PICTURES = 64  # a batch
+LABELS = "labels.safetensors"
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,15 @@ class Encoder:
             name = f"local-dir:{self.folder / name.removeprefix('local-dir:')}"
         return TextEncoder.load(name, self.space.templates)
 
+    @property
+    def has_labels(self) -> bool:
+        """Whether there are default labels."""
+        return (self.folder / LABELS).is_file()
+
     @cached_property
     def default_labels(self) -> LabelList:
         """The labels that lie in ``labels.safetensors`` beside the space."""
-        return LabelList.load(self.folder / "labels.safetensors")
+        return LabelList.load(self.folder / LABELS)
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors (n, dim) of texts.

@@ -19,6 +19,7 @@ from app.answers import IndexAnswer
 from app.folders import Scan
 from app.ingest import index_places
 from app.places import MINIATURE
+from app.service import Loradex
 from app.watch import index_again
 from index import FoundBy, Zoo
 from retrieval.encoder import Encoder
@@ -65,6 +66,9 @@ def test_every_file_once_and_unchanged_ones_not_again(loras: Path, tmp_path: Pat
         for path in SHIPPED[:4]:
             id = LoraFile.open(path).id
             np.testing.assert_allclose(opened.vector(id), encoder.encode_file(encoder.router.open(path)).numpy(), atol=1e-6)
+            kept = opened.get(id).facts["labels"]
+            (told,) = Loradex(zoo, encoder.folder).label([str(path)], k=3)
+            assert kept == [[label.label, pytest.approx(label.probability, abs=1e-3)] for label in told.labels if label.probability >= 0.05]
         assert sorted(len(files) for files in opened.files_of([model.id for model in opened.models()]).values()) == [1, 1, 1, 2]
     monkeypatch.setattr(Encoder, "encode_file", lambda *_: pytest.fail("an unchanged file was read again"))
     assert counts(index_places([str(loras), loras / "set 0"], zoo, encoder)) == {"unchanged": 5}

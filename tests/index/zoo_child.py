@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 from zoo_oracle import DIM, SPACE, Array, models, vectors
 
 from index import Zoo
@@ -99,6 +100,8 @@ def become_nobody() -> None:
 def read_as_nobody(folder: Path) -> None:
     """Read a zoo with no right to write in its folder; print how many models it has and what is nearest to the first."""
     query = vectors(1)[0]  # NumPy imports on demand, which nobody may not
+    np.union1d([1], [2])
+    np.isin([1], [2])
     become_nobody()
     with Zoo.open(folder, read_only=True) as zoo:
         sys.stdout.write(f"{len(zoo)} {zoo.search(query, 1)[0].model.id}\n")
