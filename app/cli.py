@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import suppress
 from enum import StrEnum
@@ -239,6 +240,7 @@ def serve(
     zoo: Zoo = None,
 ) -> None:
     """Serve the web page."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # else torch's idle threads spin on the cores that a search needs next
     from app.places import zoo_to_read
     from app.service import Loradex
     from app.web import serve_page
