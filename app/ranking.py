@@ -38,14 +38,15 @@ class Found:
         return self.matched[0]
 
 
-def fused(by_weights: Sequence[Hit], by_words: Sequence[Model], scores: Mapping[str, float]) -> list[Found]:
+def fused(by_weights: Sequence[Hit], by_words: Sequence[Model], scores: Mapping[str, float], most: int) -> list[Found]:
     """Two lists, best first, as one by reciprocal ranks (Cormack, Clarke and Büttcher, SIGIR 2009); of equals, those by weights come first.
 
-    ``scores`` are the cosines of models found by words that are not in the first list.
+    ``scores`` are the cosines of models found by words that are not in the first list. Of those found by words, ranks by weights count up to
+    ``most``, so that a longer first list makes the answer longer and changes nothing else.
     """
     models = {hit.model.id: hit.model for hit in by_weights} | {model.id: model for model in by_words}
-    weights = {hit.model.id: rank for rank, hit in enumerate(by_weights, 1)}
     words = {model.id: rank for rank, model in enumerate(by_words, 1)}
+    weights = {hit.model.id: rank for rank, hit in enumerate(by_weights, 1) if rank <= most or hit.model.id not in words}
     cosines = dict(scores) | {hit.model.id: hit.score for hit in by_weights}
     values = {id: sum(1 / (EVEN + ranks[id]) for ranks in (weights, words) if id in ranks) for id in models}
     order = sorted(models, key=lambda id: (-values[id], weights.get(id, len(models)), words.get(id, 0)))

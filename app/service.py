@@ -18,11 +18,12 @@ from retrieval.calibration import Relevance
 from retrieval.encoder import Encoder
 from retrieval.errors import FileError, NoExpert, QueryError
 from retrieval.label import SURE, LabelList
+from retrieval.lora.facts import is_there
 
 MOST_HITS = 1000
 MOST_OFFSET = 10_000
 MOST_LABELS = 20_000
-MOST_BY_WORDS = 200
+MOST_BY_WORDS = 100  # models found by words, and ranks by weights that count for those, so that pages follow each other
 SPARE = 4  # hits beyond those that are asked for, so that copies seldom cost a second search
 LEAST_LENGTH = 1e-4
 ALL = Filter()
@@ -88,7 +89,7 @@ class Loradex:
 
     def model_in_query(self, named: str) -> tuple[str, NDArray[np.float32]]:
         """The id and vector (dim,) of a model of the zoo, or of a file."""
-        if not Path(named).exists():
+        if not is_there(Path(named)):
             return named, self.zoo.vector(named)
         model = self.encoder.router.open(named)
         return model.id, self.encoder.encode_file(model).numpy()
@@ -98,13 +99,13 @@ class Loradex:
     ) -> tuple[list[Found], dict[str, NDArray[np.float32]]]:
         """At least ``depth`` hits, if there are so many, without the query's own models; and the vectors of those that have one."""
         texts = query.values(Kind.TEXT)
-        words = self.zoo.find(texts, min(depth, MOST_BY_WORDS), where, query.values(Kind.TEXT, -1)) if texts else []
-        wanted = depth + len(itself) + SPARE
+        words = self.zoo.find(texts, MOST_BY_WORDS, where, query.values(Kind.TEXT, -1)) if texts else []
+        wanted = max(depth + len(itself) + SPARE, MOST_BY_WORDS if words else 0)
         while True:
             weights = self.zoo.search(unit, wanted, where)
             vectors = {hit.model.id: hit.vector for hit in weights}
             vectors |= self.zoo.vectors_of([model.id for model in words if model.id not in vectors])
-            hits = fused(weights, words, {model.id: float(vectors[model.id] @ unit) for model in words if model.id in vectors})
+            hits = fused(weights, words, {model.id: float(vectors[model.id] @ unit) for model in words if model.id in vectors}, MOST_BY_WORDS)
             hits = [hit for hit in hits if hit.model.id not in itself]
             folds = folded(hits, self.zoo.fingerprints(may_be_copies(hits, vectors)))
             if len(folds) >= depth or len(weights) < wanted:

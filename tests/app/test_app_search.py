@@ -70,6 +70,14 @@ def test_pages_follow_each_other(loradex: Loradex) -> None:
     assert ids(loradex, "a fruit", 10, offset=5000) == []
 
 
+def test_pages_follow_each_other_where_words_match(loradex: Loradex) -> None:
+    """Every name of the shipped zoo has the word ``mini``."""
+    whole = [(hit.model.id, hit.matched) for hit in loradex.search("mini", 300).hits]
+    pages = [[(hit.model.id, hit.matched) for hit in loradex.search("mini", 7, offset=start).hits] for start in range(0, 210, 7)]
+    assert sum(pages, []) == whole[:210]
+    assert len(dict(whole)) == len(whole)
+
+
 def test_filters(loradex: Loradex) -> None:
     everything = [(hit.model.id, hit.model) for hit in loradex.search("a fruit", 300).hits]
     some = filter_of(families=["mini-b"], rank="4-8")
@@ -169,10 +177,14 @@ def test_reciprocal_ranks_against_the_formula() -> None:
         return Model(id, id, "f", FoundBy.WEIGHTS)
 
     by_weights = [Hit(model(id), 1 - i / 10, np.zeros(2, np.float32)) for i, id in enumerate("abcd")]
-    hits = fused(by_weights, [model("c"), model("x"), model("b")], {})
+    hits = fused(by_weights, [model("c"), model("x"), model("b")], {}, 100)
     values = {"a": 1 / 61, "b": 1 / 62 + 1 / 63, "c": 1 / 63 + 1 / 61, "d": 1 / 64, "x": 1 / 62}
     assert [hit.model.id for hit in hits] == sorted(values, key=lambda id: -values[id])
     assert folded(hits, {}) == hits
+    short, long = (fused(by_weights[:n], [model("c"), model("x"), model("b")], {}, 2) for n in (2, 4))
+    values |= {"c": 1 / 61}  # its third rank by weights is one too many
+    assert [hit.model.id for hit in long] == ["b", *sorted("acx", key=lambda id: -values[id]), "d"]
+    assert [hit.model.id for hit in short] == [hit.model.id for hit in long][:4]
 
 
 def test_probabilities_are_worth_what_they_say(loradex: Loradex) -> None:
