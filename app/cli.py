@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.output import Json, Zoo, complain, leave_if_refused, show
+from app.output import After, Before, Below, Families, Formats, Json, Known, Rank, Tags, Zoo, complain, leave_if_refused, show
 from app.zoo_commands import zoo_app
 
 if TYPE_CHECKING:
@@ -60,14 +60,14 @@ def search(
     like: Annotated[list[str] | None, typer.Option("--like", help="A model, by id or file, that it should be like; may be repeated.")] = None,
     k: Count = 10,
     page: Annotated[int, typer.Option(min=1, max=10_000, help="Which page of that many answers.")] = 1,
-    family: Annotated[list[str] | None, typer.Option("--family", help="Only models of this family; may be repeated.")] = None,
-    format: Annotated[list[str] | None, typer.Option("--format", help="Only files of this format; may be repeated.")] = None,
-    tag: Annotated[list[str] | None, typer.Option("--tag", help="Only models with this tag or trigger word; may be repeated.")] = None,
-    rank: Annotated[str | None, typer.Option(help="Only models of this rank, or range of ranks: 8, 4-16, 32-.")] = None,
-    folder: Annotated[str | None, typer.Option(help="Only models with a file below this folder.")] = None,
-    after: Annotated[str | None, typer.Option(help="Only models added since: 2026-11-24, or 7d ago.")] = None,
-    before: Annotated[str | None, typer.Option(help="Only models added before.")] = None,
-    found_by: Annotated[str | None, typer.Option("--found-by", help="Only models that are known by weights, or by metadata alone.")] = None,
+    family: Families = None,
+    format: Formats = None,
+    tag: Tags = None,
+    rank: Rank = None,
+    folder: Below = None,
+    after: After = None,
+    before: Before = None,
+    found_by: Known = None,
     zoo: Zoo = None,
     as_json: Json = False,
 ) -> None:

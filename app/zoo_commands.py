@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.output import Json, Zoo, complain, show
+from app.output import After, Before, Below, Families, Formats, Json, Known, Rank, Tags, Zoo, complain, show
 
 zoo_app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look at a zoo, check it, mend it, copy it.")
 
@@ -18,14 +18,14 @@ Written = Annotated[str | None, typer.Option("--zoo", help="Folder of the zoo. D
 
 @zoo_app.command("list", epilog="Example: loradex zoo list --tag anime --rank 16-")
 def list_models(
-    family: Annotated[list[str] | None, typer.Option("--family", help="Only models of this family; may be repeated.")] = None,
-    format: Annotated[list[str] | None, typer.Option("--format", help="Only files of this format; may be repeated.")] = None,
-    tag: Annotated[list[str] | None, typer.Option("--tag", help="Only models with this tag or trigger word; may be repeated.")] = None,
-    rank: Annotated[str | None, typer.Option(help="Only models of this rank, or range of ranks: 8, 4-16, 32-.")] = None,
-    folder: Annotated[str | None, typer.Option(help="Only models with a file below this folder.")] = None,
-    after: Annotated[str | None, typer.Option(help="Only models added since: 2026-11-24, or 7d ago.")] = None,
-    before: Annotated[str | None, typer.Option(help="Only models added before.")] = None,
-    found_by: Annotated[str | None, typer.Option("--found-by", help="Only models that are known by weights, or by metadata alone.")] = None,
+    family: Families = None,
+    format: Formats = None,
+    tag: Tags = None,
+    rank: Rank = None,
+    folder: Below = None,
+    after: After = None,
+    before: Before = None,
+    found_by: Known = None,
     zoo: Zoo = None,
     as_json: Json = False,
 ) -> None:

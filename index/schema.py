@@ -22,7 +22,7 @@ Migration = Callable[[Connection], None]
 def create_tables(connection: Connection) -> None:
     """Version 1: the zoo's own row, models, their vectors, and the files that were read."""
     connection.execute("CREATE TABLE migrations (name TEXT PRIMARY KEY, applied TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP)")
-    connection.execute(  # generation grows with each change of models; vectors is the number of rows that a sound catalogue has
+    connection.execute(  # vectors is the number of rows that a sound catalogue has; generation gave way to commits in version 3
         "CREATE TABLE zoo (space TEXT NOT NULL, dim INTEGER NOT NULL, generation INTEGER NOT NULL, vectors INTEGER NOT NULL)"
     )
     connection.execute(

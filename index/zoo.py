@@ -354,16 +354,21 @@ class Zoo:
         elif self._writer is None:
             raise self._refusal()
         with self._reading() as connection:
+            (live,) = connection.execute("SELECT vectors FROM zoo").fetchone()
+            if not live or (wanted is None and (live < WORTH_IT or not self._is_stale(connection, live))):
+                return False
             snapshot = self._snapshot_of(connection).in_one()
             with self._building:
                 self._snapshot = snapshot
-            stored = next((cached.state.generation for cached in engines_on_disk(self.folder) if cached.state.known_to(connection)), -1)
-            enough = max(1, int(STALE * snapshot.live))
-            since = connection.execute("SELECT count(*) FROM (SELECT 1 FROM vectors WHERE generation > ? LIMIT ?)", (stored, enough)).fetchone()[0]
-            if not snapshot.segments or (wanted is None and (snapshot.live < WORTH_IT or since < enough)):
-                return False
             save_engine(self.folder, snapshot)
         return True
+
+    def _is_stale(self, connection: Connection, live: int) -> bool:
+        """Whether no engine on the disk is of nearly all the vectors that a transaction sees."""
+        stored = next((cached.state.generation for cached in engines_on_disk(self.folder) if cached.state.known_to(connection)), -1)
+        enough = max(1, int(STALE * live))
+        since = connection.execute("SELECT count(*) FROM (SELECT 1 FROM vectors WHERE generation > ? LIMIT ?)", (stored, enough)).fetchone()[0]
+        return bool(since >= enough)
 
     def copy_to(self, folder: Path) -> None:
         """Write a copy, of one committed state, as a zoo in a new folder, while others read and write this one.
@@ -442,7 +447,6 @@ class Zoo:
             generation = State.read(connection).generation + 1
             yield connection, generation
             connection.execute("INSERT INTO commits VALUES (?, randomblob(8))", (generation,))
-            connection.execute("UPDATE zoo SET generation = ?", (generation,))
 
     def _refusal(self) -> ZooReadOnly:
         return ZooReadOnly(f"{self.folder}: expected a zoo open for writing, found it open for reading only; open it without read_only")
