@@ -5,6 +5,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from app.query import Query
 from app.ranking import Found
 from index import Model
@@ -56,13 +59,14 @@ def path_of(model: Model, zoo: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class LabelAnswer:
-    """The labels of one file, best first; ``reason`` says why there is none to trust."""
+    """The labels of one file, best first; ``reason`` says why there is none to trust; ``vector`` (dim,) is its place in the space."""
 
     file: str
     family: str
     labels: list[Label]
     reason: str | None = None
     refused: bool = False  # the file could not be read by its weights at all
+    vector: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
 
     @property
     def abstained(self) -> bool:

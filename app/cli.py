@@ -78,12 +78,14 @@ def search(
 
     with working("Loading the encoder"):
         from app.places import zoo_to_read
-        from app.query import Query
+        from app.query import Kind, Part, Query
         from app.service import Loradex
         from app.wishes import filter_of
+        from retrieval.lora.facts import is_there
 
         where = filter_of(family or (), format or (), tag or (), rank, folder, after, before, found_by)
-        query = Query.of(texts or (), minus or (), picture or (), like or ())
+        files = [said for said in like or () if is_there(Path(Part.read(Kind.FILE, said).value))]
+        query = Query.of(texts or (), minus or (), picture or (), [said for said in like or () if said not in files], files)
         answer = Loradex(zoo_to_read(zoo)).search(query, k, offset=k * (page - 1), where=where)
     show(answer.document(), hits_table(answer), as_json)
 

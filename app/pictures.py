@@ -5,6 +5,7 @@ from typing import Final
 
 from PIL import Image
 
+from index import Model
 from index.zoo import PREVIEWS
 
 PREVIEW: Final = 256  # pixels a side at the most
@@ -23,6 +24,12 @@ def keep_preview(path: Path, id: str, zoo: Path) -> str | None:
     picture.save(part, "PNG")
     part.replace(target)
     return f"{PREVIEWS}/{target.name}"
+
+
+def drawing_of(model: Model, zoo: Path) -> Path | None:
+    """Where a model's drawing lies in a zoo, if it does: a file right in the folder of drawings, whatever the catalogue says."""
+    path = zoo / PREVIEWS / Path(model.preview or "").name
+    return path if model.preview == f"{PREVIEWS}/{path.name}" and path.is_file() and not path.is_symlink() else None
 
 
 def picture_beside(path: Path) -> Image.Image | None:

@@ -1,4 +1,4 @@
-"""What people ask for: texts, pictures and models, each with a weight, as one direction of the space."""
+"""What people ask for: texts, pictures, models and LoRA files, each with a weight, as one direction of the space."""
 
 import re
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ from retrieval.errors import QueryError
 MOST_PARTS: Final = 32
 LARGEST_WEIGHT: Final = 100.0
 MOST_PIXELS: Final = 50_000_000
+SIGN: Final = re.compile(r"(?:^|\s)([+-])\s")  # of a text in the search box: hound + hat - red
 WEIGHT: Final = re.compile(r"(.*\S)\s*\^\s*(\d{1,6}(?:\.\d{1,6})?)", re.DOTALL)  # as Lucene writes it
 
 
@@ -24,6 +25,7 @@ class Kind(StrEnum):
     TEXT = "text"
     PICTURE = "picture"
     MODEL = "model"
+    FILE = "file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +57,10 @@ class Query:
     parts: tuple[Part, ...]
 
     @classmethod
-    def of(cls, texts: Sequence[str] = (), minus: Sequence[str] = (), pictures: Sequence[str] = (), models: Sequence[str] = ()) -> Self:
-        """A query of texts, texts that are taken away, picture files, and models by id or file; each may end in ``^weight``.
+    def of(
+        cls, texts: Sequence[str] = (), minus: Sequence[str] = (), pictures: Sequence[str] = (), models: Sequence[str] = (), files: Sequence[str] = ()
+    ) -> Self:
+        """A query of texts, texts that are taken away, picture files, ids of models, and LoRA files; each may end in ``^weight``.
 
         Raises:
             QueryError: there is nothing to look for, or too much.
@@ -64,6 +68,7 @@ class Query:
         parts = [Part.read(Kind.TEXT, text) for text in texts]
         parts += [Part.read(Kind.PICTURE, picture) for picture in pictures]
         parts += [Part.read(Kind.MODEL, model) for model in models]
+        parts += [Part.read(Kind.FILE, file) for file in files]
         if not parts:
             raise QueryError("query: expected a text, a picture or a model, found none; say what the model should draw, such as 'a slice of pizza'")
         parts += [Part.read(Kind.TEXT, text, -1) for text in minus]
@@ -87,6 +92,13 @@ class Query:
     def document(self) -> dict[str, Any]:
         """The query in JSON."""
         return {"text": str(self), "parts": [{"kind": str(part.kind), "value": part.value, "weight": part.weight} for part in self.parts]}
+
+
+def plus_and_minus(box: str) -> tuple[list[str], list[str]]:
+    """The texts that a search box adds and takes away: ``hound + hat - red``, as ``str(query)`` writes it."""
+    first, *rest = SIGN.split(box)
+    signed = [("+", first), *zip(rest[::2], rest[1::2], strict=True)]
+    return [text.strip() for sign, text in signed if sign == "+" and text.strip()], [text.strip() for sign, text in signed if sign == "-" and text.strip()]
 
 
 def open_picture(path: str | Path) -> Image.Image:

@@ -18,7 +18,6 @@ from retrieval.calibration import Relevance
 from retrieval.encoder import Encoder
 from retrieval.errors import FileError, NoExpert, QueryError
 from retrieval.label import SURE, LabelList
-from retrieval.lora.facts import is_there
 
 MOST_HITS = 1000
 MOST_OFFSET = 10_000
@@ -80,19 +79,15 @@ class Loradex:
             if part.kind is Kind.PICTURE:
                 total += part.weight * self.encoder.encode_pictures([open_picture(part.value)])[0].numpy()
             elif part.kind is Kind.MODEL:
-                id, vector = self.model_in_query(part.value)
-                total += part.weight * vector
-                itself.add(id)
+                total += part.weight * self.zoo.vector(part.value)
+                itself.add(part.value)
+            elif part.kind is Kind.FILE:
+                model = self.encoder.router.open(part.value)
+                total += part.weight * self.encoder.encode_file(model).numpy()
+                itself.add(model.id)
         if np.linalg.norm(total) < LEAST_LENGTH:
             raise QueryError(f"query {str(query)[:80]!r}: expected parts that leave a direction, found that they cancel out; change a weight")
         return total, itself
-
-    def model_in_query(self, named: str) -> tuple[str, NDArray[np.float32]]:
-        """The id and vector (dim,) of a model of the zoo, or of a file."""
-        if not is_there(Path(named)):
-            return named, self.zoo.vector(named)
-        model = self.encoder.router.open(named)
-        return model.id, self.encoder.encode_file(model).numpy()
 
     def ranked(
         self, query: Query, unit: NDArray[np.float32], itself: set[str], depth: int, where: Filter
@@ -141,9 +136,10 @@ class Loradex:
                 model = self.encoder.router.open(file)
                 family = model.family
                 expert, layers = self.encoder.router.route(model)
-                best = candidates.best(expert.calibration, expert.encode_factors(layers)[0], k)
+                vector = expert.encode_factors(layers)[0]
+                best = candidates.best(expert.calibration, vector, k)
                 unsure = f"the best guess, {best[0].label}, is only {best[0].probability:.0%} likely; {SURE:.0%} is expected of an answer"
-                yield LabelAnswer(file, family, best, unsure if best[0].probability < SURE else None)
+                yield LabelAnswer(file, family, best, unsure if best[0].probability < SURE else None, vector=vector.numpy())
             except (FileError, NoExpert) as error:
                 yield LabelAnswer(file, family, [], str(error), refused=True)
 

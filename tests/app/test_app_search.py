@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from app.ingest import index_places
 from app.places import MINIATURE, SHIPPED_ZOO
-from app.query import Kind, Part, Query
+from app.query import Kind, Part, Query, plus_and_minus
 from app.ranking import folded, fused
 from app.service import Loradex
 from app.wishes import filter_of, time_of
@@ -53,7 +53,23 @@ def test_parts_are_added_up(loradex: Loradex) -> None:
 
 def test_a_file_is_asked_with_like_its_model(loradex: Loradex) -> None:
     model = next(model for model in loradex.zoo.models() if model.path and model.path.endswith("/".join(SHIPPED[0].parts[-3:])))
-    assert ids(loradex, Query.of(models=[str(SHIPPED[0])]), 12) == ids(loradex, Query.of(models=[model.id]), 12)
+    assert ids(loradex, Query.of(files=[str(SHIPPED[0])]), 12) == ids(loradex, Query.of(models=[model.id]), 12)
+    with pytest.raises(ModelMissing):
+        loradex.search(Query.of(models=[str(SHIPPED[0])]))  # an id, whatever lies at that path
+
+
+@pytest.mark.parametrize(
+    ("box", "plus", "minus"),
+    [
+        ("hound + hat - red", ["hound", "hat"], ["red"]),
+        ("a t-shirt", ["a t-shirt"], []),
+        ("- red", [], ["red"]),
+        (" + dog^0.5 -  ", ["dog^0.5"], []),
+        ("a\n- b", ["a"], ["b"]),
+    ],
+)
+def test_the_search_box_adds_and_takes_away(box: str, plus: list[str], minus: list[str]) -> None:
+    assert plus_and_minus(box) == (plus, minus)
 
 
 def test_a_drawing_finds_what_draws_alike(loradex: Loradex) -> None:
