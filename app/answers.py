@@ -1,17 +1,20 @@
 """What the command line, the page and ``--json`` tell people: the documents of the design, as data classes."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.query import Query
 from app.ranking import Found
-from index import Model
+from index import FoundBy, Model
 from retrieval.label import Label
+
+MOST_FAMILIES: Final = 10  # named in an advice
 
 Progress = Callable[[int, int, str], None]  # files done, files in all, the file
 
@@ -84,7 +87,7 @@ class IndexAnswer:
     """What became of some files.
 
     Attributes:
-        by_weights, by_metadata: files that were read and understood so.
+        understood: the family of each file that was read, by what it is known by.
         unchanged: files that were known as they are.
         added, updated, moved, copies: what those that were read are to the zoo.
         missing: known files that are gone; removed: models that were taken out with them.
@@ -92,8 +95,7 @@ class IndexAnswer:
     """
 
     zoo: str
-    by_weights: int = 0
-    by_metadata: int = 0
+    understood: dict[FoundBy, dict[str, str]] = field(default_factory=lambda: {by: {} for by in FoundBy})
     unchanged: int = 0
     added: int = 0
     updated: int = 0
@@ -104,19 +106,44 @@ class IndexAnswer:
     refused: dict[str, str] = field(default_factory=dict)
 
     @property
+    def by_weights(self) -> int:
+        """How many files were understood by their weights."""
+        return len(self.understood[FoundBy.WEIGHTS])
+
+    @property
+    def by_metadata(self) -> int:
+        """How many files are known by their metadata alone."""
+        return len(self.understood[FoundBy.METADATA])
+
+    @property
+    def advice(self) -> str | None:
+        """What would have the files that are known by their metadata alone read by their weights."""
+        if not self.by_metadata:
+            return None
+        families = Counter(self.understood[FoundBy.METADATA].values())
+        named = ", ".join(f"{family} ({count})" for family, count in families.most_common(MOST_FAMILIES))
+        return (
+            f"No expert reads {named}: these files are found by their names, tags and trigger words, and as look-alikes. To have them read by weights, "
+            "train an expert on labelled LoRAs of that family (`loradex train FOLDER`), or name a folder that holds one in $LORADEX_ENCODER; then index again."
+        )
+
+    @property
     def files(self) -> int:
         """How many files were looked at."""
         return self.by_weights + self.by_metadata + self.unchanged + len(self.refused)
 
     def document(self) -> dict[str, object]:
         """The JSON of ``loradex index --json``."""
-        return asdict(self) | {"refused": reasons(self.refused)}
+        counts = {"by_weights": self.by_weights, "by_metadata": self.by_metadata, "advice": self.advice}
+        files = [{"file": file, "family": family, "found_by": str(by)} for by, known in self.understood.items() for file, family in known.items()]
+        return asdict(self) | counts | {"understood": files, "refused": reasons(self.refused)}
 
 
 @dataclass(frozen=True, slots=True)
 class Like:
     """A LoRA that is like another; ``strength`` is its norm over the other's."""
 
+    id: str
     name: str
     path: str | None
     relation: str
@@ -128,6 +155,7 @@ class Like:
 class Part:
     """A LoRA beside another, or with its weight in a merge."""
 
+    id: str
     name: str
     path: str | None
     weight: float
@@ -179,7 +207,7 @@ class DuplicatesAnswer:
         return {
             "compared": self.compared,
             "groups": [[asdict(like) for like in group] for group in self.groups],
-            "related": [{"name": one.name, "path": one.path, "other": asdict(other)} for one, other in self.related],
+            "related": [{"id": one.id, "name": one.name, "path": one.path, "other": asdict(other)} for one, other in self.related],
             "merges": [asdict(merge) for merge in self.merges],
             "refused": reasons(self.refused),
         }

@@ -243,11 +243,13 @@ def serve(
 ) -> None:
     """Serve the web page."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # else torch's idle threads spin on the cores that a search needs next
+    from app.desk import Desk
     from app.places import zoo_to_read
     from app.service import Loradex
-    from app.web import serve_page
+    from app.web.server import Service
+    from app.web.server import serve as serve_desk
 
-    serve_page(Loradex(zoo_to_read(zoo)), host, port)
+    serve_desk(Desk(Loradex(zoo_to_read(zoo))), Service(), host, port)
 
 
 def main() -> None:

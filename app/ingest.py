@@ -143,10 +143,7 @@ class Ingestion:
     def sort_in(self, file: KnownFile, entry: Entry, entries: dict[str, Entry]) -> list[str]:
         """Count a file as added, updated, moved or a copy; its model goes into ``entries`` unless it is a copy; paths that are gone come back."""
         id, found_by = entry.model.id, entry.model.found_by
-        if found_by is FoundBy.WEIGHTS:
-            self.answer.by_weights += 1
-        else:
-            self.answer.by_metadata += 1
+        self.answer.understood[found_by][file.path] = entry.model.family
         others = [known.path for known in self.zoo.files_of([id]).get(id, []) if known.path != file.path]
         there = [path for path in others if path.startswith(HUB) or Path(path).exists()]
         before = self.zoo.get(id) if self.zoo.has(id) else None

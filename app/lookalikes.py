@@ -111,7 +111,7 @@ class Library:
                 taken.add(other.index)
         groups = []
         for index, entry in enumerate(self.entries):
-            copies = [Like(entry.name, path, IDENTICAL, 1.0, 1.0) for path in entry.paths or (None,)]
+            copies = [Like(entry.id, entry.name, path, IDENTICAL, 1.0, 1.0) for path in entry.paths or (None,)]
             copies += [self.like(found, None, path) for found in same.get(index, ()) for path in self.entries[found.index].paths or (None,)]
             if len(copies) > 1 and index not in taken:
                 groups.append(copies)
@@ -123,7 +123,8 @@ class Library:
 
     def like(self, found: Likeness, relation: str | None = None, path: str | None = None) -> Like:
         """A look-alike by name."""
-        return Like(self.entries[found.index].name, path or self.path(found.index), relation or str(found.relation), found.cosine, found.strength)
+        entry = self.entries[found.index]
+        return Like(entry.id, entry.name, path or self.path(found.index), relation or str(found.relation), found.cosine, found.strength)
 
     def merge(self, name: str, path: str | None, merge: Merge) -> MergeAnswer:
         """A merge by names."""
@@ -131,7 +132,7 @@ class Library:
 
     def part(self, index: int, weight: float = 1.0) -> Part:
         """One LoRA by name."""
-        return Part(self.entries[index].name, self.path(index), weight)
+        return Part(self.entries[index].id, self.entries[index].name, self.path(index), weight)
 
     def path(self, index: int) -> str | None:
         """Its first file."""

@@ -15,6 +15,8 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
+from index.model import FoundBy
+
 if TYPE_CHECKING:
     from app.answers import DuplicatesAnswer, IndexAnswer, InspectAnswer, LabelAnswer, Like, MergeAnswer, SearchAnswer, SimilarAnswer
     from app.answers import Progress as Report
@@ -118,7 +120,7 @@ def index_table(answer: IndexAnswer) -> Table:
     """What became of some files."""
     rows = [
         ("understood by weights", answer.by_weights),
-        ("known by metadata only: no expert for their family (`loradex train` makes one)", answer.by_metadata),
+        ("known by metadata only", answer.by_metadata),
         ("unchanged", answer.unchanged),
         ("refused", len(answer.refused)),
         ("", ""),
@@ -128,7 +130,11 @@ def index_table(answer: IndexAnswer) -> Table:
         ("copies of models that are there", answer.copies),
         ("missing since last time" + (f", {answer.removed} models taken out" if answer.removed else ""), len(answer.missing)),
     ]
-    return table_of(("files", "count"), [row for row in rows if row[1] or row[0] in ("understood by weights", "")], answer.zoo)
+    table = table_of(("files", "count"), [row for row in rows if row[1] or row[0] in ("understood by weights", "")], answer.zoo)
+    if answer.advice:
+        named = [Path(file).name for file in answer.understood[FoundBy.METADATA]]
+        table.caption = Text(plain(f"By metadata only: {listed(named)}. {answer.advice}"))
+    return table
 
 
 def inspect_table(answer: InspectAnswer) -> Table:

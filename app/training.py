@@ -11,6 +11,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from app.measured import Measured
 from app.pictures import picture_beside
 from app.places import MINIATURE, own_encoder
 from retrieval.encoder import Encoder
@@ -99,6 +100,9 @@ def train_expert(zoo: Path, out: Path | None, options: TrainOptions, report: Rep
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     expert, validation = make_expert(study, config, encoder.space, tree, family, lambda epoch, score: report("epochs", epoch, epochs), state, device)
     replace(expert, base=str(Header.read(options.base).path.absolute()) if options.base else None).save(place)
+    tried = int((study.split == "val_holdout").sum())
+    metrics = {name: {"value": value, "n": tried} for name, value in validation.items()}
+    Measured(f"LoRAs of the validation concepts of {zoo.name}, by which the training was stopped", metrics).save(place)
     if not (out / "labels.safetensors").exists():
         LabelList(study.names, study.labels).save(out / "labels.safetensors")
     state.unlink(missing_ok=True)
@@ -114,7 +118,7 @@ def train_expert(zoo: Path, out: Path | None, options: TrainOptions, report: Rep
         targets="pictures beside the models" if len(pictures) and not torch.equal(study.targets, study.labels[study.concept]) else "names of the concepts",
         left_out=len(found) - len(files),
         validation=validation,
-        validation_models=int((study.split == "val_holdout").sum()),
+        validation_models=tried,
         took_s=round(perf_counter() - started, 1),
     )
 

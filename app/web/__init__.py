@@ -1,5 +1,1 @@
-"""The web page."""
-
-from app.web.page import build_page, serve_page
-
-__all__ = ["build_page", "serve_page"]
+"""The web page, and the server that it stands on."""

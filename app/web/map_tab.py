@@ -1,0 +1,5 @@
+"""x."""
+
+
+def build(*args: object) -> None:
+    """X."""

@@ -1,0 +1,55 @@
+"""All that is known of one model, at the side of every tab."""
+
+import gradio as gr
+
+from app.answers import path_of
+from app.desk import Desk
+from app.web.cards import QUIET, act, copy_button, drawing, facts_table, html, label_bars, labels_of, notice, table, text
+from app.web.choice import id_of
+from index.errors import ZooError
+
+SHOWN = ("format", "ranks", "layers", "title", "base_model", "trainer", "trigger_words", "tags", "notes")
+
+
+class Panel:
+    """The panel, closed until a model is opened."""
+
+    def __init__(self, desk: Desk) -> None:
+        """Build it where it stands."""
+        self.desk = desk
+        with gr.Sidebar(position="right", open=False, width=400, elem_id="ld-panel") as self.side:
+            self.view = html(notice("Open a model to see what is known of it."))
+            self.id = gr.State("")
+
+    def opens(self, place: gr.HTML) -> None:
+        """Have a place's models open here."""
+        place.open(self.show, None, [self.side, self.view, self.id], **QUIET)
+
+    def draws(self, place: gr.HTML, uploads: gr.State) -> None:
+        """X."""
+
+    def show(self, event: gr.EventData) -> tuple[gr.Sidebar, str, str]:
+        """Open at the model that was clicked."""
+        id = id_of(event)
+        return gr.Sidebar(open=True), model_view(self.desk, id), id
+
+
+def model_view(desk: Desk, id: str) -> str:
+    """All that is known of a model, as HTML."""
+    loradex = desk.loradex
+    try:
+        model = loradex.zoo.get(id)
+        files = loradex.zoo.files_of([id]).get(id, [])
+    except ZooError as error:
+        return notice(str(error), "ld-warn")
+    labels = labels_of(model)
+    known = "read by its weights" if model.found_by == "weights" else "known by its metadata alone: no expert reads its family"
+    rows = [("family", text(model.family)), ("made for", text(model.concept) if model.concept else ""), ("known how", known), ("id", text(model.id))]
+    paths = [file.path for file in files] or [path for path in (path_of(model, str(loradex.zoo_folder)),) if path]
+    where = "".join(f"<p class='ld-why'>{text(path, 400)} {copy_button(path, 'copy')}</p>" for path in paths[:10])
+    acts = act("like", id, "More like this", "more like this") + act("compare", id, "Compare side by side", "compare")
+    return (
+        f'<div class="ld-drawing">{drawing(model, loradex.zoo_folder)}</div><h2>{text(model.name)}</h2><div class="ld-acts">{acts}</div>'
+        + (f"<h4>What its weights say</h4>{label_bars(labels)}" if labels else "")
+        + f"<h4>Facts</h4>{table(rows)}{facts_table({name: model.facts.get(name) for name in SHOWN})}<h4>Files</h4>{where}"
+    )
