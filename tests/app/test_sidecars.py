@@ -10,6 +10,7 @@ import pytest
 from described import DOG, PIZZA, SPACE, UNSURE, everything, write_lora
 
 from app.answers import LabelAnswer
+from app.ingest import facts_as_json
 from app.inspection import describe as inspected
 from app.sidecars import plan_side_car, side_car_of
 from app.text_files import Plan, carry_out
@@ -182,6 +183,7 @@ def test_what_loradex_wrote_does_not_come_back_as_a_persons(cat: Path) -> None:
     describe(cat)
     assert LoraFile.open(cat).facts == without
     assert inspected(LoraFile.open(cat), hashes=False)["tags"] == []
+    assert not {"tags", "notes"} & facts_as_json("kohya", [2], 1, LoraFile.open(cat).facts).keys()  # what an index keeps
     assert facts_of(cat, {}) == Facts()
     found = side_car(cat)
     found |= {"tags": ["pizza", "mine"], "notes": "mine as well"}
