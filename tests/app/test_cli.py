@@ -132,24 +132,3 @@ def test_wrong_usage_has_its_own_status() -> None:
     assert run("search").returncode == 2
     assert run("search", "dog", "-k", "0").returncode == 2
     assert run("nonsense").returncode == 2
-
-
-def test_describing_files_beside_them(tmp_path: Path, shared_loras: Path) -> None:
-    for number, path in enumerate((SHIPPED[0], shared_loras / "sd15-diffusers-brain-mri.safetensors")):
-        shutil.copy(path, tmp_path / f"{number}.safetensors")
-    (tmp_path / "broken.safetensors").write_bytes(b"nothing")
-    before = sorted(tmp_path.iterdir())
-    dry = document("describe", tmp_path, "--dry-run", status=3)
-    assert sorted(tmp_path.iterdir()) == before
-    assert [Path(refused["file"]).name for refused in dry["refused"]] == ["broken.safetensors"]
-    done = document("describe", tmp_path, status=3)
-    assert (dry["dry_run"], done["dry_run"], dry["files"]) == (True, False, done["files"])
-    written = [json.loads(Path(file["target"]).read_text()) for file in done["files"]]
-    assert [found["base_model"] for found in written] == ["Unknown", "SD 1.5"]
-    assert written[1]["loradex"]["label"] == "unknown"
-    (tmp_path / "broken.safetensors").unlink()
-    assert [file["changes"] for file in document("describe", tmp_path)["files"]] == [[], []]
-    assert "nothing to change in 2 side-cars" in run("describe", tmp_path).stdout
-    several = run("describe", tmp_path, "--as", "card")
-    assert several.returncode == 1 and several.stderr.count("expected a folder with one LoRA, found 2") == 2 and several.stdout == ""
-    assert run("describe", tmp_path, "--as", "nonsense").returncode == 2
