@@ -225,6 +225,38 @@ class InspectAnswer:
         return {"files": self.files, "refused": reasons(self.refused)}
 
 
+@dataclass(frozen=True, slots=True)
+class FieldChange:
+    """A field of a side-car or card; an old value of None was none, a new one of None is taken back."""
+
+    field: str
+    old: Any
+    new: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What was written about one file, and where."""
+
+    file: str
+    target: str
+    changes: list[FieldChange]
+
+
+@dataclass(frozen=True, slots=True)
+class DescribeAnswer:
+    """What was written about some files; nothing was in a dry run."""
+
+    form: str
+    dry_run: bool
+    files: list[Description]
+    refused: dict[str, str]
+
+    def document(self) -> dict[str, object]:
+        """The JSON of ``loradex describe --json``."""
+        return {"as": self.form, "dry_run": self.dry_run, "files": [asdict(file) for file in self.files], "refused": reasons(self.refused)}
+
+
 def reasons(refused: dict[str, str]) -> list[dict[str, str]]:
     """Refused files as JSON has them."""
     return [{"file": file, "reason": why} for file, why in refused.items()]

@@ -21,6 +21,7 @@ EXAMPLES = {
     "search": 'Examples: loradex search "a slice of pizza" -k 5; loradex search dog --minus puppy --rank 8-32; loradex search --like my_lora.safetensors',
     "label": "Example: loradex label my_lora.safetensors --labels words.txt",
     "inspect": "Example: loradex inspect ~/ComfyUI/models/loras --json",
+    "describe": "Example: loradex describe ~/ComfyUI/models/loras --dry-run",
     "similar": "Example: loradex similar my_lora.safetensors --folder ~/ComfyUI/models/loras",
     "duplicates": "Example: loradex duplicates ~/ComfyUI/models/loras",
     "index": "Example: loradex index ~/ComfyUI/models/loras --zoo my-zoo",
@@ -36,6 +37,13 @@ class Kind(StrEnum):
     LORADEX = "loradex"
     PROBEX = "probex"
     MVPROBE = "mvprobe"
+
+
+class Form(StrEnum):
+    """Where descriptions are written."""
+
+    SIDE_CAR = "side-car"
+    CARD = "card"
 
 
 class Tree(StrEnum):
@@ -125,6 +133,27 @@ def inspect(
         answer = inspect_files(places, hashes, progress)
     if answer.files or as_json:
         show(answer.document(), inspect_table(answer), as_json)
+    leave_if_refused(list(answer.refused.values()), len(answer.files) + len(answer.refused))
+
+
+@app.command(epilog=EXAMPLES["describe"])
+def describe(
+    places: Annotated[list[Path], typer.Argument(metavar="FILES...", help="LoRA files, or folders that hold some.")],
+    form: Annotated[Form, typer.Option("--as", help="<stem>.metadata.json beside each file, or the README.md of its folder.")] = Form.SIDE_CAR,
+    labels: Annotated[Path | None, typer.Option(help="Text file with one label a line. Default: the concepts of the miniature.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, and write nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write what was found about LoRAs beside them, for ComfyUI-Lora-Manager or the Hugging Face hub; what people wrote stays."""
+    from app.describing import describe_files
+    from app.service import Loradex, read_labels
+    from app.tables import describe_table, progress_bar
+
+    wanted = read_labels(labels) if labels else None
+    with progress_bar() as progress:
+        answer = describe_files(places, Loradex(), form, wanted, dry_run=dry_run, progress=progress)
+    if answer.files or as_json:
+        show(answer.document(), describe_table(answer), as_json)
     leave_if_refused(list(answer.refused.values()), len(answer.files) + len(answer.refused))
 
 

@@ -19,12 +19,7 @@ def inspect_files(places: Sequence[Path], hashes: bool, progress: Progress) -> I
         hashes: whether to read the files whole, for their hashes.
         progress: told of every file.
     """
-    files, refused = [], {}
-    for place in places:
-        try:
-            files += find_files([place]) if is_folder(place) else [place]
-        except FileMissing as error:
-            refused[str(place)] = str(error)
+    files, refused = files_of(places)
     found = []
     for number, path in enumerate(files, 1):
         try:
@@ -33,6 +28,18 @@ def inspect_files(places: Sequence[Path], hashes: bool, progress: Progress) -> I
             refused[str(path)] = str(error)
         progress(number, len(files), path.name)
     return InspectAnswer(found, refused)
+
+
+def files_of(places: Sequence[Path]) -> tuple[list[Path], dict[str, str]]:
+    """The named files, and the ``.safetensors`` files below each named folder; and the folders that hold none, with the reason."""
+    files: list[Path] = []
+    refused: dict[str, str] = {}
+    for place in places:
+        try:
+            files += find_files([place]) if is_folder(place) else [place]
+        except FileMissing as error:
+            refused[str(place)] = str(error)
+    return files, refused
 
 
 def is_folder(place: Path) -> bool:

@@ -1,5 +1,6 @@
 """The pictures that lie beside LoRAs."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -7,6 +8,7 @@ from PIL import Image
 
 from index import Model
 from index.zoo import PREVIEWS
+from retrieval.lora.facts import is_there
 
 PREVIEW: Final = 256  # pixels a side at the most
 PICTURES: Final = (".preview.png", ".png", ".preview.jpg", ".jpg", ".jpeg", ".webp")  # as ComfyUI's and A1111's users name them
@@ -34,13 +36,16 @@ def drawing_of(model: Model, zoo: Path) -> Path | None:
 
 def picture_beside(path: Path) -> Image.Image | None:
     """The picture that lies beside a file, made small, if one does and can be read."""
-    for ending in PICTURES:
-        picture = path.with_name(path.stem + ending)
-        if picture.is_file():
-            try:
-                with Image.open(picture, formats=FORMATS) as image:
-                    image.thumbnail((PREVIEW, PREVIEW))
-                    return image.convert("RGB")
-            except (OSError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
-                continue
+    for picture in pictures_beside(path):
+        try:
+            with Image.open(picture, formats=FORMATS) as image:
+                image.thumbnail((PREVIEW, PREVIEW))
+                return image.convert("RGB")
+        except (OSError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+            continue
     return None
+
+
+def pictures_beside(path: Path) -> Iterator[Path]:
+    """The files beside another that are named as its pictures, the likeliest first."""
+    return (picture for picture in (path.with_name(path.stem + ending) for ending in PICTURES) if is_there(picture))

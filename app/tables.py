@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -16,9 +17,10 @@ from rich.table import Table
 from rich.text import Text
 
 from index.model import FoundBy
+from retrieval.lora.facts import WROTE
 
 if TYPE_CHECKING:
-    from app.answers import DuplicatesAnswer, IndexAnswer, InspectAnswer, LabelAnswer, Like, MergeAnswer, SearchAnswer, SimilarAnswer
+    from app.answers import DescribeAnswer, DuplicatesAnswer, IndexAnswer, InspectAnswer, LabelAnswer, Like, MergeAnswer, SearchAnswer, SimilarAnswer
     from app.answers import Progress as Report
     from app.training import TrainAnswer
     from index import Model
@@ -148,6 +150,25 @@ def inspect_table(answer: InspectAnswer) -> Table:
     table = table_of(("file", "family", "format", "rank", "scale", "trigger words"), lines, f"{len(lines)} files")
     table.caption = Text("\n".join(plain(f"{Path(found['file']).name}: {problem}") for found in answer.files for problem in found["problems"]))
     return table
+
+
+def describe_table(answer: DescribeAnswer) -> Table:
+    """What changed in each side-car or card, old and new."""
+    rows = []
+    for file in answer.files:
+        for number, change in enumerate(file.changes):
+            rows.append(("" if number else file.target, change.field, in_cell(change.old), in_cell(change.new)))
+    changed = len({file.target for file in answer.files if file.changes})
+    done = "nothing was written" if answer.dry_run else "written"
+    said = f"{changed} of {len(answer.files)} {answer.form}s change ({done})" if rows else f"nothing to change in {len(answer.files)} {answer.form}s"
+    return table_of(("in", "field", "old", "new"), rows, said)
+
+
+def in_cell(value: object) -> str:
+    """A value of a field."""
+    if isinstance(value, dict):
+        value = {key: inside for key, inside in value.items() if key != WROTE}  # which stands in the other rows
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def listed(value: object, most: int = MOST_LISTED) -> str:

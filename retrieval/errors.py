@@ -8,6 +8,7 @@ LoradexError
 │   └── FileUnsupported   a sound file that holds no low-rank update that can be read
 ├── FetchError            a hub, or a mirror of one, that cannot be used
 ├── NoExpert              no expert was trained for the model tree of a file
+├── DescriptionError      a side-car or a card that cannot be read, or that is not Loradex's to change
 ├── CheckpointError       an expert, a space or a text encoder that cannot be used
 └── QueryError            a query or a list of labels that cannot be encoded
 """
@@ -46,6 +47,10 @@ class FetchError(LoradexError):
 
 class NoExpert(LoradexError):
     """No expert was trained for the file's model tree."""
+
+
+class DescriptionError(LoradexError):
+    """A side-car or a card cannot be read or written, and is left as it was."""
 
 
 class CheckpointError(LoradexError):

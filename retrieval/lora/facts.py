@@ -18,6 +18,9 @@ LARGEST_SIDE_CAR: Final = 4 * 2**20  # bytes
 LONGEST: Final = 200  # characters of a word or title
 LONGEST_NOTES: Final = 2000
 MOST_WORDS: Final = 50
+OWN: Final = "loradex"  # the key of a side-car under which stands what Loradex itself says
+WROTE: Final = "wrote"  # beneath it, the values that it wrote into other fields
+TRAINED_WORDS: Final = "civitai.trainedWords"  # the field within a field, as ``WROTE`` names it
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +138,18 @@ def from_a1111(entries: Mapping[str, Any]) -> Facts:
 
 
 def from_lora_manager(entries: Mapping[str, Any]) -> Facts:
-    """ComfyUI-Lora-Manager's ``<name>.metadata.json``."""
+    """ComfyUI-Lora-Manager's ``<name>.metadata.json``, without what Loradex itself wrote into it."""
+    own = as_object(as_object(entries.get(OWN)).get(WROTE))
     trained = words(as_object(entries.get("civitai")).get("trainedWords"))
-    notes = text(entries.get("notes"), LONGEST_NOTES)
-    return Facts(text(entries.get("model_name")), text(entries.get("base_model")), None, trained, words(entries.get("tags")), notes)
+    said = {key: found for key, longest in LORA_MANAGER.items() if (found := text(entries.get(key), longest)) != text(own.get(key), longest)}
+    base_model = said.get("base_model") if said.get("base_model") != "Unknown" else None
+    left = (without(trained, own.get(TRAINED_WORDS)), without(words(entries.get("tags")), own.get("tags")))
+    return Facts(said.get("model_name"), base_model, None, *left, said.get("notes"))
+
+
+def without(said: tuple[str, ...], own: Any) -> tuple[str, ...]:
+    """The words that are none of Loradex's own, so that its guesses never come back as a person's."""
+    return tuple(word for word in said if word not in words(own))
 
 
 def from_stability_matrix(entries: Mapping[str, Any]) -> Facts:
@@ -153,6 +164,7 @@ def from_civitai(entries: Mapping[str, Any]) -> Facts:
     return Facts(text(model.get("name")), text(entries.get("baseModel")), None, words(entries.get("trainedWords")), words(model.get("tags")))
 
 
+LORA_MANAGER: Final = {"model_name": LONGEST, "base_model": LONGEST, "notes": LONGEST_NOTES}
 # by who is likelier to have been edited by a person
 SIDE_CARS: Final[dict[str, Callable[[Mapping[str, Any]], Facts]]] = {
     ".json": from_a1111,
