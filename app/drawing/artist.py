@@ -7,7 +7,9 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, Final
 
+import diffusers
 import torch
+import transformers
 from diffusers import AutoPipelineForText2Image
 from PIL import Image
 
@@ -77,11 +79,13 @@ class DiffusersArtist(Artist):
             BadBase: it cannot be loaded.
         """
         self.folder, (device, dtype) = folder, ("cuda", torch.float16) if torch.cuda.is_available() else ("cpu", torch.float32)
+        for library in (diffusers, transformers):
+            library.utils.logging.disable_progress_bar()
         with usable(folder):
             index = AutoPipelineForText2Image.load_config(folder, local_files_only=True)
             checker = {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in index else {}
-            options = {"local_files_only": True, "use_safetensors": True, "torch_dtype": dtype}
-            self.pipeline: Any = AutoPipelineForText2Image.from_pretrained(folder, **options, **checker).to(device)
+            loaded = AutoPipelineForText2Image.from_pretrained(folder, local_files_only=True, use_safetensors=True, **checker)
+            self.pipeline: Any = loaded.to(device, dtype)
         self.pipeline.set_progress_bar_config(disable=True)
         components = self.pipeline.components
         texts = {name: part for name, part in components.items() if name.startswith("text_encoder") and part is not None}
