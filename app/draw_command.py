@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from app.output import Json, complain, leave_if_refused, show
+from retrieval.errors import LoradexError
 
 if TYPE_CHECKING:
     from app.drawing.studio import Pair, Studio
+    from app.drawing.wish import Wish
 
 EXAMPLE = "Examples: loradex draw my_lora.safetensors --base sdxl=models/sdxl --prompt 'a lighthouse'; loradex draw --missing --zoo my-zoo"
 PNG = ".png"
+LIMIT = 3600.0  # seconds a file; large models take long on a CPU, and Ctrl+C ends it
 
 
 def draw(
@@ -46,7 +50,7 @@ def draw(
         from retrieval.encoder import Encoder
 
         wish = Wish(prompt, SEED if seed is None else seed, steps, guidance, strength, size)
-        studio = Studio(Bases.of(base or ()), open_file=Encoder.load(*encoder_folders()).router.open)
+        studio = Studio(Bases.of(base or ()), open_file=Encoder.load(*encoder_folders()).router.open, limit=LIMIT)
     if missing:
         draw_missing_models(studio, zoo, as_json)
         return
@@ -54,12 +58,12 @@ def draw(
     for file in files or ():
         try:
             results.append(draw_file(studio, file, wish, out))
-        except refusals() as error:
+        except (LoradexError, OSError) as error:
             refused[str(file)] = str(error)
     show_results(results, refused, as_json)
 
 
-def draw_file(studio: Studio, file: Path, wish: Any, out: Path) -> dict[str, Any]:
+def draw_file(studio: Studio, file: Path, wish: Wish, out: Path) -> dict[str, Any]:
     """Draw a file, write both drawings into one PNG, and say what was done."""
     from app.ingest import name_of
     from app.miniature.pipeline import sheet
@@ -77,8 +81,6 @@ def draw_file(studio: Studio, file: Path, wish: Any, out: Path) -> dict[str, Any
 
 def document_of(file: Path, target: Path, pair: Pair) -> dict[str, Any]:
     """One result of ``loradex draw --json``."""
-    from dataclasses import asdict
-
     cached = {"cached": {"without": pair.without.cached, "with": pair.drawn.cached}}
     return {"file": str(file), "id": pair.id, "family": pair.family, "picture": str(target), **asdict(pair.wish), **cached, "doubts": list(pair.doubts)}
 
@@ -117,10 +119,3 @@ def draw_missing_models(studio: Studio, zoo: str | None, as_json: bool) -> None:
     table = table_of(("models", "count"), [("drawn", len(drawn)), ("refused", len(refused))], place)
     show({"zoo": place, "drawn": drawn, "refused": reasons(refused)}, table, as_json)
     leave_if_refused(list(refused.values()), len(models))
-
-
-def refusals() -> tuple[type[Exception], ...]:
-    """What one file is refused with, while the others go on."""
-    from retrieval.errors import LoradexError
-
-    return (LoradexError, OSError)

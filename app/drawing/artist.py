@@ -66,7 +66,8 @@ class MiniatureArtist(Artist):
         states = context_of(self.clip.model.text, self.clip.tokenizer([wish.prompt, CONSTANT_PROMPT])).repeat_interleave(DRAWINGS, 0)
         prompt, constant = states.split(DRAWINGS)
         generator = torch.Generator().manual_seed(wish.seed)
-        return sheet(self.pipeline(prompt, constant, wish.guidance, wish.steps, generator, lambda _: step(), self.alone), 2)
+        with one_thread():
+            return sheet(self.pipeline(prompt, constant, wish.guidance, wish.steps, generator, lambda _: step(), self.alone), 2)
 
 
 class DiffusersArtist(Artist):
@@ -105,6 +106,17 @@ class DiffusersArtist(Artist):
             drawn = self.pipeline(wish.prompt, num_inference_steps=wish.steps, generator=generator, callback_on_step_end=after_step, **options)
             picture: Image.Image = drawn.images[0]
         return picture
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread: layers this small gain little from more, and lose much where another process wants the cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -1,13 +1,21 @@
 """Bases and LoRAs of the miniature, and a studio with a cache of its own."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from app.drawing.artist import one_thread
 from app.drawing.bases import Bases
 from app.drawing.cache import Drawings
 from app.drawing.studio import Studio
 from app.places import MINIATURE
+
+
+@pytest.fixture(autouse=True)
+def little_noise_from_others() -> Iterator[None]:
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="session")
