@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.draw_command import EXAMPLE, draw
 from app.output import After, Before, Below, Families, Formats, Json, Known, Rank, Tags, Zoo, complain, leave_if_refused, show
 from app.zoo_commands import zoo_app
 
@@ -55,6 +56,7 @@ class Tree(StrEnum):
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Find fine-tuned image models by what their weights say.")
 app.add_typer(zoo_app, name="zoo")
+app.command("draw", epilog=EXAMPLE)(draw)
 
 Folders = Annotated[list[Path] | None, typer.Option("--folder", help="Compare with the LoRAs below this folder instead of the zoo; may be repeated.")]
 Count = Annotated[int, typer.Option("-k", "--count", min=1, max=1000, help="How many answers.")]

@@ -1,7 +1,9 @@
 """The pictures that lie beside LoRAs."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from threading import get_ident
 from typing import Final
 
 from PIL import Image
@@ -20,12 +22,27 @@ def keep_preview(path: Path, id: str, zoo: Path) -> str | None:
     picture = picture_beside(path)
     if picture is None:
         return None
+    return store_preview(picture, id, zoo)
+
+
+def store_preview(picture: Image.Image, id: str, zoo: Path) -> str:
+    """Put a small PNG into the zoo, in the place of one that is there; its path, relative to the zoo's folder, comes back."""
     target = zoo / PREVIEWS / f"{id}.png"
     target.parent.mkdir(exist_ok=True)
-    part = target.with_name(f".{target.name}.part")
-    picture.save(part, "PNG")
-    part.replace(target)
+    small = picture.copy()
+    small.thumbnail((PREVIEW, PREVIEW))
+    save_png(small, target)
     return f"{PREVIEWS}/{target.name}"
+
+
+def save_png(picture: Image.Image, target: Path) -> None:
+    """Write a PNG, whole or not at all, while others may write the same."""
+    part = target.with_name(f".{target.name}.{os.getpid()}.{get_ident()}.part")
+    try:
+        picture.save(part, "PNG")
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def drawing_of(model: Model, zoo: Path) -> Path | None:

@@ -5,6 +5,9 @@ from pathlib import Path
 from typing import Final
 
 MINIATURE: Final = Path(__file__).parent / "miniature"
+TREES: Final = MINIATURE / "trees"
+UPSAMPLER: Final = MINIATURE / "upsampler"
+CLIP: Final = MINIATURE / "encoder" / "clip"
 SHIPPED_ZOO: Final = MINIATURE / "zoo"
 SHIPPED_NAME: Final = "miniature"  # what --zoo takes for the shipped zoo
 
@@ -33,6 +36,12 @@ def own_zoo() -> Path:
 def own_data() -> Path:
     """Where a person's own zoo and experts lie."""
     home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(home) / "loradex"
+
+
+def own_cache() -> Path:
+    """Where what can be made again lies."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "loradex"
 
 

@@ -98,9 +98,14 @@ def clean(text: str) -> str:
     Raises:
         QueryError: nothing is left, or more than ``LONGEST_TEXT`` characters are.
     """
-    cleaned = " ".join("".join(c if c.isprintable() else " " for c in text).split()).lower()
+    cleaned = printable(text).lower()
     if not cleaned:
         raise QueryError("query: expected some words, found none; say what the model should draw, such as 'a slice of pizza'")
     if len(cleaned) > LONGEST_TEXT:
         raise QueryError(f"query: expected at most {LONGEST_TEXT} characters, found {len(cleaned)}; say it shorter")
     return cleaned
+
+
+def printable(text: str) -> str:
+    """A text on one line, without control characters and outer white space."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

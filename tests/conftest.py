@@ -18,7 +18,7 @@ def isolated_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
     home = tmp_path_factory.mktemp("home")
     for name in FOLDERS:
         monkeypatch.setenv(name, str(home))
-    for name in ("LORADEX_ZOO", "LORADEX_ENCODER"):
+    for name in ("LORADEX_ZOO", "LORADEX_ENCODER", "LORADEX_BASES"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")

@@ -68,32 +68,25 @@ class MiniaturePipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         num_inference_steps: int = 25,
         generator: torch.Generator | None = None,
         callback: Callable[[int], None] = lambda step: None,
+        alone: UNet2DConditionModel | None = None,
     ) -> list[Image.Image]:
         """One picture for each row of ``prompt_embeds``.
 
-        Guidance leads away from ``negative_prompt_embeds``, of the same shape, or without them from what the base model alone draws.
+        Guidance leads away from ``negative_prompt_embeds``, of the same shape, as ``alone`` draws them: a copy of the base model that no LoRA
+        was loaded into, where one is given.
         """
         config = self.unet.config
         drawn = randn_tensor((len(prompt_embeds), config.in_channels, config.sample_size, config.sample_size), generator=generator)
         self.scheduler.set_timesteps(num_inference_steps)
         for step, time in enumerate(self.scheduler.timesteps):
             guess = self.unet(drawn, time, prompt_embeds).sample
-            if guidance_scale != 1:
-                without = self._without(drawn, time, prompt_embeds, negative_prompt_embeds)
+            if negative_prompt_embeds is not None:
+                without = (alone or self.unet)(drawn, time, negative_prompt_embeds).sample
                 guess = without + guidance_scale * (guess - without)
             drawn = self.scheduler.step(guess, time, drawn).prev_sample
             callback(step)
         pixels = self.upsampler(unfold(drawn)).clamp(-1, 1).add(1).mul(127.5).round().byte()
         return [Image.fromarray(picture.permute(1, 2, 0).numpy()) for picture in pixels]
-
-    def _without(self, drawn: Tensor, time: Tensor, prompt: Tensor, negative: Tensor | None) -> Tensor:
-        """What guidance leads away from."""
-        if negative is None:
-            self.unet.disable_lora()
-        without: Tensor = self.unet(drawn, time, prompt if negative is None else negative).sample
-        if negative is None:
-            self.unet.enable_lora()
-        return without
 
 
 def fold(small: Tensor, side: int) -> Tensor:

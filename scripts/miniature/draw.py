@@ -1,7 +1,6 @@
-"""Drawings: what base models make of captions, what LoRAs make of the constant prompt, and how often the mini-CLIP names it."""
+"""Drawings: what base models make of captions."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,8 +12,6 @@ from scripts.miniature.mini_clip import load_clip
 from scripts.miniature.settings import SEED, Build
 
 GUIDANCE = 3.0  # away from the constant prompt
-LORA_STEPS = 16
-LORA_GUIDANCE = 2.0  # away from the base model: the mini-CLIP names 48 to 55 % of validation LoRAs' drawings so, 14 to 33 % without
 
 SAMPLE_CAPTIONS = (
     "dog",
@@ -52,15 +49,6 @@ class Artist:
         """One picture of the base model for each prompt."""
         without = self.states([CONSTANT_PROMPT] * len(prompts))
         return list(self.pipeline(self.states(prompts), without, GUIDANCE, generator=torch.Generator().manual_seed(SEED)))
-
-    def draw_lora(self, path: Path, count: int) -> list[Image.Image]:
-        """Pictures of one LoRA with the prompt that it was trained with."""
-        self.pipeline.load_lora_weights(path.parent, weight_name=path.name)
-        try:
-            states = self.states([CONSTANT_PROMPT] * count)
-            return list(self.pipeline(states, guidance_scale=LORA_GUIDANCE, num_inference_steps=LORA_STEPS, generator=torch.Generator().manual_seed(SEED)))
-        finally:
-            self.pipeline.unload_lora_weights()
 
 
 def build_samples(build: Build, tree: str) -> None:

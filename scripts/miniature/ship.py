@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from app.drawing.artist import MiniatureArtist
+from app.drawing.bases import ICON
 from app.ingest import Ingestion
 from app.miniature.pipeline import sheet
 from app.places import MINIATURE
@@ -16,7 +18,6 @@ from index import Zoo
 from retrieval.encoder import Encoder
 from retrieval.lora import LoraFile
 from retrieval.probex.labelled import LabelledFile, find_labelled
-from scripts.miniature.draw import Artist
 from scripts.miniature.settings import SEED, Build, atomic, log, timed
 
 # LoRAs that ship, by fleet and split: every held-out concept once in the first tree, and some of all kinds besides.
@@ -36,7 +37,6 @@ MEASURED = (
     "elsewhere.json",
     *(name for fleet in "ab" for name in (f"ablation-{fleet}.jsonl", f"recipes-{fleet}.jsonl", f"recipes-{fleet}.json", f"reading-{fleet}.json")),
 )
-DRAWINGS = 4  # of each LoRA, in a square
 COLOURS = 64  # of a drawing's palette
 
 
@@ -88,12 +88,14 @@ def ship_loras(build: Build, target: Path = MINIATURE) -> None:
 def build_previews(build: Build) -> None:
     """Write ``previews/<id>.png``: four drawings of each chosen LoRA, two by two, with a palette."""
     for fleet in SHIPPED:
-        artist, files = Artist(build, fleet), list(chosen_files(build, fleet))
+        artist = MiniatureArtist(build / f"tree-{fleet}", build / "upsampler", build / "clip")
+        files = list(chosen_files(build, fleet))
         for number, file in enumerate(files):
             path = build / "previews" / f"{LoraFile.open(file.path).id}.png"
             if not path.exists():
                 with atomic(path) as temporary:
-                    sheet(artist.draw_lora(file.path, DRAWINGS), 2).quantize(COLOURS).save(temporary, "PNG", optimize=True)
+                    drawing = artist.draw(ICON, LoraFile.open(file.path), lambda: None)
+                    drawing.quantize(COLOURS).save(temporary, "PNG", optimize=True)
             if number % 20 == 0:
                 log.info("previews %s: %d of %d", fleet, number + 1, len(files))
 

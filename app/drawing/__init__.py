@@ -1,0 +1,1 @@
+"""What models draw, beside what their base models draw without them."""

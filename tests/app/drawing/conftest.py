@@ -1,0 +1,32 @@
+"""Bases and LoRAs of the miniature, and a studio with a cache of its own."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.drawing.artist import one_thread
+from app.drawing.bases import Bases
+from app.drawing.cache import Drawings
+from app.drawing.studio import Studio
+from app.places import MINIATURE
+
+
+@pytest.fixture(autouse=True)
+def little_noise_from_others() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
+@pytest.fixture(scope="session")
+def bases() -> Bases:
+    return Bases()
+
+
+@pytest.fixture
+def studio(bases: Bases, tmp_path: Path) -> Studio:
+    return Studio(bases, Drawings(tmp_path / "drawings"))
+
+
+def lora(tree: str, number: int = 0) -> Path:
+    return sorted((MINIATURE / "models" / tree).glob("test_holdout/*/*.safetensors"))[number]

@@ -1,0 +1,150 @@
+"""A LoRA of a tiny Stable Diffusion model that diffusers saved, against what diffusers draws with it."""
+
+import json
+import string
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from typer.testing import CliRunner
+
+from app.cli import app
+from app.drawing.bases import Base, Bases
+from app.drawing.cache import Drawings
+from app.drawing.errors import BadBase, Stopped
+from app.drawing.studio import Studio
+from app.drawing.wish import SEED, Wish
+from retrieval.lora import family
+
+WISH = Wish("a cat", steps=3, guidance=4.0)
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A model's folder and a LoRA for it."""
+
+    model: Path
+    lora: Path
+
+
+@pytest.fixture(autouse=True)
+def known_family(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(family.UNETS, "tiny", family.UNet(24, (32, 64), (1, 0), 1))
+    monkeypatch.setitem(family.TEXTS, "tiny", (24,))
+
+
+def tokenizer(folder: Path) -> CLIPTokenizer:
+    """One token a letter."""
+    words = [*string.ascii_lowercase, *(f"{letter}</w>" for letter in string.ascii_lowercase), "<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({word: number for number, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    return CLIPTokenizer.from_pretrained(folder, model_max_length=8)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    folder = tmp_path_factory.mktemp("tiny")
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=24,
+        attention_head_dim=4,
+        norm_num_groups=8,
+    )
+    vae = AutoencoderKL(block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2, norm_num_groups=4)
+    about = {"hidden_size": 24, "intermediate_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2, "max_position_embeddings": 8}
+    text = CLIPTextModel(CLIPTextConfig(vocab_size=54, bos_token_id=52, eos_token_id=53, pad_token_id=53, **about))
+    scheduler = DDIMScheduler(steps_offset=1, clip_sample=False)
+    StableDiffusionPipeline(vae, text, tokenizer(folder), unet, scheduler, None, None, requires_safety_checker=False).save_pretrained(folder / "model")
+    linear_and_convolutions = ["to_q", "to_out.0", "ff.net.0.proj", "proj_in", "conv1", "conv_shortcut"]
+    unet.add_adapter(LoraConfig(r=2, lora_alpha=4, init_lora_weights=False, target_modules=linear_and_convolutions))
+    text.add_adapter(LoraConfig(r=2, lora_alpha=4, init_lora_weights=False, target_modules=["q_proj", "fc1"]))
+    StableDiffusionPipeline.save_lora_weights(folder, get_peft_model_state_dict(unet), get_peft_model_state_dict(text))
+    doubled = {name: tensor * (2 if "lora_B" in name else 1) for name, tensor in load_file(folder / "pytorch_lora_weights.safetensors").items()}
+    save_file(doubled, folder / "lora.safetensors")
+    return Tiny(folder / "model", folder / "lora.safetensors")
+
+
+def studio_of(model: Path, cache: Path) -> Studio:
+    return Studio(Bases(Base.of_folder("tiny", model)), Drawings(cache))
+
+
+def test_both_drawings_are_those_of_diffusers(tiny: Tiny, tmp_path: Path) -> None:
+    pair = studio_of(tiny.model, tmp_path).draw(tiny.lora, WISH)
+    assert (pair.family, pair.doubts) == ("tiny", ())
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny.model, safety_checker=None)
+
+    def draw() -> np.ndarray:
+        drawn = pipeline("a cat", num_inference_steps=3, guidance_scale=4.0, generator=torch.Generator().manual_seed(SEED))
+        return np.asarray(drawn.images[0]).astype(float)
+
+    ours, plain = np.asarray(pair.drawn.picture).astype(float), draw()
+    pipeline.load_lora_weights(tiny.lora.parent, weight_name=tiny.lora.name)
+    np.testing.assert_array_equal(np.asarray(pair.without.picture), plain)
+    np.testing.assert_allclose(ours, draw(), atol=1)
+    assert np.abs(ours - plain).mean() > 3
+
+
+def test_stopped_then_drawn_as_if_never_stopped(tiny: Tiny, tmp_path: Path) -> None:
+    studio, stop = studio_of(tiny.model, tmp_path / "a"), threading.Event()
+    with pytest.raises(Stopped):
+        studio.draw(tiny.lora, WISH, stop=stop, progress=lambda done, total: stop.set() if done == 4 else None)
+    after, fresh = studio.draw(tiny.lora, WISH), studio_of(tiny.model, tmp_path / "b").draw(tiny.lora, WISH)
+    assert after.without.cached and not after.drawn.cached
+    assert after.drawn.picture.tobytes() == fresh.drawn.picture.tobytes()
+
+
+def test_a_size_may_be_wished_and_a_changed_base_is_another(tiny: Tiny, tmp_path: Path) -> None:
+    pair = studio_of(tiny.model, tmp_path / "cache").draw(tiny.lora, Wish(steps=1, size=64))
+    assert (pair.drawn.picture.size, pair.wish.prompt) == ((64, 64), "a picture")
+    weights = tiny.model / "unet" / "diffusion_pytorch_model.safetensors"
+    before = Base.of_folder("tiny", tiny.model).signature
+    weights.touch()
+    assert Base.of_folder("tiny", tiny.model).signature != before
+
+
+def test_folders_that_are_no_model_are_refused_in_one_line(tiny: Tiny, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "lying").mkdir()
+    (tmp_path / "lying" / "model_index.json").write_text('{"_class_name": "Evil", "unet": ["evil", "Evil"]}')
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "model_index.json").write_text('{"_class_name": ["evil", "StableDiffusionPipeline"], "_diffusers_version": "0.38"}')
+    (tmp_path / "code" / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    for folder in ("none", "empty", "lying", "code"):
+        with pytest.raises(BadBase, match="expected a text-to-image model of diffusers in safetensors files, found") as caught:
+            studio_of(tmp_path / folder, tmp_path / "cache").draw(tiny.lora)
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_pickles_are_never_read(tiny: Tiny, tmp_path: Path) -> None:
+    for path in tiny.model.rglob("*"):
+        target = tmp_path / "model" / path.relative_to(tiny.model)
+        if path.is_file() and path.parent.name == "unet" and path.suffix == ".safetensors":
+            target.with_suffix(".bin").write_bytes(b"a pickle")
+        elif path.is_file():
+            target.write_bytes(path.read_bytes())
+        else:
+            target.mkdir(parents=True)
+    with pytest.raises(BadBase):
+        studio_of(tmp_path / "model", tmp_path / "cache").draw(tiny.lora)
+
+
+def test_the_command_takes_a_base(tiny: Tiny, tmp_path: Path) -> None:
+    arguments = ["draw", str(tiny.lora), "--base", f"tiny={tiny.model}", "--prompt", "a cat", "--steps", "2", "--out", str(tmp_path / "made"), "--json"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    (result,) = json.loads(done.stdout)["results"]
+    assert (result["family"], result["prompt"], Path(result["picture"]).parent) == ("tiny", "a cat", tmp_path / "made")
