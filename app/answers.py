@@ -50,6 +50,11 @@ class SearchAnswer:
         return {"id": model.id, "name": model.name, "path": path_of(model, self.zoo)}
 
 
+def described(model: Model, zoo: str) -> dict[str, Any]:
+    """A model of a zoo as JSON has it."""
+    return asdict(model) | {"path": path_of(model, zoo)}
+
+
 def path_of(model: Model, zoo: str) -> str | None:
     """Where a model's file lies, seen from anywhere."""
     if model.path is None or "://" in model.path:
@@ -117,6 +122,7 @@ class IndexAnswer:
 class Like:
     """A LoRA that is like another; ``strength`` is its norm over the other's."""
 
+    id: str
     name: str
     path: str | None
     relation: str
@@ -128,6 +134,7 @@ class Like:
 class Part:
     """A LoRA beside another, or with its weight in a merge."""
 
+    id: str
     name: str
     path: str | None
     weight: float
@@ -179,7 +186,7 @@ class DuplicatesAnswer:
         return {
             "compared": self.compared,
             "groups": [[asdict(like) for like in group] for group in self.groups],
-            "related": [{"name": one.name, "path": one.path, "other": asdict(other)} for one, other in self.related],
+            "related": [{"id": one.id, "name": one.name, "path": one.path, "other": asdict(other)} for one, other in self.related],
             "merges": [asdict(merge) for merge in self.merges],
             "refused": reasons(self.refused),
         }
