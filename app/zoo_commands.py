@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -54,9 +54,7 @@ def show_models(ids: Ids, zoo: Zoo = None, as_json: Json = False) -> None:
 
     with OpenZoo.open(zoo_to_read(zoo), read_only=True) as opened:
         files, place = opened.files_of(ids), str(opened.folder)
-        found: list[dict[str, Any]] = []
-        for id in ids:
-            found.append(described(opened.get(id), place) | {"files": [asdict(file) for file in files.get(id, [])]})
+        found = [described(opened.get(id), place) | {"files": [asdict(file) for file in files.get(id, [])]} for id in ids]
     show({"zoo": place, "models": found}, model_tables(found), as_json)
 
 
