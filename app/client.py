@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
+from urllib.parse import quote
 
 import httpx
 
@@ -142,5 +143,5 @@ def given(asked: Document) -> Document:
 
 
 def quoted(id: str) -> str:
-    """An id as a part of an address."""
-    return httpx.URL("http://x").copy_with(path=f"/{id}").raw_path.decode().removeprefix("/").replace("/", "%2F")
+    """An id as one part of an address, even where it is made of dots or slashes."""
+    return quote(id, safe="").replace(".", "%2E")

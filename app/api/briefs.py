@@ -127,7 +127,7 @@ class Run(BaseModel):
 
 def said(text: Any) -> str | None:
     """A text from a file, on one short line."""
-    return None if text is None else one_line(readable(str(text)))[:LONGEST]
+    return None if text is None else one_line(str(text))[:LONGEST]
 
 
 def words(found: Any) -> list[str]:

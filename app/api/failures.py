@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from app.api.errors import RETRY_AFTER, status_of, typed
-from app.api.texts import one_line, readable
+from app.api.texts import one_line
 from index.errors import ZooError
 from retrieval.errors import LoradexError
 
@@ -34,7 +34,7 @@ def answer_failures(api: FastAPI) -> None:
 def failure(status: int, kind: str, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
     """The one shape of all failures."""
     retry = {"Retry-After": str(RETRY_AFTER)} if status == 503 else {}
-    return JSONResponse({"error": {"kind": kind, "message": one_line(readable(message))}}, status, {**(headers or {}), **retry})
+    return JSONResponse({"error": {"kind": kind, "message": one_line(message)}}, status, {**(headers or {}), **retry})
 
 
 def failed(request: Request, error: Exception) -> Response:

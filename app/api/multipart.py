@@ -7,7 +7,7 @@ from typing import IO, Any, Final
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from app.api.errors import TooLarge
-from app.api.texts import one_line, readable
+from app.api.texts import one_line, printable
 from app.folders import ENDING
 from app.pictures import PICTURES
 from app.query import MOST_PARTS
@@ -50,6 +50,7 @@ class FormReader:
     _file: IO[bytes] | None = None
     _left: int = 0
     _fields: int = 0
+    ended: bool = False
 
     def parser(self, content_type: str) -> MultipartParser:
         """What calls the methods below.
@@ -60,7 +61,7 @@ class FormReader:
         kind, options = parse_options_header(content_type)
         if kind != b"multipart/form-data" or b"boundary" not in options:
             raise QueryError(f"body: expected multipart/form-data with a boundary, found {content_type[:80]!r}; send a form with files")
-        names = ("part_begin", "part_data", "part_end", "header_field", "header_value", "header_end", "headers_finished")
+        names = ("part_begin", "part_data", "part_end", "header_field", "header_value", "header_end", "headers_finished", "end")
         calls: Any = {f"on_{name}": getattr(self, name) for name in names}
         return MultipartParser(options[b"boundary"], calls, max_header_size=LARGEST_HEADER)
 
@@ -129,6 +130,10 @@ class FormReader:
             self.texts.setdefault(self._field, []).append(text_of(bytes(self._text)))
         self.close()
 
+    def end(self) -> None:
+        """The form is whole."""
+        self.ended = True
+
     def close(self) -> None:
         """Close the file that was being written."""
         if self._file is not None:
@@ -143,5 +148,5 @@ def text_of(data: bytes) -> str:
 
 def bare_name(name: str) -> str:
     """A file's name without folders, harmless wherever it is shown."""
-    bare = one_line(readable(name)).replace("\\", "/").rpartition("/")[2]
+    bare = printable(name).replace("\\", "/").rpartition("/")[2]
     return bare if len(bare) <= LONGEST_NAME else bare[: LONGEST_NAME - 20] + "..." + bare[-17:]

@@ -29,8 +29,12 @@ def renamed(text: str, names: Mapping[str, str]) -> str:
     return text
 
 
+def printable(text: str) -> str:
+    """A text on one line, with nothing in it that a terminal would obey."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(readable(text).split()))
+
+
 def one_line(message: str) -> str:
-    """A message on one line, with nothing in it that a terminal would obey."""
-    line = " ".join(message.split())
-    line = "".join(c if c.isprintable() else "?" for c in line)
+    """A printable text of a bounded length."""
+    line = printable(message)
     return line if len(line) <= LONGEST_MESSAGE else line[:LONGEST_MESSAGE] + "..."

@@ -14,10 +14,12 @@ from starlette.applications import Starlette
 
 from app.api import briefs
 from app.api.reader import Reader
-from app.api.requests import Filters, ModelFields, SearchFields
+from app.api.requests import LONGEST_TEXT, ModelFields, SearchFields, Short
 from app.api.texts import mapped, one_line, readable
 from app.desk import Desk
 from app.inspection import inspect_files
+from app.query import MOST_PARTS
+from app.service import MOST_OFFSET
 from index import FoundBy
 from index.errors import ZooError
 from retrieval.errors import LoradexError, QueryError
@@ -32,11 +34,14 @@ MOST_FILES: Final = 32
 READS: Final = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
 ADDS: Final = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
 
+NONE: Final[list[str]] = []
+
+Parts = Annotated[list[Short], Field(max_length=MOST_PARTS)]
 Count = Annotated[int, Field(ge=1, le=MOST_SHOWN, description="How many at the most.")]
-Id = Annotated[str, Field(max_length=300, description="A model's id, as search_models and list_models show it.")]
-Family = Annotated[str | None, Field(max_length=300, description="Only models of this family, as describe_zoo names them.")]
-Tag = Annotated[str | None, Field(max_length=300, description="Only models with this tag or trigger word.")]
-Rank = Annotated[str | None, Field(max_length=300, description="Only LoRAs of this rank, or range of ranks, as 8, 4-16 or 32-.")]
+Id = Annotated[str, Field(max_length=LONGEST_TEXT, description="A model's id, as search_models and list_models show it.")]
+Family = Annotated[str | None, Field(max_length=LONGEST_TEXT, description="Only models of this family, as describe_zoo names them.")]
+Tag = Annotated[str | None, Field(max_length=LONGEST_TEXT, description="Only models with this tag or trigger word.")]
+Rank = Annotated[str | None, Field(max_length=LONGEST_TEXT, description="Only LoRAs of this rank, or range of ranks, as 8, 4-16 or 32-.")]
 Known = Annotated[FoundBy | None, Field(description="Only models that are known by weights, or by metadata alone.")]
 Paths = Annotated[list[str], Field(min_length=1, max_length=MOST_FILES, description="Paths of .safetensors files of this machine.")]
 
@@ -53,17 +58,15 @@ class Tools:
 
     def search_models(
         self,
-        texts: Annotated[
-            list[str], Field(max_length=32, description="What the model should draw, as 'a slice of pizza'; several are added up, and dog^0.5 counts half.")
-        ],
-        minus: Annotated[list[str], Field(max_length=32, description="What it should not draw.")] = [],  # noqa: B006
-        like: Annotated[list[str], Field(max_length=32, description="Ids of models that it should be like.")] = [],  # noqa: B006
+        texts: Annotated[Parts, Field(description="What the model should draw, as 'a slice of pizza'; several are added up, dog^0.5 counts half.")] = NONE,
+        minus: Annotated[Parts, Field(description="What it should not draw.")] = NONE,
+        like: Annotated[Parts, Field(description="Ids of models that it should be like.")] = NONE,
         family: Family = None,
         tag: Tag = None,
         rank: Rank = None,
         found_by: Known = None,
         limit: Count = 10,
-        offset: Annotated[int, Field(ge=0, description="How many of the first hits to leave out: next_offset of the answer before.")] = 0,
+        offset: Annotated[int, Field(ge=0, le=MOST_OFFSET, description="How many of the first hits to leave out: next_offset of the answer before.")] = 0,
     ) -> briefs.Hits:
         """Find image models (LoRAs) by what they draw, in plain words; also by what they are like, and by what they should not draw."""
         filters = wishes(family, tag, rank, found_by)
@@ -77,7 +80,7 @@ class Tools:
         rank: Rank = None,
         found_by: Known = None,
         limit: Count = 20,
-        cursor: Annotated[str, Field(max_length=300, description="next_cursor of the answer before.")] = "",
+        cursor: Annotated[str, Field(max_length=LONGEST_TEXT, description="next_cursor of the answer before.")] = "",
     ) -> briefs.Models:
         """List the models of the zoo in order of id, all or those of a family, tag or rank. To find what draws something, use search_models."""
         page, following = self.reader.models(ModelFields(limit=limit, cursor=cursor, **wishes(family, tag, rank, found_by)))
@@ -101,7 +104,7 @@ class Tools:
     def label_files(
         self,
         paths: Paths,
-        labels: Annotated[list[str], Field(max_length=1000, description="Labels to choose from; none: the concepts that ship.")] = [],  # noqa: B006
+        labels: Annotated[list[Short], Field(max_length=1000, description="Labels to choose from; none: the concepts that ship.")] = NONE,
         count: Annotated[int, Field(ge=1, le=20, description="How many labels a file.")] = 5,
     ) -> briefs.Labelled:
         """Say what LoRA files of this machine draw, by their weights."""
@@ -139,7 +142,7 @@ class Tools:
                 return ask(*args, **rest)
             except (LoradexError, ZooError, OSError) as error:
                 message = str(error) if self.local else str(error).replace(str(self.desk.loradex.zoo_folder), "zoo")
-                raise ToolError(one_line(readable(message))) from None
+                raise ToolError(one_line(message)) from None
 
         return answer
 
@@ -166,9 +169,7 @@ def http_app(server: MCPServer) -> Starlette:
 
 def wishes(family: str | None, tag: str | None, rank: str | None, found_by: FoundBy | None) -> dict[str, Any]:
     """What ``Filters`` are made of."""
-    fields = {"family": [family] if family else [], "tag": [tag] if tag else [], "rank": rank, "found_by": found_by}
-    assert fields.keys() <= Filters.model_fields.keys()
-    return fields
+    return {"family": [family] if family else [], "tag": [tag] if tag else [], "rank": rank, "found_by": found_by}
 
 
 def single_file(path: str) -> Path:

@@ -85,6 +85,8 @@ async def receive(request: Request, reader: FormReader) -> None:
                 break
             await run_in_threadpool(partial(parser.write, piece))
         parser.finalize()
+        if not reader.ended:
+            raise FormParserError("its last boundary is missing")
     except FormParserError:
         raise QueryError("body: expected a sound multipart/form-data form, found a broken one; send it again") from None
     except TimeoutError:
