@@ -10,6 +10,8 @@ from app.ranking import Found
 from index import Model
 
 LONGEST: Final = 200  # characters of a text from a file
+LONGEST_NOTE: Final = 1000
+MOST_KINDS: Final = 50  # families or formats
 MOST_WORDS: Final = 12  # tags or trigger words
 
 Labels = Annotated[dict[str, float], Field(description="What its weights most likely draw, each with its probability.")]
@@ -125,9 +127,18 @@ class Run(BaseModel):
     refused: Annotated[dict[str, str], Field(description="The first files that could not be read, and why.")] = {}
 
 
-def said(text: Any) -> str | None:
+def said(text: Any, most: int = LONGEST) -> str | None:
     """A text from a file, on one short line."""
-    return None if text is None else one_line(str(text))[:LONGEST]
+    return None if text is None else one_line(str(text))[:most]
+
+
+def brief(document: Any) -> Any:
+    """A JSON document with short texts and the first items of its lists."""
+    if isinstance(document, list):
+        return [brief(item) for item in document[:MOST_WORDS]]
+    if isinstance(document, dict):
+        return {str(said(key)): brief(value) for key, value in list(document.items())[:MOST_KINDS]}
+    return said(document) if isinstance(document, str) else document
 
 
 def words(found: Any) -> list[str]:
@@ -157,7 +168,9 @@ def hit(found: Found, zoo: str | None) -> BriefHit:
 def whole(model: Model, files: int, zoo: str | None) -> WholeModel:
     """All of one model."""
     facts = model.facts
-    told: dict[str, Any] = {name: said(facts.get(name)) for name in ("format", "base_model", "trainer", "title", "notes")}
+    told: dict[str, Any] = {name: said(facts.get(name)) for name in ("format", "base_model", "trainer", "title")} | {
+        "notes": said(facts.get("notes"), LONGEST_NOTE)
+    }
     told |= {name: words(facts.get(name)) for name in ("ranks", "trigger_words", "tags")}
     return WholeModel(**named(model, zoo), **told, found_by=model.found_by, files=files)
 

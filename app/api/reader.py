@@ -48,7 +48,8 @@ class Reader:
 
     def __init__(self, desk: Desk) -> None:
         """Read the zoo that the desk serves when it is asked."""
-        self.desk, self.turns = desk, Turns(at_once=4, waiting=16, patience=20)
+        self.desk = desk
+        self.searching, self.working = Turns(at_once=4, waiting=16, patience=20), Turns(at_once=2, waiting=4, patience=60)  # fewer than the pool's 40 threads
         self._comparing = Lock()
         self._compared: Compared | None = None
 
@@ -66,7 +67,7 @@ class Reader:
             As ``Loradex.search``.
         """
         query, where = Query.of(fields.text, fields.minus, pictures, fields.model), where_of(fields)
-        with self.turns:
+        with self.searching:
             answer = self.desk.loradex.search(query, fields.limit + 1, offset=fields.offset, where=where)
         following = fields.offset + fields.limit
         more = len(answer.hits) > fields.limit and following <= MOST_OFFSET
@@ -111,7 +112,7 @@ class Reader:
             QueryError: there are too many models to compare.
         """
         self.desk.loradex.zoo.get(id)
-        with self.turns:
+        with self.working:
             with self._comparing:
                 library = self._compared_now().library
             entry = library.entry(id)
@@ -126,7 +127,7 @@ class Reader:
         Raises:
             QueryError: there are too many models to compare.
         """
-        with self.turns, self._comparing:
+        with self.working, self._comparing:
             compared = self._compared_now()
             answer = compared.duplicates = compared.duplicates or compared.library.duplicates()
         lists: dict[str, Sequence[Any]] = {"groups": answer.groups, "related": answer.related, "merges": answer.merges}

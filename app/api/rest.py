@@ -105,13 +105,13 @@ class Routes:
 
     def label(self, form: LabelForm) -> Any:
         """Say what LoRAs draw, in words that no one trained for."""
-        with form.telling_names(), self.reader.turns:
+        with form.telling_names(), self.reader.working:
             answers = list(self.desk.loradex.label(form.files, form.fields.labels, form.fields.count))
             return form.named(clean({"results": [answer.document() for answer in answers]}))
 
     def inspect(self, form: InspectForm) -> Any:
         """Show format, family, ranks, trainer and trigger words of LoRAs, from their headers."""
-        with form.telling_names(), self.reader.turns:
+        with form.telling_names(), self.reader.working:
             answer = inspect_files([pathlib.Path(file) for file in form.files], form.fields.hash, lambda done, total, name: None)
             return form.named(clean(answer.document()))
 

@@ -12,10 +12,11 @@ from mcp_types import ToolAnnotations
 from pydantic import Field
 from starlette.applications import Starlette
 
+from app.answers import reasons
 from app.api import briefs
 from app.api.reader import Reader
 from app.api.requests import LONGEST_TEXT, ModelFields, SearchFields, Short
-from app.api.texts import mapped, one_line, readable
+from app.api.texts import one_line
 from app.desk import Desk
 from app.inspection import inspect_files
 from app.query import MOST_PARTS
@@ -93,13 +94,13 @@ class Tools:
 
     def similar_models(self, id: Id, limit: Count = 10) -> briefs.Likes:
         """Find copies, re-saves, merges and other versions of a model by its weights. For models that draw alike, use search_models with like."""
-        found = mapped(self.reader.similar(id, limit), readable)
+        found = self.reader.similar(id, limit)
         merge = found["merge"]["parts"] if found["merge"] else []
-        return briefs.Likes(hits=found["hits"], merged_from={part["name"]: round(part["weight"], 3) for part in merge})
+        return briefs.Likes(hits=[briefs.brief(hit) for hit in found["hits"]], merged_from=briefs.brief({part["name"]: part["weight"] for part in merge}))
 
     def describe_zoo(self) -> briefs.ZooBrief:
         """Tell how many models the zoo holds, and of which families and formats."""
-        return briefs.ZooBrief(**mapped(self.reader.zoo(), readable))
+        return briefs.ZooBrief(**briefs.brief(self.reader.zoo()))
 
     def label_files(
         self,
@@ -109,14 +110,14 @@ class Tools:
     ) -> briefs.Labelled:
         """Say what LoRA files of this machine draw, by their weights."""
         files = [str(Path(path).expanduser()) for path in paths]
-        with self.reader.turns:
+        with self.reader.working:
             return briefs.Labelled(results=[briefs.labelled(answer) for answer in self.desk.loradex.label(files, labels, count)])
 
     def inspect_files(self, paths: Paths) -> briefs.Inspected:
         """Show format, family, ranks, trainer, tags and trigger words of LoRA files of this machine, from their headers."""
-        with self.reader.turns:
+        with self.reader.working:
             answer = inspect_files([single_file(path) for path in paths], False, lambda done, total, name: None)
-        return briefs.Inspected(**mapped(answer.document(), lambda text: str(briefs.said(text))))
+        return briefs.Inspected(files=[*map(briefs.brief, answer.files)], refused=[*map(briefs.brief, reasons(answer.refused))])
 
     def index_folder(self, folder: Annotated[str, Field(description="Full path of a folder of this machine that holds LoRAs, at any depth.")]) -> briefs.Run:
         """Begin to add the LoRAs below a folder to the zoo; index_status tells how far it is."""
@@ -126,8 +127,8 @@ class Tools:
     def index_status(self) -> briefs.Run:
         """Tell how the last run of indexing stands."""
         run = self.desk.run
-        answer = {"added": run.answer.added, "refused": dict(list(run.answer.refused.items())[:MOST_FILES])} if run.answer else {}
-        return briefs.Run(state=run.state, done=run.done, total=run.total, reason=run.reason, **mapped(answer, readable))
+        answer = {"added": run.answer.added, "refused": run.answer.refused} if run.answer else {}
+        return briefs.Run(state=run.state, done=run.done, total=run.total, reason=run.reason, **briefs.brief(answer))
 
     def place(self) -> str | None:
         """From where paths are seen, for agents that may know them."""

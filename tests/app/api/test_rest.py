@@ -210,8 +210,9 @@ def test_every_failure_has_one_shape(http: TestClient, method: str, route: str, 
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b'{"folders": "x"}', b'{"folders": ["\\ud800"]}', b'{"folders": ["\\u0000"]}', b'{"folders": [1e999]}'])
-def test_a_body_that_is_no_list_of_folders(http: TestClient, desk: Desk, body: bytes) -> None:
-    desk.roots = None
+@pytest.mark.parametrize("roots", [None, [Path("/somewhere")]])
+def test_a_body_that_is_no_list_of_folders(http: TestClient, desk: Desk, body: bytes, roots: list[Path] | None) -> None:
+    desk.roots = roots
     answer = http.post("index", content=body, headers={"content-type": "application/json"})
     assert answer.status_code in (400, 422), answer.text
     assert set(answer.json()["error"]) == {"kind", "message"}

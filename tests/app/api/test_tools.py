@@ -145,10 +145,11 @@ def test_over_http_beside_a_page(desk: Desk) -> None:
 
 @pytest.mark.parametrize("facts", [{"labels": "x", "ranks": "y", "tags": 3, "title": ["z"]}, {"labels": [["a"], ["b", "c"], 3]}])
 def test_facts_of_a_strange_zoo(facts: dict[str, Any]) -> None:
-    from app.api.briefs import whole
+    from app.api.briefs import brief, whole
     from index import FoundBy, Model
 
     told = whole(Model("id", "caf\udce9\n" + "x" * 10_000, "f", FoundBy.METADATA, facts=facts), 1, None)
     assert told.model_dump_json().startswith('{"id":"id","name":"caf? xxx')
     assert (told.labels, told.ranks, told.tags) == ({}, [], [])
     assert len(told.name) <= 200
+    assert brief({"tags": ["x" * 999] * 99, "odd": {"caf\udce9": [1.5, None]}}) == {"tags": ["x" * 200] * 12, "odd": {"caf?": [1.5, None]}}
