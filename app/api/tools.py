@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import wraps
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Final, ParamSpec, TypeVar
 
@@ -151,7 +152,7 @@ class Tools:
 def agent_tools(desk: Desk, *, local: bool) -> MCPServer:
     """The tools as a server; with ``local``, for an agent that runs as the person at this machine, also those that take paths."""
     tools = Tools(desk, local)
-    server: MCPServer = MCPServer("loradex", title="Loradex", instructions=INSTRUCTIONS, log_level="WARNING", subscriptions=False)
+    server: MCPServer = MCPServer("loradex", title="Loradex", version=version("loradex"), instructions=INSTRUCTIONS, log_level="WARNING", subscriptions=False)
     reading: list[Callable[..., Any]] = [tools.search_models, tools.list_models, tools.describe_model, tools.similar_models, tools.describe_zoo]
     reading += [tools.label_files, tools.inspect_files, tools.index_status] if local else []
     for ask, hints in [(ask, READS) for ask in reading] + ([(tools.index_folder, ADDS)] if local else []):
