@@ -53,6 +53,11 @@ class SearchAnswer:
         return {"id": model.id, "name": model.name, "path": path_of(model, self.zoo)}
 
 
+def described(model: Model, zoo: str) -> dict[str, Any]:
+    """A model of a zoo as JSON has it."""
+    return asdict(model) | {"path": path_of(model, zoo)}
+
+
 def path_of(model: Model, zoo: str) -> str | None:
     """Where a model's file lies, seen from anywhere."""
     if model.path is None or "://" in model.path:

@@ -29,6 +29,7 @@ EXAMPLES = {
     "train": "Example: loradex train my-loras --labels labels.csv",
     "evaluate": "Example: loradex evaluate --json",
     "serve": "Example: loradex serve --port 7860",
+    "mcp": "Example: claude mcp add loradex -- loradex mcp",
 }
 
 
@@ -281,6 +282,17 @@ def serve(
     from app.web.server import serve as serve_desk
 
     serve_desk(Desk(Loradex(zoo_to_read(zoo))), Service(), host, port)
+
+
+@app.command(epilog=EXAMPLES["mcp"])
+def mcp(zoo: Zoo = None) -> None:
+    """Serve tools for an agent that runs at this machine, by the Model Context Protocol, on stdin and stdout."""
+    from app.api.tools import agent_tools
+    from app.desk import Desk
+    from app.places import zoo_to_read
+    from app.service import Loradex
+
+    agent_tools(Desk(Loradex(zoo_to_read(zoo))), local=True).run("stdio")
 
 
 def main() -> None:

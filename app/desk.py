@@ -41,6 +41,10 @@ class Run:
     reason: str | None = None
 
 
+class RunUnderWay(QueryError):
+    """Files are indexed already, and one run at a time is enough."""
+
+
 class Stopped(Exception):
     """Someone stopped the run."""
 
@@ -59,14 +63,15 @@ class Desk:
         """Begin to add the LoRAs below some folders of this machine; the shipped zoo is left as it is, and the person's own is filled and served.
 
         Raises:
-            QueryError: a folder may not be indexed or is none, or a run is under way.
+            QueryError: a folder may not be indexed or is none.
+            RunUnderWay: a run is under way.
         """
         places = [self.place_of(folder) for folder in folders if folder.strip()]
         if not places:
             raise QueryError("folders: expected at least one, found none; name the folder that holds your LoRAs")
         with self._starting:
             if self.run.state is State.RUNNING:
-                raise QueryError("indexing: expected no run under way, found one; wait for it, or stop it")
+                raise RunUnderWay("indexing: expected no run under way, found one; wait for it, or stop it")
             self._stop.clear()
             self.run = Run(State.RUNNING, [str(place) for place in places])
             self._thread = threading.Thread(target=self._index, args=(places,), name="indexing", daemon=True)

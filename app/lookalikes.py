@@ -9,7 +9,7 @@ from typing import Final, Self
 from app.answers import DuplicatesAnswer, Like, MergeAnswer, Part, Progress, SimilarAnswer
 from app.folders import find_files
 from app.ingest import name_of
-from index import Zoo
+from index import ModelMissing, Zoo
 from retrieval.errors import FileError
 from retrieval.fingerprint import Fingerprint
 from retrieval.lookalikes import SAME, Likeness, Lookalikes, Merge
@@ -86,17 +86,32 @@ class Library:
             FileError: the file cannot be read.
         """
         lora = LoraFile.open(file)
-        one, itself = fingerprint_of(lora), str(file.resolve())
+        one = fingerprint_of(lora)
+        hits, merge = self.likes(one, lora.id, file.resolve())
+        named = self.merge(name_of(file), str(file), merge) if merge else None
+        return SimilarAnswer(str(file), lora.family, len(self.entries), hits[:k], named, self.refused)
+
+    def entry(self, id: str) -> Entry:
+        """One of the LoRAs.
+
+        Raises:
+            ModelMissing: there is none with this id, or it could not be read.
+        """
+        for entry in self.entries:
+            if entry.id == id:
+                return entry
+        raise ModelMissing(f"look-alikes: expected a model {id!r} with a fingerprint, found none; list the zoo's models, or index its file again")
+
+    def likes(self, one: Fingerprint, id: str, itself: Path | None) -> tuple[list[Like], Merge | None]:
+        """The look-alikes of a fingerprint, most like first, and what it was merged from; the LoRA of that id is one in its other files than ``itself``."""
         hits, same = [], -1
         for found in self.known.of(one):
             entry = self.entries[found.index]
-            same = found.index if entry.id == lora.id else same
-            others = [path for path in entry.paths if str(Path(path).resolve()) != itself]
-            if others or not entry.paths:
-                hits.append(self.like(found, IDENTICAL if entry.id == lora.id else None, others[0] if others else None))
-        merge = self.known.merge_of(one, leave_out=same)
-        named = self.merge(name_of(file), str(file), merge) if merge else None
-        return SimilarAnswer(str(file), lora.family, len(self.entries), hits[:k], named, self.refused)
+            same = found.index if entry.id == id else same
+            others = [path for path in entry.paths if Path(path).resolve() != itself]
+            if others or not entry.paths and (itself or entry.id != id):
+                hits.append(self.like(found, IDENTICAL if entry.id == id else None, others[0] if others else None))
+        return hits, self.known.merge_of(one, leave_out=same)
 
     def duplicates(self) -> DuplicatesAnswer:
         """Every group of LoRAs with one update, every pair of related ones, and what was merged from what."""

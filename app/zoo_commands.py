@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -30,7 +30,7 @@ def list_models(
     as_json: Json = False,
 ) -> None:
     """List the models of a zoo."""
-    from app.answers import path_of
+    from app.answers import described
     from app.places import zoo_to_read
     from app.tables import models_table
     from app.wishes import filter_of
@@ -40,24 +40,21 @@ def list_models(
     with OpenZoo.open(zoo_to_read(zoo), read_only=True) as opened:
         models = list(opened.models(where))
         place, space, kinds = str(opened.folder), opened.space, opened.counts("family")
-    document = {"zoo": place, "space": space, "families": kinds, "models": [asdict(model) | {"path": path_of(model, place)} for model in models]}
+    document = {"zoo": place, "space": space, "families": kinds, "models": [described(model, place) for model in models]}
     show(document, models_table(place, space, models), as_json)
 
 
 @zoo_app.command("show", epilog="Example: loradex zoo show c09c39f128ab3b9811f2")
 def show_models(ids: Ids, zoo: Zoo = None, as_json: Json = False) -> None:
     """Show all that is known of some models, and where their files lie."""
-    from app.answers import path_of
+    from app.answers import described
     from app.places import zoo_to_read
     from app.tables import model_tables
     from index import Zoo as OpenZoo
 
     with OpenZoo.open(zoo_to_read(zoo), read_only=True) as opened:
         files, place = opened.files_of(ids), str(opened.folder)
-        found: list[dict[str, Any]] = []
-        for id in ids:
-            model = opened.get(id)
-            found.append(asdict(model) | {"path": path_of(model, place), "files": [asdict(file) for file in files.get(id, [])]})
+        found = [described(opened.get(id), place) | {"files": [asdict(file) for file in files.get(id, [])]} for id in ids]
     show({"zoo": place, "models": found}, model_tables(found), as_json)
 
 

@@ -204,13 +204,20 @@ class Zoo:
         with self._reading() as connection:
             return key_of(connection, id) is not None
 
-    def models(self, where: Filter = ALL) -> Iterator[Model]:
+    def state(self) -> State:
+        """The last committed state, by which what was made from the zoo is known to be of it still."""
+        with self._reading() as connection:
+            return State.read(connection)
+
+    def models(self, where: Filter = ALL, after: str = "") -> Iterator[Model]:
         """All models that a filter lets through, in order of id, read in pages so that no writer waits; each page is of one committed state.
+
+        ``after`` is an id, of a model that is there or not, after which they begin.
 
         Raises:
             BadQuery: the filter cannot be used.
         """
-        (condition, values), last = where.sql(), ""
+        (condition, values), last = where.sql(), to_text(after)
         while True:
             with self._reading() as connection:
                 rows = connection.execute(f"{MODEL} WHERE {condition} AND id > ? ORDER BY id LIMIT {PAGE}", (*values, last)).fetchall()

@@ -1,0 +1,110 @@
+"""The client against a server of its own, behind a login."""
+
+import base64
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from starlette.responses import PlainTextResponse
+
+from app.api.rest import rest_api
+from app.client import ApiError, Client
+from app.desk import Desk
+from app.places import MINIATURE, SHIPPED_ZOO
+from app.service import Loradex
+from tests.app.api.serving import served
+
+SHIPPED = sorted(MINIATURE.glob("models/mini-a/test_holdout/*/*.safetensors"))[0]
+LOGIN = ("me", "secret : ü")
+
+
+class Gate:
+    """A login before an app, as `loradex serve` has one."""
+
+    def __init__(self, app: Any) -> None:
+        self.app, self.wanted = app, b"Basic " + base64.b64encode(":".join(LOGIN).encode())
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and dict(scope["headers"]).get(b"authorization") != self.wanted:
+            return await PlainTextResponse("log in", 401)(scope, receive, send)
+        return await self.app(scope, receive, send)
+
+
+@pytest.fixture(scope="module")
+def desk() -> Desk:
+    return Desk(Loradex(SHIPPED_ZOO), roots=[])
+
+
+@pytest.fixture(scope="module")
+def address(desk: Desk) -> Iterator[str]:
+    app = FastAPI()
+    app.mount("/api/v1", rest_api(desk))
+    with served(Gate(app)) as address:
+        yield address
+
+
+@pytest.fixture
+def client(address: str) -> Iterator[Client]:
+    with Client(address, LOGIN) as client:
+        yield client
+
+
+def test_answers_are_those_of_the_library(client: Client, desk: Desk) -> None:
+    loradex = desk.loradex
+    models = list(loradex.zoo.models())
+    assert client.zoo()["models"] == len(models)
+    assert client.search("a cat", minus=["dog"], limit=3)["hits"] == loradex_hits(loradex, 3)
+    pictured = client.search(pictures=[SHIPPED_ZOO / str(models[3].preview)], limit=3, family=["mini-a"])
+    assert {hit["family"] for hit in pictured["hits"]} == {"mini-a"}
+    assert [model["id"] for model in client.models(limit=70)] == [model.id for model in models]
+    assert [model["id"] for model in client.models(family="mini-b")] == [model.id for model in models if model.family == "mini-b"]
+    assert client.model(models[0].id)["name"] == models[0].name
+    assert client.drawing(models[0].id) == (SHIPPED_ZOO / str(models[0].preview)).read_bytes()
+    assert client.similar(models[0].id)["hits"] == []
+    assert client.duplicates()["compared"] == len(models)
+
+
+def loradex_hits(loradex: Loradex, k: int) -> Any:
+    from app.query import Query
+
+    return loradex.search(Query.of(["a cat"], ["dog"]), k).document()["hits"]
+
+
+def test_files_are_sent(client: Client) -> None:
+    expected = next(iter(Loradex(SHIPPED_ZOO).label([str(SHIPPED)], ["a dog", "a car"], 1))).document()
+    (result,) = client.label(SHIPPED, labels=["a dog", "a car"], count=1)["results"]
+    assert result == {**expected, "file": SHIPPED.name}
+    assert client.inspect(SHIPPED, str(SHIPPED), hash=True)["files"][1]["sha256"]
+
+
+def test_errors_have_kind_message_and_status(client: Client, address: str, tmp_path: Path) -> None:
+    with pytest.raises(ApiError, match="expected a text") as caught:
+        client.search()
+    assert (caught.value.kind, caught.value.status) == ("QueryError", 422)
+    for id in ("none", "a/b", "..", "%2e%2e", "?x=1", "ü"):
+        with pytest.raises(ApiError) as caught:
+            client.model(id)
+        assert caught.value.status == 404
+    with pytest.raises(ApiError, match="below none") as caught:
+        client.index("/")
+    assert client.index_run()["state"] == "none"
+    assert client.stop()["state"] == "none"
+    with Client(address, ("me", "wrong")) as stranger, pytest.raises(ApiError, match="give the login") as caught:
+        stranger.zoo()
+    assert caught.value.status == 401
+    with Client("http://127.0.0.1:1") as nowhere, pytest.raises(ApiError, match="check the address and the server") as caught:
+        nowhere.zoo()
+    assert caught.value.status is None
+    with pytest.raises(ApiError, match="expected a file to send"):
+        client.label(tmp_path / "none.safetensors")
+    with Client(f"{address}/elsewhere", LOGIN) as elsewhere, pytest.raises(ApiError, match="serves with --api"):
+        elsewhere.zoo()
+
+
+def test_the_client_needs_no_torch() -> None:
+    code = "import sys, app.client; sys.exit(bool({'torch', 'fastapi', 'gradio', 'numpy'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,256 @@
+"""The API against what the library and the command line answer."""
+
+import json
+import re
+import shutil
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+from typer.testing import CliRunner
+
+from app.answers import described
+from app.api.errors import Busy
+from app.api.turns import Turns
+from app.cli import app
+from app.desk import Desk, Run, State
+from app.lookalikes import Library
+from app.places import MINIATURE, SHIPPED_ZOO
+from app.query import Query
+from app.service import Loradex
+from index import FoundBy, Model, Zoo
+from scripts.openapi import DOCUMENT
+from scripts.openapi import described as openapi
+
+SHIPPED = sorted(MINIATURE.glob("models/mini-a/test_holdout/*/*.safetensors"))[:3]
+
+
+def timeless(document: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in document.items() if name not in ("took_ms", "limit", "next")}
+
+
+def test_the_description_is_current() -> None:
+    assert DOCUMENT.read_text("utf-8") == openapi(), "python -m scripts.openapi writes it anew"
+    operations = [each["operationId"] for path in json.loads(openapi())["paths"].values() for each in path.values()]
+    assert len(set(operations)) == len(operations) == 13
+
+
+def test_a_search_is_that_of_the_library(http: TestClient, loradex: Loradex) -> None:
+    id = loradex.search("a cat", 1).hits[0].model.id
+    query = Query.of(["a cat", "wheel^0.5"], ["a clock"], models=[id])
+    for offset in (0, 7):
+        answer = http.get("search", params={"text": ["a cat", "wheel^0.5"], "minus": "a clock", "model": id, "limit": 7, "offset": offset})
+        assert answer.status_code == 200, answer.text
+        expected = loradex.search(query, 7, offset=offset).document()
+        assert timeless(answer.json()) == timeless(expected)
+        assert (answer.json()["limit"], answer.json()["next"]) == (7, offset + 7)
+    last = http.get("search", params={"text": "cat", "family": "mini-b", "limit": 999}).json()
+    assert last["next"] is None
+    assert {hit["family"] for hit in last["hits"]} == {"mini-b"}
+    assert len(last["hits"]) == loradex.zoo.counts("family")["mini-b"]
+
+
+def test_a_picture_is_searched_with_and_its_place_is_told_to_no_one(http: TestClient, loradex: Loradex) -> None:
+    picture = sorted((SHIPPED_ZOO / "previews").glob("*.png"))[0]
+    files = [("picture", ("../../my picture.PNG", picture.read_bytes()))]
+    answer = http.post("search", files=files, data={"text": "a cat", "limit": "5"})
+    assert answer.status_code == 200, answer.text
+    expected = loradex.search(Query.of(["a cat"], pictures=[str(picture)]), 5).document()
+    assert answer.json()["hits"] == expected["hits"]
+    assert answer.json()["query"]["text"] == "a cat + picture my picture.PNG"
+    broken = http.post("search", files=[("picture", ("broken.png", b"no picture"))])
+    assert (broken.status_code, broken.json()["error"]["kind"]) == (422, "QueryError")
+    assert broken.json()["error"]["message"].startswith("broken.png: expected a picture")
+
+
+def test_models_and_their_drawings(http: TestClient, loradex: Loradex) -> None:
+    models = list(loradex.zoo.models())
+    zoo = http.get("zoo").json()
+    assert (zoo["name"], zoo["models"], zoo["space"]) == ("miniature", len(models), loradex.zoo.space)
+    assert zoo["families"] == loradex.zoo.counts("family")
+    assert str(SHIPPED_ZOO) not in json.dumps(zoo)
+    one = http.get(f"models/{models[0].id}").json()
+    assert {**one, "files": []} == json.loads(json.dumps(described(models[0], str(SHIPPED_ZOO)) | {"files": []}))
+    answer = http.get(f"models/{models[0].id}/drawing")
+    assert answer.headers["content-type"] == "image/png"
+    assert answer.content == (SHIPPED_ZOO / str(models[0].preview)).read_bytes()
+    assert http.get(f"models/{models[0].id}/drawing", headers={"if-none-match": answer.headers["etag"]}).status_code == 304
+    for route in ("models/none", "models/none/drawing", "models/none/similar"):
+        assert (http.get(route).status_code, http.get(route).json()["error"]["kind"]) == (404, "ModelMissing")
+
+
+def growing_zoo(folder: Path, ids: list[str]) -> Zoo:
+    zoo = Zoo.create(folder, "s", 4)
+    zoo.add([Model(id, f"name {id}", "f", FoundBy.METADATA) for id in ids], [None] * len(ids))
+    return zoo
+
+
+class OneZoo(Loradex):
+    """A zoo without an encoder."""
+
+    def __init__(self, zoo: Zoo) -> None:
+        super().__init__(zoo.folder)
+        self.__dict__["zoo"] = zoo
+
+
+def test_pages_hold_while_models_are_added(http: TestClient, desk: Desk, tmp_path: Path) -> None:
+    ids = [f"{number:03}" for number in range(0, 100, 2)]
+    with growing_zoo(tmp_path, ids) as zoo:
+        desk.loradex = OneZoo(zoo)
+        seen, cursor = list[str](), ""
+        while cursor is not None:
+            page = http.get("models", params={"limit": 7, "cursor": cursor}).json()
+            seen += [model["id"] for model in page["models"]]
+            cursor = page["next"]
+            new = f"{len(seen) - 5:03}"  # some before the cursor and some after
+            zoo.add([Model(new, "new", "f", FoundBy.METADATA)], [None])
+        assert seen == sorted(set(seen))
+        assert set(ids) <= set(seen)
+        kept = http.get("models", params={"family": "other"}).json()
+        assert kept == {"models": [], "next": None}
+
+
+def test_texts_that_utf8_and_json_cannot_hold(http: TestClient, desk: Desk, tmp_path: Path) -> None:
+    with growing_zoo(tmp_path, []) as zoo:
+        desk.loradex = OneZoo(zoo)
+        facts = {"notes": "\ud800", "labels": "no list", "ranks": 10**30, "odd": [[{"\udce9": None}]]}
+        odd = Model("odd", "caf\udce9 <img onerror=x>\x1b[2J", "f", FoundBy.METADATA, path="/x/\udce9", facts=facts)
+        zoo.add([odd, replace(odd, id="plain")], [None, None])
+        assert http.get("models").json()["models"][0]["name"] == "caf? <img onerror=x>\x1b[2J"
+        assert http.get("models/odd").json()["facts"] == {**facts, "notes": "?", "odd": [[{"?": None}]]}
+        assert http.get("models/odd/drawing").json()["error"]["kind"] == "DrawingMissing"
+
+
+def test_look_alikes_are_those_of_the_command_line(http: TestClient, desk: Desk, tmp_path: Path) -> None:
+    for number, path in enumerate((SHIPPED[0], SHIPPED[0], SHIPPED[1])):
+        (tmp_path / "loras").mkdir(exist_ok=True)
+        shutil.copy(path, tmp_path / "loras" / f"lora{number}.safetensors")
+    CliRunner().invoke(app, ["index", str(tmp_path / "loras"), "--zoo", str(tmp_path / "zoo")])
+    desk.loradex = Loradex(tmp_path / "zoo")
+    expected = Library.of_zoo(tmp_path / "zoo", lambda *_: None)
+    found = http.get("duplicates").json()
+    assert found["groups"] == json.loads(json.dumps(expected.duplicates().document()))["groups"]
+    assert (found["compared"], found["found"]["groups"]) == (2, 1)
+    twin = found["groups"][0][0]["id"]
+    similar = http.get(f"models/{twin}/similar").json()
+    assert [(hit["id"], hit["relation"], hit["path"]) for hit in similar["hits"]] == [(twin, "same weights", str(tmp_path / "loras" / "lora1.safetensors"))]
+    shutil.copy(SHIPPED[2], tmp_path / "loras" / "late.safetensors")
+    CliRunner().invoke(app, ["index", str(tmp_path / "loras"), "--zoo", str(tmp_path / "zoo")])
+    assert http.get("duplicates").json()["compared"] == 3  # of the zoo as it is now
+
+
+def test_labels_and_facts_are_those_of_the_command_line(http: TestClient) -> None:
+    files = [("files", ("my lora.safetensors", SHIPPED[0].read_bytes())), ("files", ("broken.safetensors", b"nonsense"))]
+    results = http.post("label", files=files, data={"labels": ["a dog", "a car"], "count": "2"}).json()["results"]
+    expected = list(Loradex(SHIPPED_ZOO).label([str(SHIPPED[0])], ["a dog", "a car"], 2))[0].document()
+    assert results[0] == {**expected, "file": "my lora.safetensors"}
+    assert results[1]["reason"].startswith("broken.safetensors: ")
+    told = json.loads(CliRunner().invoke(app, ["inspect", str(SHIPPED[0]), "--hash", "--json"]).stdout)["files"][0]
+    inspected = http.post("inspect", files=files, data={"hash": "true"}).json()
+    assert inspected["files"][0] == {**told, "file": "my lora.safetensors"}
+    assert [each["file"] for each in inspected["refused"]] == ["broken.safetensors"]
+    assert not re.search(r"/tmp|loradex-", json.dumps([results, inspected]))  # noqa: S108
+
+
+def test_a_run_of_indexing(http: TestClient, desk: Desk, tmp_path: Path) -> None:
+    assert http.get("index").json()["state"] == "none"
+    refused = http.post("index", json={"folders": [str(tmp_path)]})
+    assert (refused.status_code, refused.json()["error"]["kind"]) == (422, "QueryError")
+    desk.roots = [tmp_path]
+    shutil.copytree(SHIPPED[0].parent, tmp_path / "one")
+    (tmp_path / "broken.safetensors").write_bytes(b"nonsense")
+    started = http.post("index", json={"folders": [str(tmp_path)]})
+    assert (started.status_code, started.json()["folders"]) == (202, [str(tmp_path)])
+    desk.wait(60)
+    run = http.get("index").json()
+    assert (run["state"], run["answer"]["added"]) == ("done", 1)
+    assert [Path(each["file"]).name for each in run["answer"]["refused"]] == ["broken.safetensors"]
+    assert http.get("zoo").json()["models"] == 1  # the zoo that was filled is served from now on
+    desk.run = Run(State.RUNNING)
+    again = http.post("index", json={"folders": [str(tmp_path)]})
+    assert (again.status_code, again.json()["error"]["kind"]) == (409, "RunUnderWay")
+    assert http.delete("index").status_code == 202
+
+
+@pytest.mark.parametrize(
+    ("method", "route", "status"),
+    [
+        ("GET", "search", 422),
+        ("GET", "search?text=a&limit=0", 422),
+        ("GET", "search?text=a&nonsense=1", 422),
+        ("GET", f"search?text={'x' * 301}", 422),
+        ("GET", "search?" + "&".join(["text=a"] * 33), 422),
+        ("GET", "search?text=a&rank=high", 422),
+        ("GET", "search?text=a&found_by=luck", 422),
+        ("GET", "search?text=a&model=none", 404),
+        ("GET", "search?text=%00%1b%ff&folder=%00", 200),
+        ("GET", "models?limit=501", 422),
+        ("GET", f"models/{'x' * 301}", 422),
+        ("GET", "models/%ed%a0%80", 404),
+        ("GET", "models/..%2f..%2fetc", 404),
+        ("GET", "nothing", 404),
+        ("GET", "docs", 404),
+        ("PUT", "search", 405),
+        ("POST", "search", 422),
+        ("POST", "label", 422),
+        ("POST", "index", 422),
+    ],
+)
+def test_every_failure_has_one_shape(http: TestClient, method: str, route: str, status: int) -> None:
+    answer = http.request(method, route)
+    assert answer.status_code == status, answer.text
+    if status != 200:
+        assert set(answer.json()) == {"error"}
+        assert set(answer.json()["error"]) == {"kind", "message"}
+        assert answer.json()["error"]["message"].isprintable()
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b'{"folders": "x"}', b'{"folders": ["\\ud800"]}', b'{"folders": ["\\u0000"]}', b'{"folders": [1e999]}'])
+@pytest.mark.parametrize("roots", [None, [Path("/somewhere")]])
+def test_a_body_that_is_no_list_of_folders(http: TestClient, desk: Desk, body: bytes, roots: list[Path] | None) -> None:
+    desk.roots = roots
+    answer = http.post("index", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code in (400, 422), answer.text
+    assert set(answer.json()["error"]) == {"kind", "message"}
+
+
+def test_an_error_of_loradex_itself_tells_nothing(http: TestClient, desk: Desk, tmp_path: Path) -> None:
+    desk.loradex = OneZoo(growing_zoo(tmp_path, ["a"]))
+    desk.loradex.zoo.close()
+    closed = http.get("models")
+    assert (closed.status_code, closed.json()["error"]["kind"], closed.headers["retry-after"]) == (503, "ZooClosed", "2")
+    desk.loradex.__dict__["zoo"] = None
+    assert http.get("models").json() == {
+        "error": {"kind": "InternalError", "message": "server: expected to answer, found an error of Loradex itself; see the server's log"}
+    }
+    desk.loradex = Loradex(tmp_path / "none")
+    assert (http.get("zoo").status_code, http.get("zoo").json()["error"]["kind"]) == (500, "ZooMissing")
+
+
+def test_those_who_find_no_room_are_sent_away() -> None:
+    turns, told = Turns(at_once=2, waiting=3, patience=0.2), list[str]()
+    for _ in range(2):
+        turns.take()
+
+    def wait() -> None:
+        with suppress(Busy):
+            turns.take()
+            told.append("took")
+            return
+        told.append("sent away")
+
+    threads = [Thread(target=wait) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    while len(threads) > len(told) and turns._room.acquire(blocking=False):  # until all three wait
+        turns._room.release()
+    with pytest.raises(Busy, match="too many"):
+        turns.take()
+    turns.give_back()  # one who waits gets it
+    for thread in threads:
+        thread.join()
+    assert sorted(told) == ["sent away", "sent away", "took"]
