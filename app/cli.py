@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import suppress
 from enum import StrEnum
@@ -13,6 +12,8 @@ import typer
 
 from app.draw_command import EXAMPLE, draw
 from app.output import After, Before, Below, Families, Formats, Json, Known, Rank, Tags, Zoo, complain, leave_if_refused, show
+from app.serve_command import EXAMPLE as SERVE_EXAMPLE
+from app.serve_command import serve
 from app.zoo_commands import zoo_app
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ EXAMPLES = {
     "index": "Example: loradex index ~/ComfyUI/models/loras --zoo my-zoo",
     "train": "Example: loradex train my-loras --labels labels.csv",
     "evaluate": "Example: loradex evaluate --json",
-    "serve": "Example: loradex serve --port 7860",
     "mcp": "Example: claude mcp add loradex -- loradex mcp",
 }
 
@@ -57,6 +57,7 @@ class Tree(StrEnum):
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Find fine-tuned image models by what their weights say.")
 app.add_typer(zoo_app, name="zoo")
+app.command(epilog=SERVE_EXAMPLE)(serve)
 app.command("draw", epilog=EXAMPLE)(draw)
 
 Folders = Annotated[list[Path] | None, typer.Option("--folder", help="Compare with the LoRAs below this folder instead of the zoo; may be repeated.")]
@@ -265,23 +266,6 @@ def evaluate(
 
         document = evaluate_zoo(folder, labels) if folder else evaluate_miniature(tree)
     show(document, evaluation_tables(document), as_json)
-
-
-@app.command(epilog=EXAMPLES["serve"])
-def serve(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 7860,
-    zoo: Zoo = None,
-) -> None:
-    """Serve the web page."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # else torch's idle threads spin on the cores that a search needs next
-    from app.desk import Desk
-    from app.places import zoo_to_read
-    from app.service import Loradex
-    from app.web.server import Service
-    from app.web.server import serve as serve_desk
-
-    serve_desk(Desk(Loradex(zoo_to_read(zoo))), Service(), host, port)
 
 
 @app.command(epilog=EXAMPLES["mcp"])

@@ -1,21 +1,28 @@
 """What the page, the API and the agent tools share: the zoo that is served, and the one run that fills it."""
 
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from app.answers import IndexAnswer
 from app.folders import lies_below
 from app.ingest import index_places
 from app.places import SHIPPED_ZOO, own_zoo
 from app.service import Loradex
-from index.errors import ZooError
+from index import Zoo, ZooError
 from retrieval.errors import LoradexError, QueryError
 
+if TYPE_CHECKING:
+    from app.drawing.studio import Studio
+
 LONGEST_PATH: Final = 4096  # characters
+LONGEST_DRAWING: Final = 300.0  # seconds
+PATIENCE: Final = 30.0  # seconds that work gets to end
 
 
 class State(StrEnum):
@@ -30,9 +37,10 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run of indexing: ``done`` of ``total`` files, of which ``file`` was the last."""
+    """One run of indexing: it is ``doing`` something, and ``done`` with so many of ``total`` files, of which ``file`` was the last."""
 
     state: State = State.NONE
+    doing: str = "reading"
     folders: list[str] = field(default_factory=list)
     done: int = 0
     total: int = 0
@@ -50,14 +58,15 @@ class Stopped(Exception):
 
 
 class Desk:
-    """One zoo that is served; ``roots`` are the folders below which people may index, None for any, none for nowhere."""
+    """One zoo that is served; ``roots`` are the folders below which people may index, None for any, none for nowhere; ``bases`` are to draw with."""
 
-    def __init__(self, loradex: Loradex, roots: Sequence[Path] | None = None) -> None:
-        """Serve a zoo."""
+    def __init__(self, loradex: Loradex, roots: Sequence[Path] | None = None, bases: Sequence[str] = ()) -> None:
+        """Serve a zoo; nothing is loaded yet."""
+        self.bases = bases
         self.loradex, self.roots = loradex, None if roots is None else [root.resolve() for root in roots]
         self.run = Run()
         self._starting, self._stop = threading.Lock(), threading.Event()
-        self._thread: threading.Thread | None = None
+        self._threads: dict[threading.Thread, threading.Event] = {}
 
     def index(self, folders: Sequence[str]) -> None:
         """Begin to add the LoRAs below some folders of this machine; the shipped zoo is left as it is, and the person's own is filled and served.
@@ -72,10 +81,17 @@ class Desk:
         with self._starting:
             if self.run.state is State.RUNNING:
                 raise RunUnderWay("indexing: expected no run under way, found one; wait for it, or stop it")
-            self._stop.clear()
-            self.run = Run(State.RUNNING, [str(place) for place in places])
-            self._thread = threading.Thread(target=self._index, args=(places,), name="indexing", daemon=True)
-            self._thread.start()
+            self._stop = threading.Event()
+            self.run = Run(State.RUNNING, folders=[str(place) for place in places])
+            self.start(lambda: self._index(places), self._stop)
+
+    @cached_property
+    def studio(self) -> "Studio":
+        """Draws what models do; diffusers is loaded when it is first asked for."""
+        from app.drawing.bases import Bases
+        from app.drawing.studio import Studio
+
+        return Studio(Bases.of(self.bases), open_file=self.loradex.encoder.router.open, limit=LONGEST_DRAWING)
 
     def place_of(self, folder: str) -> Path:
         """A folder that may be indexed.
@@ -101,10 +117,24 @@ class Desk:
         """Stop the run after the files in hand; what was committed stays, and the next run goes on from there."""
         self._stop.set()
 
+    def start(self, work: Callable[[], None], stop: threading.Event) -> None:
+        """Do some work in a thread of its own, until ``stop`` is set."""
+        self._threads = {thread: event for thread, event in self._threads.items() if thread.is_alive()}
+        thread = threading.Thread(target=work, daemon=True)
+        self._threads[thread] = stop
+        thread.start()
+
     def wait(self, seconds: float | None = None) -> None:
-        """Wait until the run has ended, or for some seconds."""
-        if self._thread:
-            self._thread.join(seconds)
+        """Wait until all work has ended, or for some seconds."""
+        until = None if seconds is None else time.monotonic() + seconds
+        for thread in list(self._threads):
+            thread.join(None if until is None else max(0.0, until - time.monotonic()))
+
+    def close(self) -> None:
+        """Stop all work, so that no thread is cut off in mid-computation."""
+        for stop in self._threads.values():
+            stop.set()
+        self.wait(PATIENCE)
 
     def _index(self, places: Sequence[Path]) -> None:
         try:
@@ -112,7 +142,9 @@ class Desk:
             served = self.loradex if target == self.loradex.zoo_folder else Loradex(target)
             answer = index_places(places, target, served.encoder, self._progress)
             self.loradex = served
-            self.run = replace(self.run, state=State.DONE, answer=answer)
+            self.run = replace(self.run, answer=answer, doing="drawing", done=0, total=0, file="")
+            self._draw(target)
+            self.run = replace(self.run, state=State.DONE)
         except Stopped:
             self.run = replace(self.run, state=State.STOPPED)
         except (LoradexError, ZooError, OSError) as error:
@@ -120,6 +152,15 @@ class Desk:
         except BaseException:
             self.run = replace(self.run, state=State.FAILED, reason="indexing: expected to finish, found an error of Loradex itself; see the server's log")
             raise
+
+    def _draw(self, zoo_folder: Path) -> None:
+        """Give drawings to the models that have none and whose base model is at hand."""
+        from app.drawing.missing import draw_missing, undrawn
+
+        with Zoo.open(zoo_folder) as zoo:
+            models = undrawn(zoo, self.studio)
+            for done, outcome in enumerate(draw_missing(zoo, self.studio, models, self._stop), 1):
+                self._progress(done, len(models), outcome.model.name)
 
     def _progress(self, done: int, total: int, file: str) -> None:
         if self._stop.is_set():

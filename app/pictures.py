@@ -18,11 +18,11 @@ FORMATS: Final = ("PNG", "JPEG", "WEBP")
 
 
 def keep_preview(path: Path, id: str, zoo: Path) -> str | None:
-    """A small PNG, in the zoo, of the picture that lies beside a file, if one does and can be read."""
+    """A small PNG, in the zoo, of the picture that lies beside a file, if one does and can be read; else the drawing that the zoo has already."""
     picture = picture_beside(path)
-    if picture is None:
-        return None
-    return store_preview(picture, id, zoo)
+    if picture is not None:
+        return store_preview(picture, id, zoo)
+    return f"{PREVIEWS}/{id}.png" if (zoo / PREVIEWS / f"{id}.png").is_file() else None
 
 
 def store_preview(picture: Image.Image, id: str, zoo: Path) -> str:

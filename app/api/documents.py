@@ -252,12 +252,13 @@ class Run(BaseModel):
     """The last run of indexing."""
 
     state: State
+    doing: str = Field(description="Whether files are read, or models drawn that have no drawing.", examples=["reading", "drawing"])
     folders: list[str]
-    done: int = Field(description="Files that were looked at.")
+    done: int = Field(description="How many of them it is done with.")
     total: int
     file: str = Field(description="The last of them.")
     reason: str | None = Field(description="Why it failed, if it did.")
-    answer: Indexed | None = Field(description="What became of the files, when it is done.")
+    answer: Indexed | None = Field(description="What became of the files, when they are read.")
 
 
 class Reason(BaseModel):

@@ -138,7 +138,7 @@ class Reader:
     def run(self) -> dict[str, Any]:
         """How the run of indexing stands."""
         run = self.desk.run
-        told = {"state": run.state, "folders": run.folders, "done": run.done, "total": run.total, "file": run.file, "reason": run.reason}
+        told = {"state": run.state, "doing": run.doing, "folders": run.folders, "done": run.done, "total": run.total, "file": run.file, "reason": run.reason}
         return told | {"answer": run.answer.document() if run.answer else None}
 
     def _compared_now(self) -> Compared:

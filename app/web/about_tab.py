@@ -34,6 +34,20 @@ has the full texts. The method begins with ProbeX (Horwitz et al., CVPR 2025) an
 """
 
 
+NAMES: Final = {
+    "zero_shot_top1_heldout": "label: top 1 of held-out concepts",
+    "zero_shot_top5_heldout": "label: top 5 of held-out concepts",
+    "zero_shot_top1_all": "label: top 1 of all concepts",
+    "text_to_model_recall_at_1": "search: recall@1",
+    "text_to_model_recall_at_10": "search: recall@10",
+    "text_to_model_map": "search: mean average precision",
+    "in_distribution_top1": "label: top 1, new LoRAs of seen concepts",
+    "answered": "labels that are no “unknown”",
+    "right_when_answered": "right, of those",
+    "calibration_error": "calibration error of probabilities",
+}
+
+
 def build(desk: Desk, page: gr.Blocks) -> None:
     """The tab."""
     figures = html(elem_id="ld-figures")
@@ -58,5 +72,5 @@ def measured_table(found: Measured) -> str:
     for name, metric in found.metrics.items():
         interval = f" [{100 * metric['low']:.1f}, {100 * metric['high']:.1f}]" if {"low", "high"} <= metric.keys() else ""
         chance = f", chance {100 * metric['chance']:.1f}" if "chance" in metric else ""
-        rows.append((name.replace("_", " "), f"<b>{100 * metric['value']:.1f}</b>{interval} % (n = {metric['n']:.0f}{chance})"))
+        rows.append((NAMES.get(name, name.replace("_", " ")), f"<b>{100 * metric['value']:.1f}</b>{interval} % (n = {metric['n']:.0f}{chance})"))
     return f'<p class="ld-why">{text(found.on, 300)}</p>{table(rows)}'

@@ -25,6 +25,9 @@ HEADERS: Final = {
     "referrer-policy": "no-referrer",
     "content-security-policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; base-uri 'self'; form-action 'self'; frame-ancestors 'self'",
 }
+AT_ONCE: Final = 3  # of the page's functions
+WAITING: Final = 256
+PAGE: Final = "/gradio_api/run/predict"
 UPLOADS: Final = re.compile(r"/gradio_api/upload/?|/api/v1/(label|inspect|search)")
 # Of Gradio's own routes, those that the page asks for: not its proxy, its fetching of addresses, its history or its deep links.
 GRADIO: Final = re.compile(
@@ -70,7 +73,9 @@ class Gate:
     login: Login | None
     names: frozenset[str] | None
     uploads: Uploads
-    ours: tuple[str, ...] = field(default=("/drawings/", "/map.json"))
+    ours: tuple[str, ...] = ("/drawings/", "/map.json")
+    turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
+    room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE + WAITING))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or pass it on."""
@@ -85,7 +90,7 @@ class Gate:
         if refused is None and self.login and not self.login.admits(headers.get("authorization", "")):
             if "authorization" in headers:
                 await asyncio.sleep(PAUSE)
-            refused = refusal(401, "LoginMissing", "login: expected a name and a password, found none that fit; ask who runs this server")
+            refused = refusal(401, "LoginNeeded", "login: expected a name and a password, found none that fit; ask who runs this server")
             refused.headers["www-authenticate"] = 'Basic realm="Loradex", charset="UTF-8"'
         size = int(headers.get("content-length", 0)) if refused is None else 0
         if refused is None and UPLOADS.fullmatch(scope["path"]) and not await asyncio.to_thread(self.uploads.make_room, size):
@@ -94,7 +99,13 @@ class Gate:
             await refused(scope, receive, guarded(send))
             return
         with self.uploads.coming(size):
-            await self.app(scope, receive, guarded(send))
+            if scope["path"] != PAGE:
+                await self.app(scope, receive, guarded(send))
+            elif self.room.locked():
+                await refusal(503, "Busy", "server: expected fewer requests at a time, found too many that wait; try again in a moment")(scope, receive, send)
+            else:
+                async with self.room, self.turns:
+                    await self.app(scope, receive, guarded(send))
 
     def refusal(self, path: str, headers: dict[str, str]) -> JSONResponse | None:
         """Why a request is not let through, whoever sends it."""

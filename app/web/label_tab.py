@@ -3,20 +3,22 @@
 import base64
 import csv
 import io
+import json
+import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import gradio as gr
-import numpy as np
-from numpy.typing import NDArray
 
 from app.answers import LabelAnswer
 from app.desk import Desk
 from app.inspection import describe
+from app.sidecars import side_car_of
 from app.web.cards import QUIET, act, chips, drawing, facts_table, html, label_bars, notice, text
 from app.web.panel import Panel
+from app.web.upload import Upload
 from index import Hit
 from retrieval.errors import FileError, LoradexError
 from retrieval.lora import LoraFile
@@ -25,15 +27,6 @@ MOST_FILES: Final = 64
 LONGEST_LIST: Final = 200_000  # characters
 NEAR: Final = 6
 FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would run
-
-
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """A file that was sent, and its place in the space if an expert reads it."""
-
-    name: str
-    path: str
-    vector: NDArray[np.float32] | None
 
 
 def build(desk: Desk, panel: Panel) -> gr.State:
@@ -63,23 +56,23 @@ def label_files(desk: Desk, files: Sequence[str] | None, words: str, k: float) -
         return notice(str(error), "ld-warn"), []
     cards = [file_card(desk, number, answer) for number, answer in enumerate(answers)]
     uploads = [Upload(Path(answer.file).name, answer.file, answer.vector) for answer in answers]
-    return f'{downloads(answers)}<div class="ld-files">{"".join(cards)}</div>', uploads
+    return f'{downloads(answers, desk.loradex.encoder.space.name)}<div class="ld-files">{"".join(cards)}</div>', uploads
 
 
 def file_card(desk: Desk, number: int, answer: LabelAnswer) -> str:
     """One file: what it draws, or that this is unknown and why; its facts; its nearest models."""
     name = Path(answer.file).name
     reason = (answer.reason or "").replace(answer.file, name)
-    said = notice(f"unknown: {reason}", "ld-warn" if answer.refused else "ld-note") if answer.abstained else ""
+    said = notice(reason if answer.refused else f"unknown: {reason}", "ld-warn" if answer.refused else "ld-note") if answer.abstained else ""
     near = [] if answer.vector is None else desk.loradex.zoo.search(answer.vector, NEAR)
     try:
         facts = describe(LoraFile.open(answer.file), hashes=False)
         problems = "".join(notice(str(problem), "ld-warn") for problem in facts.pop("problems"))
         del facts["file"]
+        draw = act("draw", str(number), f"Draw what {name[:80]} does", "draw it")
         about = f"<details><summary>Facts of the file</summary>{facts_table(facts)}</details>{problems}"
     except FileError:
-        about = ""
-    draw = act("draw", str(number), f"Draw what {name[:80]} does", "draw it")
+        draw = about = ""
     return (
         f'<section class="ld-file"><h3>{text(name)}</h3><div class="ld-chips">{chips([answer.family])}{draw}</div>{said}'
         f"{label_bars((label.label, label.probability) for label in answer.labels)}{nearest(desk, near)}{about}</section>"
@@ -95,9 +88,10 @@ def nearest(desk: Desk, hits: Sequence[Hit]) -> str:
     return f'<h4>Nearest models</h4><div class="ld-near">{"".join(small)}</div>'
 
 
-def downloads(answers: Sequence[LabelAnswer]) -> str:
+def downloads(answers: Sequence[LabelAnswer], space: str) -> str:
     """Links that carry what they give, so that nothing is kept on the server."""
-    return f'<p class="ld-links">{link("labels.csv", "text/csv", csv_of(answers).encode())}</p>'
+    side_cars = link("side-cars.zip", "application/zip", side_cars_of(answers, space))
+    return f'<p class="ld-links">{link("labels.csv", "text/csv", csv_of(answers).encode())}{side_cars}</p>'
 
 
 def link(name: str, kind: str, content: bytes) -> str:
@@ -116,6 +110,17 @@ def csv_of(answers: Sequence[LabelAnswer]) -> str:
         lines = [(label.label, f"{label.probability:.4f}") for label in answer.labels] or [("", "")]
         writer.writerows([harmless(cell) for cell in (name, answer.family, verdict, *line)] for line in lines)
     return table.getvalue()
+
+
+def side_cars_of(answers: Sequence[LabelAnswer], space: str) -> bytes:
+    """A side-car for each file that can be read, as ComfyUI-Lora-Manager keeps them, in one archive, the same for the same answers."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as opened:
+        for answer in answers:
+            with suppress(LoradexError):
+                content = json.dumps(side_car_of(LoraFile.open(answer.file), answer, space), indent=2)
+                opened.writestr(zipfile.ZipInfo(f"{Path(answer.file).stem}.metadata.json"), content)
+    return archive.getvalue()
 
 
 def harmless(cell: str) -> str:

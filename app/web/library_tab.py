@@ -1,7 +1,7 @@
 """Library: folders are indexed, and told what became of their files; duplicates; the zoo's health."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Final
@@ -22,7 +22,7 @@ MOST_GROUPS: Final = 50
 TICK: Final = 0.7  # seconds
 
 
-def build(desk: Desk, panel: Panel, page: gr.Blocks) -> None:
+def build(desk: Desk, panel: Panel, page: gr.Blocks, head_of: Callable[[], str], head: gr.HTML) -> None:
     """The tab."""
     gr.Markdown("### Add a folder of LoRAs\nIts files are read where they lie and never changed. Files that were read before cost one look.")
     with gr.Row():
@@ -31,13 +31,13 @@ def build(desk: Desk, panel: Panel, page: gr.Blocks) -> None:
         stop = gr.Button("Stop", scale=0, min_width=90, interactive=False)
     progress = html(elem_id="ld-run")
     clock = gr.Timer(TICK, active=False)
-    shown = [progress, clock, start, stop]
+    shown = [progress, clock, start, stop, head]
 
-    def tick() -> tuple[str, gr.Timer, gr.Button, gr.Button]:
+    def tick() -> tuple[str, gr.Timer, gr.Button, gr.Button, str]:
         runs = desk.run.state is State.RUNNING
-        return run_view(desk.run), gr.Timer(active=runs), gr.Button(interactive=not runs), gr.Button(interactive=runs)
+        return run_view(desk.run), gr.Timer(active=runs), gr.Button(interactive=not runs), gr.Button(interactive=runs), head_of()
 
-    def begin(said: str) -> tuple[str, gr.Timer, gr.Button, gr.Button]:
+    def begin(said: str) -> tuple[str, gr.Timer, gr.Button, gr.Button, str]:
         try:
             desk.index(said.splitlines())
         except LoradexError as error:
@@ -65,7 +65,8 @@ def run_view(run: Run) -> str:
     share = run.done / run.total if run.total else 0.0
     match run:
         case Run(state=State.RUNNING):
-            return f'<p class="ld-why">Reading {run.done:,} of {run.total:,} files · {text(run.file)}</p>{bar(share, f"{share:.0%}")}'
+            going = f'<p class="ld-why">{escape(run.doing)} {run.done:,} of {run.total:,} · {text(run.file)}</p>{bar(share, f"{share:.0%}")}'
+            return going + (understood(run.answer) if run.answer else "")
         case Run(state=State.STOPPED):
             return notice(f"Stopped after {run.done:,} of {run.total:,} files. What was read is kept; index again to go on.")
         case Run(answer=IndexAnswer() as answer):

@@ -26,7 +26,7 @@ def build_page(desk: Desk) -> gr.Blocks:
             with gr.Tab("Map", id="map") as tab:
                 map_tab.build(desk, panel, tab, uploads)
             with gr.Tab("Library", id="library"):
-                library_tab.build(desk, panel, page)
+                library_tab.build(desk, panel, page, lambda: head_of(desk), head)
             with gr.Tab("About", id="about"):
                 about_tab.build(desk, page)
         page.load(lambda: head_of(desk), None, head, **QUIET)

@@ -1,11 +1,15 @@
 """All that is known of one model, at the side of every tab."""
 
+from pathlib import Path
+
 import gradio as gr
 
 from app.answers import path_of
 from app.desk import Desk
 from app.web.cards import QUIET, act, copy_button, drawing, facts_table, html, label_bars, labels_of, notice, table, text
 from app.web.choice import id_of
+from app.web.draw_box import DrawBox
+from app.web.upload import Upload
 from index.errors import ZooError
 
 SHOWN = ("format", "ranks", "layers", "title", "base_model", "trainer", "trigger_words", "tags", "notes")
@@ -19,19 +23,29 @@ class Panel:
         self.desk = desk
         with gr.Sidebar(position="right", open=False, width=400, elem_id="ld-panel") as self.side:
             self.view = html(notice("Open a model to see what is known of it."))
-            self.id = gr.State("")
+            self.subject = gr.State("")
+            self.draw_box = DrawBox(desk, self.subject)
+        self.shown = [self.side, self.view, self.subject, self.draw_box.place]
 
     def opens(self, place: gr.HTML) -> None:
         """Have a place's models open here."""
-        place.open(self.show, None, [self.side, self.view, self.id], **QUIET)
+        place.open(self.show, None, self.shown, **QUIET)
 
     def draws(self, place: gr.HTML, uploads: gr.State) -> None:
-        """X."""
+        """Have the files that a place shows be drawn here."""
+        place.draw(self.show_upload, uploads, self.shown, **QUIET)
 
-    def show(self, event: gr.EventData) -> tuple[gr.Sidebar, str, str]:
+    def show(self, event: gr.EventData) -> tuple[gr.Sidebar, str, str, str]:
         """Open at the model that was clicked."""
-        id = id_of(event)
-        return gr.Sidebar(open=True), model_view(self.desk, id), id
+        return gr.Sidebar(open=True), model_view(self.desk, id_of(event)), id_of(event), ""
+
+    def show_upload(self, uploads: list[Upload], event: gr.EventData) -> tuple[gr.Sidebar, str, Path | str, str]:
+        """Open at a file that was sent."""
+        number = int(id_of(event)) if id_of(event).isdecimal() else len(uploads)
+        if number >= len(uploads):
+            return gr.Sidebar(open=True), notice("file: expected one that was just labelled, found none; send it again", "ld-warn"), "", ""
+        name = uploads[number].name
+        return gr.Sidebar(open=True), f"<h2>{text(name)}</h2>{notice('Choose how, then Draw.')}", Path(uploads[number].path), ""
 
 
 def model_view(desk: Desk, id: str) -> str:

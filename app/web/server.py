@@ -1,8 +1,8 @@
 """One server for the page, the drawings and, when asked for, the API and the agent tools."""
 
 import socket
-import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -12,18 +12,19 @@ import uvicorn
 from fastapi import FastAPI, Response
 from fastapi.responses import FileResponse
 
+from app.api.rest import rest_api
+from app.api.tools import agent_tools, http_app
 from app.desk import Desk
 from app.pictures import drawing_of
 from app.web.gate import Gate, Login, names_for
 from app.web.page import build_page
 from app.web.theme import CSS, SCRIPT, LoradexTheme
 from app.web.uploads import Uploads
-from index.errors import ModelMissing, ZooError
+from index import ZooError
 from retrieval.errors import QueryError
 
 KEPT: Final = 600  # seconds for which a browser keeps a drawing
-AT_ONCE: Final = 2  # searches, labels and the like
-WAITING: Final = 64
+LEAST_PASSWORD: Final = 8  # characters
 LARGEST_FILE: Final = "1gb"
 BACKLOG: Final = 512
 PATIENCE: Final = 3  # seconds that open connections get when the server ends
@@ -32,33 +33,37 @@ ICON: Final = Path(__file__).parent / "icon.png"
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What is served to whom."""
+    """What is served where, and to whom; ``names`` are those that the server answers to besides the host's own."""
 
+    host: str = "127.0.0.1"
+    port: int = 7860
     login: Login | None = None
     names: Sequence[str] = ()
     api: bool = False
     tools: bool = False
 
 
-def build_app(desk: Desk, uploads: Uploads, service: Service, host: str) -> Gate:
+def build_app(desk: Desk, uploads: Uploads, service: Service) -> Gate:
     """The whole server behind its gate."""
-    app = FastAPI(title="Loradex", docs_url=None, redoc_url=None, openapi_url=None)
+    tools = http_app(agent_tools(desk, local=False)) if service.tools else None
 
-    @app.get("/drawings/{id}.png")
-    def drawing(id: str) -> Response:
-        loradex = desk.loradex
-        try:
-            path = drawing_of(loradex.zoo.get(id), loradex.zoo_folder)
-        except (ModelMissing, ZooError):
-            path = None
-        if path is None:
-            return Response(status_code=404)
-        return FileResponse(path, media_type="image/png", headers={"cache-control": f"private, max-age={KEPT}"})
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with tools.router.lifespan_context(tools) if tools else nullcontext():
+            yield
 
-    page = build_page(desk).queue(max_size=WAITING, default_concurrency_limit=AT_ONCE)
+    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app.get("/drawings/{id}.png")(lambda id: drawing(desk, id))
+    ours = ["/drawings/"]
+    if service.api:
+        app.mount("/api/v1", rest_api(desk))
+        ours.append("/api/v1/")
+    if tools:
+        app.router.routes.extend(tools.routes)
+        ours.append("/mcp")
     gr.mount_gradio_app(
         app,
-        page,
+        build_page(desk),
         path="/",
         favicon_path=str(ICON),
         max_file_size=LARGEST_FILE,
@@ -71,13 +76,22 @@ def build_app(desk: Desk, uploads: Uploads, service: Service, host: str) -> Gate
         theme=LoradexTheme(),
         css_paths=CSS,
         js=SCRIPT.read_text("utf-8"),
-        show_error=True,
     )
-    return Gate(app, service.login, names_for(host, service.names), uploads)
+    return Gate(app, service.login, names_for(service.host, service.names), uploads, tuple(ours))
 
 
-def serve(desk: Desk, service: Service, host: str, port: int) -> None:
-    """Serve until interrupted; models are loaded before the address is told.
+def drawing(desk: Desk, id: str) -> Response:
+    """What a model draws."""
+    loradex = desk.loradex
+    try:
+        path = drawing_of(loradex.zoo.get(id), loradex.zoo_folder)
+    except ZooError:
+        path = None
+    return FileResponse(path, media_type="image/png", headers={"cache-control": f"private, max-age={KEPT}"}) if path else Response(status_code=404)
+
+
+def serve(desk: Desk, service: Service, told: Callable[[str], None]) -> None:
+    """Serve until interrupted; models are loaded before ``told`` gets the address.
 
     Raises:
         LoradexError, ZooError: the encoder or the zoo cannot be loaded.
@@ -86,16 +100,26 @@ def serve(desk: Desk, service: Service, host: str, port: int) -> None:
     uploads = Uploads()
     try:
         desk.loradex.search("warm up", 1)
-        app = build_app(desk, uploads, service, host)
-        listening = listen(host, port)
+        app = build_app(desk, uploads, service)
+        listening = listen(service.host, service.port)
         config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=PATIENCE, server_header=False, ws="none")
-        name = f"[{host}]" if ":" in host else host
-        sys.stderr.write(f"Loradex serves {desk.loradex.zoo_folder} on http://{name}:{listening.getsockname()[1]} (Ctrl+C ends it)\n")
-        sys.stderr.flush()
+        told(f"http://{f'[{service.host}]' if ':' in service.host else service.host}:{listening.getsockname()[1]}")
         uvicorn.Server(config).run(sockets=[listening])
     finally:
-        desk.stop()
+        desk.close()
         uploads.remove()
+
+
+def login_of(written: str) -> Login:
+    """A login as people write it: ``name:password``.
+
+    Raises:
+        QueryError: it is written in another way.
+    """
+    name, _, password = written.strip().partition(":")
+    if not name or len(password) < LEAST_PASSWORD or "\n" in written.strip():
+        raise QueryError(f"login: expected one line name:password with {LEAST_PASSWORD} characters or more behind the colon, found none; write it so")
+    return Login.of(name, password)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -1,0 +1,56 @@
+"""``loradex serve``: the page and, when asked for, the API and the agent tools."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.output import Zoo
+
+EXAMPLE = "Examples: loradex serve; loradex serve --api --mcp --port 8000; loradex serve --host 0.0.0.0 --login login.txt --folder /srv/loras"
+LOGIN = "LORADEX_LOGIN"
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 7860,
+    zoo: Zoo = None,
+    api: Annotated[bool, typer.Option("--api", help="Serve the REST API as well, at /api/v1.")] = False,
+    mcp: Annotated[bool, typer.Option("--mcp", help="Serve agent tools as well (Model Context Protocol), at /mcp.")] = False,
+    login: Annotated[Path | None, typer.Option(help="File with one line name:password, asked of everyone. Also: $LORADEX_LOGIN, which holds the line.")] = None,
+    open_to_all: Annotated[bool, typer.Option("--open", help="Listen beyond this machine without a login.")] = False,
+    folder: Annotated[list[Path] | None, typer.Option(help="Folder below which people may index; may be repeated. Default: any, or with --host none.")] = None,
+    name: Annotated[list[str] | None, typer.Option(help="Name that a proxy at this machine serves it under; may be repeated.")] = None,
+    base: Annotated[list[str] | None, typer.Option(help="FAMILY=FOLDER: a base model to draw with (diffusers); may be repeated. Also: $LORADEX_BASES.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the address as one JSON document on stdout once it is served.")] = False,
+) -> None:
+    """Serve the web page."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # else torch's idle threads spin on the cores that a search needs next
+    from app.desk import Desk
+    from app.places import zoo_to_read
+    from app.service import Loradex
+    from app.web.gate import LOOPBACK
+    from app.web.server import Service, login_of
+    from app.web.server import serve as serve_desk
+
+    said = login.read_text("utf-8") if login else os.environ.get(LOGIN)
+    beyond = host not in LOOPBACK
+    if beyond and not (said or open_to_all):
+        raise typer.BadParameter(f"expected --login FILE for an address that others reach ({host}), found none; add it, or --open", param_hint="--host")
+    service = Service(host, port, login_of(said) if said else None, tuple(name or ()), api, mcp)
+    desk = Desk(Loradex(zoo_to_read(zoo)), folder if folder or not beyond else (), base or ())
+
+    def told(address: str) -> None:
+        places = {"page": address, "api": f"{address}/api/v1" if api else None, "mcp": f"{address}/mcp" if mcp else None, "zoo": str(desk.loradex.zoo_folder)}
+        if as_json:
+            sys.stdout.write(json.dumps(places) + "\n")
+            sys.stdout.flush()
+        sys.stderr.write(f"Loradex serves {desk.loradex.zoo_folder} on {address} (Ctrl+C ends it)\n")
+        sys.stderr.flush()
+
+    serve_desk(desk, service, told)
