@@ -126,8 +126,7 @@ def laid_out(vectors: Floats) -> Floats:
     perplexity = min(PERPLEXITY, (len(vectors) - 1) / 3)
     found = TSNE(perplexity=perplexity, init="pca", metric="cosine", random_state=0, n_jobs=-1).fit_transform(vectors)
     low, high = found.min(0), found.max(0)
-    middle, width = (low + high) / 2, max(float((high - low).max()), 1e-9)
-    places: Floats = ((found - middle) / width + 0.5).astype(np.float32)
+    places: Floats = ((found - low) / np.maximum(high - low, 1e-9)).astype(np.float32)
     return places
 
 

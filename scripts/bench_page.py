@@ -1,4 +1,4 @@
-"""``python -m scripts.bench_page [--seconds 60] [--people 8]``: how long a search takes on the page for several people at once, each in a browser of their own."""
+"""``python -m scripts.bench_page``: how long a search takes on the page for several people at once, each in a browser of their own."""
 
 import argparse
 import asyncio

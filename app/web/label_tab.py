@@ -116,10 +116,11 @@ def side_cars_of(answers: Sequence[LabelAnswer], space: str) -> bytes:
     """A side-car for each file that can be read, as ComfyUI-Lora-Manager keeps them, in one archive, the same for the same answers."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as opened:
-        for answer in answers:
+        for number, answer in enumerate(answers, 1):
+            name = f"{Path(answer.file).stem}.metadata.json"
             with suppress(LoradexError):
                 content = json.dumps(side_car_of(LoraFile.open(answer.file), answer, space), indent=2)
-                opened.writestr(zipfile.ZipInfo(f"{Path(answer.file).stem}.metadata.json"), content)
+                opened.writestr(zipfile.ZipInfo(f"{number}/{name}" if name in opened.namelist() else name), content)
     return archive.getvalue()
 
 

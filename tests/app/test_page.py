@@ -1,17 +1,25 @@
 """The page in a real headless Chromium, with no network but loopback."""
 
+import json
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from playwright.sync_api import Page, expect, sync_playwright
+from safetensors.torch import save_file
 
-from app.places import MINIATURE
+from app.places import MINIATURE, SHIPPED_ZOO
+
+STATUS = ".prose.ld-status"
+QUESTION = "What should the model draw?"
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
@@ -24,9 +32,10 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    home = {name: str(tmp_path_factory.mktemp("served")) for name in ("XDG_DATA_HOME", "XDG_CACHE_HOME")}
     command = [Path(sys.executable).with_name("loradex"), "serve", "--port", "0", "--zoo", "miniature"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"}) as server:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | home | {"HF_HUB_OFFLINE": "1"}) as server:
         assert server.stderr is not None
         line = server.stderr.readline()
         assert "http://127.0.0.1:" in line, line + server.stderr.read()
@@ -36,54 +45,138 @@ def address() -> Iterator[str]:
 
 
 @pytest.fixture
-def page(address: str) -> Iterator[object]:
+def page(address: str) -> Iterator[Page]:
     """A fresh tab at the page; the test fails on any failed request, any request elsewhere and any error in the console."""
-    from playwright.sync_api import sync_playwright
-
     troubles: list[str] = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         tab = browser.new_page(viewport={"width": 1280, "height": 900})
         tab.on("request", lambda request: None if request.url.startswith((address, "data:", "blob:")) else troubles.append(f"elsewhere: {request.url}"))
+        tab.on("requestfailed", lambda request: troubles.append(f"failed: {request.url}"))
         tab.on("response", lambda response: troubles.append(f"{response.status}: {response.url}") if response.status >= 400 else None)
         tab.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)
         tab.on("pageerror", lambda error: troubles.append(str(error)))
         tab.goto(address)
-        tab.get_by_label("What should the model draw?").wait_for()
+        tab.locator(".ld-card").first.wait_for()
         yield tab
+        tab.wait_for_timeout(300)
+        failed = list(troubles)
         browser.close()
-    assert troubles == []
+    assert failed == []
 
 
-def test_searching_shows_what_models_draw(page: object) -> None:
-    from playwright.sync_api import Page
-
-    assert isinstance(page, Page)
-    page.get_by_label("What should the model draw?").fill("a slice of pizza")
+def ask(page: Page, query: str) -> None:
+    before = page.locator(STATUS).inner_text()
+    page.get_by_label(QUESTION).fill(query)
     page.keyboard.press("Enter")
-    pictures = page.locator("button.thumbnail-lg img, .grid-container img")
-    pictures.first.wait_for()
-    assert pictures.count() == 12
-    page.wait_for_function("[...document.querySelectorAll('.grid-container img')].every(image => image.complete && image.naturalWidth === 128)")
-    assert "mini-" in page.locator(".grid-container").inner_text()
+    expect(page.locator(STATUS)).not_to_have_text(before)
 
 
-def test_labelling_a_dropped_file(page: object) -> None:
-    from playwright.sync_api import Page, expect
+def test_a_fresh_page_looks_into_the_zoo_and_searches(page: Page) -> None:
+    expect(page.locator(".ld-card")).to_have_count(24)
+    ask(page, "a slice of pizza")
+    expect(page.locator(".ld-card").first).to_contain_text("likely")
+    page.wait_for_function("[...document.querySelectorAll('.ld-card img')].every(image => image.complete && image.naturalWidth === 128)")
+    expect(page.locator(STATUS)).to_contain_text("best first")
+    page.get_by_role("button", name="Show more models").click()
+    expect(page.locator(".ld-card")).to_have_count(48)
 
-    assert isinstance(page, Page)
+
+def test_concepts_models_and_filters_refine_a_search(page: Page) -> None:
+    ask(page, "pizza")
+    page.get_by_role("button", name="Refine").click()
+    page.get_by_label("One more concept").fill("cheese")
+    page.get_by_role("button", name="− subtract").click()
+    expect(page.get_by_label(QUESTION)).to_have_value("pizza - cheese")
+    page.get_by_label("Family").click()
+    page.get_by_role("option", name="mini-b").click()
+    expect(page.locator(".ld-card .ld-chip", has_text="mini-a")).to_have_count(0)
+    first = page.locator(".ld-card h3").first.inner_text()
+    page.get_by_role("button", name=f"More like {first}").click()
+    expect(page.get_by_text(f"like {first}", exact=True)).to_be_visible()
+    expect(page.locator(".ld-card h3").first).not_to_have_text(first)
+    page.get_by_role("button", name=f"Leave {first} out").click()
+    expect(page.locator(".ld-card h3").first).to_have_text(first)
+
+
+def test_a_picture_is_asked_with(page: Page) -> None:
+    model = next(path for path in sorted((SHIPPED_ZOO / "previews").iterdir()))
+    page.get_by_role("button", name="Refine").click()
+    page.locator("input[type=file]").first.set_input_files(str(model))
+    expect(page.locator(STATUS)).to_contain_text("best first")
+
+
+def test_a_model_is_opened_compared_and_drawn(page: Page) -> None:
+    page.locator(".ld-open").first.focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#ld-panel h2")).to_be_visible()
+    for number in (0, 1):
+        page.locator(".ld-card").nth(number).get_by_role("button", name="side by side").click()
+        expect(page.locator(".ld-side > div")).to_have_count(number + 1)
+    expect(page.locator(".ld-side")).to_contain_text("cosine with the first")
+    page.get_by_role("button", name="Draw what it does").click()
+    page.get_by_role("button", name="Draw", exact=True).click()
+    expect(page.locator(".ld-pair img")).to_have_count(2, timeout=60_000)
+
+
+def test_files_are_labelled_and_taken_away(page: Page) -> None:
     page.get_by_role("tab", name="Label").click()
-    file = sorted((MINIATURE / "models" / "mini-a").glob("test_holdout/*/*.safetensors"))[0]
-    page.set_input_files("input[type=file]", str(file))
+    files = sorted((MINIATURE / "models" / "mini-a").glob("test_holdout/*/*.safetensors"))[:2]
+    page.set_input_files("input[type=file]", [str(file) for file in files])
     page.get_by_text("pytorch_lora_weights").first.wait_for()
     page.get_by_role("button", name="Label", exact=True).click()
-    expect(page.get_by_role("gridcell", name="mini-a", exact=True)).to_be_visible()
-    expect(page.get_by_role("definition").first).to_have_text(re.compile(r"\d+%"))
+    expect(page.locator(".ld-file")).to_have_count(2)
+    expect(page.locator(".ld-file .ld-label").first).to_have_text(re.compile(r"\d+%"))
+    expect(page.locator(".ld-file .ld-near img").first).to_be_visible()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="labels.csv").click()
+    assert len(download.value.path().read_text().splitlines()) == 1 + 2 * 5
+    with page.expect_download() as download:
+        page.get_by_role("link", name="side-cars.zip").click()
+    with zipfile.ZipFile(download.value.path()) as archive:
+        assert len(archive.namelist()) == 2 and "sha256" in json.loads(archive.read(archive.namelist()[0]))
 
 
-def test_an_empty_query_is_answered_in_words(page: object) -> None:
-    from playwright.sync_api import Page
+def test_the_map_opens_models(page: Page) -> None:
+    page.get_by_role("tab", name="Map").click()
+    expect(page.locator(".ld-said")).to_have_text("300 models", timeout=60_000)
+    page.get_by_label("Find on the map").fill("mini-b")
+    expect(page.locator(".ld-said")).to_have_text("99 of 300 models")
+    page.locator(".ld-plot canvas").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".ld-tip img")).to_be_visible()
+    name = page.locator(".ld-tip p").first.inner_text()
+    page.keyboard.press("Enter")
+    expect(page.locator("#ld-panel h2")).to_have_text(name)
 
-    assert isinstance(page, Page)
+
+def test_a_newcomers_folder_is_indexed_and_told_plainly(page: Page, tmp_path: Path) -> None:
+    shipped = sorted((MINIATURE / "models" / "mini-a").glob("test_holdout/*/*.safetensors"))
+    shutil.copy(shipped[0], tmp_path / "one.safetensors")
+    shutil.copy(shipped[0], tmp_path / "the same.safetensors")
+    layer = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+    save_file({f"{layer}.lora_down.weight": torch.ones(4, 320), f"{layer}.lora_up.weight": torch.ones(320, 4)}, tmp_path / "far.safetensors")
+    (tmp_path / "broken.safetensors").write_bytes(b"no file")
+    page.get_by_role("tab", name="Library").click()
+    page.get_by_label("Folders on the server's machine").fill(str(tmp_path))
+    page.get_by_role("button", name="Index", exact=True).click()
+    run = page.locator("#ld-run")
+    expect(run).to_contain_text("2 files understood by their weights", timeout=60_000)
+    expect(run).to_contain_text("1 files known by their metadata alone")
+    expect(run).to_contain_text("No expert reads sd1 (1)")
+    expect(run).to_contain_text("1 files refused, and why")
+    expect(run).to_contain_text("Done:", timeout=60_000)
+    page.get_by_role("button", name="Find duplicates").click()
+    expect(page.locator("#ld-found")).to_contain_text("1 groups with one update")
+    page.get_by_role("button", name="Check the zoo's health").click()
+    expect(page.locator("#ld-found")).to_contain_text("Sound")
+    page.get_by_role("tab", name="Search").click()
     page.get_by_role("button", name="Search", exact=True).click()
-    page.get_by_text("expected some words").wait_for()
+    expect(page.locator(".ld-card img").first).to_be_visible()  # drawn by itself, as its base model is at hand
+
+
+def test_about_tells_figures(page: Page) -> None:
+    page.get_by_role("tab", name="About").click()
+    expect(page.locator("#ld-figures")).to_contain_text("label: top 1 of held-out concepts")
+    expect(page.get_by_text("What it cannot know")).to_be_visible()
