@@ -83,7 +83,7 @@ def kept_places(zoo: Path, vectors: Floats) -> Floats:
     file = own_cache() / "maps" / f"{digest_of(str(zoo.absolute()).encode())}.npz"
     digest = digest_of(np.ascontiguousarray(vectors).tobytes())
     try:
-        with np.load(file, allow_pickle=False) as kept:
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as kept:
             places = kept["places"]
             if str(kept["digest"]) == digest and places.shape == (len(vectors), 2) and places.dtype == np.float32 and np.isfinite(places).all():
                 return places

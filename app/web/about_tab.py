@@ -4,6 +4,7 @@ from importlib.metadata import version
 from typing import Final
 
 import gradio as gr
+import numpy as np
 
 from app.desk import Desk
 from app.measured import Measured, measured_of
@@ -70,7 +71,8 @@ def measured_table(found: Measured) -> str:
     """Metrics in per cent with their 95 % intervals, n and chance."""
     rows = []
     for name, metric in found.metrics.items():
-        interval = f" [{100 * metric['low']:.1f}, {100 * metric['high']:.1f}]" if {"low", "high"} <= metric.keys() else ""
-        chance = f", chance {100 * metric['chance']:.1f}" if "chance" in metric else ""
+        low, high = metric.get("low", np.nan), metric.get("high", np.nan)
+        interval = f" [{100 * low:.1f}, {100 * high:.1f}]" if low <= metric["value"] <= high else ""
+        chance = f", chance {100 * metric['chance']:.1f}" if metric.get("chance") else ""
         rows.append((NAMES.get(name, name.replace("_", " ")), f"<b>{100 * metric['value']:.1f}</b>{interval} % (n = {metric['n']:.0f}{chance})"))
     return f'<p class="ld-why">{text(found.on, 300)}</p>{table(rows)}'

@@ -143,6 +143,11 @@ def table(rows: Iterable[tuple[str, str]]) -> str:
     return f'<table class="ld-facts">{"".join(f"<tr><th>{escape(name)}</th><td>{value}</td></tr>" for name, value in rows if value)}</table>'
 
 
+def counted(number: int, thing: str) -> str:
+    """A number of things: ``1 file``, ``2 files``."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
 def labels_of(model: Model) -> list[tuple[str, float]]:
     """The labels that a zoo keeps of a model, likeliest first."""
     kept = model.facts.get("labels")

@@ -2,18 +2,19 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Final
 
 import gradio as gr
 
-from app.answers import IndexAnswer
+from app.answers import IndexAnswer, Like
 from app.desk import Desk, Run, State
 from app.lookalikes import Library
-from app.web.cards import QUIET, bar, html, notice, plain_card, table, text
+from app.web.cards import QUIET, bar, counted, html, notice, plain_card, table, text
 from app.web.panel import Panel
-from index import FoundBy
+from index import FoundBy, Model
 from index.errors import ZooError
 from retrieval.errors import LoradexError
 
@@ -70,8 +71,8 @@ def run_view(run: Run) -> str:
         case Run(state=State.STOPPED):
             return notice(f"Stopped after {run.done:,} of {run.total:,} files. What was read is kept; index again to go on.")
         case Run(answer=IndexAnswer() as answer):
-            new = f"{answer.added:,} new models, {answer.updated:,} read again, {answer.moved:,} moved, {answer.copies:,} copies"
-            return notice(f"Done: {new}, {answer.unchanged:,} files unchanged.") + understood(answer)
+            new = f"{counted(answer.added, 'new model')}, {answer.updated:,} read again, {answer.moved:,} moved, {answer.copies:,} saved twice"
+            return notice(f"Done: {new}, {counted(answer.unchanged, 'file')} unchanged.") + understood(answer)
     return notice(run.reason, "ld-warn") if run.reason else ""
 
 
@@ -92,7 +93,7 @@ def listing(title: str, rows: Sequence[tuple[str, str]], *, is_open: bool = Fals
     """Lines under a heading that says how many there are."""
     lines = "".join(f"<tr><td>{text(name, 400)}</td><td>{text(said)}</td></tr>" for name, said in rows[:MOST_LISTED])
     more = f"<p class='ld-why'>and {len(rows) - MOST_LISTED:,} more</p>" if len(rows) > MOST_LISTED else ""
-    what = f"<summary><b>{len(rows):,} files {escape(title)}</b></summary>"
+    what = f"<summary><b>{counted(len(rows), 'file')} {escape(title)}</b></summary>"
     return f'<details{" open" if is_open else ""}>{what}<table class="ld-facts">{lines}</table>{more}</details>'
 
 
@@ -103,19 +104,24 @@ def duplicates_view(desk: Desk) -> str:
         answer = Library.of_zoo(loradex.zoo_folder, lambda done, total, name: None).duplicates()
     except (LoradexError, ZooError) as error:
         return notice(str(error), "ld-warn")
-    counts = f"{len(answer.groups)} groups with one update, {len(answer.related)} related pairs, {len(answer.merges)} merges"
-    parts = [notice(f"{answer.compared:,} models: {counts}.")]
+    counts = f"{counted(len(answer.groups), 'group')} with one update, {counted(len(answer.related), 'related pair')}, {counted(len(answer.merges), 'merge')}"
+    parts = [notice(f"{counted(answer.compared, 'model')}: {counts}.")]
     for group in answer.groups[:MOST_GROUPS]:
-        cards = [
-            plain_card(
-                loradex.zoo.get(like.id), loradex.zoo_folder, f"{escape(like.relation)}, strength {like.strength:.2f}<br>{text(like.path or like.name, 200)}"
-            )
-            for like in group
-        ]
+        cards = [plain_card(one_copy(loradex.zoo.get(like.id), like), loradex.zoo_folder, alike(like)) for like in group]
         parts.append(f'<div class="ld-group">{"".join(cards)}</div>')
     rows = [(f"{other.cosine:.2f}", f"{text(one.name)} and {text(other.name)}: {escape(other.relation)}") for one, other in answer.related[:MOST_LISTED]]
     rows += [("merge", f"{text(merge.name)} = " + " + ".join(f"{part.weight:.2f} × {text(part.name)}" for part in merge.parts)) for merge in answer.merges]
     return "".join(parts) + table(rows)
+
+
+def one_copy(model: Model, like: Like) -> Model:
+    """A model under the name of one of its files."""
+    return replace(model, name=Path(like.path).stem, path=like.path) if like.path else model
+
+
+def alike(like: Like) -> str:
+    """How a file is like the first of its group, and where it lies."""
+    return f"{escape(like.relation)}, strength {like.strength:.2f}<br>{text(like.path or like.name, 200)}"
 
 
 def health_view(desk: Desk) -> str:
@@ -147,7 +153,7 @@ def folders_view(desk: Desk) -> str:
     counts = Counter(str(Path(file.path).parent) for file in files)
     refused = Counter(str(Path(file.path).parent) for file in files if file.refusal)
     rows = [
-        (f"{count:,} files", text(folder, 400) + f", {refused[folder]:,} of them refused" * bool(refused[folder]))
+        (counted(count, "file"), text(folder, 400) + f", {refused[folder]:,} of them refused" * bool(refused[folder]))
         for folder, count in counts.most_common(MOST_LISTED)
     ]
     return table(rows) if rows else notice("No folder was indexed into this zoo yet.")
