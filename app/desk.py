@@ -53,7 +53,7 @@ class RunUnderWay(QueryError):
     """Files are indexed already, and one run at a time is enough."""
 
 
-class Stopped(Exception):
+class RunStopped(Exception):
     """Someone stopped the run."""
 
 
@@ -145,7 +145,7 @@ class Desk:
             self.run = replace(self.run, answer=answer, doing="drawing", done=0, total=0, file="")
             self._draw(target)
             self.run = replace(self.run, state=State.DONE)
-        except Stopped:
+        except RunStopped:
             self.run = replace(self.run, state=State.STOPPED)
         except (LoradexError, ZooError, OSError) as error:
             self.run = replace(self.run, state=State.FAILED, reason=str(error))
@@ -164,5 +164,5 @@ class Desk:
 
     def _progress(self, done: int, total: int, file: str) -> None:
         if self._stop.is_set():
-            raise Stopped
+            raise RunStopped
         self.run = replace(self.run, done=done, total=total, file=file or self.run.file)
