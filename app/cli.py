@@ -55,18 +55,17 @@ class Tree(StrEnum):
     B = "mini-b"
 
 
+FIND, KEEP, MEASURE = "Find and describe models", "Keep and serve a zoo", "Train and measure experts"
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Find fine-tuned image models by what their weights say.")
-app.add_typer(zoo_app, name="zoo")
-app.command(epilog=SERVE_EXAMPLE)(serve)
-app.command("draw", epilog=EXAMPLE)(draw)
 
 Folders = Annotated[list[Path] | None, typer.Option("--folder", help="Compare with the LoRAs below this folder instead of the zoo; may be repeated.")]
 Count = Annotated[int, typer.Option("-k", "--count", min=1, max=1000, help="How many answers.")]
 
 
-@app.command(epilog=EXAMPLES["search"])
+@app.command(epilog=EXAMPLES["search"], rich_help_panel=FIND)
 def search(
-    texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT...", help="What the model should draw; several are added up, dog^0.5 counts half.")] = None,
+    texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT", help="What the model should draw; several are added up, dog^0.5 counts half.")] = None,
     minus: Annotated[list[str] | None, typer.Option("--minus", help="What it should not draw; may be repeated.")] = None,
     picture: Annotated[list[str] | None, typer.Option("--picture", help="A picture file that it should draw like; may be repeated.")] = None,
     like: Annotated[list[str] | None, typer.Option("--like", help="A model, by id or file, that it should be like; may be repeated.")] = None,
@@ -102,9 +101,9 @@ def search(
     show(answer.document(), hits_table(answer), as_json)
 
 
-@app.command(epilog=EXAMPLES["label"])
+@app.command(epilog=EXAMPLES["label"], rich_help_panel=FIND)
 def label(
-    files: Annotated[list[str], typer.Argument(help="LoRA files (.safetensors).")],
+    files: Annotated[list[str], typer.Argument(metavar="FILE", help="LoRA files (.safetensors).")],
     k: Count = 5,
     labels: Annotated[Path | None, typer.Option(help="Text file with one label a line. Default: the concepts of the miniature.")] = None,
     as_json: Json = False,
@@ -123,9 +122,9 @@ def label(
     leave_if_refused([str(answer.reason) for answer in refused], len(answers))
 
 
-@app.command(epilog=EXAMPLES["inspect"])
+@app.command(epilog=EXAMPLES["inspect"], rich_help_panel=FIND)
 def inspect(
-    places: Annotated[list[Path], typer.Argument(metavar="FILES...", help="LoRA files, or folders that hold some.")],
+    places: Annotated[list[Path], typer.Argument(metavar="FILE", help="LoRA files, or folders that hold some.")],
     hashes: Annotated[bool, typer.Option("--hash", help="Read each file whole, for its SHA-256 and the hash of its weights.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -140,9 +139,9 @@ def inspect(
     leave_if_refused(list(answer.refused.values()), len(answer.files) + len(answer.refused))
 
 
-@app.command(epilog=EXAMPLES["describe"])
+@app.command(epilog=EXAMPLES["describe"], rich_help_panel=FIND)
 def describe(
-    places: Annotated[list[Path], typer.Argument(metavar="FILES...", help="LoRA files, or folders that hold some.")],
+    places: Annotated[list[Path], typer.Argument(metavar="FILE", help="LoRA files, or folders that hold some.")],
     form: Annotated[Form, typer.Option("--as", help="<stem>.metadata.json beside each file, or the README.md of its folder.")] = Form.SIDE_CAR,
     labels: Annotated[Path | None, typer.Option(help="Text file with one label a line. Default: the concepts of the miniature.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, and write nothing.")] = False,
@@ -161,8 +160,10 @@ def describe(
     leave_if_refused(list(answer.refused.values()), len(answer.files) + len(answer.refused))
 
 
-@app.command(epilog=EXAMPLES["similar"])
-def similar(file: Annotated[Path, typer.Argument(help="A LoRA file.")], k: Count = 10, folder: Folders = None, zoo: Zoo = None, as_json: Json = False) -> None:
+@app.command(epilog=EXAMPLES["similar"], rich_help_panel=FIND)
+def similar(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A LoRA file.")], k: Count = 10, folder: Folders = None, zoo: Zoo = None, as_json: Json = False
+) -> None:
     """Find copies, re-saves, merges and other versions of a LoRA of any family."""
     from app.tables import similar_table
 
@@ -172,9 +173,9 @@ def similar(file: Annotated[Path, typer.Argument(help="A LoRA file.")], k: Count
     leave_if_refused(list(answer.refused.values()), answer.compared + len(answer.refused))
 
 
-@app.command(epilog=EXAMPLES["duplicates"])
+@app.command(epilog=EXAMPLES["duplicates"], rich_help_panel=FIND)
 def duplicates(
-    folders: Annotated[list[Path] | None, typer.Argument(help="Folders that hold LoRAs, at any depth. Default: the zoo.")] = None,
+    folders: Annotated[list[Path] | None, typer.Argument(metavar="FOLDER", help="Folders that hold LoRAs, at any depth. Default: the zoo.")] = None,
     zoo: Zoo = None,
     as_json: Json = False,
 ) -> None:
@@ -196,9 +197,9 @@ def library_of(folders: list[Path] | None, zoo: str | None) -> Library:
         return Library.of_folders(folders, progress) if folders else Library.of_zoo(zoo_to_read(zoo), progress)
 
 
-@app.command(epilog=EXAMPLES["index"])
+@app.command(epilog=EXAMPLES["index"], rich_help_panel=KEEP)
 def index(
-    places: Annotated[list[str], typer.Argument(metavar="PLACES...", help="Folders that hold LoRAs, at any depth, or hf://owner/name[@revision].")],
+    places: Annotated[list[str], typer.Argument(metavar="PLACE", help="Folders that hold LoRAs, at any depth, or hf://owner/name[@revision].")],
     zoo: Annotated[str | None, typer.Option(help="Folder of the zoo to fill. Default: $LORADEX_ZOO, else your own.")] = None,
     prune: Annotated[bool, typer.Option("--prune", help="Forget files that are gone, and models of which no file is left.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Go on, and read files as they come, until Ctrl+C.")] = False,
@@ -227,9 +228,9 @@ def index(
     leave_if_refused(list(answer.refused.values()), answer.files)
 
 
-@app.command(epilog=EXAMPLES["train"])
+@app.command(epilog=EXAMPLES["train"], rich_help_panel=MEASURE)
 def train(
-    zoo: Annotated[Path, typer.Argument(help="Folder of labelled LoRAs: Model-J's layout, or any folder with labels in headers, side-cars or a CSV.")],
+    zoo: Annotated[Path, typer.Argument(metavar="FOLDER", help="Labelled LoRAs: Model-J's layout, or labels in headers, side-cars or a CSV.")],
     labels: Annotated[Path | None, typer.Option(help="CSV with columns file and label, and if wanted split.")] = None,
     out: Annotated[Path | None, typer.Option(help="Encoder folder to put the expert into. Default: $LORADEX_ENCODER, else your own.")] = None,
     kind: Annotated[Kind, typer.Option("--expert", help="The encoder: Loradex's, or the probes of a paper, mapped into the space.")] = Kind.LORADEX,
@@ -251,9 +252,9 @@ def train(
     show(answer.document(), train_table(answer), as_json)
 
 
-@app.command(epilog=EXAMPLES["evaluate"])
+@app.command(epilog=EXAMPLES["evaluate"], rich_help_panel=MEASURE)
 def evaluate(
-    folder: Annotated[Path | None, typer.Argument(help="Labelled LoRAs, as `loradex train` takes them. Default: the miniature's.")] = None,
+    folder: Annotated[Path | None, typer.Argument(metavar="FOLDER", help="Labelled LoRAs, as `loradex train` takes them. Default: the miniature's.")] = None,
     labels: Annotated[Path | None, typer.Option(help="CSV with columns file and label, and if wanted split.")] = None,
     tree: Annotated[Tree, typer.Option(help="Which of the miniature's two model trees.")] = Tree.A,
     as_json: Json = False,
@@ -268,7 +269,7 @@ def evaluate(
     show(document, evaluation_tables(document), as_json)
 
 
-@app.command(epilog=EXAMPLES["mcp"])
+@app.command(epilog=EXAMPLES["mcp"], rich_help_panel=KEEP)
 def mcp(zoo: Zoo = None) -> None:
     """Serve tools for an agent that runs at this machine, by the Model Context Protocol, on stdin and stdout."""
     from app.api.tools import agent_tools
@@ -277,6 +278,11 @@ def mcp(zoo: Zoo = None) -> None:
     from app.service import Loradex
 
     agent_tools(Desk(Loradex(zoo_to_read(zoo))), local=True).run("stdio")
+
+
+app.command("draw", epilog=EXAMPLE, rich_help_panel=FIND)(draw)
+app.command(epilog=SERVE_EXAMPLE, rich_help_panel=KEEP)(serve)
+app.add_typer(zoo_app, name="zoo", rich_help_panel=KEEP)
 
 
 def main() -> None:

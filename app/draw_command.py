@@ -22,7 +22,7 @@ LIMIT = 3600.0  # seconds a file; large models take long on a CPU, and Ctrl+C en
 
 
 def draw(
-    files: Annotated[list[Path] | None, typer.Argument(metavar="FILE...", help="LoRA files (.safetensors).")] = None,
+    files: Annotated[list[Path] | None, typer.Argument(metavar="FILE", help="LoRA files (.safetensors).")] = None,
     base: Annotated[list[str] | None, typer.Option(help="FAMILY=FOLDER: a base model saved by diffusers; may be repeated. Also: $LORADEX_BASES.")] = None,
     prompt: Annotated[str, typer.Option(help="What to draw. Default: the trigger words, else the base's own prompt.")] = "",
     seed: Annotated[int | None, typer.Option(help="Where the noise comes from. Default: that of the miniature's drawings.")] = None,

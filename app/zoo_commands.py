@@ -12,7 +12,7 @@ from app.output import After, Before, Below, Families, Formats, Json, Known, Ran
 
 zoo_app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look at a zoo, check it, mend it, copy it.")
 
-Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of models, as search and list show them.")]
+Ids = Annotated[list[str], typer.Argument(metavar="ID", help="Ids of models, as search and list show them.")]
 Written = Annotated[str | None, typer.Option("--zoo", help="Folder of the zoo. Default: $LORADEX_ZOO, else your own.")]
 
 
@@ -135,7 +135,9 @@ def remove(ids: Ids, zoo: Written = None, as_json: Json = False) -> None:
 
 
 @zoo_app.command("copy", epilog="Example: loradex zoo copy backup/zoo")
-def copy(target: Annotated[Path, typer.Argument(help="Folder of the copy; it must not hold a zoo.")], zoo: Zoo = None, as_json: Json = False) -> None:
+def copy(
+    target: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the copy; it must not hold a zoo.")], zoo: Zoo = None, as_json: Json = False
+) -> None:
     """Copy a zoo at one moment, while it is searched or written."""
     from app.places import zoo_to_read
     from app.tables import table_of, working
@@ -148,7 +150,7 @@ def copy(target: Annotated[Path, typer.Argument(help="Folder of the copy; it mus
 
 
 @zoo_app.command("export", epilog="Example: loradex zoo export zoo.parquet")
-def export(file: Annotated[Path, typer.Argument(help="Parquet file to write.")], zoo: Zoo = None, as_json: Json = False) -> None:
+def export(file: Annotated[Path, typer.Argument(metavar="FILE", help="Parquet file to write.")], zoo: Zoo = None, as_json: Json = False) -> None:
     """Write all models, vectors and drawings of a zoo to one Parquet file."""
     from app.places import zoo_to_read
     from app.tables import progress_bar, table_of
@@ -161,7 +163,9 @@ def export(file: Annotated[Path, typer.Argument(help="Parquet file to write.")],
 
 
 @zoo_app.command("import", epilog="Example: loradex zoo import zoo.parquet --zoo another-zoo")
-def import_models(file: Annotated[Path, typer.Argument(help="Parquet file of `loradex zoo export`.")], zoo: Written = None, as_json: Json = False) -> None:
+def import_models(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Parquet file of `loradex zoo export`.")], zoo: Written = None, as_json: Json = False
+) -> None:
     """Add the models of a Parquet file to a zoo, which is made if there is none."""
     from app.places import zoo_to_write
     from app.tables import progress_bar, table_of
