@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.draw_command import EXAMPLE, draw
-from app.output import After, Before, Below, Families, Formats, Json, Known, Rank, Tags, Zoo, complain, leave_if_refused, show
+from app.draw_command import EXAMPLE as DRAW_EXAMPLE
+from app.draw_command import draw
+from app.options import After, Before, Below, Count, Families, Folders, Formats, Json, Known, Labels, LabelTable, Rank, Tags, Zoo, ZooToWrite, examples
+from app.output import complain, leave_if_refused, show
 from app.serve_command import EXAMPLE as SERVE_EXAMPLE
 from app.serve_command import serve
 from app.zoo_commands import zoo_app
@@ -19,17 +21,24 @@ from app.zoo_commands import zoo_app
 if TYPE_CHECKING:
     from app.lookalikes import Library
 
+FIND, FILES, KEEP, MEASURE = "Find models", "Look at LoRA files", "Keep and serve a zoo", "Train and measure experts"
+HELP = """Find fine-tuned image models by what their weights say.
+
+A zoo is a folder of models that were indexed; one ships, the miniature. An expert reads the weights of one family of models.
+
+`loradex COMMAND --help` tells options and examples. Exit status: 0 done, 1 could not, 2 wrong usage, 3 done in part."""
 EXAMPLES = {
-    "search": 'Examples: loradex search "a slice of pizza" -k 5; loradex search dog --minus puppy --rank 8-32; loradex search --like my_lora.safetensors',
-    "label": "Example: loradex label my_lora.safetensors --labels words.txt",
-    "inspect": "Example: loradex inspect ~/ComfyUI/models/loras --json",
-    "describe": "Example: loradex describe ~/ComfyUI/models/loras --dry-run",
-    "similar": "Example: loradex similar my_lora.safetensors --folder ~/ComfyUI/models/loras",
-    "duplicates": "Example: loradex duplicates ~/ComfyUI/models/loras",
-    "index": "Example: loradex index ~/ComfyUI/models/loras --zoo my-zoo",
-    "train": "Example: loradex train my-loras --labels labels.csv",
-    "evaluate": "Example: loradex evaluate --json",
-    "mcp": "Example: claude mcp add loradex -- loradex mcp",
+    "loradex": examples('loradex search "a slice of pizza" --zoo miniature', "loradex index ~/ComfyUI/models/loras", "loradex serve"),
+    "search": examples('loradex search "a slice of pizza" -k 5', "loradex search dog --minus puppy --rank 8-32", "loradex search --like my_lora.safetensors"),
+    "label": examples("loradex label my_lora.safetensors --labels words.txt"),
+    "inspect": examples("loradex inspect ~/ComfyUI/models/loras --json"),
+    "describe": examples("loradex describe ~/ComfyUI/models/loras --dry-run"),
+    "similar": examples("loradex similar my_lora.safetensors --folder ~/ComfyUI/models/loras"),
+    "duplicates": examples("loradex duplicates ~/ComfyUI/models/loras"),
+    "index": examples("loradex index ~/ComfyUI/models/loras --zoo my-zoo", "loradex index hf://owner/name@revision"),
+    "train": examples("loradex train my-loras --labels labels.csv"),
+    "evaluate": examples("loradex evaluate --tree mini-b", "loradex evaluate my-loras --labels labels.csv"),
+    "mcp": examples("loradex mcp --zoo my-zoo", "claude mcp add loradex -- loradex mcp"),
 }
 
 
@@ -55,22 +64,18 @@ class Tree(StrEnum):
     B = "mini-b"
 
 
-FIND, KEEP, MEASURE = "Find and describe models", "Keep and serve a zoo", "Train and measure experts"
-
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Find fine-tuned image models by what their weights say.")
-
-Folders = Annotated[list[Path] | None, typer.Option("--folder", help="Compare with the LoRAs below this folder instead of the zoo; may be repeated.")]
-Count = Annotated[int, typer.Option("-k", "--count", min=1, max=1000, help="How many answers.")]
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=HELP, epilog=EXAMPLES["loradex"])
+app.add_typer(zoo_app, name="zoo", rich_help_panel=KEEP)
 
 
 @app.command(epilog=EXAMPLES["search"], rich_help_panel=FIND)
 def search(
     texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT", help="What the model should draw; several are added up, dog^0.5 counts half.")] = None,
-    minus: Annotated[list[str] | None, typer.Option("--minus", help="What it should not draw; may be repeated.")] = None,
-    picture: Annotated[list[str] | None, typer.Option("--picture", help="A picture file that it should draw like; may be repeated.")] = None,
-    like: Annotated[list[str] | None, typer.Option("--like", help="A model, by id or file, that it should be like; may be repeated.")] = None,
+    minus: Annotated[list[str] | None, typer.Option("--minus", metavar="TEXT", help="What it should not draw; may be repeated.")] = None,
+    picture: Annotated[list[str] | None, typer.Option("--picture", metavar="FILE", help="A picture file that it should draw like; may be repeated.")] = None,
+    like: Annotated[list[str] | None, typer.Option("--like", metavar="MODEL", help="A model, by id or file, that it should be like; may be repeated.")] = None,
     k: Count = 10,
-    page: Annotated[int, typer.Option(min=1, max=10_000, help="Which page of that many answers.")] = 1,
+    page: Annotated[int, typer.Option(metavar="NUMBER", min=1, max=10_000, help="Which page of --count answers.")] = 1,
     family: Families = None,
     format: Formats = None,
     tag: Tags = None,
@@ -101,11 +106,11 @@ def search(
     show(answer.document(), hits_table(answer), as_json)
 
 
-@app.command(epilog=EXAMPLES["label"], rich_help_panel=FIND)
+@app.command(epilog=EXAMPLES["label"], rich_help_panel=FILES)
 def label(
     files: Annotated[list[str], typer.Argument(metavar="FILE", help="LoRA files (.safetensors).")],
     k: Count = 5,
-    labels: Annotated[Path | None, typer.Option(help="Text file with one label a line. Default: the concepts of the miniature.")] = None,
+    labels: Labels = None,
     as_json: Json = False,
 ) -> None:
     """Say what LoRAs draw, in words that no one trained for."""
@@ -122,9 +127,9 @@ def label(
     leave_if_refused([str(answer.reason) for answer in refused], len(answers))
 
 
-@app.command(epilog=EXAMPLES["inspect"], rich_help_panel=FIND)
+@app.command(epilog=EXAMPLES["inspect"], rich_help_panel=FILES)
 def inspect(
-    places: Annotated[list[Path], typer.Argument(metavar="FILE", help="LoRA files, or folders that hold some.")],
+    places: Annotated[list[Path], typer.Argument(metavar="PLACE", help="LoRA files, or folders that hold some, at any depth.")],
     hashes: Annotated[bool, typer.Option("--hash", help="Read each file whole, for its SHA-256 and the hash of its weights.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -139,11 +144,11 @@ def inspect(
     leave_if_refused(list(answer.refused.values()), len(answer.files) + len(answer.refused))
 
 
-@app.command(epilog=EXAMPLES["describe"], rich_help_panel=FIND)
+@app.command(epilog=EXAMPLES["describe"], rich_help_panel=FILES)
 def describe(
-    places: Annotated[list[Path], typer.Argument(metavar="FILE", help="LoRA files, or folders that hold some.")],
-    form: Annotated[Form, typer.Option("--as", help="<stem>.metadata.json beside each file, or the README.md of its folder.")] = Form.SIDE_CAR,
-    labels: Annotated[Path | None, typer.Option(help="Text file with one label a line. Default: the concepts of the miniature.")] = None,
+    places: Annotated[list[Path], typer.Argument(metavar="PLACE", help="LoRA files, or folders that hold some, at any depth.")],
+    form: Annotated[Form, typer.Option("--as", help="A .metadata.json beside each file, or the README.md of its folder.")] = Form.SIDE_CAR,
+    labels: Labels = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, and write nothing.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -160,9 +165,16 @@ def describe(
     leave_if_refused(list(answer.refused.values()), len(answer.files) + len(answer.refused))
 
 
+app.command(epilog=DRAW_EXAMPLE, rich_help_panel=FILES)(draw)
+
+
 @app.command(epilog=EXAMPLES["similar"], rich_help_panel=FIND)
 def similar(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A LoRA file.")], k: Count = 10, folder: Folders = None, zoo: Zoo = None, as_json: Json = False
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A LoRA file (.safetensors).")],
+    k: Count = 10,
+    folder: Folders = None,
+    zoo: Zoo = None,
+    as_json: Json = False,
 ) -> None:
     """Find copies, re-saves, merges and other versions of a LoRA of any family."""
     from app.tables import similar_table
@@ -199,13 +211,13 @@ def library_of(folders: list[Path] | None, zoo: str | None) -> Library:
 
 @app.command(epilog=EXAMPLES["index"], rich_help_panel=KEEP)
 def index(
-    places: Annotated[list[str], typer.Argument(metavar="PLACE", help="Folders that hold LoRAs, at any depth, or hf://owner/name[@revision].")],
-    zoo: Annotated[str | None, typer.Option(help="Folder of the zoo to fill. Default: $LORADEX_ZOO, else your own.")] = None,
+    places: Annotated[list[str], typer.Argument(metavar="PLACE", help="Folders that hold LoRAs, at any depth, or hf://owner/name, if wanted with @revision.")],
+    zoo: ZooToWrite = None,
     prune: Annotated[bool, typer.Option("--prune", help="Forget files that are gone, and models of which no file is left.")] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Go on, and read files as they come, until Ctrl+C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on, and read files as they come, until Ctrl+C; --json then prints a document each time.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Add LoRAs to a zoo; files that are as they were cost one look, and a run that was stopped goes on."""
+    """Add LoRAs to a zoo; unchanged files cost one look, and a run that was stopped goes on."""
     from app.ingest import index_places
     from app.places import encoder_folders, zoo_to_write
     from app.tables import index_table, progress_bar
@@ -228,18 +240,29 @@ def index(
     leave_if_refused(list(answer.refused.values()), answer.files)
 
 
+app.command(epilog=SERVE_EXAMPLE, rich_help_panel=KEEP)(serve)
+
+
 @app.command(epilog=EXAMPLES["train"], rich_help_panel=MEASURE)
 def train(
-    zoo: Annotated[Path, typer.Argument(metavar="FOLDER", help="Labelled LoRAs: Model-J's layout, or labels in headers, side-cars or a CSV.")],
-    labels: Annotated[Path | None, typer.Option(help="CSV with columns file and label, and if wanted split.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Encoder folder to put the expert into. Default: $LORADEX_ENCODER, else your own.")] = None,
-    kind: Annotated[Kind, typer.Option("--expert", help="The encoder: Loradex's, or the probes of a paper, mapped into the space.")] = Kind.LORADEX,
-    layers: Annotated[str, typer.Option(help="auto (ranked, as many as memory holds), all, a number of best layers, or names with commas.")] = "auto",
-    tree: Annotated[str | None, typer.Option(help="Name of the model tree. Default: the family of the LoRAs.")] = None,
-    text_encoder: Annotated[str | None, typer.Option(help="CLIP of a new space, as ViT-L-14-quickgelu/openai. Default: the miniature's.")] = None,
-    base: Annotated[Path | None, typer.Option(help="Weights of the base model (safetensors), so that whole fine-tuned models are read as well.")] = None,
-    seed: Annotated[int, typer.Option(help="Where probes start.")] = 0,
-    device: Annotated[str | None, typer.Option(help="Where probes are trained. Default: cuda if there is one, else cpu.")] = None,
+    zoo: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Folder of labelled LoRAs: Model-J's layout, or any folder with labels in headers, side-cars or a CSV.")
+    ],
+    labels: LabelTable = None,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Encoder folder to put the expert into. Default: $LORADEX_ENCODER, else your own.")] = None,
+    kind: Annotated[Kind, typer.Option("--expert", help="The kind of expert: Loradex's own, or the probes of a paper.")] = Kind.LORADEX,
+    layers: Annotated[
+        str, typer.Option(metavar="WHICH", help="Layers to read: auto (the best, as many as memory holds), all, a number of the best, or names with commas.")
+    ] = "auto",
+    tree: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the model tree. Default: the family of the LoRAs.")] = None,
+    text_encoder: Annotated[
+        str | None, typer.Option(metavar="NAME", help="CLIP of a new space, as ViT-L-14-quickgelu/openai. Default: the miniature's.")
+    ] = None,
+    base: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Weights of the base model (.safetensors), so that whole fine-tuned models are read as well.")
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="NUMBER", help="Where probes start.")] = 0,
+    device: Annotated[str | None, typer.Option(metavar="DEVICE", help="Where probes are trained. Default: cuda if there is one, else cpu.")] = None,
     as_json: Json = False,
 ) -> None:
     """Train an expert on LoRAs whose concepts are known; a run that was stopped goes on where it was."""
@@ -254,9 +277,11 @@ def train(
 
 @app.command(epilog=EXAMPLES["evaluate"], rich_help_panel=MEASURE)
 def evaluate(
-    folder: Annotated[Path | None, typer.Argument(metavar="FOLDER", help="Labelled LoRAs, as `loradex train` takes them. Default: the miniature's.")] = None,
-    labels: Annotated[Path | None, typer.Option(help="CSV with columns file and label, and if wanted split.")] = None,
-    tree: Annotated[Tree, typer.Option(help="Which of the miniature's two model trees.")] = Tree.A,
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="FOLDER", help="Folder of labelled LoRAs, as `loradex train` takes it. Default: the miniature's.")
+    ] = None,
+    labels: LabelTable = None,
+    tree: Annotated[Tree, typer.Option(help="Which of the miniature's two model trees to measure.")] = Tree.A,
     as_json: Json = False,
 ) -> None:
     """Measure an expert on held-out concepts; the miniature's beside baselines."""
@@ -271,18 +296,13 @@ def evaluate(
 
 @app.command(epilog=EXAMPLES["mcp"], rich_help_panel=KEEP)
 def mcp(zoo: Zoo = None) -> None:
-    """Serve tools for an agent that runs at this machine, by the Model Context Protocol, on stdin and stdout."""
+    """Serve tools (Model Context Protocol) to an agent on this machine, on stdin and stdout."""
     from app.api.tools import agent_tools
     from app.desk import Desk
     from app.places import zoo_to_read
     from app.service import Loradex
 
     agent_tools(Desk(Loradex(zoo_to_read(zoo))), local=True).run("stdio")
-
-
-app.command("draw", epilog=EXAMPLE, rich_help_panel=FIND)(draw)
-app.command(epilog=SERVE_EXAMPLE, rich_help_panel=KEEP)(serve)
-app.add_typer(zoo_app, name="zoo", rich_help_panel=KEEP)
 
 
 def main() -> None:

@@ -9,33 +9,34 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.output import Json, complain, leave_if_refused, show
+from app.options import Bases, Json, ZooToWrite, examples
+from app.output import complain, leave_if_refused, show
 from retrieval.errors import LoradexError
 
 if TYPE_CHECKING:
     from app.drawing.studio import Pair, Studio
     from app.drawing.wish import Wish
 
-EXAMPLE = "Examples: loradex draw my_lora.safetensors --base sdxl=models/sdxl --prompt 'a lighthouse'; loradex draw --missing --zoo my-zoo"
+EXAMPLE = examples('loradex draw my_lora.safetensors --base sdxl=models/sdxl --prompt "a lighthouse"', "loradex draw --missing --zoo my-zoo")
 PNG = ".png"
 LIMIT = 3600.0  # seconds a file; large models take long on a CPU, and Ctrl+C ends it
 
 
 def draw(
     files: Annotated[list[Path] | None, typer.Argument(metavar="FILE", help="LoRA files (.safetensors).")] = None,
-    base: Annotated[list[str] | None, typer.Option(help="FAMILY=FOLDER: a base model saved by diffusers; may be repeated. Also: $LORADEX_BASES.")] = None,
-    prompt: Annotated[str, typer.Option(help="What to draw. Default: the trigger words, else the base's own prompt.")] = "",
-    seed: Annotated[int | None, typer.Option(help="Where the noise comes from. Default: that of the miniature's drawings.")] = None,
-    steps: Annotated[int | None, typer.Option(help="1 to 50. Default: as the base has it.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="0 to 30. Default: as the base has it.")] = None,
-    strength: Annotated[float, typer.Option(help="What the LoRA's update is multiplied by, -2 to 2.")] = 1.0,
-    size: Annotated[int | None, typer.Option(help="Pixels a side, 64 to 1024. Default: as the base has it.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the pictures, or a .png for one file's.")] = Path(),
-    missing: Annotated[bool, typer.Option("--missing", help="Draw instead the models of a zoo that have no drawing, with default options.")] = False,
-    zoo: Annotated[str | None, typer.Option(help="Folder of the zoo for --missing. Default: $LORADEX_ZOO, else your own.")] = None,
+    base: Bases = None,
+    prompt: Annotated[str, typer.Option(metavar="TEXT", help="What to draw. Default: the trigger words, else the base's own prompt.")] = "",
+    seed: Annotated[int | None, typer.Option(metavar="NUMBER", help="Where the noise comes from. Default: that of the miniature's drawings.")] = None,
+    steps: Annotated[int | None, typer.Option(metavar="NUMBER", help="How many steps, 1 to 50. Default: as the base has it.")] = None,
+    guidance: Annotated[float | None, typer.Option(metavar="NUMBER", help="How closely to follow the prompt, 0 to 30. Default: as the base has it.")] = None,
+    strength: Annotated[float, typer.Option(metavar="NUMBER", help="What the LoRA's update is multiplied by, -2 to 2.")] = 1.0,
+    size: Annotated[int | None, typer.Option(metavar="NUMBER", help="Pixels a side, 64 to 1024. Default: as the base has it.")] = None,
+    out: Annotated[Path, typer.Option(metavar="PLACE", help="Folder for the pictures, or for one file the .png to write.")] = Path(),
+    missing: Annotated[bool, typer.Option("--missing", help="Draw instead the models of --zoo that have no drawing, with default options.")] = False,
+    zoo: ZooToWrite = None,
     as_json: Json = False,
 ) -> None:
-    """Draw what LoRAs do: one PNG each, with the drawing of the base model alone left and that with the LoRA right."""
+    """Draw what LoRAs do: one PNG each, the base model alone on the left, with the LoRA on the right."""
     if missing == bool(files):
         raise typer.BadParameter("expected files or --missing, and not both; name what to draw", param_hint="FILE")
     if out.suffix.lower() == PNG and len(files or ()) > 1:

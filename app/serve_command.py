@@ -10,26 +10,31 @@ from typing import Annotated
 
 import typer
 
-from app.output import Zoo
+from app.options import Bases, Json, Zoo, examples
 
-EXAMPLE = "Examples: loradex serve; loradex serve --api --mcp --port 8000; loradex serve --host 0.0.0.0 --login login.txt --folder /srv/loras"
+EXAMPLE = examples("loradex serve", "loradex serve --api --mcp --port 8000", "loradex serve --host 0.0.0.0 --login login.txt --folder /srv/loras")
 LOGIN = "LORADEX_LOGIN"
 
 
 def serve(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 7860,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="NUMBER", min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 7860,
     zoo: Zoo = None,
     api: Annotated[bool, typer.Option("--api", help="Serve the REST API as well, at /api/v1.")] = False,
-    mcp: Annotated[bool, typer.Option("--mcp", help="Serve agent tools as well (Model Context Protocol), at /mcp.")] = False,
-    login: Annotated[Path | None, typer.Option(help="File with one line name:password, asked of everyone. Also: $LORADEX_LOGIN, which holds the line.")] = None,
+    mcp: Annotated[bool, typer.Option("--mcp", help="Serve agent tools (Model Context Protocol) as well, at /mcp.")] = False,
+    login: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="File with one line name:password, asked of everyone. Also: $LORADEX_LOGIN holds the line.")
+    ] = None,
     open_to_all: Annotated[bool, typer.Option("--open", help="Listen beyond this machine without a login.")] = False,
-    folder: Annotated[list[Path] | None, typer.Option(help="Folder below which people may index; may be repeated. Default: any, or with --host none.")] = None,
-    name: Annotated[list[str] | None, typer.Option(help="Name that a proxy at this machine serves it under; may be repeated.")] = None,
-    base: Annotated[list[str] | None, typer.Option(help="FAMILY=FOLDER: a base model to draw with (diffusers); may be repeated. Also: $LORADEX_BASES.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the address as one JSON document on stdout once it is served.")] = False,
+    folder: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FOLDER", help="Folder below which people may index; may be repeated. Default: any, or none if others reach --host."),
+    ] = None,
+    name: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Name under which a proxy at this machine serves the page; may be repeated.")] = None,
+    base: Bases = None,
+    as_json: Json = False,
 ) -> None:
-    """Serve the web page."""
+    """Serve the web page, and the REST API and agent tools if asked to; --json prints the addresses once they are served."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # else torch's idle threads spin on the cores that a search needs next
     from app.desk import Desk
     from app.places import zoo_to_read

@@ -8,15 +8,15 @@ from typing import Annotated
 
 import typer
 
-from app.output import After, Before, Below, Families, Formats, Json, Known, Rank, Tags, Zoo, complain, show
+from app.options import After, Before, Below, Families, Formats, Json, Known, Rank, Tags, Zoo, ZooToWrite, examples
+from app.output import complain, show
 
-zoo_app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look at a zoo, check it, mend it, copy it.")
+zoo_app = typer.Typer(no_args_is_help=True, add_completion=False, epilog=examples("loradex zoo list"), help="Look at a zoo, check it, mend it, copy it.")
 
-Ids = Annotated[list[str], typer.Argument(metavar="ID", help="Ids of models, as search and list show them.")]
-Written = Annotated[str | None, typer.Option("--zoo", help="Folder of the zoo. Default: $LORADEX_ZOO, else your own.")]
+Ids = Annotated[list[str], typer.Argument(metavar="ID", help="Ids of models, as `loradex search` and `loradex zoo list` show them.")]
 
 
-@zoo_app.command("list", epilog="Example: loradex zoo list --tag anime --rank 16-")
+@zoo_app.command("list", epilog=examples("loradex zoo list --tag anime --rank 16-"))
 def list_models(
     family: Families = None,
     format: Formats = None,
@@ -44,7 +44,7 @@ def list_models(
     show(document, models_table(place, space, models), as_json)
 
 
-@zoo_app.command("show", epilog="Example: loradex zoo show c09c39f128ab3b9811f2")
+@zoo_app.command("show", epilog=examples("loradex zoo show c09c39f128ab3b9811f2"))
 def show_models(ids: Ids, zoo: Zoo = None, as_json: Json = False) -> None:
     """Show all that is known of some models, and where their files lie."""
     from app.answers import described
@@ -58,9 +58,9 @@ def show_models(ids: Ids, zoo: Zoo = None, as_json: Json = False) -> None:
     show({"zoo": place, "models": found}, model_tables(found), as_json)
 
 
-@zoo_app.command("verify", epilog="Example: loradex zoo verify --zoo my-zoo")
+@zoo_app.command("verify", epilog=examples("loradex zoo verify --zoo my-zoo"))
 def verify(zoo: Zoo = None, as_json: Json = False) -> None:
-    """Check every row, checksum, word and engine of a zoo; exit with 1 if something is not as it was written."""
+    """Check every row, checksum, word and engine of a zoo; the exit status is 1 if one is not as it was written."""
     from app.places import zoo_to_read
     from app.tables import progress_bar, table_of
     from index import Zoo as OpenZoo
@@ -78,13 +78,15 @@ def verify(zoo: Zoo = None, as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-@zoo_app.command("rebuild", epilog="Example: loradex zoo rebuild --engine exact")
+@zoo_app.command("rebuild", epilog=examples("loradex zoo rebuild --engine exact"))
 def rebuild(
-    zoo: Written = None,
-    engine: Annotated[str | None, typer.Option(help="Kind of engine from now on: auto (by size), exact, codes or gpu.")] = None,
+    zoo: ZooToWrite = None,
+    engine: Annotated[
+        str | None, typer.Option(metavar="auto|exact|codes|gpu", help="The kind of search engine from now on; auto chooses by the size of the zoo.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Make words, tags and engine anew from the catalogue, and take damaged models out, whose files the next index reads again."""
+    """Make words, tags and engine anew, and take out damaged models, whose files the next `loradex index` reads again."""
     from app.places import zoo_to_write
     from app.tables import table_of, working
     from index import Zoo as OpenZoo
@@ -96,8 +98,8 @@ def rebuild(
     show({"zoo": place, "models": count, "taken_out": lost}, table, as_json)
 
 
-@zoo_app.command("compact", epilog="Example: loradex zoo compact --zoo my-zoo")
-def compact(zoo: Written = None, as_json: Json = False) -> None:
+@zoo_app.command("compact", epilog=examples("loradex zoo compact --zoo my-zoo"))
+def compact(zoo: ZooToWrite = None, as_json: Json = False) -> None:
     """Give unused space of a zoo back to the disk."""
     from app.places import zoo_to_write
     from app.tables import table_of, working
@@ -117,9 +119,9 @@ def size_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-@zoo_app.command("remove", epilog="Example: loradex zoo remove c09c39f128ab3b9811f2")
-def remove(ids: Ids, zoo: Written = None, as_json: Json = False) -> None:
-    """Take models out of a zoo; their files stay where they are, and the next index adds them again."""
+@zoo_app.command("remove", epilog=examples("loradex zoo remove c09c39f128ab3b9811f2"))
+def remove(ids: Ids, zoo: ZooToWrite = None, as_json: Json = False) -> None:
+    """Take models out of a zoo; their files stay, and the next `loradex index` adds them again."""
     from app.places import zoo_to_write
     from app.tables import table_of
     from index import Zoo as OpenZoo
@@ -134,11 +136,11 @@ def remove(ids: Ids, zoo: Written = None, as_json: Json = False) -> None:
         raise typer.Exit(3 if removed else 1)
 
 
-@zoo_app.command("copy", epilog="Example: loradex zoo copy backup/zoo")
+@zoo_app.command("copy", epilog=examples("loradex zoo copy backup/zoo"))
 def copy(
-    target: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the copy; it must not hold a zoo.")], zoo: Zoo = None, as_json: Json = False
+    target: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the copy, which must not hold a zoo yet.")], zoo: Zoo = None, as_json: Json = False
 ) -> None:
-    """Copy a zoo at one moment, while it is searched or written."""
+    """Copy a zoo as it is at one moment, even while it is searched or written."""
     from app.places import zoo_to_read
     from app.tables import table_of, working
     from index import Zoo as OpenZoo
@@ -149,7 +151,7 @@ def copy(
     show({"zoo": place, "copy": str(target), "models": count}, table_of(("copy", "models"), [(target, count)], place), as_json)
 
 
-@zoo_app.command("export", epilog="Example: loradex zoo export zoo.parquet")
+@zoo_app.command("export", epilog=examples("loradex zoo export zoo.parquet"))
 def export(file: Annotated[Path, typer.Argument(metavar="FILE", help="Parquet file to write.")], zoo: Zoo = None, as_json: Json = False) -> None:
     """Write all models, vectors and drawings of a zoo to one Parquet file."""
     from app.places import zoo_to_read
@@ -162,9 +164,9 @@ def export(file: Annotated[Path, typer.Argument(metavar="FILE", help="Parquet fi
     show({"zoo": place, "file": str(file), "models": count}, table_of(("file", "models"), [(file, count)], place), as_json)
 
 
-@zoo_app.command("import", epilog="Example: loradex zoo import zoo.parquet --zoo another-zoo")
+@zoo_app.command("import", epilog=examples("loradex zoo import zoo.parquet --zoo another-zoo"))
 def import_models(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Parquet file of `loradex zoo export`.")], zoo: Written = None, as_json: Json = False
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Parquet file of `loradex zoo export`.")], zoo: ZooToWrite = None, as_json: Json = False
 ) -> None:
     """Add the models of a Parquet file to a zoo, which is made if there is none."""
     from app.places import zoo_to_write
