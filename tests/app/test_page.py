@@ -168,7 +168,7 @@ def test_a_newcomers_folder_is_indexed_and_told_plainly(page: Page, tmp_path: Pa
     expect(run).to_contain_text("1 file refused, and why")
     expect(run).to_contain_text("Done:", timeout=60_000)
     page.get_by_role("button", name="Find duplicates").click()
-    expect(page.locator("#ld-found")).to_contain_text("1 groups with one update")
+    expect(page.locator("#ld-found")).to_contain_text("1 group with one update")
     page.get_by_role("button", name="Check the zoo's health").click()
     expect(page.locator("#ld-found")).to_contain_text("Sound")
     page.get_by_role("tab", name="Search").click()
