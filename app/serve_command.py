@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -30,6 +31,7 @@ def serve(
     as_json: Annotated[bool, typer.Option("--json", help="Print the address as one JSON document on stdout once it is served.")] = False,
 ) -> None:
     """Serve the web page."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # else it would end without tidying up
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # else torch's idle threads spin on the cores that a search needs next
     from app.desk import Desk
     from app.places import zoo_to_read
