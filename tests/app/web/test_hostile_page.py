@@ -100,6 +100,7 @@ def test_queries_and_errors_are_shown_as_they_are(page: Page, server: Server) ->
     expect(page.get_by_label(QUESTION)).to_have_value(IMAGE)
     expect(page.locator(".ld-card h3").first).to_be_visible()
     page.get_by_role("button", name="Refine").click()
+    page.wait_for_timeout(500)  # until Gradio listens to what it has just shown
     page.get_by_label("Rank").fill(SCRIPT)
     page.get_by_label("Rank").press("Enter")
     expect(page.locator("#ld-results .ld-warn")).to_contain_text(f"found '{SCRIPT}'")

@@ -75,12 +75,12 @@ def test_what_is_coming_counts(made: Callable[..., Uploads]) -> None:
 
 
 def test_a_thousand_small_files_leave_no_folders(made: Callable[..., Uploads]) -> None:
-    uploads = made(most_files=50)
+    uploads = made(most_files=10)
     for number in range(1000):
         assert uploads.make_room(1)
         put(uploads, str(number), 1, 5000 - number)
-        assert len(list(uploads.folder.iterdir())) <= 50
-    assert [path.name for path in sorted(uploads.folder.iterdir(), key=lambda path: int(path.name))] == [str(number) for number in range(950, 1000)]
+        assert len(list(uploads.folder.iterdir())) <= 10
+    assert [path.name for path in sorted(uploads.folder.iterdir(), key=lambda path: int(path.name))] == [str(number) for number in range(990, 1000)]
 
 
 def test_folders_that_were_emptied_go_when_they_are_old(made: Callable[..., Uploads]) -> None:
