@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -35,6 +36,7 @@ def serve(
     as_json: Json = False,
 ) -> None:
     """Serve the web page, and the REST API and agent tools if asked to; --json prints the addresses once they are served."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # else it would end without tidying up
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # else torch's idle threads spin on the cores that a search needs next
     from app.desk import Desk
     from app.places import zoo_to_read

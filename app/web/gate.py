@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
-from urllib.parse import urlsplit
 
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -25,14 +24,15 @@ HEADERS: Final = {
     "referrer-policy": "no-referrer",
     "content-security-policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; base-uri 'self'; form-action 'self'; frame-ancestors 'self'",
 }
+HOST: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]/\\@?#:\s]+))(?::\d{1,5})?")  # a name or address, and a port
 AT_ONCE: Final = 3  # of the page's functions
 WAITING: Final = 256
 PAGE: Final = "/gradio_api/run/predict"
 UPLOADS: Final = re.compile(r"/gradio_api/upload/?|/api/v1/(label|inspect|search)")
-# Of Gradio's own routes, those that the page asks for: not its proxy, its fetching of addresses, its history or its deep links.
+# Of Gradio's own routes, those that the page asks for: not its proxy, its fetching of addresses, its queue, its history or its deep links.
 GRADIO: Final = re.compile(
     r"/|/(config|theme\.css|favicon\.ico|manifest\.json|robots\.txt)/?|/(assets|static|svelte)/.*"
-    r"|/gradio_api/(startup-events|app_id|theme\.css|heartbeat/[^/]*|upload|upload_progress|run/predict|queue/(join|data)|cancel|reset)/?"
+    r"|/gradio_api/(startup-events|app_id|theme\.css|heartbeat/[^/]*|upload|upload_progress|run/predict)/?"
     r"|/gradio_api/file=(?!https?:).*"
 )
 
@@ -73,7 +73,7 @@ class Gate:
     login: Login | None
     names: frozenset[str] | None
     uploads: Uploads
-    ours: tuple[str, ...] = ("/drawings/", "/map.json")
+    ours: tuple[str, ...] = ("/drawings/",)
     turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
     room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE + WAITING))
 
@@ -102,7 +102,9 @@ class Gate:
             if scope["path"] != PAGE:
                 await self.app(scope, receive, guarded(send))
             elif self.room.locked():
-                await refusal(503, "Busy", "server: expected fewer requests at a time, found too many that wait; try again in a moment")(scope, receive, send)
+                await refusal(503, "Busy", "server: expected fewer requests at a time, found too many that wait; try again in a moment")(
+                    scope, receive, guarded(send)
+                )
             else:
                 async with self.room, self.turns:
                     await self.app(scope, receive, guarded(send))
@@ -115,7 +117,7 @@ class Gate:
                 403, "UnknownHost", f"host: expected {' or '.join(sorted(self.names))}, found {host[:80]!r}; start the server with --name for others"
             )
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and origin.partition("://")[2] != host:
             return refusal(403, "ForeignOrigin", "origin: expected this server's own page, found another; open the page at its own address")
         if not (GRADIO.fullmatch(path) or path.startswith(self.ours)):
             return refusal(404, "NotFound", "address: expected one of this server's, found another; check it")
@@ -135,7 +137,8 @@ def refusal(status: int, kind: str, message: str) -> JSONResponse:
 
 def name_in(host: str) -> str:
     """The name or address of a ``Host`` header, without its port."""
-    return (urlsplit(f"//{host}").hostname or "") if len(host) < 256 and not re.search(r"[/\\@?#\s]", host) else ""
+    found = HOST.fullmatch(host) if len(host) < 256 else None
+    return (found[1] or found[2]).lower() if found else ""
 
 
 def names_for(host: str, others: Iterable[str]) -> frozenset[str] | None:

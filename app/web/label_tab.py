@@ -18,6 +18,7 @@ from app.inspection import describe
 from app.sidecars import side_car_of
 from app.web.cards import QUIET, act, chips, drawing, facts_table, html, label_bars, notice, text
 from app.web.panel import Panel
+from app.web.sent import file_place
 from app.web.upload import Upload
 from index import Hit
 from retrieval.errors import FileError, LoradexError
@@ -33,7 +34,7 @@ def build(desk: Desk, panel: Panel) -> gr.State:
     """The tab; the state holds what was labelled last."""
     uploads = gr.State([], time_to_live=900)
     with gr.Row():
-        files = gr.File(label="LoRA files (.safetensors)", file_count="multiple", file_types=[".safetensors"], height=180)
+        files = file_place(label="LoRA files (.safetensors)", file_types=[".safetensors"], height=180)
         with gr.Column():
             words = gr.Textbox("", label="Your labels, one a line (empty: the default list)", lines=5, max_lines=12, max_length=LONGEST_LIST)
             count = gr.Slider(1, 20, value=5, step=1, label="Labels a file")

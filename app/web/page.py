@@ -9,6 +9,7 @@ from app.places import SHIPPED_ZOO
 from app.web import about_tab, label_tab, library_tab, map_tab, search_tab
 from app.web.cards import QUIET, text
 from app.web.panel import Panel
+from app.web.sent import closed
 
 FILES_LIVE: Final = 900  # seconds
 
@@ -30,7 +31,7 @@ def build_page(desk: Desk) -> gr.Blocks:
             with gr.Tab("About", id="about"):
                 about_tab.build(desk, page)
         page.load(lambda: head_of(desk), None, head, **QUIET)
-    return page
+    return closed(page)
 
 
 def head_of(desk: Desk) -> str:

@@ -14,6 +14,7 @@ from app.web.cards import QUIET, act, chips, found_card, gallery, html, notice, 
 from app.web.choice import Choice, id_of
 from app.web.compare import comparison
 from app.web.panel import Panel
+from app.web.sent import picture_place
 from app.wishes import filter_of
 from index import Filter, FoundBy
 from index.errors import ZooError
@@ -42,7 +43,7 @@ def build(desk: Desk, panel: Panel, page: gr.Blocks) -> None:
             concept = gr.Textbox("", label="One more concept", placeholder="hat", max_lines=1)
             with gr.Row():
                 plus, minus = gr.Button("+ add", size="sm"), gr.Button("− subtract", size="sm")
-        picture = gr.Image(label="Like a picture", type="filepath", height=150, sources=["upload", "clipboard"], buttons=[], scale=2)
+        picture = picture_place(label="Like a picture", height=150, sources=["upload", "clipboard"], buttons=[], scale=2)
         with gr.Column(scale=3), gr.Row():
             kinds = [gr.Dropdown([], label=label, multiselect=True, min_width=130) for label in ("Family", "Format", "Tags")]
             rank = gr.Textbox("", label="Rank", placeholder="8 or 4-16", max_lines=1, min_width=90)

@@ -67,6 +67,7 @@ def build_app(desk: Desk, uploads: Uploads, service: Service) -> Gate:
         path="/",
         favicon_path=str(ICON),
         max_file_size=LARGEST_FILE,
+        show_error=False,  # of errors that no one foresaw
         footer_links=[],
         run_history=False,
         ssr_mode=False,

@@ -28,6 +28,7 @@ class Uploads:
     def make_room(self, size: int) -> bool:
         """Whether ``size`` bytes more can be kept, the oldest files being given up for them."""
         with self._lock:
+            self._sweep()
             files = sorted(self._files(), key=lambda file: file[0])
             kept, count = sum(size for _, size, _ in files), len(files)
             for changed, bytes, path in files:
@@ -37,6 +38,8 @@ class Uploads:
                     return False
                 with suppress(OSError):
                     path.unlink()
+                    if path.parent != self.folder:
+                        path.parent.rmdir()
                 kept, count = kept - bytes, count - 1
             return kept + self._arriving + size <= self.most_bytes
 
@@ -54,6 +57,13 @@ class Uploads:
     def remove(self) -> None:
         """Take the folder away."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        """Take away the folders of files that Gradio took away; it makes one for each."""
+        for path in self.folder.iterdir():
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime >= self.young:
+                    path.rmdir()
 
     def _files(self) -> Iterator[tuple[float, int, Path]]:
         for path in self.folder.rglob("*"):
