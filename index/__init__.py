@@ -15,6 +15,7 @@ from index.errors import (
     ZooMissing,
     ZooReadOnly,
     ZooTooNew,
+    ZooUnreachable,
 )
 from index.filters import Filter
 from index.model import FoundBy, Hit, KnownFile, Model
@@ -41,4 +42,5 @@ __all__ = [
     "ZooMissing",
     "ZooReadOnly",
     "ZooTooNew",
+    "ZooUnreachable",
 ]

@@ -7,6 +7,7 @@ ZooError
 ├── ZooTooNew         a later Loradex wrote the catalogue
 ├── ZooLocked         another writer has the zoo open
 ├── ZooReadOnly       a write to a zoo that is open for reading only, or in a folder that cannot be written
+├── ZooUnreachable    the database that holds the zoo does not answer, or the package that asks it is not installed
 ├── ZooClosed         the zoo was used after ``close``
 ├── DiskRefused       the disk is full, fails, or denies access
 ├── SpaceMismatch     the zoo is bound to another space
@@ -47,6 +48,10 @@ class ZooLocked(ZooError):
 
 class ZooReadOnly(ZooError):
     """The zoo is open for reading only, or its folder cannot be written."""
+
+
+class ZooUnreachable(ZooError):
+    """The database that holds the zoo does not answer, or the package that asks it is not installed."""
 
 
 class ZooClosed(ZooError):

@@ -45,7 +45,7 @@ class Filter:
         Raises:
             BadQuery: a list is too long, or a value is no text or number that SQLite takes.
         """
-        self._check()
+        self.check()
         parts, values = ["TRUE"], list[str | int | bytes | None]()
         for column, wanted in (("family", self.families), ("format", self.formats)):
             if wanted:
@@ -63,17 +63,30 @@ class Filter:
             parts.append("models.found_by = ?")
             values.append(str(self.found_by))
         if self.folder is not None:
-            separator = "\\" if "\\" in self.folder and "/" not in self.folder else "/"
-            ends = [self.folder.rstrip("/\\") + last for last in (separator, chr(ord(separator) + 1))]
+            ends = ends_of(self.folder)
             bounds_of_path = "(path >= ? AND path < ? OR path >= ? AND path < ?)"  # text, and bytes where it is no Unicode
             parts.append(f"({bounds_of_path.replace('path', 'models.path')} OR models.key IN (SELECT key FROM files WHERE {bounds_of_path}))")
             values += [*map(to_text, ends), *(end.encode("utf-8", "surrogatepass") for end in ends)] * 2
         return " AND ".join(parts), values
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Refuse what no zoo takes.
+
+        Raises:
+            BadQuery: a list is too long, or a value is no text, number or ``FoundBy``.
+        """
         texts = [*self.families, *self.formats, *self.tags, self.folder or ""]
         numbers = [bound for bound in (self.lowest_rank, self.highest_rank, self.added_from, self.added_before) if bound is not None]
         if len(texts) > MOST_VALUES or any(not isinstance(text, str) or len(text) > LONGEST for text in texts):
             raise BadQuery(f"filter: expected at most {MOST_VALUES} texts of {LONGEST} characters, found more or longer ones; ask for fewer")
         if any(type(bound) is not int or not -(2**62) < bound < 2**62 for bound in numbers):
             raise BadQuery(f"filter: expected whole numbers as bounds, found {numbers!r}; mend the filter")
+        if self.found_by not in (None, *FoundBy):
+            raise BadQuery(f"filter: expected models found by {' or '.join(FoundBy)}, found {self.found_by!r}; choose one of them")
+
+
+def ends_of(folder: str) -> tuple[str, str]:
+    """The texts from which and before which the paths below a folder lie; the first is also how each of them begins."""
+    separator = "\\" if "\\" in folder and "/" not in folder else "/"
+    bare = folder.rstrip("/\\")
+    return bare + separator, bare + chr(ord(separator) + 1)

@@ -22,5 +22,9 @@ def words_query(texts: Sequence[str], without: Sequence[str] = ()) -> str | None
 
 def every_word(text: str) -> str:
     """All words of a text but those that say little, each as a string that holds no operator; FTS5 folds their case as it did the models'."""
-    found = [word for word in WORD.findall(text[:LONGEST]) if word.strip("_") and word.lower() not in STOP_WORDS][:MOST_WORDS]
-    return " AND ".join(f'"{word}"' for word in found)
+    return " AND ".join(f'"{word}"' for word in said_words(text))
+
+
+def said_words(text: str) -> list[str]:
+    """The words of a text, as they are written, but those that say little."""
+    return [word for word in WORD.findall(text[:LONGEST]) if word.strip("_") and word.lower() not in STOP_WORDS][:MOST_WORDS]

@@ -170,7 +170,7 @@ class Zoo:
         """
         if (given := count(vectors, BadVector)) != len(models):
             raise BadVector(f"{self.folder}: expected a vector for each of {len(models)} models, found {given}; pass one for each")
-        batch = [(to_entry(model), self._unit(model, vector)) for model, vector in zip(models, vectors, strict=True)]
+        batch = [(to_entry(model), unit_of(model, vector, self.dim)) for model, vector in zip(models, vectors, strict=True)]
         with self._changing() as (connection, generation):
             for entry, unit in batch:
                 put(connection, entry, unit, generation)
@@ -465,13 +465,6 @@ class Zoo:
             raise ZooDamaged(f"{self._path}: expected the name and dim of one space, found {rows!r}; {RESTORE}")
         return rows[0][0], rows[0][1]
 
-    def _unit(self, model: Model, vector: ArrayLike | None) -> Vector | None:
-        if vector is not None:
-            return to_unit(vector, self.dim, f"vector of model {model.id!r}", BadVector)
-        if model.found_by == FoundBy.METADATA:
-            return None
-        raise BadVector(f"vector of model {model.id!r}: expected one, as it was found by weights, found None; give it, or say metadata")
-
     def _get(self, connection: Connection, id: str) -> Model:
         row = connection.execute(f"{MODEL} WHERE id = ?", (id,)).fetchone()
         if row is None:
@@ -532,6 +525,19 @@ class Zoo:
                     return brought_up_to_date(connection, cached, current, self._path)
             snapshot = Snapshot(State(-1, b""), self.dim, wanted=wanted)
         return brought_up_to_date(connection, snapshot, current, self._path)
+
+
+def unit_of(model: Model, vector: ArrayLike | None, dim: int) -> Vector | None:
+    """A model's vector at length 1, if it has one.
+
+    Raises:
+        BadVector: it is none, or there should be one.
+    """
+    if vector is not None:
+        return to_unit(vector, dim, f"vector of model {model.id!r}", BadVector)
+    if model.found_by == FoundBy.METADATA:
+        return None
+    raise BadVector(f"vector of model {model.id!r}: expected one, as it was found by weights, found None; give it, or say metadata")
 
 
 def whole_number(k: object) -> int:

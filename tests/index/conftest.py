@@ -7,6 +7,7 @@ import pytest
 from zoo_oracle import DIM, SPACE
 
 from index import Zoo
+from index.milvus import MilvusZoo
 
 
 @pytest.fixture
@@ -15,8 +16,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "zoo #1?mode=x 100%"
 
 
-@pytest.fixture
-def zoo(folder: Path) -> Iterator[Zoo]:
-    """An empty zoo, open for writing."""
-    with Zoo.create(folder, SPACE, DIM) as made:
+@pytest.fixture(params=["folder", "milvus"])
+def zoo(folder: Path, request: pytest.FixtureRequest) -> Iterator[Zoo | MilvusZoo]:
+    """An empty zoo, open for writing, on each engine: what is tested with it holds for all."""
+    kind = Zoo if request.param == "folder" else MilvusZoo
+    with kind.create(folder, SPACE, DIM) as made:
         yield made

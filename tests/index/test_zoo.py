@@ -29,7 +29,7 @@ from index import (
 
 def test_exported_names() -> None:
     """The public names, pinned."""
-    errors = "BadModel BadQuery BadVector DiskRefused ModelMissing SpaceMismatch ZooClosed ZooDamaged ZooError ZooExists ZooLocked"
+    errors = "BadModel BadQuery BadVector DiskRefused ModelMissing SpaceMismatch ZooClosed ZooDamaged ZooError ZooExists ZooLocked ZooUnreachable"
     others = "Filter FoundBy Hit KnownFile Model Zoo ZooMissing ZooReadOnly ZooTooNew"
     assert sorted(index.__all__) == sorted([*errors.split(), *others.split()])
     assert all(issubclass(getattr(index, name), ZooError) for name in [*errors.split(), "ZooMissing", "ZooReadOnly", "ZooTooNew"])
