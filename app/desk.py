@@ -14,7 +14,7 @@ from app.folders import lies_below
 from app.ingest import index_places
 from app.places import SHIPPED_ZOO, own_zoo
 from app.service import Loradex
-from index import Zoo, ZooError
+from index import ZooError, open_zoo
 from retrieval.errors import LoradexError, QueryError
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class Desk:
         """Give drawings to the models that have none and whose base model is at hand."""
         from app.drawing.missing import draw_missing, undrawn
 
-        with Zoo.open(zoo_folder) as zoo:
+        with open_zoo(zoo_folder) as zoo:
             models = undrawn(zoo, self.studio)
             for done, outcome in enumerate(draw_missing(zoo, self.studio, models, self._stop), 1):
                 self._progress(done, len(models), outcome.model.name)

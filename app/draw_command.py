@@ -106,10 +106,10 @@ def draw_missing_models(studio: Studio, zoo: str | None, as_json: bool) -> None:
     from app.drawing.missing import draw_missing, undrawn
     from app.places import zoo_to_write
     from app.tables import progress_bar, table_of
-    from index import Zoo
+    from index import open_zoo
 
     drawn, refused = [], {}
-    with Zoo.open(zoo_to_write(zoo)) as opened, progress_bar("Drawing") as progress:
+    with open_zoo(zoo_to_write(zoo)) as opened, progress_bar("Drawing") as progress:
         models, place = undrawn(opened, studio), str(opened.folder)
         for done, outcome in enumerate(draw_missing(opened, studio, models), 1):
             progress(done, len(models), outcome.model.name)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from app.answers import IndexAnswer, Progress
 from app.folders import Scan
 from app.pictures import keep_preview
-from index import FoundBy, KnownFile, Model, Zoo
+from index import AnyZoo, FoundBy, KnownFile, Model, open_or_create_zoo
 from retrieval.encoder import Encoder
 from retrieval.errors import FetchError, FileError, FileUnsupported, NoExpert
 from retrieval.fingerprint import Fingerprint
@@ -59,7 +59,7 @@ def index_places(
     repositories = [HubRepository.open(str(place)) for place in places if str(place).startswith(HUB)]
     folders = [Path(place) for place in places if not str(place).startswith(HUB)]
     scan = Scan.of(folders) if folders else Scan()
-    with Zoo.open_or_create(zoo_folder, encoder.space.name, encoder.space.dim) as zoo:
+    with open_or_create_zoo(zoo_folder, encoder.space.name, encoder.space.dim) as zoo:
         run = Ingestion(zoo, encoder)
         total = len(scan.files) + sum(len(repository.files) for repository in repositories)
         run.take_all(run.local_tasks(scan), READERS, total, progress)
@@ -73,7 +73,7 @@ def index_places(
 class Ingestion:
     """One run over some files."""
 
-    def __init__(self, zoo: Zoo, encoder: Encoder) -> None:
+    def __init__(self, zoo: AnyZoo, encoder: Encoder) -> None:
         """Write to ``zoo`` with the experts of ``encoder``."""
         self.zoo, self.encoder = zoo, encoder
         self.answer = IndexAnswer(str(zoo.folder))

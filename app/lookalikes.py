@@ -9,7 +9,7 @@ from typing import Final, Self
 from app.answers import DuplicatesAnswer, Like, MergeAnswer, Part, Progress, SimilarAnswer
 from app.folders import find_files
 from app.ingest import name_of
-from index import ModelMissing, Zoo
+from index import ModelMissing, open_zoo
 from retrieval.errors import FileError
 from retrieval.fingerprint import Fingerprint
 from retrieval.lookalikes import SAME, Likeness, Lookalikes, Merge
@@ -44,7 +44,7 @@ class Library:
             ZooError: the zoo cannot be read.
         """
         entries, refused = [], {}
-        with Zoo.open(folder, read_only=True) as zoo:
+        with open_zoo(folder, read_only=True) as zoo:
             stored, files = zoo.fingerprints(), defaultdict(list)
             for file in zoo.known_files().values():
                 files[file.model_id].append(file.path)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from app.answers import path_of
 from app.pictures import drawing_of
 from app.places import own_cache
-from index import Model, Zoo
+from index import AnyZoo, Model
 
 MOST: Final = 20_000  # models on a map; of a larger zoo every second, third ... is shown
 LAID_OUT: Final = 5_000  # models whose places are computed together; the others are put among them
@@ -64,7 +64,7 @@ class Maps:
         """None yet."""
         self._making, self._made, self._key = threading.Lock(), ZooMap(Path(), [], np.empty((0, 1), np.float32), np.empty((0, 2), np.float32)), object()
 
-    def of(self, zoo: Zoo) -> ZooMap:
+    def of(self, zoo: AnyZoo) -> ZooMap:
         """The map of a zoo as it is now; it is computed once for each state, which takes a second for 300 models and about 20 for 5,000."""
         with self._making:
             key = (zoo.folder, zoo.state())

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+MILVUS = "milvus://host:19530/name"
 DEFAULT_ZOO = "Default: $LORADEX_ZOO, else your own"
 WHEN = "2026-11-24, or 7d for seven days ago (also h and w)."
 
-Zoo = Annotated[str | None, typer.Option(metavar="FOLDER", help=f"Folder of the zoo, or miniature. {DEFAULT_ZOO}, else the miniature.")]
-ZooToWrite = Annotated[str | None, typer.Option("--zoo", metavar="FOLDER", help=f"Folder of the zoo to write to. {DEFAULT_ZOO}.")]
+Zoo = Annotated[str | None, typer.Option(metavar="PLACE", help=f"Folder of the zoo, miniature, or {MILVUS}. {DEFAULT_ZOO}, else the miniature.")]
+ZooToWrite = Annotated[str | None, typer.Option("--zoo", metavar="PLACE", help=f"Folder of the zoo to write to, or {MILVUS}. {DEFAULT_ZOO}.")]
 Families = Annotated[list[str] | None, typer.Option("--family", metavar="NAME", help="Only models of this family; may be repeated.")]
 Formats = Annotated[list[str] | None, typer.Option("--format", metavar="NAME", help="Only models in this format; may be repeated.")]
 Tags = Annotated[list[str] | None, typer.Option("--tag", metavar="WORD", help="Only models with this tag or trigger word; may be repeated.")]

@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 from typing import Final
 
+from index.milvus.place import SCHEME, folder_of
+
 MINIATURE: Final = Path(__file__).parent / "miniature"
 TREES: Final = MINIATURE / "trees"
 UPSAMPLER: Final = MINIATURE / "upsampler"
@@ -46,14 +48,28 @@ def own_cache() -> Path:
 
 
 def zoo_to_write(named: str | None) -> Path:
-    """The named zoo, else ``$LORADEX_ZOO``, else the person's own."""
+    """The folder of the named zoo, else of ``$LORADEX_ZOO``, else the person's own.
+
+    Raises:
+        BadQuery: an address of Milvus cannot be read.
+        ZooError: its folder on this machine cannot be made.
+    """
     chosen = named or os.environ.get("LORADEX_ZOO")
-    return Path(chosen) if chosen else own_zoo()
+    return place_of(chosen, make=True) if chosen else own_zoo()
 
 
 def zoo_to_read(named: str | None) -> Path:
-    """The named zoo, else ``$LORADEX_ZOO``, else the person's own where there is one, else the one that ships."""
-    if (named or os.environ.get("LORADEX_ZOO")) == SHIPPED_NAME:
-        return SHIPPED_ZOO
-    chosen = zoo_to_write(named)
-    return SHIPPED_ZOO if not (named or os.environ.get("LORADEX_ZOO")) and not chosen.exists() else chosen
+    """The folder of the named zoo, else of ``$LORADEX_ZOO``, else the person's own where there is one, else the one that ships.
+
+    Raises:
+        BadQuery, ZooError: as ``zoo_to_write``.
+    """
+    chosen = named or os.environ.get("LORADEX_ZOO")
+    if chosen:
+        return SHIPPED_ZOO if chosen == SHIPPED_NAME else place_of(chosen)
+    return own_zoo() if own_zoo().exists() else SHIPPED_ZOO
+
+
+def place_of(said: str, *, make: bool = False) -> Path:
+    """A folder as it is named, or of a zoo in Milvus."""
+    return folder_of(said, own_data() / "milvus", make=make) if said.startswith(SCHEME) else Path(said)

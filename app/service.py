@@ -13,7 +13,7 @@ from app.answers import LabelAnswer, SearchAnswer
 from app.places import SHIPPED_ZOO, encoder_folders
 from app.query import Kind, Query, open_picture
 from app.ranking import Found, folded, fused, may_be_copies
-from index import Filter, Zoo
+from index import AnyZoo, Filter, open_zoo
 from retrieval.calibration import Relevance
 from retrieval.encoder import Encoder
 from retrieval.errors import FileError, NoExpert, QueryError
@@ -41,9 +41,9 @@ class Loradex:
         return Encoder.load(*self.encoder_folders)
 
     @cached_property
-    def zoo(self) -> Zoo:
+    def zoo(self) -> AnyZoo:
         """The zoo, for reading, bound to the encoder's space."""
-        return Zoo.open(self.zoo_folder, space=self.encoder.space.name, read_only=True)
+        return open_zoo(self.zoo_folder, space=self.encoder.space.name, read_only=True)
 
     def search(self, query: str | Query, k: int = 10, *, offset: int = 0, where: Filter = ALL) -> SearchAnswer:
         """The models whose weights, or else whose words, answer a query best, those with one update as one.

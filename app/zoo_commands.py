@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from app.options import After, Before, Below, Families, Formats, Json, Known, Rank, Tags, Zoo, ZooToWrite, examples
+from app.options import MILVUS, After, Before, Below, Families, Formats, Json, Known, Rank, Tags, Zoo, ZooToWrite, examples
 from app.output import complain, show
 
 zoo_app = typer.Typer(no_args_is_help=True, add_completion=False, epilog=examples("loradex zoo list"), help="Look at a zoo, check it, mend it, copy it.")
@@ -34,10 +34,10 @@ def list_models(
     from app.places import zoo_to_read
     from app.tables import models_table
     from app.wishes import filter_of
-    from index import Zoo as OpenZoo
+    from index import open_zoo
 
     where = filter_of(family or (), format or (), tag or (), rank, folder, after, before, found_by)
-    with OpenZoo.open(zoo_to_read(zoo), read_only=True) as opened:
+    with open_zoo(zoo_to_read(zoo), read_only=True) as opened:
         models = list(opened.models(where))
         place, space, kinds = str(opened.folder), opened.space, opened.counts("family")
     document = {"zoo": place, "space": space, "families": kinds, "models": [described(model, place) for model in models]}
@@ -50,9 +50,9 @@ def show_models(ids: Ids, zoo: Zoo = None, as_json: Json = False) -> None:
     from app.answers import described
     from app.places import zoo_to_read
     from app.tables import model_tables
-    from index import Zoo as OpenZoo
+    from index import open_zoo
 
-    with OpenZoo.open(zoo_to_read(zoo), read_only=True) as opened:
+    with open_zoo(zoo_to_read(zoo), read_only=True) as opened:
         files, place = opened.files_of(ids), str(opened.folder)
         found = [described(opened.get(id), place) | {"files": [asdict(file) for file in files.get(id, [])]} for id in ids]
     show({"zoo": place, "models": found}, model_tables(found), as_json)
@@ -63,9 +63,9 @@ def verify(zoo: Zoo = None, as_json: Json = False) -> None:
     """Check every row, checksum, word and engine of a zoo; the exit status is 1 if one is not as it was written."""
     from app.places import zoo_to_read
     from app.tables import progress_bar, table_of
-    from index import Zoo as OpenZoo
+    from index import open_zoo
 
-    with OpenZoo.open(zoo_to_read(zoo), read_only=True) as opened, progress_bar("Checking") as progress:
+    with open_zoo(zoo_to_read(zoo), read_only=True) as opened, progress_bar("Checking") as progress:
         problems, count = opened.verify(lambda done, total: progress(done, total, "")), len(opened)
         place = str(opened.folder)
     said = "sound" if not problems else f"{len(problems)} problems; `loradex zoo rebuild` mends what can be made anew"
@@ -89,9 +89,9 @@ def rebuild(
     """Make words, tags and engine anew, and take out damaged models, whose files the next `loradex index` reads again."""
     from app.places import zoo_to_write
     from app.tables import table_of, working
-    from index import Zoo as OpenZoo
+    from index import open_zoo
 
-    with OpenZoo.open(zoo_to_write(zoo)) as opened, working("Rebuilding"):
+    with open_zoo(zoo_to_write(zoo)) as opened, working("Rebuilding"):
         lost, count = opened.rebuild(engine), len(opened)
         place = str(opened.folder)
     table = table_of(("taken out, as it was damaged",), [(id,) for id in lost], f"{place}: {count} models")
@@ -103,10 +103,10 @@ def compact(zoo: ZooToWrite = None, as_json: Json = False) -> None:
     """Give unused space of a zoo back to the disk."""
     from app.places import zoo_to_write
     from app.tables import table_of, working
-    from index import Zoo as OpenZoo
+    from index import open_zoo
 
     folder = zoo_to_write(zoo)
-    with OpenZoo.open(folder) as opened, working("Compacting"):
+    with open_zoo(folder) as opened, working("Compacting"):
         before = size_of(folder)
         opened.compact()
         opened.save_engine()
@@ -124,9 +124,9 @@ def remove(ids: Ids, zoo: ZooToWrite = None, as_json: Json = False) -> None:
     """Take models out of a zoo; their files stay, and the next `loradex index` adds them again."""
     from app.places import zoo_to_write
     from app.tables import table_of
-    from index import Zoo as OpenZoo
+    from index import open_zoo
 
-    with OpenZoo.open(zoo_to_write(zoo)) as opened:
+    with open_zoo(zoo_to_write(zoo)) as opened:
         unknown = [id for id in ids if not opened.has(id)]
         removed, place = opened.remove(ids), str(opened.folder)
     show({"zoo": place, "removed": removed, "unknown": unknown}, table_of(("removed",), [(removed,)], place), as_json)
@@ -136,19 +136,22 @@ def remove(ids: Ids, zoo: ZooToWrite = None, as_json: Json = False) -> None:
         raise typer.Exit(3 if removed else 1)
 
 
-@zoo_app.command("copy", epilog=examples("loradex zoo copy backup/zoo"))
+@zoo_app.command("copy", epilog=examples("loradex zoo copy backup/zoo", "loradex zoo copy milvus://localhost:19530/loras"))
 def copy(
-    target: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the copy, which must not hold a zoo yet.")], zoo: Zoo = None, as_json: Json = False
+    target: Annotated[str, typer.Argument(metavar="PLACE", help=f"Folder of the copy, or {MILVUS}; it must not hold a zoo yet.")],
+    zoo: Zoo = None,
+    as_json: Json = False,
 ) -> None:
-    """Copy a zoo as it is at one moment, even while it is searched or written."""
-    from app.places import zoo_to_read
-    from app.tables import table_of, working
-    from index import Zoo as OpenZoo
+    """Copy a zoo, even while it is searched or written, to another folder, to Milvus or back."""
+    from app.places import place_of, zoo_to_read
+    from app.tables import progress_bar, table_of
+    from index import open_zoo
+    from index.moving import copy_zoo
 
-    with OpenZoo.open(zoo_to_read(zoo), read_only=True) as opened, working("Copying"):
-        opened.copy_to(target)
-        place, count = str(opened.folder), len(opened)
-    show({"zoo": place, "copy": str(target), "models": count}, table_of(("copy", "models"), [(target, count)], place), as_json)
+    with open_zoo(zoo_to_read(zoo), read_only=True) as opened, progress_bar("Copying") as progress:
+        count = copy_zoo(opened, place_of(target, make=True), lambda done, total: progress(done, total, ""))
+        place = str(opened.folder)
+    show({"zoo": place, "copy": target, "models": count}, table_of(("copy", "models"), [(target, count)], place), as_json)
 
 
 @zoo_app.command("export", epilog=examples("loradex zoo export zoo.parquet"))
@@ -156,10 +159,10 @@ def export(file: Annotated[Path, typer.Argument(metavar="FILE", help="Parquet fi
     """Write all models, vectors and drawings of a zoo to one Parquet file."""
     from app.places import zoo_to_read
     from app.tables import progress_bar, table_of
-    from index import Zoo as OpenZoo
+    from index import open_zoo
     from index.parquet import export_zoo
 
-    with OpenZoo.open(zoo_to_read(zoo), read_only=True) as opened, progress_bar("Writing") as progress:
+    with open_zoo(zoo_to_read(zoo), read_only=True) as opened, progress_bar("Writing") as progress:
         count, place = export_zoo(opened, file, lambda done, total: progress(done, total, "")), str(opened.folder)
     show({"zoo": place, "file": str(file), "models": count}, table_of(("file", "models"), [(file, count)], place), as_json)
 

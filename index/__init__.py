@@ -19,9 +19,11 @@ from index.errors import (
 )
 from index.filters import Filter
 from index.model import FoundBy, Hit, KnownFile, Model
+from index.places import AnyZoo, open_or_create_zoo, open_zoo
 from index.zoo import Zoo
 
 __all__ = [
+    "AnyZoo",
     "BadModel",
     "BadQuery",
     "BadVector",
@@ -43,4 +45,6 @@ __all__ = [
     "ZooReadOnly",
     "ZooTooNew",
     "ZooUnreachable",
+    "open_or_create_zoo",
+    "open_zoo",
 ]

@@ -17,10 +17,11 @@ import pyarrow.parquet as pq
 from index.connections import sync, sync_folder, typed_errors
 from index.errors import BadModel, BadQuery, BadVector, SpaceMismatch
 from index.model import FoundBy, KnownFile, Model
-from index.zoo import PREVIEWS, Zoo
+from index.moving import BATCH, batches
+from index.places import AnyZoo, open_or_create_zoo
+from index.zoo import PREVIEWS
 
 VERSION: Final = 1
-BATCH: Final = 1024  # models
 LARGEST_PREVIEW: Final = 2**20  # bytes
 TEXTS: Final = ("id", "name", "family", "found_by", "path", "concept", "preview")
 FOREIGN: Final = (pa.ArrowException, OSError, UnicodeError)  # how reading what is no sound Parquet ends; with an errno, it was the disk
@@ -35,7 +36,7 @@ def layout(space: str, dim: int) -> pa.Schema:
     return pa.schema(columns, {"loradex": json.dumps({"version": VERSION, "space": space, "dim": dim})})
 
 
-def export_zoo(zoo: Zoo, path: Path, progress: Progress = lambda done, total: None) -> int:
+def export_zoo(zoo: AnyZoo, path: Path, progress: Progress = lambda done, total: None) -> int:
     """Write all models to a file, in one step; return how many.
 
     Raises:
@@ -56,19 +57,7 @@ def export_zoo(zoo: Zoo, path: Path, progress: Progress = lambda done, total: No
     return done
 
 
-def batches(models: Iterator[Model]) -> Iterator[list[Model]]:
-    """Models, some at a time."""
-    batch: list[Model] = []
-    for model in models:
-        batch.append(model)
-        if len(batch) == BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def table_of(zoo: Zoo, models: Sequence[Model]) -> pa.Table:
+def table_of(zoo: AnyZoo, models: Sequence[Model]) -> pa.Table:
     """Some models as rows."""
     ids = [model.id for model in models]
     vectors, prints, files = zoo.vectors_of(ids), zoo.fingerprints(ids), zoo.files_of(ids)
@@ -121,7 +110,7 @@ def import_zoo(path: Path, folder: Path, progress: Progress = lambda done, total
     if not same:
         raise BadModel(f"{path}: expected a zoo of layout {VERSION} in Parquet, found other columns; export it with `loradex zoo export`")
     done, total = 0, file.metadata.num_rows
-    with Zoo.open_or_create(folder, space, dim) as zoo:
+    with open_or_create_zoo(folder, space, dim) as zoo:
         if (zoo.space, zoo.dim) != (space, dim):
             raise SpaceMismatch(f"{path}: expected space {zoo.space!r}, found {space!r}; import it into a new zoo")
         for batch in read_batches(file, path):
@@ -181,7 +170,7 @@ def known_file(path: object, file: dict[str, Any], id: str) -> KnownFile:
     return KnownFile(str(path), file["size"], file["mtime_ns"], id, None, file["reader"])
 
 
-def add_rows(zoo: Zoo, rows: Sequence[dict[str, Any]], path: Path) -> None:
+def add_rows(zoo: AnyZoo, rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Add rows of a file, all at once.
 
     Raises:

@@ -9,7 +9,7 @@ from app.answers import path_of
 from app.drawing.errors import Stopped
 from app.drawing.studio import Studio
 from app.pictures import store_preview
-from index import Filter, Model, ModelMissing, Zoo
+from index import AnyZoo, Filter, Model, ModelMissing
 from retrieval.errors import FileMissing, LoradexError
 
 
@@ -21,12 +21,12 @@ class Outcome:
     reason: str | None = None
 
 
-def undrawn(zoo: Zoo, studio: Studio) -> list[Model]:
+def undrawn(zoo: AnyZoo, studio: Studio) -> list[Model]:
     """The models without a preview of which the base model is at hand."""
     return [model for model in zoo.models(Filter(tuple(studio.bases.by_family))) if model.preview is None]
 
 
-def draw_missing(zoo: Zoo, studio: Studio, models: list[Model], stop: threading.Event | None = None) -> Iterator[Outcome]:
+def draw_missing(zoo: AnyZoo, studio: Studio, models: list[Model], stop: threading.Event | None = None) -> Iterator[Outcome]:
     """Draw some models of a zoo that is open for writing, one after another, until ``stop`` is set; one that cannot be drawn never stops the others.
 
     Raises:
@@ -45,7 +45,7 @@ def draw_missing(zoo: Zoo, studio: Studio, models: list[Model], stop: threading.
             yield Outcome(model)
 
 
-def draw_preview(zoo: Zoo, studio: Studio, model: Model, stop: threading.Event) -> None:
+def draw_preview(zoo: AnyZoo, studio: Studio, model: Model, stop: threading.Event) -> None:
     """Draw a model and keep that as its preview.
 
     Raises:

@@ -28,10 +28,9 @@ def make_collections(connection: Connection, dim: int) -> None:
     make(connection, files, {"model": ("VARCHAR", {"max_length": SHORT}), "nothing": ("FLOAT_VECTOR", {"dim": 2})}, "nothing", ("shard", "model"))
     codes = ("ARRAY", {"element_type": "VARCHAR", "max_length": SHORT, "max_capacity": MOST_TAGS})
     text = ("VARCHAR", {"max_length": LONGEST, "enable_analyzer": True, "enable_match": True, "analyzer_params": {"tokenizer": "standard"}})
-    short, number = ("VARCHAR", {"max_length": SHORT}), ("INT64", {})
     columns: dict[str, tuple[str, dict[str, Any]]] = {
-        **dict.fromkeys(("family", "format", "found_by"), short),
-        **dict.fromkeys(("rank", "added"), number),
+        **dict.fromkeys(("family", "format", "found_by"), ("VARCHAR", {"max_length": SHORT})),
+        **dict.fromkeys(("rank", "added"), ("INT64", {})),
         **dict.fromkeys(("tags", "folders"), codes),
         "words": text,
         "words_bm25": ("SPARSE_FLOAT_VECTOR", {}),

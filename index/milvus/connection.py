@@ -96,8 +96,7 @@ class Connection:
         except (MilvusException, RpcError, ValueError, OSError) as error:
             said = " ".join(str(getattr(error, "message", error)).split())[:200]
             if kind is ZooLocked:
-                message = f"{self}: expected milvus-lite to open {FILES}, found that it does not ({said}); one process at a time may, end the other, or use a server"
-                raise ZooLocked(message) from None
+                raise ZooLocked(f"{self}: expected milvus-lite to open {FILES}, found that it does not ({said}); end the other process that has it") from None
             if isinstance(error, MilvusUnavailableException | RpcError | OSError) or kind is ZooUnreachable:
                 raise ZooUnreachable(f"{self}: expected Milvus to answer, found: {said}; check the address, ${TOKEN} and the server") from None
             raise kind(f"{self}: expected Milvus to take a request, found: {said}; mend the request") from None

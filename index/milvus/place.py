@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from index.connections import typed_errors
-from index.errors import BadQuery, ZooDamaged
+from index.connections import CATALOGUE, typed_errors
+from index.errors import BadQuery, ZooDamaged, ZooExists
 
 SCHEME: Final = "milvus://"
 MARK: Final = "milvus.json"
@@ -65,18 +65,22 @@ class Address:
         return f"{'https' if self.tls else 'http'}://{self.host}"
 
 
-def folder_of(said: str, parent: Path) -> Path:
-    """The folder on this machine of a zoo that is named by an address; that of a server's lies below ``parent``, and is made.
+def folder_of(said: str, parent: Path, *, make: bool = False) -> Path:
+    """The folder on this machine of a zoo that is named by an address; that of a server's lies below ``parent``.
+
+    It is marked, so that whatever opens a zoo by its folder finds it; one for files of this machine only if ``make`` says so.
 
     Raises:
         BadQuery: the address is none.
+        ZooExists: the folder holds a zoo in SQLite.
         DiskRefused: the folder cannot be made.
     """
-    if said.startswith(f"{SCHEME}/"):
-        return Path(unquote(said.removeprefix(SCHEME)))
-    address = Address.read(said)
-    folder = parent / re.sub(r"[^A-Za-z0-9._-]", "_", "-".join(filter(None, (address.host, address.database, address.name))))
-    mark(folder, address)
+    local = said.startswith(f"{SCHEME}/")
+    address = Address() if local else Address.read(said)
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", "-".join(filter(None, (address.host, address.database, address.name))))
+    folder = Path(unquote(said.removeprefix(SCHEME))) if local else parent / name
+    if make or not local:
+        mark(folder, address)
     return folder
 
 
@@ -84,11 +88,14 @@ def mark(folder: Path, address: Address) -> None:
     """Write where a folder's zoo lies, unless that is written.
 
     Raises:
+        ZooExists: the folder holds a zoo in SQLite.
         DiskRefused: the folder cannot be made or written.
     """
     with typed_errors(folder):
         if (folder / MARK).is_file():
             return
+        if (folder / CATALOGUE).exists():
+            raise ZooExists(f"{folder}: expected no zoo in SQLite, found one; copy it to Milvus with `loradex zoo copy {SCHEME}…`, or use another folder")
         folder.mkdir(parents=True, exist_ok=True)
         part = folder / f".{MARK}.part"
         part.write_text(json.dumps({"version": 1, "address": str(address) if address.host else None}), "utf-8")

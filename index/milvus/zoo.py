@@ -536,7 +536,12 @@ class MilvusZoo:
         return ZooReadOnly(f"{self.folder}: expected a zoo open for writing, found it open for reading only; open it without read_only")
 
     def _is_there(self) -> bool:
-        return bool(self._ask("has_collection", self._files)) and bool(self._get(self._files, [OWN], ("id",)))
+        names = (self._files, self._models)
+        if not all(self._ask("has_collection", name) for name in names):
+            return False
+        for name in names:
+            self._ask("load_collection", name)  # a server that was started again may not have done so
+        return bool(self._get(self._files, [OWN], ("id",)))
 
     def _bind(self, binding: Binding) -> None:
         binding = replace(binding, token=secrets.token_hex(8))

@@ -37,6 +37,7 @@ def run(*arguments: object, timeout: float = 120) -> tuple[int, str, str]:
     return child.returncode, out, err
 
 
+@pytest.mark.parametrize("zoo", ["folder"], indirect=True)  # milvus-lite lets one process in
 def test_the_second_writer_is_told_at_once(zoo: Zoo) -> None:
     """Within a process; the first goes on, and readers are let in."""
     seconds: list[Callable[[], Zoo]] = [
@@ -109,6 +110,7 @@ def states(engine: str) -> Iterator[tuple[Callable[[Zoo], object], State]]:
     ("shared", "engine", "where"),
     [(True, "exact", Filter()), (False, "exact", Filter()), (True, "codes", Filter()), (False, "codes", Filter(families=("sdxl",), tags=("A",)))],
 )
+@pytest.mark.parametrize("zoo", ["folder"], indirect=True)  # milvus-lite lets one process in
 def test_eight_searchers_and_a_writer(zoo: Zoo, shared: bool, engine: str, where: Filter) -> None:
     """Every answer is that of one committed state between the search's start and its end, be the zoo shared or opened for reading."""
     zoo.save_engine(engine)

@@ -136,6 +136,7 @@ def test_nothing_typed_is_an_operator(zoo: Zoo, number: int) -> None:
     assert len(zoo) == 4 and zoo.verify() == []
 
 
+@pytest.mark.parametrize("zoo", ["folder"], indirect=True)  # Milvus has bounds
 def test_texts_of_any_length_are_stored(zoo: Zoo) -> None:
     """A megabyte of notes, ten thousand tags, bytes that are no text; all found by their words."""
     facts = {"notes": "filler " * 150_000 + "needle", "tags": [f"tag{i}" for i in range(10_000)], "title": "\udcff\0 Title", "trigger_words": [None, 5, "ohwx"]}

@@ -30,7 +30,7 @@ from index import (
 def test_exported_names() -> None:
     """The public names, pinned."""
     errors = "BadModel BadQuery BadVector DiskRefused ModelMissing SpaceMismatch ZooClosed ZooDamaged ZooError ZooExists ZooLocked ZooUnreachable"
-    others = "Filter FoundBy Hit KnownFile Model Zoo ZooMissing ZooReadOnly ZooTooNew"
+    others = "AnyZoo open_or_create_zoo open_zoo Filter FoundBy Hit KnownFile Model Zoo ZooMissing ZooReadOnly ZooTooNew"
     assert sorted(index.__all__) == sorted([*errors.split(), *others.split()])
     assert all(issubclass(getattr(index, name), ZooError) for name in [*errors.split(), "ZooMissing", "ZooReadOnly", "ZooTooNew"])
 
