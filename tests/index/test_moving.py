@@ -1,0 +1,93 @@
+"""A zoo moved between engines: nothing is lost, by value."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from zoo_oracle import DIM, SPACE, model, vectors
+
+from index import AnyZoo, FoundBy, KnownFile, Model, Zoo, ZooDamaged, ZooExists, open_zoo
+from index.milvus.place import folder_of
+from index.moving import copy_zoo
+
+
+def filled(folder: Path) -> Zoo:
+    """A zoo with all that a zoo may hold."""
+    zoo = Zoo.create(folder, SPACE, DIM)
+    odd = Model("odd", "名\ud800\0<b>", "Ünknown", FoundBy.METADATA, "/a\udcff\n", None, "previews/odd.png", {"n": [1.5, None, "\udc80"], "": {}}, 7)
+    many = [replace(model(f"m{i:04}"), added=i, facts={"tags": [f"t{i % 5}"], "ranks": [i % 7]}) for i in range(1500)]
+    zoo.add([odd, *many], [None, *vectors(1500)], {"m0003": b"\0\xff" * 700, "odd": b"", "m0004": bytes(range(256))})
+    refused = KnownFile("/bad\udcff", 0, -1, None, "/bad: a pickle\ud800", "r1")
+    zoo.note_files([refused, KnownFile("/x/1", 2**40, 2**60, "m0001", None, "r2"), KnownFile("/x/2", 5, 6, "m0001"), KnownFile("/a\udcff\n", 1, 2, "odd")])
+    (folder / "previews").mkdir()
+    (folder / "previews" / "odd.png").write_bytes(b"a drawing")
+    return zoo
+
+
+def all_of(zoo: AnyZoo) -> tuple[object, ...]:
+    """All that a zoo holds."""
+    models = list(zoo.models())
+    found = zoo.vectors_of([each.id for each in models])
+    ids = sorted(found)
+    drawings = {path.name: path.read_bytes() for path in (zoo.folder / "previews").iterdir()}
+    vectors_as_bytes = np.stack([found[id] for id in ids]).tobytes()
+    return zoo.space, zoo.dim, models, [each.added for each in models], ids, vectors_as_bytes, zoo.fingerprints(), zoo.known_files(), drawings
+
+
+def test_both_ways_loses_nothing(folder: Path, tmp_path: Path) -> None:
+    """From a folder to Milvus, from there to another Milvus, and back to a folder."""
+    with filled(folder) as zoo:
+        expected, done = all_of(zoo), list[tuple[int, int]]()
+        assert copy_zoo(zoo, folder_of(f"milvus://{tmp_path}/one", tmp_path, make=True), lambda *told: done.append(told)) == 1501
+        assert done[-1] == (1501, 1501)
+    with open_zoo(tmp_path / "one", read_only=True) as one:
+        assert all_of(one) == expected
+        copy_zoo(one, folder_of(f"milvus://{tmp_path}/two", tmp_path, make=True))
+    with open_zoo(tmp_path / "two", read_only=True) as two:
+        assert all_of(two) == expected and two.verify() == []
+        copy_zoo(two, tmp_path / "back")
+    with open_zoo(tmp_path / "back", read_only=True) as back:
+        assert isinstance(back, Zoo) and all_of(back) == expected
+        assert back.verify() == [f"{tmp_path}/back/catalogue.sqlite: preview 'previews/odd.png' of model 'odd' is no picture"] or back.verify() == []
+        copy_zoo(back, tmp_path / "again")
+    with open_zoo(tmp_path / "again", read_only=True) as again:
+        assert all_of(again) == expected
+
+
+def test_a_zoo_that_is_there_is_left_alone(folder: Path, tmp_path: Path) -> None:
+    """On either engine."""
+    with filled(folder) as zoo:
+        target = folder_of(f"milvus://{tmp_path}/one", tmp_path, make=True)
+        copy_zoo(zoo, target)
+        for there in (target, folder):
+            with pytest.raises(ZooExists):
+                copy_zoo(zoo, there)
+        assert not (target / "copying").exists()
+
+
+@pytest.mark.parametrize("to_milvus", [True, False])
+def test_half_a_copy(folder: Path, tmp_path: Path, to_milvus: bool) -> None:
+    """It is not taken for a zoo, and goes on when it is made again."""
+
+    class Cut(Exception):
+        pass
+
+    def cut(done: int, total: int) -> None:
+        raise Cut
+
+    with filled(folder) as zoo:
+        expected, target, source = all_of(zoo), tmp_path / "target", zoo
+        if to_milvus:
+            folder_of(f"milvus://{target}", tmp_path, make=True)
+        else:
+            copy_zoo(zoo, folder_of(f"milvus://{tmp_path}/one", tmp_path, make=True))
+            source = open_zoo(tmp_path / "one", read_only=True)  # type: ignore[assignment]
+        with pytest.raises(Cut):
+            copy_zoo(source, target, cut)
+        with pytest.raises(ZooDamaged, match=r"half a copy; run `loradex zoo copy`"):
+            open_zoo(target, read_only=True)
+        copy_zoo(source, target)
+        source.close()
+    with open_zoo(target, read_only=True) as whole:
+        assert all_of(whole) == expected
