@@ -171,7 +171,7 @@ class MilvusZoo:
         if (given := count(vectors, BadVector)) != len(models):
             raise BadVector(f"{self.folder}: expected a vector for each of {len(models)} models, found {given}; pass one for each")
         batch = {model.id: (to_entry(model), unit_of(model, vector, self.dim)) for model, vector in zip(models, vectors, strict=True)}
-        prints = {id: packed(list(data)) for id, data in fingerprints.items()}
+        prints = {id: packed(data.hex()) for id, data in fingerprints.items()}
         with self._changing():
             known = self._rows(list({*batch, *prints}))
             for id in prints.keys() - batch.keys() - known.keys():
@@ -287,7 +287,7 @@ class MilvusZoo:
         """The fingerprints of all models that have one, or of some, by id."""
         columns = ("id", "fingerprint")
         rows = self._walk(self._models, "", columns) if ids is None else self._get(self._models, ids, columns)
-        return {row["id"]: bytes(unpacked(row["fingerprint"])) for row in sorted(rows, key=lambda row: row["id"]) if row["fingerprint"]}
+        return {row["id"]: bytes.fromhex(unpacked(row["fingerprint"])) for row in sorted(rows, key=lambda row: row["id"]) if row["fingerprint"]}
 
     def search(self, query: NDArray[np.floating], k: int = 10, where: Filter = ALL) -> list[Hit]:
         """The ``k`` models, at most ``MOST``, nearest to a query (dim,) of any length, by cosine, ties in order of id, of those that a filter lets through.
