@@ -1,0 +1,59 @@
+"""What runs in the processes of a Ray cluster: workers that read files, and the ledger of what they began."""
+
+from collections import Counter
+from typing import Any, Final
+
+import ray
+from ray.actor import ActorHandle
+
+from app.local_engine import LocalEngine
+from app.part_rows import part_of
+from app.reading import Outcome, Reader, Task
+
+TRIES: Final = 3  # at a file with which the worker ends
+
+
+class Ledger:
+    """Counts how often something was begun and not ended: a worker that is killed ends nothing."""
+
+    def __init__(self) -> None:
+        """Nothing was begun."""
+        self.begun: Counter[str] = Counter()
+
+    def begin(self, what: str) -> int:
+        """Note a beginning; how many there were without an end."""
+        self.begun[what] += 1
+        return self.begun[what]
+
+    def end(self, what: str) -> None:
+        """Note an end."""
+        del self.begun[what]
+
+
+class Worker:
+    """Reads batches of tasks in a process of its own."""
+
+    def __init__(self, reader: "ray.ObjectRef[Reader]", ledger: ActorHandle) -> None:
+        """Load the experts, once."""
+        self.reader: Reader = ray.get(reader)
+        self.ledger, self.engine = ledger, LocalEngine(readers=1)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
+        """Read some tasks; a part comes back. Where an earlier worker ended with this batch, one by one."""
+        tasks: list[Task] = list(batch["task"])
+        name = f"batch {tasks[0].file.path}"
+        alone = ray.get(self.ledger.begin.remote(name)) > 1
+        outcomes = [self.read_carefully(task) for task in tasks] if alone else list(self.engine.outcomes(tasks, self.reader))
+        ray.get(self.ledger.end.remote(name))
+        return {"part": [part_of(outcomes, self.reader.encoder.space.dim)]}
+
+    def read_carefully(self, task: Task) -> Outcome:
+        """Read a task unless workers ended with it again and again."""
+        path = task.file.path
+        if ray.get(self.ledger.begin.remote(path)) > TRIES:
+            found = f"expected to read it, found that {TRIES} workers ended with it; is there enough memory? Index it with --engine local, or move it away"
+            outcome = Outcome(task.file, refusal=f"{path}: {found}", noted=False)
+        else:
+            (outcome,) = self.engine.outcomes([task], self.reader)
+        ray.get(self.ledger.end.remote(path))
+        return outcome
