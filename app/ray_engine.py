@@ -3,6 +3,7 @@
 import logging
 import os
 import secrets
+import sys
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from retrieval.errors import EngineError
 
 BATCH: Final = 64  # files a part
 OBJECT_STORE: Final = 512 * 2**20  # bytes of a cluster of this machine
-CPU: Final = "CPU"
+STDERR: Final = 2
 # Ray reads these when it is first imported: it reports nothing to anyone, and a cluster of this machine listens to this machine alone.
 QUIET: Final = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 OWN: Final = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
@@ -24,18 +25,22 @@ class RayEngine:
     """Reads files on a Ray cluster: that of ``address`` or ``$RAY_ADDRESS``, else one of this machine's processors, which ends with the run."""
 
     def __init__(self, parts: Path, zoo: str, address: str | None = None, processors: int | None = None) -> None:
-        """Keep what is finished in the folder ``parts`` until it is in the ``zoo``."""
+        """Keep what is finished in the folder ``parts`` until it is in the ``zoo``.
+
+        Raises:
+            EngineError: Ray is not installed.
+        """
         self.folder, self.zoo, self.processors = parts, zoo, processors
         self.address = address or os.environ.get("RAY_ADDRESS") or None
+        self.ray = import_ray(own=self.address is None)
         self.parts: Parts | None = None
 
     def outcomes(self, tasks: Iterable[Task], reader: Reader) -> Generator[Outcome, None, None]:
         """What became of each task, in the order of the tasks; what an earlier run finished is taken from its parts.
 
         Raises:
-            EngineError: Ray is not installed, its cluster cannot be used, or the parts cannot be written.
+            EngineError: the cluster cannot be used, or the parts cannot be written.
         """
-        import_ray(own=self.address is None)
         space = reader.encoder.space
         self.parts = parts = Parts.open(self.folder, Purpose(self.zoo, space.name, space.dim, reader.signature))
         wanted = list(tasks)
@@ -56,9 +61,10 @@ class RayEngine:
 
     def _read(self, tasks: list[Task], reader: Reader) -> Generator[bytes, None, None]:
         """Parts, as the cluster finishes them."""
-        with self._cluster() as ray:
-            from app.ray_worker import Ledger, Worker
+        from app.ray_worker import Ledger, Worker
 
+        ray = self.ray
+        with self._cluster():
             try:
                 resources = ray.cluster_resources()
                 kept = ray.put(reader)
@@ -75,19 +81,20 @@ class RayEngine:
         raise EngineError("ray: expected an outcome of every file, found fewer; run it again to go on from what is finished")
 
     @contextmanager
-    def _cluster(self) -> Iterator[Any]:
-        """Ray, connected to the cluster.
+    def _cluster(self) -> Iterator[None]:
+        """Connect to the cluster.
 
         Raises:
             EngineError: the cluster cannot be reached, or none can be started.
         """
-        ray = import_ray(own=self.address is None)
+        ray = self.ray
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
         if self.address is None:
             own = {"num_cpus": self.processors or os.cpu_count(), "include_dashboard": False, "object_store_memory": OBJECT_STORE}
             options |= own
         try:
-            ray.init(address=self.address or "local", **options)
+            with muted():
+                ray.init(address=self.address or "local", **options)
         except Exception as error:
             raise unusable(error, self.address) from None
         try:
@@ -95,9 +102,23 @@ class RayEngine:
             context.enable_progress_bars = False
             logging.getLogger("ray").setLevel(logging.ERROR)
             logging.getLogger("ray.data").setLevel(logging.ERROR)
-            yield ray
+            yield
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def muted() -> Iterator[None]:
+    """Keep Ray's libraries, which write where they like, from writing on stderr that they are set not to write."""
+    sys.stderr.flush()
+    kept = os.dup(STDERR)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), STDERR)
+        yield
+    finally:
+        os.dup2(kept, STDERR)
+        os.close(kept)
 
 
 def import_ray(own: bool) -> Any:
