@@ -12,7 +12,24 @@ import typer
 
 from app.draw_command import EXAMPLE as DRAW_EXAMPLE
 from app.draw_command import draw
-from app.options import After, Before, Below, Count, Families, Folders, Formats, Json, Known, Labels, LabelTable, Rank, Tags, Zoo, ZooToWrite, examples
+from app.options import (
+    After,
+    Before,
+    Below,
+    Count,
+    Families,
+    Folders,
+    Formats,
+    Json,
+    Known,
+    Labels,
+    LabelTable,
+    Rank,
+    Tags,
+    Zoo,
+    ZooToWrite,
+    examples,
+)
 from app.output import complain, leave_if_refused, show
 from app.serve_command import EXAMPLE as SERVE_EXAMPLE
 from app.serve_command import serve
@@ -51,13 +68,6 @@ class Kind(StrEnum):
     LORADEX = "loradex"
     PROBEX = "probex"
     MVPROBE = "mvprobe"
-
-
-class Reading(StrEnum):
-    """What reads files."""
-
-    LOCAL = "local"
-    RAY = "ray"
 
 
 class Form(StrEnum):
@@ -225,22 +235,20 @@ def index(
     zoo: ZooToWrite = None,
     prune: Annotated[bool, typer.Option("--prune", help="Forget files that are gone, and models of which no file is left.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Go on, and read files as they come, until Ctrl+C; --json then prints a document each time.")] = False,
-    engine: Annotated[
-        Reading, typer.Option(help="What reads the files: threads of this machine, or a Ray cluster (pip install 'loradex[ray]').")
-    ] = Reading.LOCAL,
-    parts: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where Ray's finished work is kept until it is in the zoo. Default: your cache.")] = None,
-    ray_address: Annotated[str | None, typer.Option(metavar="ADDRESS", help="A running cluster. Default: $RAY_ADDRESS, else one of this machine.")] = None,
+    engine: Engine = EngineName.LOCAL,
+    parts: Parts = None,
+    ray_address: RayAddress = None,
     as_json: Json = False,
 ) -> None:
     """Add LoRAs to a zoo; unchanged files cost one look, and a run that was stopped goes on."""
-    from app.engines import EngineName, engine_of
+    from app.engines import engine_of
     from app.ingest import index_places
     from app.places import encoder_folders, zoo_to_write
     from app.tables import index_table, progress_bar
     from retrieval.encoder import Encoder
 
     target, encoder = zoo_to_write(zoo), Encoder.load(*encoder_folders())
-    chosen = engine_of(EngineName(engine), str(target.absolute()), parts, ray_address)
+    chosen = engine_of(engine, str(target.absolute()), parts, ray_address)
     with progress_bar() as progress:
         answer = index_places(places, target, encoder, progress, prune=prune, engine=chosen)
     show(answer.document(), index_table(answer), as_json)

@@ -1,20 +1,13 @@
 """The engines that may read files, by name."""
 
 import hashlib
-from enum import StrEnum
 from pathlib import Path
 
 from app.local_engine import LocalEngine
+from app.options import EngineName
 from app.places import own_cache
 from app.reading import Engine
 from retrieval.errors import EngineError
-
-
-class EngineName(StrEnum):
-    """What reads files: threads of this machine, or a Ray cluster."""
-
-    LOCAL = "local"
-    RAY = "ray"
 
 
 def engine_of(name: EngineName, zoo: str, parts: Path | None = None, address: str | None = None) -> Engine:

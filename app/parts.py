@@ -132,9 +132,7 @@ class Parts:
                 raise ValueError("another format")
             return Purpose(**said)
         except (FileError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise EngineError(
-                f"{path}: expected a manifest of {FORMAT}, found none ({str(error)[:200]}); remove the folder, the files are read again"
-            ) from None
+            raise EngineError(f"{path}: expected a manifest of {FORMAT}, found none ({str(error)[:200]}); remove the folder") from None
 
     def _take_finished(self) -> None:
         """Take the parts that are whole, and remove the others."""

@@ -3,6 +3,7 @@
 import logging
 import os
 import secrets
+import socket
 import sys
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -14,8 +15,10 @@ from app.reading import Outcome, Reader, Task
 from retrieval.errors import EngineError
 
 BATCH: Final = 64  # files a part
+TRIES: Final = 3  # of workers at a file with which they end
 OBJECT_STORE: Final = 512 * 2**20  # bytes of a cluster of this machine
 STDERR: Final = 2
+REACH: Final = 10.0  # seconds to reach a cluster
 # Ray reads these when it is first imported: it reports nothing to anyone, and a cluster of this machine listens to this machine alone.
 QUIET: Final = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 OWN: Final = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
@@ -73,7 +76,7 @@ class RayEngine:
                 workers = max(1, min(int(resources.get("CPU", 1)), batches))
                 listed = ray.data.from_items([{"task": task} for task in tasks], override_num_blocks=batches)
                 pool = ray.data.ActorPoolStrategy(size=workers)
-                parts = listed.map_batches(Worker, batch_size=None, fn_constructor_args=(kept, ledger), compute=pool, num_cpus=1)
+                parts = listed.map_batches(Worker, batch_size=None, fn_constructor_args=(kept, ledger, TRIES), compute=pool, num_cpus=1)
                 for batch in parts.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
                     yield from batch["part"].to_pylist()
             except (ray.exceptions.RayError, OSError, RuntimeError) as error:
@@ -82,29 +85,42 @@ class RayEngine:
 
     @contextmanager
     def _cluster(self) -> Iterator[None]:
-        """Connect to the cluster.
+        """Connect to the cluster, unless this process is connected already.
 
         Raises:
             EngineError: the cluster cannot be reached, or none can be started.
         """
         ray = self.ray
+        if ray.is_initialized():
+            yield
+            return
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
         if self.address is None:
-            own = {"num_cpus": self.processors or os.cpu_count(), "include_dashboard": False, "object_store_memory": OBJECT_STORE}
-            options |= own
+            options |= {"num_cpus": self.processors or os.cpu_count(), "include_dashboard": False, "object_store_memory": OBJECT_STORE}
         try:
+            look_for(self.address)
             with muted():
                 ray.init(address=self.address or "local", **options)
         except Exception as error:
             raise unusable(error, self.address) from None
         try:
-            context = ray.data.DataContext.get_current()
-            context.enable_progress_bars = False
+            ray.data.DataContext.get_current().enable_progress_bars = False
             logging.getLogger("ray").setLevel(logging.ERROR)
             logging.getLogger("ray.data").setLevel(logging.ERROR)
             yield
         finally:
             ray.shutdown()
+
+
+def look_for(address: str | None) -> None:
+    """Look whether something listens at ``host:port``, for which Ray itself would look for minutes.
+
+    Raises:
+        OSError: nothing does.
+    """
+    host, _, port = (address or "").rpartition("://")[2].rpartition(":")
+    if port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), REACH).close()
 
 
 @contextmanager

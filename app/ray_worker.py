@@ -1,7 +1,7 @@
 """What runs in the processes of a Ray cluster: workers that read files, and the ledger of what they began."""
 
 from collections import Counter
-from typing import Any, Final
+from typing import Any
 
 import ray
 from ray.actor import ActorHandle
@@ -9,8 +9,6 @@ from ray.actor import ActorHandle
 from app.local_engine import LocalEngine
 from app.part_rows import part_of
 from app.reading import Outcome, Reader, Task
-
-TRIES: Final = 3  # at a file with which the worker ends
 
 
 class Ledger:
@@ -33,10 +31,10 @@ class Ledger:
 class Worker:
     """Reads batches of tasks in a process of its own."""
 
-    def __init__(self, reader: "ray.ObjectRef[Reader]", ledger: ActorHandle) -> None:
-        """Load the experts, once."""
+    def __init__(self, reader: "ray.ObjectRef[Reader]", ledger: ActorHandle, tries: int) -> None:
+        """Load the experts, once; a file with which so many workers ended is refused."""
         self.reader: Reader = ray.get(reader)
-        self.ledger, self.engine = ledger, LocalEngine(readers=1)
+        self.tries, self.ledger, self.engine = tries, ledger, LocalEngine(readers=1)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
         """Read some tasks; a part comes back. Where an earlier worker ended with this batch, one by one."""
@@ -50,8 +48,8 @@ class Worker:
     def read_carefully(self, task: Task) -> Outcome:
         """Read a task unless workers ended with it again and again."""
         path = task.file.path
-        if ray.get(self.ledger.begin.remote(path)) > TRIES:
-            found = f"expected to read it, found that {TRIES} workers ended with it; is there enough memory? Index it with --engine local, or move it away"
+        if ray.get(self.ledger.begin.remote(path)) > self.tries:
+            found = f"expected to read it, found that {self.tries} workers ended with it; is there enough memory? Index it with --engine local, or move it away"
             outcome = Outcome(task.file, refusal=f"{path}: {found}", noted=False)
         else:
             (outcome,) = self.engine.outcomes([task], self.reader)
