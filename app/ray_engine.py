@@ -67,7 +67,7 @@ class RayEngine:
         from app.ray_worker import Ledger, Worker
 
         ray = self.ray
-        with self._cluster():
+        with self.connected():
             try:
                 resources = ray.cluster_resources()
                 kept = ray.put(reader)
@@ -84,7 +84,7 @@ class RayEngine:
         raise EngineError("ray: expected an outcome of every file, found fewer; run it again to go on from what is finished")
 
     @contextmanager
-    def _cluster(self) -> Iterator[None]:
+    def connected(self) -> Iterator[None]:
         """Connect to the cluster, unless this process is connected already.
 
         Raises:
