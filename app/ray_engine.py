@@ -64,7 +64,8 @@ class RayEngine:
 
     def _read(self, tasks: list[Task], reader: Reader) -> Generator[bytes, None, None]:
         """Parts, as the cluster finishes them."""
-        from app.ray_worker import Ledger, Worker
+        from app.ray_ledger import Ledger
+        from app.ray_worker import Worker
 
         ray = self.ray
         with self.connected():

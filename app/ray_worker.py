@@ -1,6 +1,5 @@
-"""What runs in the processes of a Ray cluster: workers that read files, and the ledger of what they began."""
+"""What reads files in the processes of a Ray cluster."""
 
-from collections import Counter
 from typing import Any
 
 import ray
@@ -9,23 +8,6 @@ from ray.actor import ActorHandle
 from app.local_engine import LocalEngine
 from app.part_rows import part_of
 from app.reading import Outcome, Reader, Task
-
-
-class Ledger:
-    """Counts how often something was begun and not ended: a worker that is killed ends nothing."""
-
-    def __init__(self) -> None:
-        """Nothing was begun."""
-        self.begun: Counter[str] = Counter()
-
-    def begin(self, what: str) -> int:
-        """Note a beginning; how many there were without an end."""
-        self.begun[what] += 1
-        return self.begun[what]
-
-    def end(self, what: str) -> None:
-        """Note an end."""
-        del self.begun[what]
 
 
 class Worker:
