@@ -5,7 +5,7 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +15,7 @@ from app.reading import Outcome, Reader, Task
 from retrieval.errors import EngineError
 
 BATCH: Final = 64  # files a part
+PER_GPU: Final = 8  # workers that share a GPU, each with some hundred MiB of its own there
 TRIES: Final = 3  # of workers at a file with which they end
 OBJECT_STORE: Final = 512 * 2**20  # bytes of a cluster of this machine
 STDERR: Final = 2
@@ -70,14 +71,13 @@ class RayEngine:
         ray = self.ray
         with self.connected():
             try:
-                resources = ray.cluster_resources()
                 kept = ray.put(reader)
                 ledger = ray.remote(num_cpus=0)(Ledger).remote()
                 batches = -(-len(tasks) // BATCH)
-                workers = max(1, min(int(resources.get("CPU", 1)), batches))
+                workers, share = workers_of(ray.cluster_resources(), batches)
                 listed = ray.data.from_items([{"task": task} for task in tasks], override_num_blocks=batches)
                 pool = ray.data.ActorPoolStrategy(size=workers)
-                parts = listed.map_batches(Worker, batch_size=None, fn_constructor_args=(kept, ledger, TRIES), compute=pool, num_cpus=1)
+                parts = listed.map_batches(Worker, batch_size=None, fn_constructor_args=(kept, ledger, TRIES), compute=pool, num_cpus=1, num_gpus=share)
                 for batch in parts.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
                     yield from batch["part"].to_pylist()
             except (ray.exceptions.RayError, OSError, RuntimeError) as error:
@@ -111,6 +111,13 @@ class RayEngine:
             yield
         finally:
             ray.shutdown()
+
+
+def workers_of(resources: Mapping[str, float], batches: int) -> tuple[int, float]:
+    """How many workers a cluster has room for, and the share of a GPU that each gets: none where there are none."""
+    gpus = int(resources.get("GPU", 0))
+    workers = max(1, min(int(resources.get("CPU", 1)), batches, gpus * PER_GPU or batches))
+    return workers, 1 / -(-workers // gpus) if gpus else 0.0
 
 
 def look_for(address: str | None) -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import ray
+import torch
 from ray.actor import ActorHandle
 
 from app.local_engine import LocalEngine
@@ -14,8 +15,9 @@ class Worker:
     """Reads batches of tasks in a process of its own."""
 
     def __init__(self, reader: "ray.ObjectRef[Reader]", ledger: ActorHandle, tries: int) -> None:
-        """Load the experts, once; a file with which so many workers ended is refused."""
-        self.reader: Reader = ray.get(reader)
+        """Load the experts, once, into a GPU if there is a share of one; a file with which so many workers ended is refused."""
+        loaded: Reader = ray.get(reader)
+        self.reader = loaded.on("cuda") if ray.get_gpu_ids() and torch.cuda.is_available() else loaded
         self.tries, self.ledger, self.engine = tries, ledger, LocalEngine(readers=1)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:

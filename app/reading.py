@@ -1,6 +1,7 @@
 """One file -> what a zoo keeps of it: by its weights where an expert reads it, else by its metadata. Every engine calls this."""
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Protocol
@@ -70,6 +71,12 @@ class Reader:
         """Take the default labels along, which a worker elsewhere could not load."""
         self.encoder, self.signature = encoder, encoder.signature
         self.labels = encoder.default_labels if encoder.has_labels else None
+
+    def on(self, device: str) -> "Reader":
+        """The same, with experts that encode on a device."""
+        moved = copy(self)
+        moved.encoder = self.encoder.on(device)
+        return moved
 
     @torch.inference_mode()
     def read(self, task: Task) -> Outcome:

@@ -26,7 +26,7 @@ from app.local_engine import LocalEngine
 from app.options import EngineName
 from app.parts import Parts
 from app.places import MINIATURE, own_cache
-from app.ray_engine import RayEngine
+from app.ray_engine import RayEngine, workers_of
 from app.reading import Outcome, Reader, Task
 from index import KnownFile, Zoo
 from retrieval.encoder import Encoder
@@ -68,6 +68,15 @@ def loras(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def places(loras: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The folder, and a store of five files."""
+    store = tmp_path_factory.mktemp("store")
+    for path in sorted(loras.glob("0[0-4]1.safetensors")):
+        shutil.copy(path, store)
+    return [str(loras), f"file://{store}"]
+
+
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app.ray_engine, "BATCH", 8)
@@ -94,9 +103,9 @@ def same_zoo(first: tuple[IndexAnswer, Path], second: tuple[IndexAnswer, Path]) 
 
 
 @pytest.fixture(scope="module")
-def by_threads(loras: Path, encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> tuple[IndexAnswer, Path]:
+def by_threads(places: list[str], encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> tuple[IndexAnswer, Path]:
     zoo = tmp_path_factory.mktemp("local") / "zoo"
-    return index_places([loras], zoo, encoder), zoo
+    return index_places(places, zoo, encoder), zoo
 
 
 def workers() -> list[psutil.Process]:
@@ -119,7 +128,7 @@ def after_parts(monkeypatch: pytest.MonkeyPatch, count: int, do: Callable[[], No
 
 @pytest.mark.usefixtures("cluster", "small_batches")
 def test_a_worker_killed_in_mid_run_changes_nothing(
-    loras: Path, tmp_path: Path, encoder: Encoder, by_threads: tuple[IndexAnswer, Path], monkeypatch: pytest.MonkeyPatch
+    places: list[str], tmp_path: Path, encoder: Encoder, by_threads: tuple[IndexAnswer, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed: list[int] = []
 
@@ -130,9 +139,9 @@ def test_a_worker_killed_in_mid_run_changes_nothing(
 
     after_parts(monkeypatch, 1, kill_all)
     zoo = tmp_path / "zoo"
-    answer = index_places([loras], zoo, encoder, engine=RayEngine(tmp_path / "parts", str(zoo)))
+    answer = index_places(places, zoo, encoder, engine=RayEngine(tmp_path / "parts", str(zoo)))
     assert killed
-    assert answer.by_weights == len(SHIPPED) + 2
+    assert answer.by_weights == len(SHIPPED) + 2 + 5
     assert len(answer.refused) == 2
     same_zoo((answer, zoo), by_threads)
     assert not (tmp_path / "parts").exists()
@@ -171,7 +180,7 @@ def tasks_of(folder: Path) -> list[Task]:
 
 @pytest.mark.usefixtures("cluster", "small_batches")
 def test_a_run_that_was_stopped_goes_on_from_its_parts(
-    loras: Path, tmp_path: Path, encoder: Encoder, by_threads: tuple[IndexAnswer, Path], monkeypatch: pytest.MonkeyPatch
+    places: list[str], tmp_path: Path, encoder: Encoder, by_threads: tuple[IndexAnswer, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     zoo, parts = tmp_path / "zoo", tmp_path / "parts"
 
@@ -180,7 +189,7 @@ def test_a_run_that_was_stopped_goes_on_from_its_parts(
 
     after_parts(monkeypatch, 2, stop)
     with pytest.raises(KeyboardInterrupt):
-        index_places([loras], zoo, encoder, engine=RayEngine(parts, str(zoo)))
+        index_places(places, zoo, encoder, engine=RayEngine(parts, str(zoo)))
     finished = sorted(parts.glob("part-*"))
     assert len(finished) == 2
     kept = pq.read_metadata(finished[1]).num_rows
@@ -188,25 +197,27 @@ def test_a_run_that_was_stopped_goes_on_from_its_parts(
     left: list[int] = []
     read = RayEngine._read
     monkeypatch.setattr(RayEngine, "_read", lambda self, tasks, reader: left.append(len(tasks)) or read(self, tasks, reader))
-    answer = index_places([loras], zoo, encoder, engine=RayEngine(parts, str(zoo)))
-    assert left == [len(tasks_of(loras)) - kept]
+    answer = index_places(places, zoo, encoder, engine=RayEngine(parts, str(zoo)))
+    assert left == [answer.files - kept]
     same_zoo((answer, zoo), by_threads)
 
 
-@pytest.mark.usefixtures("cluster")
-def test_files_of_a_store(loras: Path, tmp_path: Path, encoder: Encoder) -> None:
-    """A worker reads them by ranges too."""
-    zoos, folder = [tmp_path / "local", tmp_path / "ray"], tmp_path / "loras"
-    folder.mkdir()
-    for path in sorted(loras.glob("0[0-4]1.safetensors")):
-        shutil.copy(path, folder)
-    engines = [LocalEngine(), RayEngine(tmp_path / "parts", str(zoos[1]))]
-    answers = [index_places([f"file://{folder}"], zoo, encoder, engine=engine) for zoo, engine in zip(zoos, engines, strict=True)]
-    assert answers[0].added == 5
-    assert replace(answers[0], zoo="") == replace(answers[1], zoo="")
-    (said, vectors, _), (other_said, other_vectors, _) = map(contents, zoos)
-    assert said == other_said
-    np.testing.assert_allclose(vectors, other_vectors, rtol=0, atol=1e-6)
+@pytest.mark.parametrize(
+    ("resources", "batches", "expected"),
+    [({"CPU": 2.0}, 9, (2, 0.0)), ({"CPU": 16.0}, 3, (3, 0.0)), ({}, 3, (1, 0.0)), ({"CPU": 16.0, "GPU": 1.0}, 99, (8, 1 / 8))]
+    + [({"CPU": 5.0, "GPU": 2.0}, 99, (5, 1 / 3)), ({"CPU": 1.0, "GPU": 4.0}, 99, (1, 1.0))],
+)
+def test_workers_take_all_processors_and_share_gpus(resources: dict[str, float], batches: int, expected: tuple[int, float]) -> None:
+    assert workers_of(resources, batches) == expected
+
+
+def test_an_expert_on_a_device_says_the_same(encoder: Encoder, loras: Path) -> None:
+    tasks = tasks_of(loras)[:2]
+    for here, there in zip(*([reader.read(task) for task in tasks] for reader in (Reader(encoder), Reader(encoder).on("cpu"))), strict=True):
+        assert here.entry
+        assert there.entry
+        assert here.entry.model == there.entry.model
+        np.testing.assert_array_equal(here.entry.vector, there.entry.vector)
 
 
 def test_without_ray_one_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
