@@ -195,9 +195,10 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         StoreFolder.open("s3://bucket/loras")
 
 
-@pytest.mark.parametrize(
-    "entry", [{"size": None}, {"size": -1}, {"size": "9"}, {"size": True}, {"name": "/bucket/x\u202e.safetensors"}, {"name": "/bucket/" + "x" * 1001}]
-)
+NAMES = ("/bucket/x\u202e.safetensors", f"/bucket/{'x' * 1001}.safetensors")
+
+
+@pytest.mark.parametrize("entry", [*({"size": size} for size in (None, -1, "9", True, 2**63)), *({"name": name} for name in NAMES)])
 def test_listings_that_lie_are_refused(memory: str, monkeypatch: pytest.MonkeyPatch, entry: dict[str, Any]) -> None:
     said = {"name": "/bucket/a.safetensors", "size": 9, "type": "file"} | entry
     monkeypatch.setattr(MemoryFileSystem, "ls", lambda self, path, detail=True: [said])
