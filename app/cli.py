@@ -12,7 +12,28 @@ import typer
 
 from app.draw_command import EXAMPLE as DRAW_EXAMPLE
 from app.draw_command import draw
-from app.options import After, Before, Below, Count, Families, Folders, Formats, Json, Known, Labels, LabelTable, Rank, Tags, Zoo, ZooToWrite, examples
+from app.options import (
+    After,
+    Before,
+    Below,
+    Count,
+    Engine,
+    EngineName,
+    Families,
+    Folders,
+    Formats,
+    Json,
+    Known,
+    Labels,
+    LabelTable,
+    Parts,
+    Rank,
+    RayAddress,
+    Tags,
+    Zoo,
+    ZooToWrite,
+    examples,
+)
 from app.output import complain, leave_if_refused, show
 from app.serve_command import EXAMPLE as SERVE_EXAMPLE
 from app.serve_command import serve
@@ -27,6 +48,7 @@ HELP = """Find fine-tuned image models by what their weights say.
 A zoo is a folder of models that were indexed; one ships, the miniature. An expert reads the weights of one family of models.
 
 `loradex COMMAND --help` tells options and examples. Exit status: 0 done, 1 could not, 2 wrong usage, 3 done in part."""
+PLACES = "Folders that hold LoRAs, at any depth, hf://owner/name, if wanted with @revision, or a folder of a store as s3://bucket/folder."
 EXAMPLES = {
     "loradex": examples('loradex search "a slice of pizza" --zoo miniature', "loradex index ~/ComfyUI/models/loras", "loradex serve"),
     "search": examples('loradex search "a slice of pizza" -k 5', "loradex search dog --minus puppy --rank 8-32", "loradex search --like my_lora.safetensors"),
@@ -35,7 +57,9 @@ EXAMPLES = {
     "describe": examples("loradex describe ~/ComfyUI/models/loras --dry-run"),
     "similar": examples("loradex similar my_lora.safetensors --folder ~/ComfyUI/models/loras"),
     "duplicates": examples("loradex duplicates ~/ComfyUI/models/loras"),
-    "index": examples("loradex index ~/ComfyUI/models/loras --zoo my-zoo", "loradex index hf://owner/name@revision"),
+    "index": examples(
+        "loradex index ~/ComfyUI/models/loras --zoo my-zoo", "loradex index hf://owner/name@revision", "loradex index s3://bucket/loras --engine ray"
+    ),
     "train": examples("loradex train my-loras --labels labels.csv"),
     "evaluate": examples("loradex evaluate --tree mini-b", "loradex evaluate my-loras --labels labels.csv"),
     "mcp": examples("loradex mcp --zoo my-zoo", "claude mcp add loradex -- loradex mcp"),
@@ -211,28 +235,33 @@ def library_of(folders: list[Path] | None, zoo: str | None) -> Library:
 
 @app.command(epilog=EXAMPLES["index"], rich_help_panel=KEEP)
 def index(
-    places: Annotated[list[str], typer.Argument(metavar="PLACE", help="Folders that hold LoRAs, at any depth, or hf://owner/name, if wanted with @revision.")],
+    places: Annotated[list[str], typer.Argument(metavar="PLACE", help=PLACES)],
     zoo: ZooToWrite = None,
     prune: Annotated[bool, typer.Option("--prune", help="Forget files that are gone, and models of which no file is left.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Go on, and read files as they come, until Ctrl+C; --json then prints a document each time.")] = False,
+    engine: Engine = EngineName.LOCAL,
+    parts: Parts = None,
+    ray_address: RayAddress = None,
     as_json: Json = False,
 ) -> None:
     """Add LoRAs to a zoo; unchanged files cost one look, and a run that was stopped goes on."""
+    from app.engines import engine_of
     from app.ingest import index_places
     from app.places import encoder_folders, zoo_to_write
     from app.tables import index_table, progress_bar
     from retrieval.encoder import Encoder
 
     target, encoder = zoo_to_write(zoo), Encoder.load(*encoder_folders())
+    chosen = engine_of(engine, str(target.absolute()), parts, ray_address)
     with progress_bar() as progress:
-        answer = index_places(places, target, encoder, progress, prune=prune)
+        answer = index_places(places, target, encoder, progress, prune=prune, engine=chosen)
     show(answer.document(), index_table(answer), as_json)
     if watch:
         from app.watch import index_again, local
 
         complain(f"watching {', '.join(places)} (Ctrl+C ends it)")
         with suppress(KeyboardInterrupt):
-            for answer in index_again(local(places), lambda: index_places(places, target, encoder, prune=prune)):
+            for answer in index_again(local(places), lambda: index_places(places, target, encoder, prune=prune, engine=chosen)):
                 show(answer.document(), index_table(answer), as_json)
                 for reason in answer.refused.values():
                     complain(reason)

@@ -66,9 +66,9 @@ def draw(
 
 def draw_file(studio: Studio, file: Path, wish: Wish, out: Path) -> dict[str, Any]:
     """Draw a file, write both drawings into one PNG, and say what was done."""
-    from app.ingest import name_of
     from app.miniature.pipeline import sheet
     from app.pictures import save_png
+    from app.reading import name_of
     from app.tables import progress_bar
 
     began = time.perf_counter()

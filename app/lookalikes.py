@@ -8,7 +8,7 @@ from typing import Final, Self
 
 from app.answers import DuplicatesAnswer, Like, MergeAnswer, Part, Progress, SimilarAnswer
 from app.folders import find_files
-from app.ingest import name_of
+from app.reading import name_of
 from index import ModelMissing, open_zoo
 from retrieval.errors import FileError
 from retrieval.fingerprint import Fingerprint

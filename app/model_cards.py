@@ -8,8 +8,8 @@ from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from app.answers import LabelAnswer
 from app.findings import certain_family, likely_labels, said_of
 from app.folders import ENDING
-from app.ingest import name_of
 from app.ownership import changes_of
+from app.reading import name_of
 from app.text_files import Plan, clean, read_text
 from app.yaml_block import Block
 from retrieval.errors import DescriptionError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,14 @@ import typer
 MILVUS = "milvus://host:19530/name"
 DEFAULT_ZOO = "Default: $LORADEX_ZOO, else your own"
 WHEN = "2026-11-24, or 7d for seven days ago (also h and w)."
+
+
+class EngineName(StrEnum):
+    """What reads files: threads of this machine, or a Ray cluster."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
 
 Zoo = Annotated[str | None, typer.Option(metavar="PLACE", help=f"Folder of the zoo, miniature, or {MILVUS}. {DEFAULT_ZOO}, else the miniature.")]
 ZooToWrite = Annotated[str | None, typer.Option("--zoo", metavar="PLACE", help=f"Folder of the zoo to write to, or {MILVUS}. {DEFAULT_ZOO}.")]
@@ -27,6 +36,9 @@ Bases = Annotated[
     list[str] | None,
     typer.Option("--base", metavar="FAMILY=FOLDER", help="A base model to draw with, saved by diffusers; may be repeated. Also: $LORADEX_BASES."),
 ]
+Engine = Annotated[EngineName, typer.Option(help="What reads the files: threads of this machine, or a Ray cluster (pip install 'loradex[ray]').")]
+Parts = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where Ray's finished work is kept until it is in the zoo. Default: your cache.")]
+RayAddress = Annotated[str | None, typer.Option(metavar="ADDRESS", help="A running Ray cluster. Default: $RAY_ADDRESS, else one of this machine.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else on stdout.")]
 Count = Annotated[int, typer.Option("-k", "--count", metavar="NUMBER", min=1, max=1000, help="How many answers.")]
 Folders = Annotated[

@@ -1,7 +1,8 @@
 """The pictures that lie beside LoRAs."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 from threading import get_ident
 from typing import Final
@@ -17,12 +18,35 @@ PICTURES: Final = (".preview.png", ".png", ".preview.jpg", ".jpg", ".jpeg", ".we
 FORMATS: Final = ("PNG", "JPEG", "WEBP")
 
 
-def keep_preview(path: Path, id: str, zoo: Path) -> str | None:
-    """A small PNG, in the zoo, of the picture that lies beside a file, if one does and can be read; else the drawing that the zoo has already."""
+def preview_beside(path: Path) -> bytes | None:
+    """A small PNG of the picture that lies beside a file, if one does and can be read."""
     picture = picture_beside(path)
-    if picture is not None:
-        return store_preview(picture, id, zoo)
-    return f"{PREVIEWS}/{id}.png" if (zoo / PREVIEWS / f"{id}.png").is_file() else None
+    if picture is None:
+        return None
+    written = BytesIO()
+    picture.save(written, "PNG")
+    return written.getvalue()
+
+
+def is_preview(png: bytes) -> bool:
+    """Whether these bytes are a small PNG."""
+    try:
+        with Image.open(BytesIO(png), formats=("PNG",)) as image:
+            small = max(image.size) <= PREVIEW
+            if small:
+                image.load()
+            return small
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return False
+
+
+def keep_preview(png: bytes | None, id: str, zoo: Path) -> str | None:
+    """Put a small PNG into the zoo and return its path there; where there is none, that of the drawing that the zoo has already, if any."""
+    target = zoo / PREVIEWS / f"{id}.png"
+    if png is not None:
+        target.parent.mkdir(exist_ok=True)
+        write_whole(target, lambda part: part.write_bytes(png))
+    return f"{PREVIEWS}/{target.name}" if png is not None or target.is_file() else None
 
 
 def store_preview(picture: Image.Image, id: str, zoo: Path) -> str:
@@ -37,9 +61,14 @@ def store_preview(picture: Image.Image, id: str, zoo: Path) -> str:
 
 def save_png(picture: Image.Image, target: Path) -> None:
     """Write a PNG, whole or not at all, while others may write the same."""
+    write_whole(target, lambda part: picture.save(part, "PNG"))
+
+
+def write_whole(target: Path, write: Callable[[Path], object]) -> None:
+    """Have a file written, whole or not at all, while others may write the same."""
     part = target.with_name(f".{target.name}.{os.getpid()}.{get_ident()}.part")
     try:
-        picture.save(part, "PNG")
+        write(part)
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)

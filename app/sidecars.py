@@ -10,10 +10,10 @@ from typing import Any, Final
 
 from app.answers import FieldChange, LabelAnswer
 from app.findings import certain_family, likely_labels, said_of, summary
-from app.ingest import name_of
 from app.json_text import members_of, step_of, with_members, with_members_within
 from app.ownership import changes_of, wrote_in
 from app.pictures import pictures_beside
+from app.reading import name_of
 from app.text_files import Plan, clean, read_text
 from retrieval.errors import DescriptionError
 from retrieval.lora import LoraFile

@@ -9,9 +9,9 @@ from watchfiles import Change, watch
 
 from app.answers import IndexAnswer
 from app.folders import ENDING
-from app.ingest import HUB
 from index import ZooLocked
 from retrieval.errors import FileMissing
+from retrieval.hub import is_remote
 
 QUIET: Final = 1000  # milliseconds without a change, after which the changed files are read
 LONGEST: Final = 10_000  # milliseconds that changes are gathered for at the most
@@ -48,4 +48,4 @@ def index_again(folders: Sequence[Path], index: Callable[[], IndexAnswer], stop:
 
 def local(places: Sequence[str]) -> list[Path]:
     """The places that are folders or files of this machine."""
-    return [Path(place) for place in places if not place.startswith(HUB)]
+    return [Path(place) for place in places if not is_remote(place)]

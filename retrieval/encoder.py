@@ -5,7 +5,7 @@ The folder holds ``space.safetensors``, ``labels.safetensors``, ``experts/<tree>
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,11 @@ class Encoder:
                 elif place == folder:
                     raise CheckpointError(f"{path}: expected an expert of space {space.name}, found one of {expert.space}; keep each space's experts apart")
         return cls(folder, space, experts, Router(experts, {tree: base for tree, base in bases.items() if base.is_file()}), tuple(files))
+
+    def on(self, device: str) -> "Encoder":
+        """The same, with experts that encode on a device."""
+        experts = {tree: expert.on(device) for tree, expert in self.experts.items()}
+        return replace(self, experts=experts, router=Router(experts, self.router.bases))
 
     @cached_property
     def signature(self) -> str:

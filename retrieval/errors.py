@@ -9,6 +9,7 @@ LoradexError
 ├── FetchError            a hub, or a mirror of one, that cannot be used
 ├── NoExpert              no expert was trained for the model tree of a file
 ├── DescriptionError      a side-car or a card that cannot be read, or that is not Loradex's to change
+├── EngineError           what reads many files at once cannot be used
 ├── CheckpointError       an expert, a space or a text encoder that cannot be used
 └── QueryError            a query or a list of labels that cannot be encoded
 """
@@ -51,6 +52,10 @@ class NoExpert(LoradexError):
 
 class DescriptionError(LoradexError):
     """A side-car or a card cannot be read or written, and is left as it was."""
+
+
+class EngineError(LoradexError):
+    """What reads many files at once cannot be used; what it finished is kept, and the next run goes on from there."""
 
 
 class CheckpointError(LoradexError):

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import open_clip
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -37,6 +36,8 @@ class TextEncoder:
         Raises:
             CheckpointError: open_clip cannot load it.
         """
+        import open_clip  # which takes longer than all else that reading LoRAs needs
+
         architecture, _, pretrained = name.partition("/") if ":" not in name else (name, "", "")
         if name.startswith("local-dir:") and not list(Path(name.removeprefix("local-dir:")).glob("open_clip_model.*")):
             raise CheckpointError(f"{name}: expected open_clip_config.json and open_clip_model.safetensors there, found no weights; name another text encoder")

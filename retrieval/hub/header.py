@@ -3,17 +3,32 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final, NoReturn, Protocol
 
 from torch import Tensor
 
 from retrieval.errors import FileMissing, FileUnsupported, located
-from retrieval.hub.remote import RemoteFile
 from retrieval.lora.header import FIRST, Header, end_of_header, parse_head, tensor_of
 from retrieval.lora.layout import DTYPES, Layout
 
 LONGEST_READ: Final = 64 * 2**20  # bytes that are read at once and, after a fault, again; single tensors may be longer
 MOST_READ: Final = 2 * 2**30  # bytes of the data of one file
+
+
+class Ranges(Protocol):
+    """A file that is read by ranges: what messages call it, its bytes, and how many of them came so far."""
+
+    name: str
+    size: int
+    received: int
+
+    def read(self, start: int, end: int) -> bytes:
+        """The bytes from ``start`` to before ``end``.
+
+        Raises:
+            FetchError: they are not sent.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +41,12 @@ class RemoteHeader(Header):
         kept: the bytes of tensors by name.
     """
 
-    remote: RemoteFile
-    siblings: Mapping[str, RemoteFile] = field(default_factory=dict)
+    remote: Ranges
+    siblings: Mapping[str, Ranges] = field(default_factory=dict)
     kept: dict[str, bytes] = field(default_factory=dict)
 
     @classmethod
-    def fetch(cls, remote: RemoteFile, siblings: Mapping[str, RemoteFile] | None = None, first: int = FIRST) -> "RemoteHeader":
+    def fetch(cls, remote: Ranges, siblings: Mapping[str, Ranges] | None = None, first: int = FIRST) -> "RemoteHeader":
         """Fetch and check the header of a file; ``first`` bytes at first, which spares a read where they are enough.
 
         Raises:

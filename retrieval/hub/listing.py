@@ -69,6 +69,15 @@ def refuse_escapes(name: str) -> None:
     """
     if name.startswith("/") or "\\" in name or ":" in name or "\0" in name or {"..", "."} & set(name.split("/")):
         raise FetchError(f"{ascii(name)[:200]}: expected a path inside the repository, found one that leads out of it; do not use this server")
+    refuse_unreadable(name)
+
+
+def refuse_unreadable(name: str) -> None:
+    """Refuse a listed name that no one could read.
+
+    Raises:
+        FetchError: it is too long or not printable.
+    """
     if len(name) > LONGEST_NAME or not name.isprintable():
         raise FetchError(f"{ascii(name)[:200]}: expected a name of at most {LONGEST_NAME} printable characters, found {len(name)}; have it renamed")
 

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
@@ -63,20 +63,17 @@ class RemoteFile:
         Raises:
             FetchError: the server does not send them.
         """
-        reason = ""
-        for attempt in range(TRIES):
-            try:
-                return self._ask(start, end)
-            except OfflineModeIsEnabled:
-                raise FetchError(f"{self.name}: expected a way to the hub, found offline mode; unset HF_HUB_OFFLINE") from None
-            except PASSING as error:
-                reason, self.place = str(error) or type(error).__name__, ""
-                if attempt < TRIES - 1:
-                    asked = error.pause if isinstance(error, Interrupted) else None
-                    time.sleep(min(PAUSE * 2**attempt if asked is None else asked, LONGEST_PAUSE))
-        raise FetchError(f"{self.name}: expected bytes {start} to {end - 1}, found after {TRIES} tries: {reason[:200]}; run it again later to go on")
+        return ask_again(self.name, start, end, self._ask)
 
     def _ask(self, start: int, end: int) -> bytes:
+        """One try; after one that failed, the next goes to the hub again."""
+        try:
+            return self._request(start, end)
+        except PASSING:
+            self.place = ""
+            raise
+
+    def _request(self, start: int, end: int) -> bytes:
         """One request."""
         url = self.place or self.url
         headers = {name: value for name, value in self.headers.items() if name.lower() != "authorization" or host(url) == host(self.url)}
@@ -110,6 +107,26 @@ class RemoteFile:
             raise FetchError(f"{self.name}: expected Content-Range bytes {start}-{end - 1}/{self.size}, found {found!r}; the file changed, run it again")
         if answer.headers.get("Content-Encoding", "identity") != "identity":
             raise FetchError(f"{self.name}: expected plain bytes, found {answer.headers['Content-Encoding'][:40]!r}; the server re-encodes parts, use another")
+
+
+def ask_again(name: str, start: int, end: int, ask: Callable[[int, int], bytes]) -> bytes:
+    """The bytes from ``start`` to before ``end`` of a file, asked for again after faults that pass.
+
+    Raises:
+        FetchError: they are not sent.
+    """
+    reason = ""
+    for attempt in range(TRIES):
+        try:
+            return ask(start, end)
+        except OfflineModeIsEnabled:
+            raise FetchError(f"{name}: expected a way to the hub, found offline mode; unset HF_HUB_OFFLINE") from None
+        except PASSING as error:
+            reason = str(error) or type(error).__name__
+            if attempt < TRIES - 1:
+                asked = error.pause if isinstance(error, Interrupted) else None
+                time.sleep(min(PAUSE * 2**attempt if asked is None else asked, LONGEST_PAUSE))
+    raise FetchError(f"{name}: expected bytes {start} to {end - 1}, found after {TRIES} tries: {reason[:200]}; run it again later to go on")
 
 
 def host(url: str) -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -50,6 +50,11 @@ class HubFile:
         refuse_escapes(entry.path)
         told = entry.lfs.sha256 if entry.lfs else None
         return cls(entry.path, entry.size, f"{place}/{entry.path}", told if isinstance(told, str) and SHA256.fullmatch(told) else None)
+
+    @property
+    def stamp(self) -> int:
+        """Always the same, as the commit in the path changes when the file does."""
+        return 0
 
     @property
     def id(self) -> str:
@@ -113,6 +118,11 @@ class HubRepository:
         if not weights:
             raise FetchError(f"{where}: expected {WEIGHTS} files, found none; check the name and the revision")
         return cls(read[1], commit, str(api.endpoint), list(weights.values()), settings)
+
+    def only(self, file: HubFile) -> "HubRepository":
+        """The same repository with one file and the settings beside it."""
+        beside = str(PurePosixPath(file.name).with_name(CONFIG))
+        return replace(self, files=[file], settings={beside: self.settings[beside]} if beside in self.settings else {})
 
     def read(self, file: HubFile, encoder: Encoder) -> HubModel:
         """Read one file by ranges: its header, and of its data what the experts of its family need.

@@ -1,7 +1,7 @@
 """An expert: what maps the LoRAs of one model tree into a space, and its self-describing checkpoint."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -80,7 +80,11 @@ class Expert:
     @torch.inference_mode()
     def encode_factors(self, models: Mapping[str, Factors]) -> Tensor:
         """Unit vectors (models, dim) in the space."""
-        return self.model.encode({layer: widen(factors) for layer, factors in models.items()})
+        return self.model.encode({layer: widen(factors).to(self.model.device) for layer, factors in models.items()}).cpu()
+
+    def on(self, device: str) -> "Expert":
+        """The same expert, which encodes on a device; what tells its tree's LoRAs from strangers stays where it is."""
+        return replace(self, model=self.model.to(device))
 
     def save(self, path: Path) -> None:
         """Write the checkpoint; large tensors in half precision."""

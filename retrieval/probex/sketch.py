@@ -85,6 +85,11 @@ class SketchExpert:
         """Where the weights are."""
         return str(self.basis.device)
 
+    def to(self, device: str) -> "SketchExpert":
+        """The same expert on a device."""
+        left, right, mean, weight = ({layer: t.to(device) for layer, t in part.items()} for part in (self.left, self.right, self.mean, self.weight))
+        return replace(self, left=left, right=right, mean=mean, weight=weight, basis=self.basis.to(device))
+
     def encode(self, models: Mapping[str, Factors]) -> Tensor:
         """Unit vectors (models, dim) in the space. A layer that the models lack counts as the average of the training models."""
         there = [layer for layer in self.config.layers if layer in models]

@@ -11,9 +11,9 @@ from PIL import Image
 
 from app.drawing.artist import MiniatureArtist
 from app.drawing.bases import ICON
-from app.ingest import Ingestion
 from app.miniature.pipeline import sheet
 from app.places import MINIATURE
+from app.reading import Reader
 from index import Zoo
 from retrieval.encoder import Encoder
 from retrieval.lora import LoraFile
@@ -105,10 +105,10 @@ def ship_zoo(build: Build, target: Path = MINIATURE) -> None:
     zoo, encoder = target / "zoo", Encoder.load(target / "encoder")
     shutil.rmtree(zoo, ignore_errors=True)
     with Zoo.create(zoo, encoder.space.name, encoder.space.dim) as opened:
-        reader = Ingestion(opened, encoder)
+        reader = Reader(encoder)
         for fleet in SHIPPED:
             for path in sorted((target / "models" / f"mini-{fleet}").glob("*/*/*.safetensors")):
-                entry = reader.read(str(path))
+                entry = reader.open(str(path))
                 preview = f"previews/{entry.model.id}.png"
                 copy(build / preview, zoo / preview)
                 name = f"mini-{fleet}-{path.parent.name.removeprefix('model_idx_')}"

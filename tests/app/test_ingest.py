@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-import app.ingest
+import app.local_engine
 from app.answers import IndexAnswer
 from app.folders import Scan
 from app.ingest import index_places
 from app.places import MINIATURE
+from app.reading import Outcome, Reader, Task
 from app.service import Loradex
 from app.watch import index_again
 from index import FoundBy, Zoo
@@ -246,15 +247,15 @@ def test_a_repository_of_the_hub(hub: Hub, loras: Path, tmp_path: Path, encoder:
 
 
 def test_readers_run_side_by_side(loras: Path, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app.ingest, "READERS", 3)
+    monkeypatch.setattr(app.local_engine, "READERS", 3)
     together = threading.Barrier(3, timeout=30)
-    read = app.ingest.Ingestion.read
+    read = Reader.read
     first = iter(range(3))
 
-    def slow(self: app.ingest.Ingestion, path: str) -> app.ingest.Entry:
+    def slow(self: Reader, task: Task) -> Outcome:
         if next(first, None) is not None:
             together.wait()
-        return read(self, path)
+        return read(self, task)
 
-    monkeypatch.setattr(app.ingest.Ingestion, "read", slow)
+    monkeypatch.setattr(Reader, "read", slow)
     assert counts(index_places([loras], tmp_path / "zoo", encoder))["by_weights"] == 5

@@ -10,8 +10,8 @@ import pytest
 from described import DOG, PIZZA, SPACE, UNSURE, everything, write_lora
 
 from app.answers import LabelAnswer
-from app.ingest import facts_as_json
 from app.inspection import describe as inspected
+from app.reading import facts_as_json
 from app.sidecars import plan_side_car, side_car_of
 from app.text_files import Plan, carry_out
 from retrieval.errors import DescriptionError

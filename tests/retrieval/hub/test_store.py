@@ -1,0 +1,224 @@
+"""LoRAs of stores that fsspec knows: the vectors of the whole files by a share of their bytes, and stores that fail or lie."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+import torch
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
+from safetensors.torch import load_file, save_file
+
+from app.places import MINIATURE
+from retrieval.encoder import Encoder
+from retrieval.errors import FetchError, FileCorrupt, FileUnsafe, FileUnsupported
+from retrieval.hub import HubModel, StoreFolder, header, is_remote, open_folder, remote, store
+from retrieval.lora import LoraFile
+from retrieval.router import Router
+from tests.hub import save_lora, shapes
+from tests.retrieval.test_router import SPACE, expert_of, updates
+
+SHIPPED = sorted((MINIATURE / "models").glob("*/test_holdout/*/*.safetensors"))
+SHIPPED = [SHIPPED[0], SHIPPED[1], SHIPPED[-1]]
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return Encoder.load(MINIATURE / "encoder")
+
+
+@pytest.fixture
+def loras(tmp_path: Path) -> Path:
+    """Three LoRAs, one of them hidden and one in a folder that links back, beside a card."""
+    folder = tmp_path / "loras"
+    for number, path in enumerate(SHIPPED):
+        target = folder / f"icons/{number}.safetensors"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    shutil.copy(SHIPPED[0], folder / ".hidden.safetensors")
+    (folder / "icons" / "README.md").write_text("card")
+    (folder / "icons" / "loop").symlink_to(folder, target_is_directory=True)
+    return folder
+
+
+@pytest.fixture
+def memory(loras: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The same in a store of this process."""
+    monkeypatch.setattr(remote, "PAUSE", 0.0)
+    monkeypatch.setattr(MemoryFileSystem, "store", {})
+    monkeypatch.setattr(MemoryFileSystem, "pseudo_dirs", [""])
+    for path in (loras / "icons").glob("*.*"):
+        fsspec.filesystem("memory").pipe_file(f"/bucket/icons/{path.name}", path.read_bytes())
+    yield "memory://bucket"
+    MemoryFileSystem.clear_instance_cache()
+
+
+def read(folder: StoreFolder, encoder: Encoder, number: int = 0) -> HubModel:
+    return folder.read(folder.files[number], encoder)
+
+
+def test_both_kinds_of_store_say_what_the_whole_files_say(loras: Path, memory: str, encoder: Encoder) -> None:
+    for place in (f"file://{loras}", f"file://{loras}/", memory):
+        folder = StoreFolder.open(place)
+        assert [file.path for file in folder.files] == [f"{place.rstrip('/')}/icons/{number}.safetensors" for number in range(3)]
+        assert len({file.id for file in folder.files}) == 3
+        for number, path in enumerate(SHIPPED):
+            lora, model = LoraFile.open(path), read(folder, encoder, number)
+            assert model.vector is not None
+            torch.testing.assert_close(model.vector, encoder.encode_file(lora), rtol=0, atol=1e-6)
+            assert (model.family, model.format, model.ranks, model.layers) == (lora.family, lora.format, lora.ranks, list(lora.layers))
+            assert (model.metadata, model.facts) == (lora.header.metadata, lora.facts)
+
+
+def test_only_what_an_expert_needs_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of 128 layers."""
+    encoder = Encoder(tmp_path, SPACE, {}, Router({"tree-1": expert_of(1)}, {}))
+    save_lora(tmp_path / "lora.safetensors", shapes(), 16, seed=0)
+    tensors = load_file(tmp_path / "lora.safetensors")
+    for layer, factors in updates(1, 1, seed=7).items():
+        tensors |= {f"unet.{layer}.lora.down.weight": factors.down[0].contiguous(), f"unet.{layer}.lora.up.weight": factors.up[0].contiguous()}
+    save_file(tensors, tmp_path / "lora.safetensors")
+    sent: list[int] = []
+    cat = LocalFileSystem.cat_file
+    monkeypatch.setattr(LocalFileSystem, "cat_file", lambda self, path, start, end: sent.append(end - start) or cat(self, path, start, end))
+    model = read(StoreFolder.open(f"file://{tmp_path}"), encoder)
+    assert model.vector is not None
+    torch.testing.assert_close(model.vector, encoder.encode_file(LoraFile.open(tmp_path / "lora.safetensors")), rtol=0, atol=1e-6)
+    assert model.received == sum(sent) < 0.01 * (tmp_path / "lora.safetensors").stat().st_size
+
+
+def test_one_file_by_its_address(memory: str, encoder: Encoder) -> None:
+    folder = open_folder(f"{memory}/icons/1.safetensors")
+    (file,) = folder.files
+    assert file.path == f"{memory}/icons/1.safetensors"
+    assert file.id == open_folder(memory).files[1].id
+
+
+def test_the_stamp_changes_with_the_file(memory: str) -> None:
+    before = StoreFolder.open(memory).files
+    assert StoreFolder.open(memory).files == before
+    fsspec.filesystem("memory").pipe_file("/bucket/icons/1.safetensors", SHIPPED[2].read_bytes())
+    after = StoreFolder.open(memory).files
+    assert [old.stamp == new.stamp for old, new in zip(before, after, strict=True)] == [True, False, True]
+    assert [file.id for file in before] == [file.id for file in after]
+
+
+def test_peft_takes_its_scales_from_the_settings_beside_it(tmp_path: Path, encoder: Encoder) -> None:
+    target = tmp_path / "peft" / "adapter_model.safetensors"
+    target.parent.mkdir()
+    tensors = {name.replace(".lora.down.", ".lora_A.").replace(".lora.up.", ".lora_B."): tensor for name, tensor in load_file(SHIPPED[0]).items()}
+    save_file(tensors, target)
+    target.with_name("adapter_config.json").write_text(json.dumps({"lora_alpha": 4, "r": 2, "alpha_pattern": {"attn2.to_v": 40}}))
+    folder = StoreFolder.open(f"file://{tmp_path}")
+    only = folder.only(folder.files[0])
+    assert (only.files, list(only.settings)) == (folder.files, ["peft/adapter_config.json"])
+    vector = read(only, encoder).vector
+    assert vector is not None
+    torch.testing.assert_close(vector, encoder.encode_file(LoraFile.open(target)), rtol=0, atol=1e-6)
+
+
+def test_bad_files_are_named(memory: str, encoder: Encoder) -> None:
+    raw = SHIPPED[0].read_bytes()
+    bad = {
+        "pickle": (b"\x80\x02}q\x00." * 50, FileUnsafe),
+        "short": (raw[:-10], FileCorrupt),
+        "long": (raw + b"more", FileCorrupt),
+        "empty": (b"", FileCorrupt),
+    }
+    for name, (content, kind) in bad.items():
+        fsspec.filesystem("memory").pipe_file(f"/bad/{name}.safetensors", content)
+        with pytest.raises(kind, match=f"^memory://bad/{name}.safetensors: "):
+            read(StoreFolder.open(f"memory://bad/{name}.safetensors"), encoder)
+
+
+def failing(times: int, error: Exception) -> Callable[..., bytes]:
+    """A store that fails so many times."""
+    cat, left = MemoryFileSystem.cat_file, [times]
+
+    def answer(self: MemoryFileSystem, path: str, start: int, end: int) -> bytes:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise error
+        return bytes(cat(self, path, start, end))
+
+    return answer
+
+
+@pytest.mark.parametrize("error", [OSError("broken pipe"), TimeoutError(), RuntimeError("of a library")])
+def test_faults_that_pass_are_waited_for(memory: str, encoder: Encoder, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    folder = StoreFolder.open(memory)
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", failing(remote.TRIES - 1, error))
+    assert read(folder, encoder).vector is not None
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", failing(remote.TRIES, error))
+    with pytest.raises(FetchError, match=f"found after {remote.TRIES} tries"):
+        read(folder, encoder)
+
+
+def test_a_file_that_went_or_changed_is_told_at_once(memory: str, encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = StoreFolder.open(memory)
+    fsspec.filesystem("memory").pipe_file("/bucket/icons/1.safetensors", SHIPPED[1].read_bytes()[:20])
+    with pytest.raises(FetchError, match="the file changed"):
+        read(folder, encoder, 1)
+    fsspec.filesystem("memory").rm_file("/bucket/icons/0.safetensors")
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("waited for a file that is gone"))
+    with pytest.raises(FetchError, match="expected a file that may be read"):
+        read(folder, encoder)
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("nonsense://bucket", "an address that fsspec reads, found: Protocol not known"),
+        ("memory://nothing-there", "cannot be listed"),
+        ("zip://x.safetensors::memory://bucket/a.zip", "addresses in one another"),
+        ("s3://key:secret@host/bucket", "expected none with a password"),
+        ("memory://bucket/icons/9.safetensors", "expected .safetensors files, found none"),
+    ],
+)
+def test_places_that_are_none_are_told_in_a_line(memory: str, place: str, said: str) -> None:
+    assert is_remote(place)
+    with pytest.raises(FetchError, match=said) as told:
+        open_folder(place)
+    assert "\n" not in str(told.value)
+    assert "secret" not in str(told.value)
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As fsspec itself tells it."""
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(FetchError, match="expected a package that reads s3://, found none: Install s3fs to access S3; install it with pip"):
+        StoreFolder.open("s3://bucket/loras")
+
+
+NAMES = ("/bucket/x\u202e.safetensors", f"/bucket/{'x' * 1001}.safetensors")
+
+
+@pytest.mark.parametrize("entry", [*({"size": size} for size in (None, -1, "9", True, 2**63)), *({"name": name} for name in NAMES)])
+def test_listings_that_lie_are_refused(memory: str, monkeypatch: pytest.MonkeyPatch, entry: dict[str, Any]) -> None:
+    said = {"name": "/bucket/a.safetensors", "size": 9, "type": "file"} | entry
+    monkeypatch.setattr(MemoryFileSystem, "ls", lambda self, path, detail=True: [said])
+    with pytest.raises(FetchError, match="expected a (size|name)"):
+        StoreFolder.open(memory)
+
+
+def test_bounds(memory: str, encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "MOST_FILES", 2)
+    with pytest.raises(FetchError, match="expected at most 2 .safetensors files, found 3"):
+        StoreFolder.open(memory)
+    monkeypatch.setattr(store, "MOST_ENTRIES", 3)
+    with pytest.raises(FetchError, match="expected at most 3 files, found more"):
+        StoreFolder.open(memory)
+    monkeypatch.undo()
+    monkeypatch.setattr(header, "MOST_READ", 10)
+    fsspec.filesystem("memory").pipe_file("/one/a.safetensors", SHIPPED[0].read_bytes())
+    with pytest.raises(FileUnsupported, match="expected at most 10 bytes to read"):
+        read(StoreFolder.open("memory://one"), encoder)
+
+
+def test_what_is_remote() -> None:
+    assert [is_remote(place) for place in ("hf://a/b", "s3://x", "file:///x", "C:\\loras", "/srv/a://b", "loras", "C://x")] == [True] * 3 + [False] * 4
