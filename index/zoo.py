@@ -7,12 +7,12 @@ from operator import index as to_int
 from pathlib import Path
 from sqlite3 import Connection
 from threading import Lock
-from types import TracebackType
 from typing import Final, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from index.base import ALL, BaseZoo
 from index.cache import STALE, WORTH_IT, drop_engines, engines_on_disk, load_engine, save_engine
 from index.care import Progress, mend, problems_of
 from index.connections import CATALOGUE, Readers, Writer, WriterLock, sync, sync_folder, typed_errors, write_empty
@@ -57,10 +57,9 @@ MOST: Final = 2**62  # hits, as many as SQLite counts
 PREVIEWS: Final = "previews"  # where drawings lie, by convention of those who fill a zoo
 FILTERS: Final = 32  # remembered while no model changes
 EMPTY: Final[Mapping[str, bytes]] = {}
-ALL: Final = Filter()
 
 
-class Zoo:
+class Zoo(BaseZoo):
     """A folder with a catalogue (SQLite) of models and unit vectors, bound to one space.
 
     Any number of processes may read while one writes. One object may be shared by threads: searches run side by side, writes take turns.
@@ -139,14 +138,6 @@ class Zoo:
             zoo.close()
             raise SpaceMismatch(f"{folder}: expected space {space!r} in {dim} dimensions, found it in {zoo.dim}; index into a new zoo")
         return zoo
-
-    def __enter__(self) -> Self:
-        """The zoo itself."""
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Close it."""
-        self.close()
 
     def close(self) -> None:
         """Close all files; a second call does nothing."""
@@ -234,15 +225,6 @@ class Zoo:
             rows = connection.execute(f"SELECT {column}, count(*) FROM {table} WHERE {column} IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1").fetchall()
         return {str(value): number for value, number in rows}
 
-    def vector(self, id: str) -> Vector:
-        """The unit vector (dim,) of a model.
-
-        Raises:
-            ModelMissing: there is no such model, or it has no vector.
-        """
-        found: Vector = self.vectors([id])[0]
-        return found
-
     def vectors(self, ids: Sequence[str]) -> Vector:
         """The unit vectors (n, dim) of models, in the order of ``ids`` (n,).
 
@@ -271,14 +253,6 @@ class Zoo:
             return {}
         with self._reading() as connection:
             return dict(read_fingerprints(connection, self._path, ids))
-
-    def search(self, query: NDArray[np.floating], k: int = 10, where: Filter = ALL) -> list[Hit]:
-        """The ``k`` models nearest to a query (dim,) of any length, by cosine, ties in order of id, of those that a filter lets through.
-
-        Raises:
-            BadQuery: the query is no direction in this space, ``k`` is negative, or the filter cannot be used.
-        """
-        return self.search_many([query], k, where)[0]
 
     def search_many(self, queries: NDArray[np.floating] | Sequence[NDArray[np.floating]], k: int = 10, where: Filter = ALL) -> list[list[Hit]]:
         """The hits of each query (q, dim), all over one committed state.

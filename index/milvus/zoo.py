@@ -11,12 +11,12 @@ from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from threading import Lock
 from time import time
-from types import TracebackType
 from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from index.base import ALL, BaseZoo
 from index.care import Progress
 from index.connections import WriterLock
 from index.errors import RESTORE, BadQuery, BadVector, ModelMissing, SpaceMismatch, ZooDamaged, ZooExists, ZooMissing, ZooReadOnly, ZooTooNew
@@ -41,7 +41,7 @@ from index.model import Hit, KnownFile, Model
 from index.rows import Entry, to_entry
 from index.snapshot import SPARE, State
 from index.vectors import Vector, Vectors, count, to_unit
-from index.zoo import ALL, EMPTY, unit_of, whole_number
+from index.zoo import EMPTY, unit_of, whole_number
 
 VERSION: Final = 1
 OWN: Final = "zoo"  # the id of the zoo's own row, among those of files
@@ -63,7 +63,7 @@ class Binding:
     token: str
 
 
-class MilvusZoo:
+class MilvusZoo(BaseZoo):
     """A zoo of models and unit vectors, bound to one space, in two collections of Milvus; ``folder`` holds its drawings.
 
     Any number of processes may read from a server while one writes; milvus-lite serves one process. One object may be shared by threads.
@@ -142,14 +142,6 @@ class MilvusZoo:
             zoo.close()
             raise SpaceMismatch(f"{folder}: expected space {space!r} in {dim} dimensions, found it in {zoo.dim}; index into a new zoo")
         return zoo
-
-    def __enter__(self) -> Self:
-        """The zoo itself."""
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Close it."""
-        self.close()
 
     def close(self) -> None:
         """Let go of the server and of the lock; a second call does nothing."""
@@ -257,15 +249,6 @@ class MilvusZoo:
             self._counts = {name: (state, dict(sorted(each.items(), key=lambda pair: (-pair[1], pair[0])))) for name, each in found.items()}
         return self._counts[column][1]
 
-    def vector(self, id: str) -> Vector:
-        """The unit vector (dim,) of a model.
-
-        Raises:
-            ModelMissing: there is no such model, or it has no vector.
-        """
-        found: Vector = self.vectors([id])[0]
-        return found
-
     def vectors(self, ids: Sequence[str]) -> Vector:
         """The unit vectors (n, dim) of models, in the order of ``ids`` (n,).
 
@@ -288,14 +271,6 @@ class MilvusZoo:
         columns = ("id", "fingerprint")
         rows = self._walk(self._models, "", columns) if ids is None else self._get(self._models, ids, columns)
         return {row["id"]: bytes.fromhex(unpacked(row["fingerprint"])) for row in sorted(rows, key=lambda row: row["id"]) if row["fingerprint"]}
-
-    def search(self, query: NDArray[np.floating], k: int = 10, where: Filter = ALL) -> list[Hit]:
-        """The ``k`` models, at most ``MOST``, nearest to a query (dim,) of any length, by cosine, ties in order of id, of those that a filter lets through.
-
-        Raises:
-            BadQuery: the query is no direction in this space, ``k`` is negative, or the filter cannot be used.
-        """
-        return self.search_many([query], k, where)[0]
 
     def search_many(self, queries: NDArray[np.floating] | Sequence[NDArray[np.floating]], k: int = 10, where: Filter = ALL) -> list[list[Hit]]:
         """The hits of each query (q, dim).

@@ -1,8 +1,9 @@
 """What a repository of a hub holds at one commit; nothing that the server says is taken on trust."""
 
 import re
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
+from typing import Final, TypeVar
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
@@ -11,12 +12,14 @@ from huggingface_hub.hf_api import RepoFile
 from retrieval.errors import FetchError
 from retrieval.hub.remote import HTTP_ERRORS, TIMEOUT
 from retrieval.lora.problems import shown
+from retrieval.lora.settings import CONFIG
 
 HUB_ERRORS: Final[tuple[type[Exception], ...]] = (*HTTP_ERRORS, ValueError)  # of huggingface_hub; the last for ids and names that it refuses
 MALFORMED: Final[tuple[type[Exception], ...]] = (KeyError, TypeError, AttributeError)  # what it ends in where an answer lacks something
 MOST_ENTRIES: Final = 1_000_000  # of a listing, pictures and folders too
 LONGEST_NAME: Final = 1000  # characters
 COMMIT: Final = re.compile(r"[0-9a-f]{40}")
+File = TypeVar("File")
 
 
 def commit_of(api: HfApi, repository: str, revision: str | None = None) -> str:
@@ -90,3 +93,9 @@ def unlisted(where: str, error: Exception) -> FetchError:
 def brief_of(error: BaseException) -> str:
     """The first line of an error that is not ours."""
     return shown((str(error).strip().splitlines() or [type(error).__name__])[0])
+
+
+def beside(name: str, settings: Mapping[str, File]) -> dict[str, File]:
+    """PEFT's settings in the folder of a listed file, by their path, if there are some."""
+    path = str(PurePosixPath(name).with_name(CONFIG))
+    return {path: settings[path]} if path in settings else {}

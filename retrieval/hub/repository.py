@@ -13,7 +13,7 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 from retrieval.encoder import Encoder
 from retrieval.errors import FetchError
 from retrieval.hub.header import RemoteHeader
-from retrieval.hub.listing import commit_of, files_of, refuse_escapes
+from retrieval.hub.listing import beside, commit_of, files_of, refuse_escapes
 from retrieval.hub.lora import HubModel, read_model
 from retrieval.hub.remote import RemoteFile
 from retrieval.lora.settings import CONFIG
@@ -121,8 +121,7 @@ class HubRepository:
 
     def only(self, file: HubFile) -> "HubRepository":
         """The same repository with one file and the settings beside it."""
-        beside = str(PurePosixPath(file.name).with_name(CONFIG))
-        return replace(self, files=[file], settings={beside: self.settings[beside]} if beside in self.settings else {})
+        return replace(self, files=[file], settings=beside(file.name, self.settings))
 
     def read(self, file: HubFile, encoder: Encoder) -> HubModel:
         """Read one file by ranges: its header, and of its data what the experts of its family need.
@@ -140,8 +139,8 @@ class HubRepository:
             FileError: it is unsafe or corrupt.
             FetchError: the server does not send what is asked.
         """
-        beside = self.settings.get(str(PurePosixPath(file.name).with_name(CONFIG)))
-        return RemoteHeader.fetch(self.remote(file), {CONFIG: self.remote(beside)} if beside else {})
+        siblings = {PurePosixPath(path).name: self.remote(settings) for path, settings in beside(file.name, self.settings).items()}
+        return RemoteHeader.fetch(self.remote(file), siblings)
 
     def remote(self, file: HubFile) -> RemoteFile:
         """A file, to be read by ranges."""

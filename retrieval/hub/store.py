@@ -13,7 +13,7 @@ from fsspec.spec import AbstractFileSystem
 from retrieval.encoder import Encoder
 from retrieval.errors import FetchError
 from retrieval.hub.header import RemoteHeader
-from retrieval.hub.listing import MOST_ENTRIES, brief_of, refuse_unreadable
+from retrieval.hub.listing import MOST_ENTRIES, beside, brief_of, refuse_unreadable
 from retrieval.hub.lora import HubModel, read_model
 from retrieval.hub.remote import Interrupted, ask_again
 from retrieval.hub.repository import MOST_FILES, WEIGHTS
@@ -113,8 +113,7 @@ class StoreFolder:
 
     def only(self, file: StoreFile) -> "StoreFolder":
         """The same folder with one file and the settings beside it."""
-        beside = str(PurePosixPath(file.name).with_name(CONFIG))
-        return replace(self, files=[file], settings={beside: self.settings[beside]} if beside in self.settings else {})
+        return replace(self, files=[file], settings=beside(file.name, self.settings))
 
     def read(self, file: StoreFile, encoder: Encoder) -> HubModel:
         """Read one file by ranges: its header, and of its data what the experts of its family need.
@@ -123,8 +122,7 @@ class StoreFolder:
             FileError: it is unsafe, corrupt, or holds no update that can be read.
             FetchError: the store does not send what is asked.
         """
-        beside = self.settings.get(str(PurePosixPath(file.name).with_name(CONFIG)))
-        siblings = {CONFIG: StoreBytes(beside.path, beside.size)} if beside else {}
+        siblings = {PurePosixPath(path).name: StoreBytes(settings.path, settings.size) for path, settings in beside(file.name, self.settings).items()}
         return read_model(file.id, RemoteHeader.fetch(StoreBytes(file.path, file.size), siblings), encoder)
 
 
