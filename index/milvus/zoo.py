@@ -4,14 +4,13 @@ Milvus has no transactions: what one call writes goes in by requests of ``BATCH`
 whole. The zoo's own row, which tells states apart, is written last.
 """
 
-import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from time import time
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +18,9 @@ from numpy.typing import NDArray
 from index.base import ALL, BaseZoo
 from index.care import Progress
 from index.connections import WriterLock
-from index.errors import RESTORE, BadQuery, BadVector, ModelMissing, SpaceMismatch, ZooDamaged, ZooExists, ZooMissing, ZooReadOnly, ZooTooNew
+from index.errors import BadQuery, BadVector, ModelMissing, SpaceMismatch, ZooDamaged, ZooExists, ZooMissing, ZooReadOnly
 from index.filters import Filter
+from index.milvus.binding import OWN, VERSION, Binding
 from index.milvus.collections import ENGINES, change_engine, make_collections, names_of
 from index.milvus.connection import Connection
 from index.milvus.expressions import both, of_filter, of_ids, of_words
@@ -32,35 +32,19 @@ from index.milvus.rows import (
     from_row,
     is_id,
     packed,
-    shard_of,
     to_row,
     unpacked,
     vector_of,
 )
+from index.milvus.table import MOST, Table, parts_of
 from index.model import Hit, KnownFile, Model
 from index.rows import Entry, to_entry
-from index.snapshot import SPARE, State
+from index.snapshot import State
 from index.vectors import Vector, Vectors, count, to_unit
 from index.zoo import EMPTY, unit_of, whole_number
 
-VERSION: Final = 1
-OWN: Final = "zoo"  # the id of the zoo's own row, among those of files
-MOST: Final = 16_384  # rows of an answer of Milvus, and so hits of a search
-BATCH: Final = 500  # rows a request
-SHARDS: Final = 2**32
 MODEL: Final = ("id", "record")
-
-
-@dataclass(frozen=True, slots=True)
-class Binding:
-    """The zoo's own row."""
-
-    version: int
-    space: str
-    dim: int
-    engine: str
-    generation: int
-    token: str
+COLUMNS: Final = (*MODEL, *"shard family format found_by rank added tags folders words placed vector fingerprint".split())  # noqa: SIM905
 
 
 class MilvusZoo(BaseZoo):
@@ -79,7 +63,7 @@ class MilvusZoo(BaseZoo):
         except BaseException:
             self._unlock()
             raise
-        self._models, self._files = names_of(self._connection)
+        self._models, self._files = (Table(self._connection, name) for name in names_of(self._connection))
 
     @classmethod
     def create(cls, folder: Path, space: str, dim: int) -> Self:
@@ -98,7 +82,7 @@ class MilvusZoo(BaseZoo):
             if zoo._is_there():
                 raise ZooExists(f"{zoo._connection}: expected no zoo yet, found one; open it, or use another name")
             make_collections(zoo._connection, dim)
-            zoo._bind(Binding(VERSION, space, dim, "exact", 0, ""))
+            Binding(VERSION, space, dim, "exact", 0).write(zoo._files)
             zoo._read_binding()
         except BaseException:
             zoo.close()
@@ -150,7 +134,7 @@ class MilvusZoo(BaseZoo):
 
     def __len__(self) -> int:
         """The number of models, with those that have no vector."""
-        return self._count(self._models)
+        return len(self._models)
 
     def add(self, models: Sequence[Model], vectors: Vectors, fingerprints: Mapping[str, bytes] = EMPTY) -> int:
         """As ``Zoo.add``, but for a crash in the middle; when this returns, every later search finds the models.
@@ -175,7 +159,7 @@ class MilvusZoo(BaseZoo):
                 added = unpacked(before["record"])[-1] if before else entry.added if entry.added is not None else int(time())
                 own = prints.get(id) or (before["fingerprint"] if before else [])
                 rows.append(to_row(entry, added, unit, self.dim, paths_of(entry, files.get(id, [])), own))
-            self._upsert(self._models, rows)
+            self._models.upsert(rows)
         return len(batch)
 
     def remove(self, ids: Iterable[str]) -> int:
@@ -186,10 +170,9 @@ class MilvusZoo(BaseZoo):
         """
         wanted = list(dict.fromkeys(ids))
         with self._changing():
-            known = [row["id"] for row in self._get(self._models, wanted, ("id",))]
-            for some in parts_of(known):
-                self._ask("delete", self._files, filter=of_ids(some, "model"))
-                self._ask("delete", self._models, filter=of_ids(some))
+            known = [row["id"] for row in self._models.get(wanted, ("id",))]
+            self._files.delete(known, "model")
+            self._models.delete(known)
             return len(known)
 
     def get(self, id: str) -> Model:
@@ -198,17 +181,17 @@ class MilvusZoo(BaseZoo):
         Raises:
             ModelMissing: there is none with this id.
         """
-        for row in self._get(self._models, [id], MODEL):
+        for row in self._models.get([id], MODEL):
             return from_row(row, str(self._connection))
         raise ModelMissing(f"{self.folder}: expected a model {id!r}, found none; list the zoo's models for their ids")
 
     def has(self, id: str) -> bool:
         """Whether there is a model of this id."""
-        return bool(self._get(self._models, [id], ("id",)))
+        return bool(self._models.get([id], ("id",)))
 
     def state(self) -> State:
         """The last state, by which what was made from the zoo is known to be of it still."""
-        binding = self._binding()
+        binding = Binding.of(self._files)
         return State(binding.generation, binding.token.encode())
 
     def models(self, where: Filter = ALL, after: str = "") -> Iterator[Model]:
@@ -222,9 +205,9 @@ class MilvusZoo(BaseZoo):
         condition = of_filter(where)
         while True:
             state = self.state()
-            ids = sorted(row["id"] for row in self._walk(self._models, condition, ("id",)) if row["id"] > after)
+            ids = sorted(row["id"] for row in self._models.walk(condition, ("id",)) if row["id"] > after)
             for some in parts_of(ids):
-                rows = self._ask("query", self._models, filter=both(of_ids(some), condition), output_fields=list(MODEL))
+                rows = self._models.get(some, MODEL, condition)
                 yield from (from_row(row, str(self._connection)) for row in sorted(rows, key=lambda row: row["id"]))
             if not ids or state == self.state():
                 return
@@ -238,7 +221,7 @@ class MilvusZoo(BaseZoo):
         state = self.state()
         if column not in self._counts or self._counts[column][0] != state:
             found: dict[str, dict[str, int]] = {"family": {}, "format": {}, "found_by": {}, "tag": {}}
-            for row in self._walk(self._models, "", MODEL):
+            for row in self._models.walk("", MODEL):
                 entry = to_entry(from_row(row, str(self._connection)))
                 *_, format = entry.texts
                 values = {"family": [entry.texts[2]], "format": [format], "found_by": [entry.texts[3]], "tag": entry.tags}
@@ -263,13 +246,13 @@ class MilvusZoo(BaseZoo):
 
     def vectors_of(self, ids: Sequence[str]) -> dict[str, Vector]:
         """The unit vectors (dim,) of those models that have one, by id."""
-        rows = self._get(self._models, list(dict.fromkeys(ids)), ("id", "placed", "vector"))
+        rows = self._models.get(ids, ("id", "placed", "vector"))
         return {row["id"]: vector for row in rows if (vector := vector_of(row)) is not None}
 
     def fingerprints(self, ids: Sequence[str] | None = None) -> dict[str, bytes]:
         """The fingerprints of all models that have one, or of some, by id."""
         columns = ("id", "fingerprint")
-        rows = self._walk(self._models, "", columns) if ids is None else self._get(self._models, ids, columns)
+        rows = self._models.walk("", columns) if ids is None else self._models.get(ids, columns)
         return {row["id"]: bytes.fromhex(unpacked(row["fingerprint"])) for row in sorted(rows, key=lambda row: row["id"]) if row["fingerprint"]}
 
     def search_many(self, queries: NDArray[np.floating] | Sequence[NDArray[np.floating]], k: int = 10, where: Filter = ALL) -> list[list[Hit]]:
@@ -289,17 +272,16 @@ class MilvusZoo(BaseZoo):
         """The best of the candidates that Milvus gives, by cosines in float64, once none outside can be better or tie with the last."""
         slack = self.dim * 2.0**-23  # of an inner product of two unit vectors in float32, in any order of sums
 
+        def scores(rows: Sequence[Row]) -> NDArray[np.float64]:
+            vectors = np.array([row["vector"] for row in rows], np.float32).reshape(-1, self.dim)
+            return (vectors.astype(np.float64) * query).sum(axis=1)
+
         def enough(rows: Sequence[Row]) -> bool:
-            exact = sorted((row["score"] for row in rows), reverse=True)
-            return exact[k - 1] > rows[-1]["distance"] + slack
+            return bool(np.sort(scores(rows))[-k] > rows[-1]["distance"] + slack)
 
-        def scored(found: Any) -> list[Row]:
-            rows = [{"id": hit["id"], "distance": hit["distance"], **hit["entity"]} for hit in found]
-            return [row | {"score": float((vector.astype(np.float64) * query).sum()), "vector": vector} for row in rows for vector in [as_vector(row)]]
-
-        rows = self._candidates([query.tolist()], "vector", k, condition, (*MODEL, "vector"), scored, enough)
-        best = sorted(rows, key=lambda row: (-row["score"], row["id"]))[:k]
-        return [Hit(from_row(row, str(self._connection)), row["score"], row["vector"]) for row in best]
+        rows = self._models.search(query.tolist(), "vector", k, condition, (*MODEL, "vector"), enough)
+        best = sorted(zip(scores(rows).tolist(), rows, strict=True), key=lambda pair: (-pair[0], pair[1]["id"]))[:k]
+        return [Hit(from_row(row, str(self._connection)), score, np.array(row["vector"], np.float32)) for score, row in best]
 
     def find(self, words: Sequence[str], k: int = 10, where: Filter = ALL, without: Sequence[str] = ()) -> list[Model]:
         """As ``Zoo.find``, in Milvus's own order of BM25, at most ``MOST``.
@@ -311,47 +293,24 @@ class MilvusZoo(BaseZoo):
         if asked is None or not wanted:
             return []
 
-        def ranked(found: Any) -> list[Row]:
-            return [{"id": hit["id"], "distance": hit["distance"], **hit["entity"]} for hit in found]
-
         def enough(rows: Sequence[Row]) -> bool:
             return bool(rows[wanted - 1]["distance"] != rows[-1]["distance"])
 
-        rows = self._candidates([asked[1]], "words_bm25", wanted, both(condition, asked[0]), MODEL, ranked, enough)
+        rows = self._models.search(asked[1], "words_bm25", wanted, both(condition, asked[0]), MODEL, enough)
         places = {distance: place for place, distance in reversed(list(enumerate(row["distance"] for row in rows)))}
         best = sorted(rows, key=lambda row: (places[row["distance"]], row["id"]))[:wanted]
         return [from_row(row, str(self._connection)) for row in best]
 
-    def _candidates(
-        self,
-        data: list[Any],
-        field: str,
-        k: int,
-        condition: str,
-        columns: Sequence[str],
-        read: Callable[[Any], list[Row]],
-        enough: Callable[[Sequence[Row]], bool],
-    ) -> list[Row]:
-        """The answers of a search: somewhat more than ``k``, and more again until there are ``enough``, or all."""
-        wanted = k + SPARE
-        while True:
-            limit = min(wanted, MOST)
-            (found,) = self._ask("search", self._models, data=data, anns_field=field, limit=limit, filter=condition, output_fields=list(columns))
-            rows = read(found)
-            if len(rows) < limit or limit == MOST or enough(rows):
-                return rows
-            wanted *= 4
-
     def known_files(self) -> dict[str, KnownFile]:
         """The files that were read, by path."""
-        files = (from_file_row(row, str(self._connection)) for row in self._walk(self._files, f'id != "{OWN}"', MODEL))
+        files = (from_file_row(row, str(self._connection)) for row in self._files.walk(f'id != "{OWN}"', MODEL))
         return {file.path: file for file in sorted(files, key=lambda file: file.path)}
 
     def files_of(self, ids: Sequence[str]) -> dict[str, list[KnownFile]]:
         """The files of some models, by id."""
         found: dict[str, list[KnownFile]] = {}
         for some in parts_of([id for id in ids if is_id(id)]):
-            for row in self._walk(self._files, of_ids(some, "model"), MODEL, total=len(some)):
+            for row in self._files.walk(of_ids(some, "model"), MODEL, total=len(some)):
                 file = from_file_row(row, str(self._connection))
                 found.setdefault(str(file.model_id), []).append(file)
         return {id: sorted(files, key=lambda file: file.path) for id, files in found.items()}
@@ -371,10 +330,9 @@ class MilvusZoo(BaseZoo):
             for file in noted.values():
                 if file.model_id is not None and file.model_id not in known:
                     raise ModelMissing(f"file {file.path!r}: expected model {file.model_id!r} in the zoo, found none; add it first")
-            before = self._get(self._files, [*gone, *(row["id"] for row in rows.values())], ("id", "model"))
-            for some in parts_of(gone):
-                self._ask("delete", self._files, filter=of_ids(some))
-            self._upsert(self._files, list(rows.values()))
+            before = self._files.get([*gone, *(row["id"] for row in rows.values())], ("id", "model"))
+            self._files.delete(gone)
+            self._files.upsert(list(rows.values()))
             known |= self._rows(sorted({row["model"] for row in before} - named - {""}))
             self._mend(known)
 
@@ -391,9 +349,9 @@ class MilvusZoo(BaseZoo):
             return False
         if wanted not in ENGINES:
             raise BadQuery(f"engine: expected {', '.join(ENGINES)} in Milvus, found {wanted!r}; choose one of them")
-        with self._changing() as binding:
+        with self._changing():
             change_engine(self._connection, wanted)
-            self._bind(replace(binding, engine=wanted))
+            replace(Binding.of(self._files), engine=wanted).write(self._files)
         return True
 
     def compact(self) -> None:
@@ -403,9 +361,9 @@ class MilvusZoo(BaseZoo):
             ZooError: the zoo cannot be written.
         """
         with self._changing():
-            for name in (self._models, self._files):
-                self._ask("flush", name)
-                self._ask("compact", name)
+            for table in (self._models, self._files):
+                table.ask("flush")
+                table.ask("compact")
 
     def verify(self, progress: Progress = lambda done, total: None) -> list[str]:
         """All rows that are not as they were written, a line each; none for a sound zoo."""
@@ -414,14 +372,14 @@ class MilvusZoo(BaseZoo):
         for file in files.values():
             paths.setdefault(str(file.model_id), []).append(file)
         problems = []
-        for done, row in enumerate(self._walk(self._models, "", self._columns()), 1):
+        for done, row in enumerate(self._models.walk("", COLUMNS), 1):
             try:
                 if self._made_anew(row, paths.get(row["id"], [])) != row:
                     problems.append(f"{self._connection}: the columns of model {row['id']!r} are not those of its record")
             except (ZooDamaged, BadVector) as error:
                 problems.append(str(error))
             progress(done, total)
-        lost = {file.model_id for file in files.values() if file.model_id} - {row["id"] for row in self._get(self._models, [*paths], ("id",))}
+        lost = {file.model_id for file in files.values() if file.model_id} - {row["id"] for row in self._models.get([*paths], ("id",))}
         return [*problems, *(f"{self._connection}: a file of model {id!r}, which is not there" for id in sorted(map(str, lost)))]
 
     def rebuild(self, engine: str | None = None) -> list[str]:
@@ -433,7 +391,7 @@ class MilvusZoo(BaseZoo):
         """
         lost = []
         with self._changing():
-            for some in parts_of([row["id"] for row in self._walk(self._models, "", ("id",))]):
+            for some in parts_of([row["id"] for row in self._models.walk("", ("id",))]):
                 lost += self._mend(self._rows(some))
         self.remove(lost)
         if engine is not None:
@@ -449,7 +407,7 @@ class MilvusZoo(BaseZoo):
                     changed.append(anew)
             except (ZooDamaged, BadVector):
                 lost.append(id)
-        self._upsert(self._models, changed)
+        self._models.upsert(changed)
         return lost
 
     def _made_anew(self, row: Row, files: Sequence[KnownFile]) -> Row:
@@ -459,85 +417,35 @@ class MilvusZoo(BaseZoo):
         unit = None if vector is None else to_unit(vector, self.dim, f"vector of model {model.id!r}", BadVector)
         return to_row(entry, entry.added or 0, unit, self.dim, paths_of(entry, files), row["fingerprint"]) | {"record": row["record"]}
 
-    def _columns(self) -> list[str]:
-        return [*MODEL, "shard", "family", "format", "found_by", "rank", "added", "tags", "folders", "words", "placed", "vector", "fingerprint"]
-
-    def _ask(self, what: str, collection: str, **options: Any) -> Any:
-        return self._connection.ask(what, collection, **options)
-
-    def _get(self, collection: str, ids: Sequence[str], columns: Sequence[str]) -> list[Row]:
-        """The rows of those ids that are there."""
-        known = [id for id in dict.fromkeys(ids) if is_id(id)]
-        return [row for some in parts_of(known) for row in self._ask("query", collection, filter=of_ids(some), output_fields=list(columns))]
-
     def _rows(self, ids: Sequence[str]) -> dict[str, Row]:
         """The whole rows of those models that are there, by id."""
-        return {row["id"]: plain_row(row) for row in self._get(self._models, ids, self._columns())}
-
-    def _walk(self, collection: str, condition: str, columns: Sequence[str], total: int | None = None) -> Iterator[Row]:
-        """All rows that meet a condition, in no order, by parts of their shards that are small enough for one answer."""
-        total = self._count(collection) if total is None else total
-        step = -(-SHARDS // max(1, -(-2 * total // MOST)))
-        waiting = [(start, min(start + step, SHARDS)) for start in range(0, SHARDS, step)][::-1]
-        while waiting:
-            start, end = waiting.pop()
-            shard = "" if (start, end) == (0, SHARDS) else f"shard >= {start} and shard < {end}"
-            rows = self._ask("query", collection, filter=both(shard, condition), output_fields=list(columns), limit=MOST)
-            if len(rows) < MOST or end - start == 1:
-                yield from map(plain_row, rows)
-            else:
-                middle = (start + end) // 2
-                waiting += [(middle, end), (start, middle)]
-
-    def _count(self, collection: str) -> int:
-        return int(self._ask("query", collection, filter="", output_fields=["count(*)"])[0]["count(*)"])
-
-    def _upsert(self, collection: str, rows: Sequence[Row]) -> None:
-        for start in range(0, len(rows), BATCH):
-            self._ask("upsert", collection, data=list(rows[start : start + BATCH]))
+        return {row["id"]: row for row in self._models.get(ids, COLUMNS)}
 
     @contextmanager
-    def _changing(self) -> Iterator[Binding]:
-        """A change, after which the zoo's state is another; threads take turns."""
+    def _changing(self) -> Iterator[None]:
+        """A change, after which, even if it was cut short, the zoo's state is another; threads take turns."""
         if self.read_only:
             raise self._refusal()
         with self._turn:
-            binding = self._binding()
-            yield binding
-            now = self._binding()
-            self._bind(replace(now, generation=now.generation + 1))
+            Binding.of(self._files)
+            try:
+                yield
+            finally:
+                Binding.of(self._files).write(self._files)
 
     def _refusal(self) -> ZooReadOnly:
         return ZooReadOnly(f"{self.folder}: expected a zoo open for writing, found it open for reading only; open it without read_only")
 
     def _is_there(self) -> bool:
-        names = (self._files, self._models)
-        if not all(self._ask("has_collection", name) for name in names):
+        tables = (self._models, self._files)
+        if not all(table.ask("has_collection") for table in tables):
             return False
-        for name in names:
-            self._ask("load_collection", name)  # a server that was started again may not have done so
-        return bool(self._get(self._files, [OWN], ("id",)))
-
-    def _bind(self, binding: Binding) -> None:
-        binding = replace(binding, token=secrets.token_hex(8))
-        row = {"id": OWN, "shard": shard_of(OWN), "model": "", "record": packed(astuple(binding)), "nothing": [0.0, 0.0]}
-        self._upsert(self._files, [row])
-
-    def _binding(self) -> Binding:
-        found = None
-        for row in self._get(self._files, [OWN], MODEL):
-            try:
-                found = Binding(*unpacked(row["record"]))
-            except (ValueError, TypeError):
-                break
-        if found is None:
-            raise ZooDamaged(f"{self._connection}: expected the row of the zoo itself, found none or another; {RESTORE}")
-        if found.version > VERSION:
-            raise ZooTooNew(f"{self._connection}: expected layout {VERSION} or earlier, found {found.version}; update Loradex")
-        return found
+        for table in tables:
+            table.ask("load_collection")  # a server that was started again may not have done so
+        return bool(self._files.get([OWN], ("id",)))
 
     def _read_binding(self) -> None:
-        binding = self._binding()
+        binding = Binding.of(self._files)
         self.space, self.dim = binding.space, binding.dim
 
     def _unlock(self) -> None:
@@ -548,18 +456,3 @@ class MilvusZoo(BaseZoo):
 def paths_of(entry: Entry, files: Sequence[KnownFile]) -> list[str | None]:
     """Where a model lies: its own path, and those of its files."""
     return [entry.texts[4], *(file.path for file in files)]
-
-
-def as_vector(row: Row) -> Vector:
-    """The vector (dim,) of an answer."""
-    return np.array(row["vector"], np.float32)
-
-
-def plain_row(row: Row) -> Row:
-    """A row with lists in the place of what pymilvus has for them."""
-    return {column: list(value) if not isinstance(value, str | int | float | list | None) else value for column, value in row.items()}
-
-
-def parts_of(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Some ids at a time."""
-    return (ids[start : start + BATCH] for start in range(0, len(ids), BATCH))

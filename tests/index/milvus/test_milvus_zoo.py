@@ -203,7 +203,7 @@ def test_damage(milvus: MilvusZoo) -> None:
     """Columns that are not those of a record are told and mended; a record that is none is told and taken out."""
     milvus.add(models("abc"), vectors(3))
     rows = milvus._rows(["a", "b"])
-    milvus._upsert(milvus._models, [rows["a"] | {"family": "another"}, rows["b"] | {"record": ["bm90aGluZw=="]}])
+    milvus._models.upsert([rows["a"] | {"family": "another"}, rows["b"] | {"record": ["bm90aGluZw=="]}])
     problems = milvus.verify()
     assert len(problems) == 2 and all("model 'a'" in each or "model 'b'" in each for each in problems)
     with pytest.raises(ZooDamaged, match="row of model 'b'"):
@@ -217,7 +217,7 @@ def test_damage(milvus: MilvusZoo) -> None:
 )
 def test_the_row_of_the_zoo_itself(milvus: MilvusZoo, record: list[str], error: type[Exception]) -> None:
     """Without it there is no zoo, and a later layout is not touched."""
-    milvus._upsert(milvus._files, [{"id": "zoo", "shard": 0, "model": "", "record": record, "nothing": [0.0, 0.0]}])
+    milvus._files.upsert([{"id": "zoo", "shard": 0, "model": "", "record": record, "nothing": [0.0, 0.0]}])
     for use in (milvus.state, lambda: milvus.add(models("a"), vectors(1))):
         with pytest.raises(error, match=r"^[^\n]*expected [^\n]* found [^\n]*$"):
             use()
