@@ -1,0 +1,225 @@
+"""Step 6d: two trees of whole classifiers, each model fine-tuned with all its weights from its tree's ancestor on a random half of 64 concepts.
+
+An ancestor learns to tell the other concepts apart. Its descendants start there with a new head, and each has its own half of the concepts, in an order of
+its own, seed, learning rate, number of steps and strength of augmentation. Many train at once: their weights are stacked and mapped over (torch.func).
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.func import functional_call, grad, stack_module_state, vmap
+from transformers import ResNetConfig, ResNetForImageClassification, ViTConfig, ViTForImageClassification
+
+from scripts.miniature.pictures import load_pictures
+from scripts.miniature.settings import SEED, Build, atomic, log, timed
+
+SIDE: Final = 32  # pixels
+CLASSES: Final = 64  # concepts that descendants learn
+OWN: Final = CLASSES // 2  # of each
+FEWEST: Final = 6  # drawings of a class
+TOGETHER: Final = 32  # models trained at once
+SAMPLES: Final = 32  # of each model in a step
+BETAS: Final = (0.9, 0.99)
+DECAY: Final = 0.01
+SPLITS: Final = {"vit": {"train": 480, "val": 60, "test": 100}, "resnet": {"train": 240, "val": 30, "test": 60}}
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifierTree:
+    """How a tree's models are trained; rates are log-uniform."""
+
+    rates: tuple[float, float]
+    steps: tuple[int, int]
+    ancestor_rate: float
+    ancestor_steps: int
+
+
+TREES: Final = {
+    "vit": ClassifierTree((5e-4, 2e-3), (150, 300), 1e-3, 3000),
+    "resnet": ClassifierTree((5e-4, 2e-3), (100, 200), 2e-3, 1500),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """All that one descendant is made of."""
+
+    index: int
+    split: str
+    classes: tuple[int, ...]  # in the order of its head
+    lr: float
+    steps: int
+    augmentation: float
+    seed: int
+
+
+def new_model(tree: str, classes: int) -> nn.Module:
+    """A model of a tree's architecture, by transformers' own classes."""
+    if tree == "vit":
+        shape = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 128, "image_size": SIDE, "patch_size": 8}
+        config = ViTConfig(**shape, num_labels=classes, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, attn_implementation="eager")
+        return ViTForImageClassification(config)
+    return ResNetForImageClassification(ResNetConfig(embedding_size=24, hidden_sizes=[24, 48, 96], depths=[1, 1, 1], layer_type="basic", num_labels=classes))
+
+
+def class_concepts(concept_of: NDArray[np.int16], trained_on: NDArray[np.bool_], concepts: list[dict[str, Any]]) -> list[int]:
+    """The concepts that descendants learn: by lot, of those with enough drawings."""
+    counts = np.bincount(concept_of[trained_on], minlength=len(concepts))
+    pool = np.flatnonzero(counts >= FEWEST)
+    return sorted(np.random.default_rng((SEED, 8)).permutation(pool)[:CLASSES].tolist())
+
+
+def recipes(tree: str) -> list[Recipe]:
+    """The recipe of every descendant, drawn once from the seed of the build; the splits are fixed by it."""
+    rng, settings, made = np.random.default_rng((SEED, 8, len(tree))), TREES[tree], list[Recipe]()
+    for split, count in SPLITS[tree].items():
+        for _ in range(count):
+            made.append(
+                Recipe(
+                    index=len(made),
+                    split=split,
+                    classes=tuple(rng.permutation(CLASSES)[:OWN].tolist()),
+                    lr=float(np.exp(rng.uniform(*np.log(settings.rates)))),
+                    steps=int(rng.integers(*settings.steps, endpoint=True)),
+                    augmentation=float(rng.uniform(0.5, 1.5)),
+                    seed=int(rng.integers(2**31)),
+                )
+            )
+    return made
+
+
+class Drawings:
+    """Small drawings by class, and batches of them, changed a little each time."""
+
+    def __init__(self, build: Build, chosen: list[int], concept_of: NDArray[np.int16], trained_on: NDArray[np.bool_], pixels: NDArray[np.uint8]) -> None:
+        """Take the drawings of the chosen concepts, at ``SIDE`` pixels."""
+        rows = [np.flatnonzero((concept_of == concept) & trained_on) for concept in chosen]
+        small = F.avg_pool2d(torch.from_numpy(pixels[np.concatenate(rows)]).permute(0, 3, 1, 2).float() / 127.5 - 1, pixels.shape[1] // SIDE)
+        self.pixels, self.starts, self.counts = small, np.cumsum([0, *map(len, rows[:-1])]), np.array([len(row) for row in rows])
+
+    def batch(self, classes: NDArray[np.int64], strength: NDArray[np.float64], rng: np.random.Generator) -> Tensor:
+        """One drawing of each class (n,), moved, turned, scaled, mirrored and coloured as strongly as ``strength`` (n,) says: (n, 3, SIDE, SIDE)."""
+        count = len(classes)
+        drawn = self.pixels[self.starts[classes] + (rng.random(count) * self.counts[classes]).astype(np.int64)]
+        turn, scale = rng.normal(0, 0.15, count) * strength, np.exp(rng.normal(0, 0.12, count) * strength)
+        mirror, shift = rng.choice([-1.0, 1.0], count), rng.normal(0, 0.12, (2, count)) * strength
+        rows = [np.cos(turn) * scale * mirror, -np.sin(turn) * scale, shift[0], np.sin(turn) * scale * mirror, np.cos(turn) * scale, shift[1]]
+        theta = torch.from_numpy(np.stack(rows, 1).astype(np.float32)).reshape(count, 2, 3)
+        moved = F.grid_sample(drawn - 1, F.affine_grid(theta, [count, 3, SIDE, SIDE], align_corners=False), align_corners=False) + 1  # white outside
+        tint = torch.from_numpy((rng.normal(0, 0.1, (count, 3, 1, 1)) * strength[:, None, None, None]).astype(np.float32))
+        return (moved + tint).clamp(-1, 1)
+
+
+def train_together(tree: str, model: nn.Module, states: list[dict[str, Tensor]], batches: Iterator[tuple[Tensor, Tensor]], lr: Tensor, steps: Tensor) -> tuple:
+    """Train models of one architecture side by side, each with its rate (models,) for its number of steps (models,), by AdamW with a cosine of the rate."""
+    names = dict(model.named_parameters()).keys()
+    params = {name: torch.stack([state[name] for state in states]) for name in names}
+    buffers = {name: torch.stack([state[name] for state in states]) for name in states[0].keys() - names}
+    first, second = ({name: torch.zeros_like(value) for name, value in params.items()} for _ in range(2))
+
+    def loss_of(own: dict[str, Tensor], rest: dict[str, Tensor], pictures: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+        loss = F.cross_entropy(functional_call(model, (own, rest), (pictures,)).logits, truth)
+        return loss, loss.detach()
+
+    gradient = vmap(grad(loss_of, has_aux=True))
+    mean = torch.zeros(len(states))
+    for step in range(int(steps.max())):
+        pictures, truth = next(batches)
+        grads, losses = gradient(params, buffers, pictures, truth)
+        rate = lr * 0.5 * (1 + torch.cos(torch.pi * step / steps)) * (step < steps)
+        mean = torch.where(step < steps, losses if not step else 0.95 * mean + 0.05 * losses, mean)
+        with torch.no_grad():
+            for name, value in params.items():
+                first[name].lerp_(grads[name], 1 - BETAS[0])
+                second[name].mul_(BETAS[1]).addcmul_(grads[name], grads[name], value=1 - BETAS[1])
+                update = first[name] / (1 - BETAS[0] ** (step + 1)) / ((second[name] / (1 - BETAS[1] ** (step + 1))).sqrt() + 1e-8)
+                shaped = rate.reshape(-1, *[1] * (value.ndim - 1))
+                value.sub_(shaped * (update + DECAY * value))
+    return [{name: value[row].clone() for name, value in (params | buffers).items()} for row in range(len(states))], mean
+
+
+def build_ancestor(build: Build, tree: str) -> None:
+    """Write ``classifiers-<tree>/ancestor``: a model that tells the other concepts apart."""
+    target = build / f"classifiers-{tree}" / "ancestor"
+    if (target / "model.safetensors").exists():
+        return
+    pixels, concept_of, trained_on, concepts = load_pictures(build)
+    others = [number for number in range(len(concepts)) if number not in set(class_concepts(concept_of, trained_on, concepts))]
+    drawings, settings, rng = Drawings(build, others, concept_of, trained_on, pixels), TREES[tree], np.random.default_rng((SEED, 80))
+    torch.manual_seed(SEED)
+    model = new_model(tree, len(others)).train()
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        while True:
+            classes = rng.integers(len(others), size=256)
+            yield drawings.batch(classes, np.ones(256), rng)[None], torch.from_numpy(classes)[None]
+
+    with timed(f"ancestor {tree}"):
+        state = {name: value.clone() for name, value in model.state_dict().items()}
+        (trained,), loss = train_together(tree, model, [state], batches(), torch.tensor([settings.ancestor_rate]), torch.tensor([settings.ancestor_steps]))
+        log.info("ancestor %s: loss %.3f of %.3f by chance", tree, float(loss[0]), float(np.log(len(others))))
+    model.load_state_dict(trained)
+    model.config.id2label = {str(number): concepts[concept]["label"] for number, concept in enumerate(others)}
+    with atomic(target / "model.safetensors") as path:
+        save_file({name: value.contiguous() for name, value in trained.items()}, path, {"format": "pt"})
+    model.config.save_pretrained(target)
+
+
+def build_classifiers(build: Build, tree: str) -> None:
+    """Write ``classifiers-<tree>/<split>/model_idx_NNNN/model.safetensors``; made groups are skipped."""
+    build_ancestor(build, tree)
+    folder = build / f"classifiers-{tree}"
+    pixels, concept_of, trained_on, concepts = load_pictures(build)
+    chosen = class_concepts(concept_of, trained_on, concepts)
+    drawings = Drawings(build, chosen, concept_of, trained_on, pixels)
+    root = load_file(folder / "ancestor" / "model.safetensors")
+    made = recipes(tree)
+    for start in range(0, len(made), TOGETHER):
+        group, done = made[start : start + TOGETHER], folder / f"group-{start:04d}.json"
+        if done.exists():
+            continue
+        with timed(f"{tree} {start}"):
+            states, losses = descend(tree, root, group, drawings)
+            for recipe, state in zip(group, states, strict=True):
+                save(folder, recipe, state, [concepts[chosen[number]]["label"] for number in recipe.classes])
+            with atomic(done) as path:
+                path.write_text(json.dumps({"losses": losses.tolist()}))
+            log.info("%s %d: mean loss %.3f of %.3f by chance", tree, start, float(losses.mean()), float(np.log(OWN)))
+
+
+def descend(tree: str, root: dict[str, Tensor], group: list[Recipe], drawings: Drawings) -> tuple[list[dict[str, Tensor]], Tensor]:
+    """Fine-tune some models from the ancestor, each with a new head."""
+    model, states, rngs = new_model(tree, OWN).train(), list[dict[str, Tensor]](), [np.random.default_rng(recipe.seed) for recipe in group]
+    for recipe in group:
+        torch.manual_seed(recipe.seed)
+        head = {name: value for name, value in new_model(tree, OWN).state_dict().items() if name.startswith("classifier")}
+        states.append({name: head.get(name, value).clone() for name, value in root.items()})
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        while True:
+            places = np.stack([rng.integers(OWN, size=SAMPLES) for rng in rngs])
+            classes = np.take_along_axis(np.array([recipe.classes for recipe in group]), places, 1)
+            strength = np.repeat([recipe.augmentation for recipe in group], SAMPLES)
+            pictures = drawings.batch(classes.ravel(), strength, rngs[0])
+            yield pictures.reshape(len(group), SAMPLES, 3, SIDE, SIDE), torch.from_numpy(places)
+
+    rates, steps = torch.tensor([recipe.lr for recipe in group]), torch.tensor([recipe.steps for recipe in group])
+    return train_together(tree, model, states, batches(), rates, steps)
+
+
+def save(folder: Any, recipe: Recipe, state: dict[str, Tensor], labels: list[str]) -> None:
+    """Write one model in half precision, with metadata in Model-J's form: its classes and its training, as JSON."""
+    metadata = {"format": "pt", "class_names": json.dumps(labels), "recipe": json.dumps(asdict(recipe) | {"classes": None})}
+    with atomic(folder / recipe.split / f"model_idx_{recipe.index:04d}" / "model.safetensors") as path:
+        save_file({name: (value.half() if value.is_floating_point() else value).contiguous() for name, value in state.items()}, path, metadata)
+
+
+__all__ = ["build_ancestor", "build_classifiers", "class_concepts", "recipes", "stack_module_state"]
