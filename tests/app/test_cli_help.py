@@ -17,7 +17,7 @@ from scripts.cli_reference import REFERENCE, Command, described, members
 
 HEAVY = {"torch", "gradio", "fastapi", "sklearn", "open_clip", "diffusers", "transformers", "faiss", "numpy", "mcp"}
 SPEAKS_A_PROTOCOL = {"loradex mcp"}  # on stdout
-OF_SEVERAL_MEANINGS = {
+OF_SEVERAL_MEANINGS = {  # a zoo to read has another default
     "--base": 2,
     "--engine": 2,
     "--folder": 3,
