@@ -1,6 +1,5 @@
 """Reading by threads of this machine, which is the default."""
 
-import os
 from collections import deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,7 +10,7 @@ import torch
 
 from app.reading import Outcome, Reader, Task
 
-READERS: Final = min(4, os.cpu_count() or 1)  # files read at a time
+READERS: Final = 1  # files of this machine read at a time, beside the writer; on two cores, two take 1.5 times as long as one: they wait for Python's lock
 REMOTE_READERS: Final = 8  # files elsewhere, which mostly wait
 AHEAD: Final = 128  # files that are read before the first of them is asked for
 
@@ -19,19 +18,16 @@ AHEAD: Final = 128  # files that are read before the first of them is asked for
 class LocalEngine:
     """Reads files by threads."""
 
-    def __init__(self, readers: int | None = None) -> None:
-        """Read so many files of this machine at a time."""
-        self.readers = readers or READERS
-
     def outcomes(self, tasks: Iterable[Task], reader: Reader) -> Generator[Outcome, None, None]:
         """What became of each task, in the order of the tasks.
 
-        A layer is too small to be shared out among processors: torch keeps to one a reader, which takes half the time.
+        A layer is too small to be shared out among processors: torch keeps to one a reader, which takes half the time, and a hundredth where others
+        use the processors too.
         """
         before = torch.get_num_threads()
         with ExitStack() as stack:
             stack.callback(torch.set_num_threads, before)
-            here, elsewhere = (stack.enter_context(pool(count)) for count in (self.readers, REMOTE_READERS))
+            here, elsewhere = (stack.enter_context(pool(count)) for count in (READERS, REMOTE_READERS))
             waiting: deque[Future[Outcome]] = deque()
             stack.callback(lambda: [future.cancel() for future in waiting])
             for task in tasks:

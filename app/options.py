@@ -36,7 +36,7 @@ Bases = Annotated[
     list[str] | None,
     typer.Option("--base", metavar="FAMILY=FOLDER", help="A base model to draw with, saved by diffusers; may be repeated. Also: $LORADEX_BASES."),
 ]
-Engine = Annotated[EngineName, typer.Option(help="What reads the files: threads of this machine, or a Ray cluster (pip install 'loradex[ray]').")]
+Engine = Annotated[EngineName, typer.Option(help="What reads the files: threads of this machine, or a Ray cluster (the extra ray of pip).")]
 Parts = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where Ray's finished work is kept until it is in the zoo. Default: your cache.")]
 RayAddress = Annotated[str | None, typer.Option(metavar="ADDRESS", help="A running Ray cluster. Default: $RAY_ADDRESS, else one of this machine.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else on stdout.")]

@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -135,11 +136,11 @@ class Parts:
             raise EngineError(f"{path}: expected a manifest of {FORMAT}, found none ({str(error)[:200]}); remove the folder") from None
 
     def _take_finished(self) -> None:
-        """Take the parts that are whole, and remove the others."""
+        """Take the parts that are whole, but for refusals that may have passed, and remove the others."""
         for name in sorted(os.listdir(self.folder)):  # noqa: PTH208
             if NAME.fullmatch(name):
                 try:
-                    self._take(name, self._read(name))
+                    self._take(name, self._read(name), lambda outcome: outcome.noted)
                 except (BadPart, FileError):
                     (self.folder / name).unlink()
             elif name.endswith(UNFINISHED):
@@ -159,8 +160,8 @@ class Parts:
             raise BadPart(f"more than {most} bytes")
         return raw
 
-    def _take(self, name: str, outcomes: list[Outcome]) -> None:
-        self._places |= {outcome.file: (name, row) for row, outcome in enumerate(outcomes)}
+    def _take(self, name: str, outcomes: list[Outcome], taken: Callable[[Outcome], bool] = lambda outcome: True) -> None:
+        self._places |= {outcome.file: (name, row) for row, outcome in enumerate(outcomes) if taken(outcome)}
         self._keep(name, outcomes)
 
     def _keep(self, name: str, outcomes: list[Outcome]) -> None:

@@ -18,7 +18,7 @@ class Worker:
         """Load the experts, once, into a GPU if there is a share of one; a file with which so many workers ended is refused."""
         loaded: Reader = ray.get(reader)
         self.reader = loaded.on("cuda") if ray.get_gpu_ids() and torch.cuda.is_available() else loaded
-        self.tries, self.ledger, self.engine = tries, ledger, LocalEngine(readers=1)
+        self.tries, self.ledger, self.engine = tries, ledger, LocalEngine()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
         """Read some tasks; a part comes back. Where an earlier worker ended with this batch, one by one."""

@@ -17,7 +17,16 @@ from scripts.cli_reference import REFERENCE, Command, described, members
 
 HEAVY = {"torch", "gradio", "fastapi", "sklearn", "open_clip", "diffusers", "transformers", "faiss", "numpy", "mcp"}
 SPEAKS_A_PROTOCOL = {"loradex mcp"}  # on stdout
-OF_SEVERAL_MEANINGS = {"--base": 2, "--folder": 3, "--labels": 2, "--out": 2, "--seed": 2, "--tree": 2, "--zoo": 2}  # that of a zoo to read has another default
+OF_SEVERAL_MEANINGS = {  # a zoo to read has another default
+    "--base": 2,
+    "--engine": 2,
+    "--folder": 3,
+    "--labels": 2,
+    "--out": 2,
+    "--seed": 2,
+    "--tree": 2,
+    "--zoo": 2,
+}  # that of a zoo to read has another default
 TRIES = 10  # others may use the cores
 
 

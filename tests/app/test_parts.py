@@ -63,8 +63,10 @@ def test_a_run_goes_on_from_what_it_finished(tmp_path: Path) -> None:
     (tmp_path / "parts" / f"part-{'0' * 64}.parquet.part").write_bytes(b"half")
     for again in (parts, Parts.open(tmp_path / "parts", PURPOSE)):
         for expected in written:
-            assert expected.file in again
-            same(again.get(expected.file), expected)
+            if again is not parts and not expected.noted:  # what was refused may be there by now
+                assert expected.file not in again
+            else:
+                same(again.get(expected.file), expected)
         assert again.get(replace(written[0].file, size=7)) is None  # another file than was read
     assert part_of(written, DIM) == part_of(written, DIM)
     again.remove()

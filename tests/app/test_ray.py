@@ -26,7 +26,8 @@ from app.local_engine import LocalEngine
 from app.options import EngineName
 from app.parts import Parts
 from app.places import MINIATURE, own_cache
-from app.ray_engine import RayEngine, workers_of
+from app.ray_cluster import connected, import_ray, workers_of
+from app.ray_engine import RayEngine
 from app.reading import Outcome, Reader, Task
 from index import KnownFile, Zoo
 from retrieval.encoder import Encoder
@@ -47,9 +48,9 @@ def encoder() -> Encoder:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def cluster() -> Iterator[None]:
     """One cluster for all tests; a run ends its own, and leaves one that is there."""
-    with RayEngine(tmp_path_factory.mktemp("parts"), "", processors=2).connected():
+    with connected(import_ray(own=True), None, processors=2):
         yield
 
 
