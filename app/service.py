@@ -18,6 +18,7 @@ from retrieval.calibration import Relevance
 from retrieval.encoder import Encoder
 from retrieval.errors import FileError, NoExpert, QueryError
 from retrieval.label import SURE, LabelList
+from retrieval.probex.category_expert import CategoryExpert
 
 MOST_HITS = 1000
 MOST_OFFSET = 10_000
@@ -136,6 +137,8 @@ class Loradex:
                 model = self.encoder.router.open(file)
                 family = model.family
                 expert, layers = self.encoder.router.route(model)
+                if isinstance(expert, CategoryExpert):
+                    raise NoExpert(f"{file}: expected a model that draws, found one that tells categories apart; ask `loradex categories`")
                 vector = expert.encode_factors(layers)[0]
                 best = candidates.best(expert.calibration, vector, k)
                 unsure = f"the best guess, {best[0].label}, is only {best[0].probability:.0%} likely; {SURE:.0%} is expected of an answer"

@@ -1,14 +1,15 @@
 """Everything that turns files, words and pictures into vectors of one space, from one folder.
 
-The folder holds ``space.safetensors``, ``labels.safetensors``, ``experts/<tree>.safetensors`` and, when the space names it so, the text encoder.
+The folder holds ``space.safetensors``, ``labels.safetensors``, ``experts/<tree>.safetensors``, ``categories/<tree>.safetensors`` for trees of whole models,
+and, when the space names it so, the text encoder.
 """
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from torch import Tensor
 from retrieval.errors import CheckpointError
 from retrieval.label import LabelList
 from retrieval.lora import WeightsFile
+from retrieval.probex.category_expert import CategoryExpert
 from retrieval.probex.expert import Expert
 from retrieval.router import Router
 from retrieval.space import Space
@@ -23,17 +25,19 @@ from retrieval.text import TextEncoder
 
 PICTURES = 64  # a batch
 LABELS = "labels.safetensors"
+Kind = TypeVar("Kind", Expert, CategoryExpert)
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """A space, its text encoder, and the experts of the model trees that can be read."""
+    """A space, its text encoder, and the experts of the model trees that can be read; ``categories`` are those of whole models."""
 
     folder: Path
     space: Space
     experts: dict[str, Expert]
     router: Router
     files: tuple[Path, ...] = ()
+    categories: dict[str, CategoryExpert] = field(default_factory=dict)
 
     @classmethod
     def load(cls, folder: Path, *others: Path) -> "Encoder":
@@ -43,26 +47,18 @@ class Encoder:
             CheckpointError: something is missing or damaged, or an expert in ``folder`` belongs to another space.
         """
         space = Space.load(folder / "space.safetensors")
-        experts: dict[str, Expert] = {}
         bases: dict[str, Path] = {}
         files = [folder / "space.safetensors"]
-        for place in (folder, *others):
-            for path in sorted((place / "experts").glob("*.safetensors")):
-                expert = Expert.load(path)
-                if expert.space == space.name:
-                    if expert.tree not in experts:
-                        experts[expert.tree] = expert
-                        files.append(path)
-                    if expert.base and experts[expert.tree] is expert:
-                        bases[expert.tree] = place / expert.base
-                elif place == folder:
-                    raise CheckpointError(f"{path}: expected an expert of space {space.name}, found one of {expert.space}; keep each space's experts apart")
-        return cls(folder, space, experts, Router(experts, {tree: base for tree, base in bases.items() if base.is_file()}), tuple(files))
+        experts = of_space(space.name, (folder, *others), "experts", Expert.load, bases, files)
+        categories = of_space(space.name, (folder, *others), "categories", CategoryExpert.load, bases, files)
+        router = Router({**experts, **categories}, {tree: base for tree, base in bases.items() if base.is_file()})
+        return cls(folder, space, experts, router, tuple(files), categories)
 
     def on(self, device: str) -> "Encoder":
         """The same, with experts that encode on a device."""
         experts = {tree: expert.on(device) for tree, expert in self.experts.items()}
-        return replace(self, experts=experts, router=Router(experts, self.router.bases))
+        categories = {tree: expert.on(device) for tree, expert in self.categories.items()}
+        return replace(self, experts=experts, categories=categories, router=Router({**experts, **categories}, self.router.bases))
 
     @cached_property
     def signature(self) -> str:
@@ -113,3 +109,24 @@ class Encoder:
         """
         expert, layers = self.router.route(model)
         return expert.encode_factors(layers)[0]
+
+
+def of_space(space: str, places: Sequence[Path], kind: str, load: Callable[[Path], Kind], bases: dict[str, Path], files: list[Path]) -> dict[str, Kind]:
+    """The experts of a space in the folders ``kind`` of some places, the first of each tree; their files and the weights of their ancestors are noted.
+
+    Raises:
+        CheckpointError: one is damaged, or one in the first place belongs to another space.
+    """
+    experts: dict[str, Kind] = {}
+    for place in places:
+        for path in sorted((place / kind).glob("*.safetensors")):
+            expert = load(path)
+            if expert.space == space:
+                if expert.tree not in experts:
+                    experts[expert.tree] = expert
+                    files.append(path)
+                if expert.base and experts[expert.tree] is expert:
+                    bases[expert.tree] = place / expert.base
+            elif place == places[0]:
+                raise CheckpointError(f"{path}: expected an expert of space {space}, found one of {expert.space}; keep each space's experts apart")
+    return experts

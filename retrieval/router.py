@@ -7,9 +7,12 @@ from typing import Final
 
 from retrieval.errors import FileUnsupported, NoExpert
 from retrieval.lora import LoraFile, WeightsFile, WholeModel
+from retrieval.probex.category_expert import CategoryExpert
 from retrieval.probex.expert import Expert
 from retrieval.probex.familiarity import FAMILIAR
 from retrieval.probex.probing import Factors
+
+Reader = Expert | CategoryExpert
 
 NEAR: Final = 0.5  # how far a whole model may lie from its base, relative to it; a base model trained on its own lies further than 1
 COMPARED: Final = 4  # layers
@@ -24,7 +27,7 @@ class Router:
         bases: the weights of the base model, for the trees that have them at hand.
     """
 
-    experts: Mapping[str, Expert]
+    experts: Mapping[str, Reader]
     bases: Mapping[str, Path]
 
     def open(self, path: str | Path) -> WeightsFile:
@@ -54,7 +57,7 @@ class Router:
         read = {layer for expert in self.experts.values() if expert.family == model.family for layer in expert.layers}
         return sorted(read.intersection(model.layers))[:COMPARED]
 
-    def route(self, model: WeightsFile) -> tuple[Expert, dict[str, Factors]]:
+    def route(self, model: WeightsFile) -> tuple[Reader, dict[str, Factors]]:
         """The expert of a file's model tree, and the layers that it reads.
 
         Raises:
@@ -69,9 +72,11 @@ class Router:
         if not able:
             layer, shape = next((layer, shape) for layer, shape in of_family[0].shapes.items() if model.shapes.get(layer) != shape)
             raise NoExpert(f"{model.path}: expected layer {layer} of {shape}, found {model.shapes.get(layer)}; the model was trained on other layers")
-        return self._of_base(model, able) if isinstance(model, WholeModel) else self._of_updates(model, able)
+        if isinstance(model, WholeModel):
+            return self._of_base(model, able)
+        return self._of_updates(model, [expert for expert in able if isinstance(expert, Expert)])
 
-    def _of_base(self, model: WholeModel, able: list[Expert]) -> tuple[Expert, dict[str, Factors]]:
+    def _of_base(self, model: WholeModel, able: list[Reader]) -> tuple[Reader, dict[str, Factors]]:
         """The expert of the base model that a whole model lies near."""
         away = model.distance(self._compared(model))
         of_base = [expert for expert in able if self.bases.get(expert.tree) == model.base.path]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from retrieval.lora import LoraFile
 from retrieval.probex.labelled import pack
+from retrieval.probex.objective import Contrast
 from retrieval.probex.probes import ProbeConfig, ProbeNet
 from retrieval.probex.probing import Factors, stack_layers
 from retrieval.probex.train import ProbeTraining, train_probes
@@ -148,5 +149,5 @@ def ours_per_epoch(packed: dict[str, Factors], concepts: Tensor, texts: Tensor, 
     """Seconds of an epoch, the first left out."""
     ticks = [perf_counter()]
     training = ProbeTraining(epochs=epochs, check_every=1, patience=epochs)
-    train_probes(packed, concepts, texts, ProbeConfig((LAYER,)), training, lambda net: 0.0, lambda epoch, score: ticks.append(perf_counter()))
+    train_probes(packed, Contrast(concepts, texts), ProbeConfig((LAYER,)), training, lambda net: 0.0, lambda epoch, score: ticks.append(perf_counter()))
     return (ticks[-1] - ticks[1]) / (epochs - 1)

@@ -23,29 +23,23 @@ LEAST_SHARE: Final = 0.5  # of what an expert's layers say together, which a fil
 Shapes = dict[str, tuple[int, int]]
 
 
-@dataclass(frozen=True, slots=True)
-class Expert:
-    """An expert of one model tree.
+class TreeReader:
+    """What reads models of one tree: the layers that it needs of a file, and whether the file has them.
 
     Attributes:
-        tree: a name for the model tree whose LoRAs it reads.
+        tree: a name for the model tree whose models it reads.
         family: the family whose layers they have; several trees may be of one family.
         space: the name of the space that it maps into.
         shapes: (out, in) of each layer that it reads.
         model: a closed form, or learned probes.
-        calibration: what its scores of labels are worth.
-        familiarity: what tells LoRAs of its tree from those of others of the same structure.
-        base: where the base model's weights lie, seen from the encoder's folder, if they are at hand; whole models are read by their difference to it.
     """
 
+    __slots__ = ()
     tree: str
     family: str
     space: str
     shapes: Shapes
     model: SketchExpert | ProbeNet
-    calibration: Calibration
-    familiarity: Familiarity
-    base: str | None = None
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -77,6 +71,31 @@ class Expert:
         layers = self.readable(loras[0])
         return stack_layers([lora.updates(layers) for lora in loras], layers)
 
+
+@dataclass(frozen=True, slots=True)
+class Expert(TreeReader):
+    """An expert of one model tree.
+
+    Attributes:
+        tree: a name for the model tree whose LoRAs it reads.
+        family: the family whose layers they have; several trees may be of one family.
+        space: the name of the space that it maps into.
+        shapes: (out, in) of each layer that it reads.
+        model: a closed form, or learned probes.
+        calibration: what its scores of labels are worth.
+        familiarity: what tells LoRAs of its tree from those of others of the same structure.
+        base: where the base model's weights lie, seen from the encoder's folder, if they are at hand; whole models are read by their difference to it.
+    """
+
+    tree: str
+    family: str
+    space: str
+    shapes: Shapes
+    model: SketchExpert | ProbeNet
+    calibration: Calibration
+    familiarity: Familiarity
+    base: str | None = None
+
     @torch.inference_mode()
     def encode_factors(self, models: Mapping[str, Factors]) -> Tensor:
         """Unit vectors (models, dim) in the space."""
@@ -88,7 +107,7 @@ class Expert:
 
     def save(self, path: Path) -> None:
         """Write the checkpoint; large tensors in half precision."""
-        kind, tensors = ("sketch", sketch_tensors(self.model)) if isinstance(self.model, SketchExpert) else ("probes", net_tensors(self.model))
+        own, tensors = parts_of(self.model)
         background = self.calibration.background
         tensors |= {"background.mean": background.mean, "background.covariance": background.covariance.half()}
         tensors |= {f"{layer}.familiar": directions.half() for layer, directions in self.familiarity.directions.items()}
@@ -101,11 +120,8 @@ class Expert:
             "temperature": self.calibration.temperature,
             "unknown": self.calibration.unknown,
             "familiar_share": self.familiarity.share,
-            kind: asdict(self.model.config),
         }
-        if isinstance(self.model, SketchExpert):
-            settings["alignment"] = self.model.alignment
-        save_checkpoint(path, FORMAT, settings, tensors)
+        save_checkpoint(path, FORMAT, settings | own, tensors)
 
     @classmethod
     def load(cls, path: Path) -> "Expert":
@@ -118,7 +134,7 @@ class Expert:
         tensors = {name: tensor.float() for name, tensor in tensors.items()}
         try:
             shapes = {layer: (int(out), int(width)) for layer, (out, width) in settings["shapes"].items()}
-            model = sketch_of(settings, tensors) if "sketch" in settings else net_of(settings["probes"], shapes, tensors)
+            model = model_of(settings, shapes, tensors)
             background = Background(tensors["background.mean"], tensors["background.covariance"])
             calibration = Calibration(background, float(settings["temperature"]), float(settings["unknown"]))
             familiarity = Familiarity({layer: tensors[f"{layer}.familiar"] for layer in shapes}, float(settings["familiar_share"]))
@@ -126,6 +142,22 @@ class Expert:
             return cls(tree, family, space, shapes, model, calibration, familiarity, settings["base"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{path}: expected all settings and tensors of an expert, found a gap at {error}; train it again") from None
+
+
+def parts_of(model: SketchExpert | ProbeNet) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The settings and tensors of what reads updates, as a checkpoint has them."""
+    if isinstance(model, SketchExpert):
+        return {"sketch": asdict(model.config), "alignment": model.alignment}, sketch_tensors(model)
+    return {"probes": asdict(model.config)}, net_tensors(model)
+
+
+def model_of(settings: Mapping[str, Any], shapes: Shapes, tensors: Mapping[str, Tensor]) -> SketchExpert | ProbeNet:
+    """The reverse of ``parts_of``.
+
+    Raises:
+        KeyError, TypeError, ValueError, RuntimeError: something is missing or does not fit.
+    """
+    return sketch_of(settings, tensors) if "sketch" in settings else net_of(settings["probes"], shapes, tensors)
 
 
 def sketch_tensors(model: SketchExpert) -> dict[str, Tensor]:

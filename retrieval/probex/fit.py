@@ -2,31 +2,22 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from retrieval.calibration import Background
-from retrieval.evaluate import average_precision, top_k
+from retrieval.probex.categories import CategoryStudy
 from retrieval.probex.probes import ALL_VIEWS, ProbeConfig, ProbeNet, View
 from retrieval.probex.probing import Factors, widen
 from retrieval.probex.sketch import BATCH, SketchConfig, SketchExpert
-from retrieval.probex.study import VALIDATION, Study
+from retrieval.probex.study import Aim, Study
 from retrieval.probex.train import ProbeTraining, train_probes
 
 Models = Mapping[str, Factors]
-
-
-class Aim(StrEnum):
-    """Where an encoder is told to put a model."""
-
-    CLIP_TEXTS = "clip texts"  # CLIP's vectors of the concept's name, through a learned projection, as published
-    LABELS = "labels"  # the same, placed in the space
-    DRAWINGS = "drawings"  # where CLIP puts drawings of the concept
+Subject = Study | CategoryStudy  # what an expert is made from
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,35 +56,40 @@ def mvprobe(layer: str) -> ExpertConfig:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """An encoder with the texts that it is searched by.
+    """An encoder with the texts that it is searched by, or one that says categories.
 
     Attributes:
-        labels: (concepts, dim), the concepts' names where the encoder's vectors are.
+        labels: (concepts, dim), the concepts' names where the encoder's vectors are; None for categories.
         background: of the training models, if labels are scored against it.
     """
 
     model: SketchExpert | ProbeNet
-    labels: Tensor
+    labels: Tensor | None
     background: Background | None
 
-    @torch.inference_mode()
     def encode(self, models: Models) -> Tensor:
         """Unit vectors (models, dim)."""
+        return self._in_batches(self.model.encode, models)
+
+    def scores(self, models: Models) -> Tensor:
+        """Scores (models, concepts), or (models, categories)."""
+        if self.labels is None:
+            return self._in_batches(self.model.predict, models)
+        vectors = self.encode(models)
+        return self.background.standardise(vectors, self.labels) if self.background else vectors @ self.labels.mT
+
+    @torch.inference_mode()
+    def _in_batches(self, say: Callable[[Models], Tensor], models: Models) -> Tensor:
         count = len(next(iter(models.values())))
         place, parts = self.model.device, []
         for start in range(0, count, BATCH):
             batch = {layer: widen(models[layer][start : start + BATCH]).to(place) for layer in self.model.config.layers}
-            parts.append(self.model.encode(batch).cpu())
+            parts.append(say(batch).cpu())
         return torch.cat(parts)
-
-    def scores(self, models: Models) -> Tensor:
-        """Scores (models, concepts)."""
-        vectors = self.encode(models)
-        return self.background.standardise(vectors, self.labels) if self.background else vectors @ self.labels.mT
 
 
 def fit(
-    study: Study,
+    study: Subject,
     rows: Tensor,
     config: ExpertConfig,
     progress: Callable[[int, float], None] = lambda epoch, score: None,
@@ -104,41 +100,26 @@ def fit(
     """Train on the models ``rows`` of a study; probes end at the best epoch on validation concepts, or, without ``early_stop``, at their last."""
     train, model = study.take(rows, config.model.layers), config.model
     if isinstance(model, SketchConfig):
-        aims = study.labels[study.concept[rows]] if config.aim is Aim.LABELS else study.targets[rows]
-        return finished(study, train, SketchExpert.fit(train, aims, study.concept[rows], model), config)
-    classes, concepts = study.concept[rows].unique(return_inverse=True)
-    anchors = {Aim.CLIP_TEXTS: study.texts[:, None], Aim.LABELS: study.labels[:, None], Aim.DRAWINGS: study.anchors}[config.aim][classes]
-    if config.aim is not Aim.CLIP_TEXTS:
-        model = replace(model, text_projection=False, representation=anchors.shape[2])
-    validation = study.rows(VALIDATION)
-    unseen = study.take(validation, model.layers)
+        return finished(study, train, SketchExpert.fit(train, *study.aims(rows, config.aim), model), config)
+    judged = study.judged
+    unseen = study.take(judged, model.layers)
 
     def validate(net: ProbeNet) -> float:
-        return merit(finished(study, train, net, config).scores(unseen), study, validation)
+        return study.merit(finished(study, train, net, config).scores(unseen), judged)
 
-    net = train_probes(train, concepts, anchors, model, config.training, validate if early_stop else None, progress, state, device)
+    shape, objective = study.net_for(model, config.aim), study.objective(rows, config.aim)
+    net = train_probes(train, objective, shape, config.training, validate if early_stop else None, progress, state, device)
     return finished(study, train, net, config)
 
 
-def finished(study: Study, train: Models, model: SketchExpert | ProbeNet, config: ExpertConfig) -> Fitted:
-    """An encoder with its labels and, if wanted, its background."""
+def finished(study: Subject, train: Models, model: SketchExpert | ProbeNet, config: ExpertConfig) -> Fitted:
+    """An encoder with its labels and, if wanted, its background; of categories it has neither."""
+    if isinstance(study, CategoryStudy):
+        return Fitted(model, None, None)
     with torch.inference_mode():
         labels = model.encode_text(study.texts.to(model.device)).cpu() if isinstance(model, ProbeNet) and config.aim is Aim.CLIP_TEXTS else study.labels
     plain = Fitted(model, labels, None)
     return replace(plain, background=Background.of(plain.encode(train))) if config.against_background else plain
-
-
-def brief(scores: Tensor, study: Study, rows: Tensor) -> dict[str, float]:
-    """Top-1 among the concepts of these models, top-1 among all, and mAP, for ``scores`` (models, concepts)."""
-    table, truth = scores.double().cpu().numpy(), study.concept[rows].numpy()
-    among, column = np.unique(truth, return_inverse=True)
-    cases = {"top1": top_k(table[:, among], column, 1), "all_top1": top_k(table, truth, 1), "map": average_precision(table[:, among].T, among, truth)}
-    return {name: float(found.mean()) for name, found in cases.items()}
-
-
-def merit(scores: Tensor, study: Study, rows: Tensor) -> float:
-    """What choices are made by: the mean of ``brief``."""
-    return sum(brief(scores, study, rows).values()) / 3
 
 
 def config_of(settings: dict[str, Any]) -> ExpertConfig:

@@ -15,7 +15,7 @@ from typing import Final
 import torch
 
 from retrieval.errors import FileUnsupported, LoradexError
-from retrieval.lora import LoraFile
+from retrieval.lora import LoraFile, WeightsFile
 from retrieval.probex.probing import Factors
 
 SPLITS: Final = ("train", "val", "test", "val_holdout", "test_holdout")  # the last two hold concepts that no training model has
@@ -117,7 +117,7 @@ def pack(files: Sequence[Path], layers: Sequence[str] | None = None, progress: C
     return pack_opened([LoraFile.open(path) for path in files], layers, progress)
 
 
-def pack_opened(opened: Sequence[LoraFile], layers: Sequence[str] | None = None, progress: Callable[[int], None] = lambda done: None) -> dict[str, Factors]:
+def pack_opened(opened: Sequence[WeightsFile], layers: Sequence[str] | None = None, progress: Callable[[int], None] = lambda done: None) -> dict[str, Factors]:
     """The same of files that are open already."""
     names = list(opened[0].layers) if layers is None else list(layers)
     rank = max(max(lora.ranks) for lora in opened)

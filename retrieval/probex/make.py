@@ -5,10 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from retrieval.calibration import Calibration
+from retrieval.encoder import Encoder
+from retrieval.probex.categories import CategoryStudy
+from retrieval.probex.category_expert import CategoryExpert, Odds
 from retrieval.probex.expert import Expert
 from retrieval.probex.familiarity import Familiarity
-from retrieval.probex.fit import Aim, ExpertConfig, brief, fit
-from retrieval.probex.study import KNOWN, TRAINING, VALIDATION, Study
+from retrieval.probex.fit import ExpertConfig, fit
+from retrieval.probex.study import KNOWN, TRAINING, VALIDATION, Aim, Study
 from retrieval.space import Space
 
 
@@ -50,4 +53,23 @@ def make_expert(
     shapes = {layer: (factors.up.shape[1], factors.down.shape[2]) for layer, factors in known.items()}
     calibration = replace(calibration, background=final.background)
     expert = Expert(tree, family, space.name, shapes, final.model, calibration, Familiarity.of(known))
-    return expert, brief(chosen.scores(unseen), study, judged)
+    return expert, study.brief(chosen.scores(unseen), judged)
+
+
+def make_category_expert(
+    study: CategoryStudy, config: ExpertConfig, encoder: Encoder, tree: str, family: str, base: str | None
+) -> tuple[CategoryExpert, float]:
+    """An expert for whole models, and the share of categories that one fitted without the validation models says rightly of them.
+
+    That one gives what scores are worth; the expert itself is fitted on training and validation models.
+    """
+    judged = study.judged
+    chosen = fit(study, study.rows(TRAINING), config)
+    scores = chosen.scores(study.take(judged, chosen.model.config.layers))
+    odds = Odds.fit(scores, study.members[judged])
+    right = float(((odds.probabilities(scores) > 0.5) == study.members[judged]).float().mean())
+    known = study.rows(TRAINING, "val")
+    final = fit(study, known, config, early_stop=False)
+    shapes = {layer: (study.models[layer].up.shape[1], study.models[layer].down.shape[2]) for layer in final.model.config.layers}
+    texts = encoder.encode_texts(study.names)
+    return CategoryExpert(tree, family, encoder.space.name, shapes, final.model, study.names, texts, odds, base), right

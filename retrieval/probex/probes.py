@@ -68,6 +68,7 @@ class ProbeConfig:
     standardise: bool = False  # the responses of each model and view to mean 0 and deviation 1, as MVProbe does
     text_projection: bool = True  # learn a linear map of texts; without it the representation is a vector of the space
     layer_dropout: float = 0.0  # the share of layers left out of a training step
+    categories: int = 0  # say which of so many categories a model was trained on, instead of where it lies in a space
 
 
 class ViewProbe(nn.Module):
@@ -125,6 +126,7 @@ class ProbeNet(nn.Module):
         self.config = config
         self.layers = nn.ModuleList(LayerProbe(shapes[layer], config) for layer in config.layers)
         self.text_projection = nn.Linear(text_dim, config.representation) if config.text_projection else nn.Identity()
+        self.head = nn.Linear(config.representation, config.categories) if config.categories else nn.Identity()
 
     @property
     def device(self) -> str:
@@ -137,6 +139,11 @@ class ProbeNet(nn.Module):
         if self.training and self.config.layer_dropout:
             kept = [i for i in kept if torch.rand(()) >= self.config.layer_dropout] or [int(torch.randint(len(self.layers), ()))]
         return torch.stack([self.layers[i](models[self.config.layers[i]]) for i in kept]).sum(0)
+
+    def predict(self, models: Mapping[str, Factors]) -> Tensor:
+        """Scores (models, categories), or without categories the representations."""
+        found: Tensor = self.head(self.represent(models))
+        return found
 
     def encode(self, models: Mapping[str, Factors]) -> Tensor:
         """Unit representations (models, r_T)."""

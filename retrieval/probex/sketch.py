@@ -90,11 +90,15 @@ class SketchExpert:
         left, right, mean, weight = ({layer: t.to(device) for layer, t in part.items()} for part in (self.left, self.right, self.mean, self.weight))
         return replace(self, left=left, right=right, mean=mean, weight=weight, basis=self.basis.to(device))
 
-    def encode(self, models: Mapping[str, Factors]) -> Tensor:
-        """Unit vectors (models, dim) in the space. A layer that the models lack counts as the average of the training models."""
+    def predict(self, models: Mapping[str, Factors]) -> Tensor:
+        """What the regression says (models, dim). A layer that the models lack counts as the average of the training models."""
         there = [layer for layer in self.config.layers if layer in models]
         said = [self._say(layer, models[layer]) for layer in there]
-        return F.normalize(torch.stack(said).sum(0) @ self.basis, dim=-1)
+        return torch.stack(said).sum(0) @ self.basis
+
+    def encode(self, models: Mapping[str, Factors]) -> Tensor:
+        """Unit vectors (models, dim) in the space."""
+        return F.normalize(self.predict(models), dim=-1)
 
     def _say(self, layer: str, factors: Factors) -> Tensor:
         """What one layer adds (models, rank)."""

@@ -1,7 +1,8 @@
 """Labelled LoRAs of one tree in memory, beside the texts of their concepts: what experts are trained and measured on."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Final
 
 import numpy as np
@@ -9,7 +10,10 @@ import torch
 from torch import Tensor
 
 from retrieval.encoder import Encoder
+from retrieval.evaluate import average_precision, top_k
 from retrieval.probex.labelled import LabelledFile
+from retrieval.probex.objective import Contrast
+from retrieval.probex.probes import ProbeConfig
 from retrieval.probex.probing import Factors
 
 TRAINING, VALIDATION, HELD_OUT, SEEN = "train", "val_holdout", "test_holdout", "test"  # splits of models, as Model-J names them
@@ -18,8 +22,32 @@ PICTURED: Final = 0.9  # of the models must have a picture for pictures to be th
 VARIANTS: Final = 6  # targets of a concept
 
 
+class Aim(StrEnum):
+    """Where an encoder is told to put a model."""
+
+    CLIP_TEXTS = "clip texts"  # CLIP's vectors of the concept's name, through a learned projection, as published
+    LABELS = "labels"  # the same, placed in the space
+    DRAWINGS = "drawings"  # where CLIP puts drawings of the concept
+
+
+class PackedModels:
+    """Models in memory: the packed factors of each layer, and the split (models,) of each, by Model-J's names."""
+
+    __slots__ = ()
+    models: dict[str, Factors]
+    split: np.ndarray
+
+    def rows(self, *splits: str) -> Tensor:
+        """The models of some splits."""
+        return torch.from_numpy(np.flatnonzero(np.isin(self.split, splits)))
+
+    def take(self, rows: Tensor, layers: Sequence[str] | None = None) -> dict[str, Factors]:
+        """The factors of some models."""
+        return {layer: self.models[layer][rows] for layer in (layers or self.models)}
+
+
 @dataclass(frozen=True, slots=True)
-class Study:
+class Study(PackedModels):
     """LoRAs of one tree.
 
     Attributes:
@@ -44,17 +72,38 @@ class Study:
     targets: Tensor
     anchors: Tensor
 
-    def rows(self, *splits: str) -> Tensor:
-        """The models of some splits."""
-        return torch.from_numpy(np.flatnonzero(np.isin(self.split, splits)))
-
     def candidates(self, *splits: str) -> np.ndarray:
         """The concepts of some splits of concepts."""
         return np.flatnonzero(np.isin(self.concept_split, splits))
 
-    def take(self, rows: Tensor, layers: Sequence[str] | None = None) -> dict[str, Factors]:
-        """The factors of some models."""
-        return {layer: self.models[layer][rows] for layer in (layers or self.models)}
+    @property
+    def judged(self) -> Tensor:
+        """The models by which choices are made: those of validation concepts."""
+        return self.rows(VALIDATION)
+
+    def aims(self, rows: Tensor, aim: Aim) -> tuple[Tensor, Tensor]:
+        """Where a closed form is to put some models (models, dim), and their concepts (models,)."""
+        return self.labels[self.concept[rows]] if aim is Aim.LABELS else self.targets[rows], self.concept[rows]
+
+    def objective(self, rows: Tensor, aim: Aim) -> Contrast:
+        """What probes are to learn of some models."""
+        classes, concepts = self.concept[rows].unique(return_inverse=True)
+        return Contrast(concepts, {Aim.CLIP_TEXTS: self.texts[:, None], Aim.LABELS: self.labels[:, None], Aim.DRAWINGS: self.anchors}[aim][classes])
+
+    def net_for(self, model: ProbeConfig, aim: Aim) -> ProbeConfig:
+        """The shape of a net that says it."""
+        return model if aim is Aim.CLIP_TEXTS else replace(model, text_projection=False, representation=self.labels.shape[1])
+
+    def merit(self, scores: Tensor, rows: Tensor) -> float:
+        """What choices are made by: the mean of ``brief`` for ``scores`` (models, concepts)."""
+        return sum(self.brief(scores, rows).values()) / 3
+
+    def brief(self, scores: Tensor, rows: Tensor) -> dict[str, float]:
+        """Top-1 among the concepts of these models, top-1 among all, and mAP, for ``scores`` (models, concepts)."""
+        table, truth = scores.double().cpu().numpy(), self.concept[rows].numpy()
+        among, column = np.unique(truth, return_inverse=True)
+        cases = {"top1": top_k(table[:, among], column, 1), "all_top1": top_k(table, truth, 1), "map": average_precision(table[:, among].T, among, truth)}
+        return {name: float(found.mean()) for name, found in cases.items()}
 
 
 def study_of(files: Sequence[LabelledFile], models: dict[str, Factors], encoder: Encoder, pictures: Mapping[int, Tensor]) -> Study:

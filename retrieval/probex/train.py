@@ -1,16 +1,15 @@
-"""Training probes by cross-entropy between updates and anchors: the texts, or the drawings, of their concepts."""
+"""Training probes to an objective, by Adam, with an early stop, and from where a killed run was."""
 
 import copy
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from retrieval.probex.objective import Objective
 from retrieval.probex.probes import ProbeConfig, ProbeNet
 from retrieval.probex.probing import Factors, widen
 
@@ -22,6 +21,7 @@ class ProbeTraining:
     epochs: int = 200
     batch: int = 128
     lr: float = 2e-3
+    weight_decay: float = 0.0
     temperature: float = 1.0  # cosines are divided by it before the softmax
     symmetric: bool = False  # also from anchors to the models of a batch
     label_smoothing: float = 0.0
@@ -35,8 +35,7 @@ Validate = Callable[[ProbeNet], float]
 
 def train_probes(
     models: Mapping[str, Factors],
-    concepts: Tensor,
-    anchors: Tensor,
+    objective: Objective,
     config: ProbeConfig,
     training: ProbeTraining,
     validate: Validate | None = None,
@@ -44,24 +43,21 @@ def train_probes(
     state: Path | None = None,
     device: str = "cpu",
 ) -> ProbeNet:
-    """Train on ``models`` of ``concepts`` (models,), rows of ``anchors`` (classes, variants, dim); each step takes one variant of each class.
+    """Train on ``models`` to an objective.
 
     The best epoch by ``validate``, or without it the last, comes back. Progress is kept in the file ``state``, from which a killed run goes on to the same end.
     """
     torch.manual_seed(training.seed)
     shapes = {layer: (models[layer].up.shape[1], models[layer].down.shape[2]) for layer in config.layers}
-    net = ProbeNet(shapes, anchors.shape[2], config).to(device)
-    optimizer = torch.optim.Adam(net.parameters(), lr=training.lr)
-    run = Run(net, optimizer, state, {"config": asdict(config), "training": asdict(training), "models": len(concepts), "early stop": validate is not None})
+    net = ProbeNet(shapes, objective.width, config).to(device)
+    optimizer = torch.optim.Adam(net.parameters(), lr=training.lr, weight_decay=training.weight_decay)
+    run = Run(net, optimizer, state, {"config": asdict(config), "training": asdict(training), "models": len(objective), "early stop": validate is not None})
     while run.epoch < training.epochs and run.idle < training.patience:
         torch.manual_seed(hash((training.seed, run.epoch)))  # so that a run that was killed goes on as it would have
         net.train()
-        for rows in torch.randperm(len(concepts)).split(training.batch):
+        for rows in torch.randperm(len(objective)).split(training.batch):
             batch = {layer: widen(models[layer][rows]).to(device) for layer in config.layers}
-            variant = torch.randint(anchors.shape[1], (len(anchors),))
-            with mixed_precision(device):
-                cosines = net.encode(batch) @ net.encode_text(anchors[torch.arange(len(anchors)), variant].to(device)).T
-            loss = contrast(cosines.float() / training.temperature, concepts[rows].to(device), training)
+            loss = objective.loss(net, batch, rows, training, device)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -77,24 +73,6 @@ def train_probes(
     if run.best_weights:
         net.load_state_dict(run.best_weights)
     return net.eval().cpu()
-
-
-def contrast(logits: Tensor, concepts: Tensor, training: ProbeTraining) -> Tensor:
-    """Cross-entropy of ``logits`` (models, classes), if symmetric also of the models of the batch given each of their concepts."""
-    loss = F.cross_entropy(logits, concepts, label_smoothing=training.label_smoothing)
-    if not training.symmetric:
-        return loss
-    own = concepts[:, None] == concepts  # (models, models): several may be of one concept
-    return (loss + F.cross_entropy(logits.T[concepts], own.float() / own.sum(1, keepdim=True))) / 2
-
-
-def mixed_precision(device: str) -> Any:
-    """Autocast to bfloat16 where the hardware multiplies it faster."""
-    if device.startswith("cuda"):
-        able = torch.cuda.is_bf16_supported()
-    else:
-        able = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return torch.autocast(device.partition(":")[0], torch.bfloat16) if able else nullcontext()
 
 
 class Run:

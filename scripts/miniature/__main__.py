@@ -12,6 +12,8 @@ from pathlib import Path
 
 from scripts.miniature.ablation import run_ablation
 from scripts.miniature.base import TREES, build_base
+from scripts.miniature.classifiers import TREES as CLASSIFIER_TREES
+from scripts.miniature.classifiers import build_classifiers
 from scripts.miniature.draw import build_samples
 from scripts.miniature.elsewhere import read_elsewhere
 from scripts.miniature.final import build_final
@@ -37,6 +39,7 @@ STEPS: dict[str, Callable[[Build], None]] = {
     "samples-b": partial(build_samples, tree="b"),
     **{f"fleet-{name}": partial(build_fleet, fleet=name) for name in FLEETS},
     "whole": build_whole,
+    **{f"classifiers-{tree}": partial(build_classifiers, tree=tree) for tree in CLASSIFIER_TREES},
     "previews": build_previews,
     **{f"ablation-{fleet}": partial(run_ablation, fleet=fleet) for fleet in ("a", "b")},
     **{f"recipes-{fleet}": partial(choose_recipes, fleet=fleet) for fleet in ("a", "b")},

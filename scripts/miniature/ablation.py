@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retrieval.probex.fit import Aim, ExpertConfig, Fitted, brief, fit, loradex, mvprobe, probex
+from retrieval.probex.fit import ExpertConfig, Fitted, fit, loradex, mvprobe, probex
 from retrieval.probex.probes import ALL_VIEWS, ProbeConfig, View
 from retrieval.probex.sketch import SketchConfig, SketchExpert
-from retrieval.probex.study import TRAINING, VALIDATION, Study
+from retrieval.probex.study import TRAINING, VALIDATION, Aim, Study
 from retrieval.probex.train import ProbeTraining
 from retrieval.text import TextEncoder
 from scripts.miniature.settings import TEMPLATES, Build, log
@@ -186,7 +186,7 @@ class Trials:
     def measured(self, case: Case, seed: int) -> dict[str, float]:
         """The result of one case and seed, with the best epoch of probes."""
         fitted, epochs = self.fitted(case, seed)
-        return brief(self.scores(fitted), self.study, self.validation) | epochs
+        return self.study.brief(self.scores(fitted), self.validation) | epochs
 
     def fitted(self, case: Case, seed: int) -> tuple[Fitted, dict[str, float]]:
         """The encoder of one case and seed."""
@@ -198,7 +198,7 @@ class Trials:
     def ensemble(self, parts: Sequence[Case], seed: int) -> dict[str, float]:
         """Mean scores of several encoders."""
         fitted = [self.fitted(part, seed)[0] for part in parts]
-        return brief(torch.stack([self.scores(part) for part in fitted]).mean(0), self.study, self.validation)
+        return self.study.brief(torch.stack([self.scores(part) for part in fitted]).mean(0), self.validation)
 
     def scores(self, fitted: Fitted) -> Tensor:
         """Scores of the validation models."""

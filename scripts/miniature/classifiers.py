@@ -1,4 +1,4 @@
-"""Step 6d: two trees of whole classifiers, each model fine-tuned with all its weights from its tree's ancestor on a random half of 64 concepts.
+"""Step 6d: three trees of whole classifiers, two of one architecture: models fine-tuned with all weights from an ancestor, on random halves of 64 concepts.
 
 An ancestor learns to tell the other concepts apart. Its descendants start there with a new head, and each has its own half of the concepts, in an order of
 its own, seed, learning rate, number of steps and strength of augmentation. Many train at once: their weights are stacked and mapped over (torch.func).
@@ -7,6 +7,7 @@ its own, seed, learning rate, number of steps and strength of augmentation. Many
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.func import functional_call, grad, stack_module_state, vmap
+from torch.func import functional_call, grad, vmap
 from transformers import ResNetConfig, ResNetForImageClassification, ViTConfig, ViTForImageClassification
 
 from scripts.miniature.pictures import load_pictures
@@ -29,22 +30,25 @@ TOGETHER: Final = 32  # models trained at once
 SAMPLES: Final = 32  # of each model in a step
 BETAS: Final = (0.9, 0.99)
 DECAY: Final = 0.01
-SPLITS: Final = {"vit": {"train": 480, "val": 60, "test": 100}, "resnet": {"train": 240, "val": 30, "test": 60}}
 
 
 @dataclass(frozen=True, slots=True)
 class ClassifierTree:
     """How a tree's models are trained; rates are log-uniform."""
 
-    rates: tuple[float, float]
-    steps: tuple[int, int]
-    ancestor_rate: float
-    ancestor_steps: int
+    number: int
+    family: str
+    models: dict[str, int]  # of each split
+    rates: tuple[float, float] = (5e-4, 2e-3)
+    steps: tuple[int, int] = (150, 300)
+    ancestor_rate: float = 1e-3
+    ancestor_steps: int = 3000
 
 
 TREES: Final = {
-    "vit": ClassifierTree((5e-4, 2e-3), (150, 300), 1e-3, 3000),
-    "resnet": ClassifierTree((5e-4, 2e-3), (100, 200), 2e-3, 1500),
+    "vit": ClassifierTree(0, "mini-vit", {"train": 480, "val": 60, "test": 100}),
+    "vit-2": ClassifierTree(1, "mini-vit", {"train": 160, "val": 20, "test": 40}),  # of another ancestor, for what is told across trees
+    "resnet": ClassifierTree(2, "mini-resnet", {"train": 240, "val": 30, "test": 60}, steps=(100, 200), ancestor_rate=2e-3, ancestor_steps=1500),
 }
 
 
@@ -63,7 +67,7 @@ class Recipe:
 
 def new_model(tree: str, classes: int) -> Any:
     """A model of a tree's architecture, by transformers' own classes."""
-    if tree == "vit":
+    if TREES[tree].family == "mini-vit":
         shape = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 128, "image_size": SIDE, "patch_size": 8}
         config = ViTConfig(**shape, num_labels=classes, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, attn_implementation="eager")
         return ViTForImageClassification(config)
@@ -79,8 +83,8 @@ def class_concepts(concept_of: NDArray[np.int16], trained_on: NDArray[np.bool_],
 
 def recipes(tree: str) -> list[Recipe]:
     """The recipe of every descendant, drawn once from the seed of the build; the splits are fixed by it."""
-    rng, settings, made = np.random.default_rng((SEED, 8, len(tree))), TREES[tree], list[Recipe]()
-    for split, count in SPLITS[tree].items():
+    rng, settings, made = np.random.default_rng((SEED, 8, TREES[tree].number)), TREES[tree], list[Recipe]()
+    for split, count in settings.models.items():
         for _ in range(count):
             made.append(
                 Recipe(
@@ -99,7 +103,7 @@ def recipes(tree: str) -> list[Recipe]:
 class Drawings:
     """Small drawings by class, and batches of them, changed a little each time."""
 
-    def __init__(self, build: Build, chosen: list[int], concept_of: NDArray[np.int16], trained_on: NDArray[np.bool_], pixels: NDArray[np.uint8]) -> None:
+    def __init__(self, chosen: list[int], concept_of: NDArray[np.int16], trained_on: NDArray[np.bool_], pixels: NDArray[np.uint8]) -> None:
         """Take the drawings of the chosen concepts, at ``SIDE`` pixels."""
         rows = [np.flatnonzero((concept_of == concept) & trained_on) for concept in chosen]
         small = F.avg_pool2d(torch.from_numpy(pixels[np.concatenate(rows)]).permute(0, 3, 1, 2).float() / 127.5 - 1, pixels.shape[1] // SIDE)
@@ -118,7 +122,9 @@ class Drawings:
         return (moved + tint).clamp(-1, 1)
 
 
-def train_together(tree: str, model: nn.Module, states: list[dict[str, Tensor]], batches: Iterator[tuple[Tensor, Tensor]], lr: Tensor, steps: Tensor) -> tuple:
+def train_together(
+    model: nn.Module, states: list[dict[str, Tensor]], batches: Iterator[tuple[Tensor, Tensor]], lr: Tensor, steps: Tensor
+) -> tuple[list[dict[str, Tensor]], Tensor]:
     """Train models of one architecture side by side, each with its rate (models,) for its number of steps (models,), by AdamW with a cosine of the rate."""
     names = dict(model.named_parameters()).keys()
     params = {name: torch.stack([state[name] for state in states]) for name in names}
@@ -133,7 +139,8 @@ def train_together(tree: str, model: nn.Module, states: list[dict[str, Tensor]],
     mean = torch.zeros(len(states))
     for step in range(int(steps.max())):
         pictures, truth = next(batches)
-        grads, losses = gradient(params, buffers, pictures, truth)
+        with torch.autocast("cpu", torch.bfloat16, enabled=not buffers):  # batch norm under vmap takes no mixed precision
+            grads, losses = gradient(params, buffers, pictures, truth)
         rate = lr * 0.5 * (1 + torch.cos(torch.pi * step / steps)) * (step < steps)
         mean = torch.where(step < steps, losses if not step else 0.95 * mean + 0.05 * losses, mean)
         with torch.no_grad():
@@ -153,8 +160,8 @@ def build_ancestor(build: Build, tree: str) -> None:
         return
     pixels, concept_of, trained_on, concepts = load_pictures(build)
     others = [number for number in range(len(concepts)) if number not in set(class_concepts(concept_of, trained_on, concepts))]
-    drawings, settings, rng = Drawings(build, others, concept_of, trained_on, pixels), TREES[tree], np.random.default_rng((SEED, 80))
-    torch.manual_seed(SEED)
+    drawings, settings, rng = Drawings(others, concept_of, trained_on, pixels), TREES[tree], np.random.default_rng((SEED, 80, TREES[tree].number))
+    torch.manual_seed(SEED + settings.number)
     model = new_model(tree, len(others)).train()
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
@@ -164,7 +171,7 @@ def build_ancestor(build: Build, tree: str) -> None:
 
     with timed(f"ancestor {tree}"):
         state = {name: value.clone() for name, value in model.state_dict().items()}
-        (trained,), loss = train_together(tree, model, [state], batches(), torch.tensor([settings.ancestor_rate]), torch.tensor([settings.ancestor_steps]))
+        (trained,), loss = train_together(model, [state], batches(), torch.tensor([settings.ancestor_rate]), torch.tensor([settings.ancestor_steps]))
         log.info("ancestor %s: loss %.3f of %.3f by chance", tree, float(loss[0]), float(np.log(len(others))))
     model.load_state_dict(trained)
     model.config.id2label = {str(number): concepts[concept]["label"] for number, concept in enumerate(others)}
@@ -179,7 +186,7 @@ def build_classifiers(build: Build, tree: str) -> None:
     folder = build / f"classifiers-{tree}"
     pixels, concept_of, trained_on, concepts = load_pictures(build)
     chosen = class_concepts(concept_of, trained_on, concepts)
-    drawings = Drawings(build, chosen, concept_of, trained_on, pixels)
+    drawings = Drawings(chosen, concept_of, trained_on, pixels)
     root = load_file(folder / "ancestor" / "model.safetensors")
     made = recipes(tree)
     for start in range(0, len(made), TOGETHER):
@@ -212,14 +219,11 @@ def descend(tree: str, root: dict[str, Tensor], group: list[Recipe], drawings: D
             yield pictures.reshape(len(group), SAMPLES, 3, SIDE, SIDE), torch.from_numpy(places)
 
     rates, steps = torch.tensor([recipe.lr for recipe in group]), torch.tensor([recipe.steps for recipe in group])
-    return train_together(tree, model, states, batches(), rates, steps)
+    return train_together(model, states, batches(), rates, steps)
 
 
-def save(folder: Any, recipe: Recipe, state: dict[str, Tensor], labels: list[str]) -> None:
-    """Write one model in half precision, with metadata in Model-J's form: its classes and its training, as JSON."""
-    metadata = {"format": "pt", "class_names": json.dumps(labels), "recipe": json.dumps(asdict(recipe) | {"classes": None})}
+def save(folder: Path, recipe: Recipe, state: dict[str, Tensor], labels: list[str]) -> None:
+    """Write one model in half precision, with metadata in Model-J's form: its classes, as Python writes a list, and its training."""
+    metadata = {"format": "pt", "dataset_chosen_targets": repr(labels), "recipe": json.dumps(asdict(recipe) | {"classes": None})}
     with atomic(folder / recipe.split / f"model_idx_{recipe.index:04d}" / "model.safetensors") as path:
         save_file({name: (value.half() if value.is_floating_point() else value).contiguous() for name, value in state.items()}, path, metadata)
-
-
-__all__ = ["build_ancestor", "build_classifiers", "class_concepts", "recipes", "stack_module_state"]

@@ -10,8 +10,8 @@ from typing import Any
 
 from retrieval.baselines import DenseLinear, PrincipalWeights, WeightStatistics
 from retrieval.calibration import Background
-from retrieval.probex.fit import Aim, ExpertConfig, brief, config_of, fit, loradex, mvprobe, probex
-from retrieval.probex.study import TRAINING, VALIDATION, Study
+from retrieval.probex.fit import ExpertConfig, config_of, fit, loradex, mvprobe, probex
+from retrieval.probex.study import TRAINING, VALIDATION, Aim, Study
 from scripts.miniature.ablation import Runs, gentle, ranked_layers
 from scripts.miniature.settings import Build, atomic
 from scripts.miniature.study import load_study
@@ -63,7 +63,7 @@ class Search:
         looks: dict[int, float] = {}
         fitted = fit(self.study, self.train, config, looks.__setitem__)
         scores = fitted.scores(self.study.take(self.validation, fitted.model.config.layers))
-        return brief(scores, self.study, self.validation) | ({"epochs": max(looks, key=lambda epoch: looks[epoch])} if looks else {})
+        return self.study.brief(scores, self.validation) | ({"epochs": max(looks, key=lambda epoch: looks[epoch])} if looks else {})
 
     def improved(self, name: str, published: ExpertConfig) -> Iterator[tuple[str, ExpertConfig]]:
         """The published recipe, the best one, and the best over many layers."""
@@ -84,7 +84,7 @@ class Search:
 
     def baseline(self, name: str, fitted: Any) -> float:
         """The merit of a baseline, its labels scored against the background."""
-        return value(self.runs.once(name, 0, lambda: brief(standardised(fitted(), self.study, self.train, self.validation), self.study, self.validation)))
+        return value(self.runs.once(name, 0, lambda: self.study.brief(standardised(fitted(), self.study, self.train, self.validation), self.validation)))
 
 
 CHANGES: dict[str, dict[str, Any]] = {

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from retrieval.baselines import PrincipalWeights
 from retrieval.calibration import Background
-from retrieval.probex.fit import Models, fit, loradex, merit, mvprobe, probex
+from retrieval.probex.fit import Models, fit, loradex, mvprobe, probex
 from retrieval.probex.study import TRAINING, VALIDATION, Study
 from scripts.model_j import LAYER, TEXT_ENCODER
 from scripts.model_j.published import train_published
@@ -63,7 +63,7 @@ class DenseScorer:
         for penalty in PENALTIES:
             model = PrincipalWeights.fit(train, study.targets[rows], len(rows), penalty)
             scorer = cls(model, Background.of(model.encode(train)), study.labels)
-            found.append((merit(scorer.scores(study.take(unseen, [layer])), study, unseen) if len(unseen) else 0.0, scorer))
+            found.append((study.merit(scorer.scores(study.take(unseen, [layer])), unseen) if len(unseen) else 0.0, scorer))
         return max(found, key=lambda pair: pair[0])[1]
 
     def encode(self, models: Models) -> Tensor:

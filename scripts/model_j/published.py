@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from retrieval.probex.fit import ExpertConfig, Fitted, Models
+from retrieval.probex.objective import Contrast
 from retrieval.probex.probes import ProbeConfig, ProbeNet
 from retrieval.probex.probing import widen
 from retrieval.probex.sketch import BATCH
@@ -70,7 +71,7 @@ def train_published(study: Study, texts: Tensor, config: ExpertConfig, seed: int
     classes, concepts = study.concept[rows].unique(return_inverse=True)
     training = replace(config.training, seed=seed, patience=config.training.epochs + 1)
     exam = Exam(study, texts, layers, training)
-    net = train_probes(study.take(rows, layers), concepts, texts[classes][:, None], config.model, training, exam, look, device=device)
+    net = train_probes(study.take(rows, layers), Contrast(concepts, texts[classes][:, None]), config.model, training, exam, look, device=device)
     first = copy.deepcopy(net)
     first.load_state_dict(exam.kept)
     return Published(with_labels(first, texts), with_labels(net, texts), exam.epochs)

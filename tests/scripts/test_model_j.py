@@ -18,11 +18,10 @@ from app.places import MINIATURE
 from retrieval.baselines import DenseLinear
 from retrieval.errors import FetchError, FileUnsupported
 from retrieval.lora import LoraFile
-from retrieval.probex.fit import Aim
 from retrieval.probex.labelled import find_labelled, imagenet_names
 from retrieval.probex.probes import ProbeConfig
 from retrieval.probex.probing import Factors
-from retrieval.probex.study import Study, anchors_of
+from retrieval.probex.study import Aim, Study, anchors_of
 from retrieval.probex.train import ProbeTraining
 from retrieval.text import TextEncoder
 from scripts.model_j import LAYER, REPOSITORIES, encoders

@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from retrieval.probex.probes import ALL_VIEWS, ProbeConfig, ProbeNet
+from retrieval.probex.objective import Contrast, Membership, contrast
+from retrieval.probex.probes import ALL_VIEWS, ProbeConfig, ProbeNet, View
 from retrieval.probex.probing import Factors
-from retrieval.probex.train import ProbeTraining, contrast, train_probes
+from retrieval.probex.train import ProbeTraining, train_probes
 
 OUT, IN, DIM, CLASSES = 20, 12, 6, 8
 CONFIG = ProbeConfig(("one", "two"), ALL_VIEWS, 8, 8, DIM, standardise=True, text_projection=False, layer_dropout=0.3)
@@ -33,7 +34,7 @@ def accuracy(net: ProbeNet, models: dict[str, Factors], concepts: Tensor, anchor
 
 def test_probes_learn_what_they_are_told() -> None:
     models, concepts, anchors = some_models()
-    net = train_probes(models, concepts, anchors, CONFIG, replace(TRAINING, epochs=40))
+    net = train_probes(models, Contrast(concepts, anchors), CONFIG, replace(TRAINING, epochs=40))
     assert accuracy(net, models, concepts, anchors) > 0.9
 
 
@@ -48,12 +49,12 @@ def test_a_killed_run_goes_on_to_the_same_end(tmp_path: Path, killed_at: int) ->
     def validate(net: ProbeNet) -> float:
         return accuracy(net, models, concepts, anchors)
 
-    whole = train_probes(models, concepts, anchors, CONFIG, TRAINING, validate)
+    whole = train_probes(models, Contrast(concepts, anchors), CONFIG, TRAINING, validate)
     state = tmp_path / "state.pt"
     with pytest.raises(KeyboardInterrupt):
-        train_probes(models, concepts, anchors, CONFIG, TRAINING, validate, kill, state)
+        train_probes(models, Contrast(concepts, anchors), CONFIG, TRAINING, validate, kill, state)
     looked = []
-    again = train_probes(models, concepts, anchors, CONFIG, TRAINING, validate, lambda epoch, score: looked.append(epoch), state)
+    again = train_probes(models, Contrast(concepts, anchors), CONFIG, TRAINING, validate, lambda epoch, score: looked.append(epoch), state)
     assert looked[0] == killed_at + 2
     for name, tensor in whole.state_dict().items():
         torch.testing.assert_close(again.state_dict()[name], tensor)
@@ -62,9 +63,9 @@ def test_a_killed_run_goes_on_to_the_same_end(tmp_path: Path, killed_at: int) ->
 def test_a_state_of_other_settings_is_not_taken_up(tmp_path: Path) -> None:
     models, concepts, anchors = some_models()
     state = tmp_path / "state.pt"
-    train_probes(models, concepts, anchors, CONFIG, TRAINING, state=state)
+    train_probes(models, Contrast(concepts, anchors), CONFIG, TRAINING, state=state)
     looked: list[int] = []
-    train_probes(models, concepts, anchors, CONFIG, replace(TRAINING, lr=1e-3), lambda net: 0.0, lambda epoch, score: looked.append(epoch), state)
+    train_probes(models, Contrast(concepts, anchors), CONFIG, replace(TRAINING, lr=1e-3), lambda net: 0.0, lambda epoch, score: looked.append(epoch), state)
     assert looked[0] == 2
 
 
@@ -78,7 +79,12 @@ def test_training_ends_when_validation_no_longer_improves_and_keeps_the_best() -
         return next(scores)
 
     net = train_probes(
-        models, concepts, anchors, CONFIG, replace(TRAINING, epochs=50, check_every=1, patience=2), validate, lambda epoch, score: looked.append(epoch)
+        models,
+        Contrast(concepts, anchors),
+        CONFIG,
+        replace(TRAINING, epochs=50, check_every=1, patience=2),
+        validate,
+        lambda epoch, score: looked.append(epoch),
     )
     assert looked == [1, 2, 3, 4]
     torch.testing.assert_close(net.layers[0].encoder.weight, nets[1])
@@ -91,3 +97,17 @@ def test_the_symmetric_loss_counts_every_model_of_a_concept_as_right() -> None:
     columns = logits.T.log_softmax(1)
     back = -torch.stack([columns[0, :2].mean(), columns[0, :2].mean(), columns[1, 2]]).mean()
     assert float(contrast(logits, concepts, ProbeTraining(symmetric=True))) == pytest.approx(float((plain + back) / 2))
+
+
+def test_probes_learn_which_categories_models_were_trained_on() -> None:
+    """Each category moves the outputs of a layer in a direction of its own; unseen models are told by it."""
+    torch.manual_seed(0)
+    members, directions = torch.rand(240, CLASSES) < 0.5, torch.randn(CLASSES, OUT)
+    up = (members.float() @ directions)[:, :, None] + torch.randn(240, OUT, 2) / 3
+    models = {"one": Factors(torch.ones(240, 2, IN), up)}
+    config = ProbeConfig(("one",), (View.XU,), 8, 16, 32, text_projection=False, categories=CLASSES)
+    train = {"one": models["one"][:200]}
+    net = train_probes(train, Membership(members[:200]), config, replace(TRAINING, epochs=60))
+    with torch.inference_mode():
+        said = net.predict({"one": models["one"][200:]}) > 0
+    assert said.shape == (40, CLASSES) and float((said == members[200:]).float().mean()) > 0.9
