@@ -155,7 +155,7 @@ def best_layers(said: Mapping[str, float], config: SketchConfig) -> tuple[str, .
 def fit_ridge(features: Tensor, targets: Tensor, ridge: float) -> Tensor:
     """Weights (features, dim) that minimise |features W - targets|^2 + penalty |W|^2, by the dual (models x models) system."""
     gram = features @ features.mT
-    penalty = ridge * gram.diagonal().mean()
+    penalty = (ridge * gram.diagonal().mean()).clamp_min(1e-12)  # where no layer says anything, neither does the regression
     return features.mT @ torch.linalg.solve(gram + penalty * torch.eye(len(gram)), targets)
 
 

@@ -4,9 +4,11 @@ Seeds draw nine tenths of the training models, and are those of probes. ProbeX a
 "best recipe" reads the difference to the ancestor, of several layers where that is better.
 """
 
-from collections.abc import Callable, Sequence
-from functools import cached_property
-from typing import Final
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from functools import cached_property, partial
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -16,14 +18,15 @@ from retrieval.evaluate import Metric, summarise
 from retrieval.lora import WholeModel
 from retrieval.lora.header import Header
 from retrieval.probex.categories import CategoryStudy, category_study, chosen_categories, files_by_split
-from retrieval.probex.fit import ExpertConfig
+from retrieval.probex.fit import ExpertConfig, fit
 from retrieval.probex.labelled import pack_opened
-from retrieval.probex.probes import ProbeNet
+from retrieval.probex.probes import ALL_VIEWS, ProbeConfig, ProbeNet
 from retrieval.probex.probing import Factors
 from retrieval.probex.sketch import SketchConfig, SketchExpert, fit_ridge
+from retrieval.probex.study import Aim
 from retrieval.probex.train import ProbeTraining
 from scripts.miniature.classifiers import TREES
-from scripts.miniature.settings import Build
+from scripts.miniature.settings import Build, atomic, log
 
 SEEDS: Final = (0, 1, 2)
 SHARE: Final = 0.9  # of the training models, which a seed takes
@@ -90,7 +93,7 @@ def dense_linear(study: CategoryStudy, rows: Tensor, layers: Sequence[str], ridg
 
     known = flat(rows)
     mean, scale = known.mean(0), known.std().clamp_min(1e-9)
-    weight = fit_ridge((known - mean) / scale, study.aims(rows, ExpertConfig(SketchConfig(())).aim)[0], ridge)
+    weight = fit_ridge((known - mean) / scale, study.aims(rows, Aim.LABELS)[0], ridge)
     return lambda which: (flat(which) - mean) / scale @ weight
 
 
@@ -107,5 +110,99 @@ def statistics(study: CategoryStudy, rows: Tensor, ridge: float) -> Callable[[Te
 
     known = said(rows)
     mean, deviation = known.mean(0), known.std(0).clamp_min(1e-9)
-    weight = fit_ridge((known - mean) / deviation, study.aims(rows, ExpertConfig(SketchConfig(())).aim)[0], ridge)
+    weight = fit_ridge((known - mean) / deviation, study.aims(rows, Aim.LABELS)[0], ridge)
     return lambda which: (said(which) - mean) / deviation @ weight
+
+
+def closed_forms(layers: tuple[str, ...]) -> Iterator[tuple[str, SketchConfig]]:
+    """The closed forms that are tried on validation models."""
+    for directions in (8, 16, 32, 64):
+        for quadratic in (0.0, 0.5):
+            for ridge in (0.03, 0.1, 0.3, 1.0):
+                yield f"{directions} directions, quadratic {quadratic}, ridge {ridge}", SketchConfig(layers, directions, directions, quadratic, ridge=ridge)
+
+
+class Measured:
+    """What every encoder says of one tree; each result is kept as soon as it is there."""
+
+    def __init__(self, build: Build, data: Classifiers, other: Classifiers | None) -> None:
+        """``other`` are models of another ancestor, as differences to this tree's."""
+        self.data, self.other, self.study = data, other, data.study
+        self.path = build / f"categories-{data.tree}.json"
+        self.found: dict[str, Any] = json.loads(self.path.read_text()) if self.path.exists() else {}
+
+    def once(self, name: str, work: Callable[[], Any]) -> Any:
+        """A result, computed unless it is kept."""
+        if name not in self.found:
+            self.found[name] = work()
+            with atomic(self.path) as path:
+                path.write_text(json.dumps(self.found, indent=1))
+            log.info("%s: %s: %s", self.data.tree, name, str(self.found[name])[:150])
+        return self.found[name]
+
+    def of_fit(self, study: CategoryStudy, config: ExpertConfig, seed: int, split: str) -> dict[str, Any]:
+        """Fit with a seed, and read some models."""
+        fitted = fit(study, self.data.rows(seed), config.changed(seed=seed) if isinstance(config.model, ProbeConfig) else config)
+        rows = study.rows(split)
+        found = asdict(accuracy(fitted.scores(study.take(rows, config.model.layers)), study.members[rows]))
+        if self.other and study is self.study and split == "test":
+            rows = self.other.study.rows("test")
+            away = accuracy(fitted.scores(self.other.study.take(rows, config.model.layers)), self.other.study.members[rows])
+            found["across_trees"] = asdict(away)
+        return found | {"parameters": parameters(fitted.model)}
+
+    def of_ridge(self, make: Callable[[float], Callable[[Tensor], Tensor]], split: str) -> dict[str, Any]:
+        """The best ridge on validation models; with ``split`` "test" it is read there."""
+        judged = self.study.judged
+        tried = {ridge: accuracy(make(ridge)(judged), self.study.members[judged]).value for ridge in RIDGES}
+        best = max(tried, key=lambda ridge: tried[ridge])
+        rows = self.study.rows(split)
+        return asdict(accuracy(make(best)(rows), self.study.members[rows])) | {"ridge": best, "validation": tried[best]}
+
+    def layers(self) -> dict[str, dict[str, float]]:
+        """What each layer alone says of validation models: by a dense linear map, and by our closed form of its difference."""
+        judged, rows, found = self.study.judged, self.data.rows(0), {}
+        for layer in self.data.layers:
+            ours = fit(self.study, rows, ExpertConfig(SketchConfig((layer,), 32, 32, ridge=0.1)))
+            said = accuracy(ours.scores(self.study.take(judged, [layer])), self.study.members[judged])
+            dense = self.of_ridge(partial(dense_linear, self.study, rows, [layer]), "val")
+            found[layer] = {"closed form": said.value, "dense linear": dense["value"]}
+        return found
+
+    def run(self) -> None:
+        """All of it, the choices first."""
+        study, data = self.study, self.data
+        by_layer = self.once("layers", self.layers)
+        best = sorted(by_layer, key=lambda layer: -by_layer[layer]["dense linear"])
+        tried = {}
+        for name, config in closed_forms(data.layers):
+            tried[name] = self.once(f"validation: {name}", partial(self.of_fit, study, ExpertConfig(config), 0, "val"))
+        chosen = max(tried, key=lambda name: tried[name]["value"])
+        self.once("chosen", lambda: chosen)
+        ours = dict(closed_forms(data.layers))[chosen]
+        nets = {
+            "ProbeX as published": (data.plain, ProbeConfig(tuple(best[:1])), PUBLISHED),
+            "ProbeX of the difference": (study, ProbeConfig(tuple(best[:1])), PUBLISHED),
+            "MVProbe of the difference": (study, ProbeConfig(tuple(best[:1]), views=ALL_VIEWS, standardise=True), PUBLISHED),
+            "ProbeX of the difference, 8 layers": (study, ProbeConfig(tuple(best[:8]), probes=32, projection=32), PUBLISHED),
+        }
+        for seed in SEEDS:
+            rows = data.rows(seed)
+            self.once(f"Loradex, seed {seed}", partial(self.of_fit, study, ExpertConfig(ours), seed, "test"))
+            ridges = {
+                "dense linear, best layer": partial(dense_linear, study, rows, best[:1]),
+                "dense linear, all layers": partial(dense_linear, study, rows, data.layers),
+                "weight statistics": partial(statistics, study, rows),
+            }
+            for name, make in ridges.items():
+                self.once(f"{name}, seed {seed}", partial(self.of_ridge, make, "test"))
+            for name, (subject, model, training) in nets.items():
+                self.once(f"{name}, seed {seed}", partial(self.of_fit, subject, ExpertConfig(model, training), seed, "test"))
+
+
+def measure_categories(build: Build, tree: str) -> None:
+    """Write ``categories-<tree>.json``."""
+    data = Classifiers(build, tree)
+    log.info("%s: distances to the ancestor %.2f to %.2f", tree, float(data.distances.min()), float(data.distances.max()))
+    others = [name for name in TREES if TREES[name].family == TREES[tree].family and name != tree and (build / f"classifiers-{name}").exists()]
+    Measured(build, data, Classifiers(build, others[0], tree) if others else None).run()
