@@ -40,7 +40,8 @@ class Odds:
     def fit(cls, scores: Tensor, members: Tensor) -> "Odds":
         """Fit on models that no training saw, by least cross-entropy; ``members`` (models, categories) says what is true."""
         scale, offsets = torch.zeros(1, requires_grad=True), torch.zeros(scores.shape[1], requires_grad=True)
-        spread, truth = scores.std().clamp_min(1e-9), members.float()
+        scores, truth = scores.clone(), members.float()  # out of inference mode
+        spread = scores.std().clamp_min(1e-9)
         optimizer = torch.optim.LBFGS([scale, offsets], max_iter=ROUNDS, line_search_fn="strong_wolfe")
 
         def loss() -> Tensor:
@@ -50,7 +51,7 @@ class Odds:
             return found
 
         optimizer.step(loss)
-        return cls(float(scale.exp() / spread), offsets.detach())
+        return cls(float(scale.detach().exp() / spread), offsets.detach())
 
 
 @dataclass(frozen=True, slots=True)

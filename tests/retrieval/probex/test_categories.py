@@ -1,0 +1,197 @@
+"""Categories of whole models: what headers name, what experts learn of weights, and where such models lie beside words."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor
+
+from retrieval.encoder import Encoder
+from retrieval.errors import CheckpointError, NoExpert
+from retrieval.lora import WholeModel
+from retrieval.probex.categories import CHOSEN, CategoryStudy, category_study, chosen_categories, files_by_split
+from retrieval.probex.category_expert import CategoryExpert, Odds
+from retrieval.probex.fit import ExpertConfig, fit
+from retrieval.probex.labelled import pack_opened
+from retrieval.probex.probing import Factors
+from retrieval.probex.sketch import SketchConfig
+from retrieval.space import Space
+
+NAMES = tuple("ant bee cow dog eel fox".split())  # noqa: SIM905
+LAYERS = {"vit.layers.0.mlp.fc1": (24, 16), "resnet.stages.0.convolution": (10, 27)}
+SPACE = Space("local-dir:clip", ("{}",), torch.zeros(8), torch.zeros(8))
+
+
+def ancestor(seed: int) -> dict[str, Tensor]:
+    """Weights of a model from which others are fine-tuned; the second layer is a convolution."""
+    torch.manual_seed(seed)
+    return {"vit.layers.0.mlp.fc1.weight": torch.randn(24, 16), "resnet.stages.0.convolution.weight": torch.randn(10, 3, 3, 3)}
+
+
+def moved(base: dict[str, Tensor], members: Tensor, seed: int) -> dict[str, Tensor]:
+    """A descendant: each of its categories moves each layer in a direction of its own, beside noise."""
+    torch.manual_seed(77)
+    directions = {name: torch.randn(len(NAMES), *weight.shape) for name, weight in base.items()}
+    torch.manual_seed(seed)
+    return {n: w + 0.05 * torch.tensordot(members.float(), directions[n], 1) + 0.02 * torch.randn_like(w) for n, w in base.items()}
+
+
+@pytest.fixture
+def zoo(tmp_path: Path) -> tuple[Path, Tensor]:
+    """A folder in Model-J's layout, and what is true of its models."""
+    base, rng = ancestor(1), np.random.default_rng(0)
+    save_file(base, tmp_path / "base.safetensors")
+    members = []
+    for split, count in (("train", 120), ("val", 30), ("test", 30)):
+        for number in range(count):
+            own = torch.from_numpy(rng.random(len(NAMES)) < 0.5)
+            own[0] |= not own.any()
+            path = tmp_path / split / f"model_idx_{number:04d}" / "model.safetensors"
+            path.parent.mkdir(parents=True)
+            chosen = [name for name, there in zip(NAMES, own.tolist(), strict=True) if there]
+            save_file(moved(base, own, len(members)), path, {CHOSEN: repr(chosen) if number % 2 else json.dumps(chosen)})
+            members.append(own)
+    return tmp_path, torch.stack(members)
+
+
+def study_of(folder: Path) -> CategoryStudy:
+    files = files_by_split(folder)
+    opened = [WholeModel.open(path, folder / "base.safetensors", "mini") for path, _ in files]
+    return category_study(pack_opened(opened, list(LAYERS)), [chosen_categories(model.header.metadata) or () for model in opened], [s for _, s in files])
+
+
+def expert_of(study: CategoryStudy, texts: Tensor, base: str | None = "base.safetensors") -> CategoryExpert:
+    fitted = fit(study, study.rows("train"), ExpertConfig(SketchConfig(tuple(LAYERS), 12, 12, ridge=0.03)))
+    judged = study.judged
+    odds = Odds.fit(fitted.scores(study.take(judged)), study.members[judged])
+    return CategoryExpert("mini-x", "mini", SPACE.name, dict(LAYERS), fitted.model, study.names, texts, odds, base)
+
+
+@pytest.mark.parametrize("said", ['["cat", "sea lion"]', "['cat', 'sea lion']", "[\"cat\", 'sea lion',]", '["cat"\n,"sea lion"]'])
+def test_headers_name_categories_in_two_ways(said: str) -> None:
+    assert chosen_categories({CHOSEN: said}) == ("cat", "sea lion")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "",
+        "[]",
+        "cat",
+        "{'cat': 1}",
+        "['cat', 1]",
+        "[['cat']]",
+        "[None]",
+        "__import__('os').system('touch /tmp/hacked')",
+        "['cat' + open('/etc/passwd').read()]",
+        "[x for x in 'abc']",
+        "[" * 100_000,
+        "(" * 5000 + ")" * 5000,
+        "['" + "x" * 2**20 + "']",
+        "['\0']\0",
+        "\ud800",
+        "1" * 10_000,
+        "[1e999]",
+    ],
+)
+def test_nothing_in_a_header_is_evaluated(said: str) -> None:
+    assert chosen_categories({CHOSEN: said}) is None
+    assert chosen_categories({}) is None
+
+
+def test_a_closed_form_tells_categories_of_unseen_models(zoo: tuple[Path, Tensor]) -> None:
+    """Linear layers and convolutions, by the difference to the ancestor; with shuffled truth it is at chance."""
+    folder, members = zoo
+    study = study_of(folder)
+    assert study.names == NAMES and torch.equal(study.members, members)
+    test = study.rows("test")
+    fitted = fit(study, study.rows("train"), ExpertConfig(SketchConfig(tuple(LAYERS), 12, 12, ridge=0.03)))
+    assert study.merit(fitted.scores(study.take(test)), test) > 0.9
+    shuffled = CategoryStudy(study.models, study.members[torch.randperm(180, generator=torch.Generator().manual_seed(0))], study.split, study.names)
+    fitted = fit(shuffled, study.rows("train"), ExpertConfig(SketchConfig(tuple(LAYERS), 12, 12, ridge=0.03)))
+    assert 0.35 < shuffled.merit(fitted.scores(study.take(test)), test) < 0.65
+
+
+def test_odds_are_worth_what_they_say() -> None:
+    """Log-odds that were scaled and shifted, each category by its own offset, are found again."""
+    torch.manual_seed(0)
+    true = torch.randn(4000, 3) * 2
+    members = torch.rand(4000, 3) < torch.sigmoid(true + torch.tensor([-1.0, 0.0, 2.0]))
+    odds = Odds.fit(true * 0.01, members)
+    assert odds.scale == pytest.approx(100, rel=0.1)
+    torch.testing.assert_close(odds.offsets, torch.tensor([-1.0, 0.0, 2.0]), atol=0.15, rtol=0)
+
+
+def test_an_expert_survives_its_file(zoo: tuple[Path, Tensor], tmp_path: Path) -> None:
+    study = study_of(zoo[0])
+    expert = expert_of(study, F.normalize(torch.randn(6, 8), dim=-1))
+    expert.save(tmp_path / "expert.safetensors")
+    again = CategoryExpert.load(tmp_path / "expert.safetensors")
+    assert (again.tree, again.family, again.space, again.shapes, again.categories, again.base) == (
+        "mini-x",
+        "mini",
+        SPACE.name,
+        LAYERS,
+        NAMES,
+        "base.safetensors",
+    )
+    models = study.take(study.rows("test"))
+    torch.testing.assert_close(again.probabilities(models), expert.probabilities(models), atol=0.02, rtol=0)
+    raw = (tmp_path / "expert.safetensors").read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(raw[: len(raw) // 2])
+    with pytest.raises(CheckpointError):
+        CategoryExpert.load(tmp_path / "cut.safetensors")
+
+
+def test_a_model_lies_near_the_words_for_its_categories(zoo: tuple[Path, Tensor]) -> None:
+    study = study_of(zoo[0])
+    texts = torch.linalg.qr(torch.randn(8, 8))[0][:6]
+    test = study.rows("test")
+    vectors = expert_of(study, texts).encode_factors(study.take(test))
+    torch.testing.assert_close(vectors.norm(dim=1), torch.ones(30))
+    near = vectors @ texts.mT
+    own, others = near[study.members[test]], near[~study.members[test]]
+    assert float((own[:, None] > others[None]).float().mean()) > 0.95
+
+
+def test_whole_models_go_to_the_ancestor_that_they_lie_near(zoo: tuple[Path, Tensor]) -> None:
+    """Two trees of one structure, names and shapes alike: the weights decide; a stranger is refused."""
+    folder, _ = zoo
+    study = study_of(folder)
+    other = ancestor(2)
+    save_file(other, folder / "other.safetensors")
+    SPACE.save(folder / "space.safetensors")
+    (folder / "categories").mkdir()
+    for tree, base in (("mini-x", "base.safetensors"), ("mini-y", "other.safetensors")):
+        expert = expert_of(study, torch.eye(8)[:6], base)
+        CategoryExpert(tree, *(getattr(expert, name) for name in ("family", "space", "shapes", "model", "categories", "texts", "odds")), base).save(
+            folder / "categories" / f"{tree}.safetensors"
+        )
+    encoder = Encoder.load(folder)
+    assert encoder.experts == {} and encoder.categories.keys() == {"mini-x", "mini-y"}
+    own = torch.tensor([True, False, True, False, False, True])
+    for tree, base in (("mini-x", ancestor(1)), ("mini-y", other)):
+        save_file(moved(base, own, 5), folder / "model.safetensors")
+        model = encoder.router.open(folder / "model.safetensors")
+        expert, layers = encoder.router.route(model)
+        assert isinstance(expert, CategoryExpert) and expert.tree == tree and layers.keys() == LAYERS.keys()
+        assert ((expert.probabilities(layers)[0] > 0.5) == own).all()
+        assert float(encoder.encode_file(model).norm()) == pytest.approx(1, abs=1e-5)
+    save_file(ancestor(3), folder / "stranger.safetensors")
+    with pytest.raises(NoExpert, match="another base model"):
+        encoder.router.route(encoder.router.open(folder / "stranger.safetensors"))
+
+
+def test_layers_in_factors_are_the_difference(zoo: tuple[Path, Tensor]) -> None:
+    """Against the dense difference, linear and convolution."""
+    folder, _ = zoo
+    path = next((folder / "test").rglob("*.safetensors"))
+    model = WholeModel.open(path, folder / "base.safetensors", "mini")
+    for layer, update in model.updates(list(LAYERS)).items():
+        own, root = model.header.load([f"{layer}.weight"])[f"{layer}.weight"], ancestor(1)[f"{layer}.weight"]
+        torch.testing.assert_close(update.up @ update.down, (own - root).flatten(1), atol=1e-5, rtol=0)
+    assert isinstance(study_of(folder).models["vit.layers.0.mlp.fc1"], Factors)
