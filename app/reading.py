@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from app.categories import LIKELY as LIKELIER
+from app.categories import likely_first
 from app.pictures import preview_beside
 from index import FoundBy, KnownFile, Model
 from retrieval.encoder import Encoder
@@ -18,6 +20,7 @@ from retrieval.fingerprint import Fingerprint
 from retrieval.hub import RemoteFolder
 from retrieval.lora import WeightsFile
 from retrieval.lora.facts import Facts
+from retrieval.probex.category_expert import CategoryExpert
 
 MOST_LABELS: Final = 3  # kept of a model
 LIKELY: Final = 0.05  # least probability of a label that is kept
@@ -99,8 +102,8 @@ class Reader:
         fingerprint = Fingerprint.of(model.each_update())
         if not fingerprint.norm:
             raise FileUnsupported(f"{path}: expected a weight update, found zeros alone; the training run did nothing")
-        vector, found_by = self.encode(model)
-        facts = facts_as_json(str(model.format), model.ranks, len(model.layers), model.facts) | self.labels_of(model.family, vector)
+        vector, found_by, labels = self.encode(model)
+        facts = facts_as_json(str(model.format), model.ranks, len(model.layers), model.facts) | labels
         named = Model(model.id, name_of(model.path), model.family, found_by, str(model.path), class_of(model.header.metadata), None, facts)
         return Entry(named, vector, fingerprint.to_bytes(), preview_beside(model.path))
 
@@ -129,12 +132,17 @@ class Reader:
         best = self.labels.best(experts[0].calibration, torch.from_numpy(vector), MOST_LABELS)
         return {"labels": [[label.label, round(label.probability, 3)] for label in best if label.probability >= LIKELY]}
 
-    def encode(self, model: WeightsFile) -> tuple[NDArray[np.float32] | None, FoundBy]:
-        """A file's vector, or None where no expert reads its family."""
+    def encode(self, model: WeightsFile) -> tuple[NDArray[np.float32] | None, FoundBy, dict[str, Any]]:
+        """A file's vector, or None where no expert reads its family, and its labels: of a model that tells categories apart, all that are likely."""
         try:
-            return self.encoder.encode_file(model).numpy(), FoundBy.WEIGHTS
+            expert, layers = self.encoder.router.route(model)
         except NoExpert:
-            return None, FoundBy.METADATA
+            return None, FoundBy.METADATA, {}
+        vector = expert.encode_factors(layers)[0].numpy()
+        if not isinstance(expert, CategoryExpert):
+            return vector, FoundBy.WEIGHTS, self.labels_of(model.family, vector)
+        likely = likely_first(expert.categories, expert.probabilities(layers)[0].tolist())
+        return vector, FoundBy.WEIGHTS, {"labels": [[name, round(probability, 3)] for name, probability in likely if probability > LIKELIER]}
 
 
 def facts_as_json(format: str, ranks: Sequence[int], layers: int, said: Facts) -> dict[str, Any]:
