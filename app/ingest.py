@@ -12,8 +12,9 @@ from app.folders import Scan
 from app.local_engine import LocalEngine
 from app.pictures import keep_preview
 from app.reading import Engine, Entry, Outcome, Reader, Task
-from index import AnyZoo, KnownFile, open_or_create_zoo
+from index import AnyZoo, KnownFile, Model, open_or_create_zoo
 from retrieval.encoder import Encoder
+from retrieval.errors import FetchError
 from retrieval.hub import RemoteFolder, is_remote, open_folder
 
 BATCH: Final = 64  # files a transaction
@@ -35,20 +36,38 @@ def index_places(
 
     Raises:
         FileMissing: there is nothing to index.
-        FetchError: a place elsewhere cannot be listed.
+        FetchError: no place elsewhere can be listed, and there is nothing else to index; one of several is noted among the refused.
         EngineError: the engine cannot be used.
         ZooError: the zoo is locked, damaged, or bound to another space.
     """
-    elsewhere = [open_folder(str(place)) for place in places if is_remote(str(place))]
+    elsewhere, unlisted = listed([str(place) for place in places if is_remote(str(place))], alone=all(is_remote(str(place)) for place in places))
     folders = [Path(place) for place in places if not is_remote(str(place))]
     scan = Scan.of(folders) if folders else Scan()
     engine = engine or LocalEngine()
     with open_or_create_zoo(zoo_folder, encoder.space.name, encoder.space.dim) as zoo:
         run = Ingestion(zoo, Reader(encoder), len(scan.files) + sum(len(folder.files) for folder in elsewhere), progress)
+        run.answer.refused |= unlisted
         run.take_all(engine, scan, elsewhere)
         run.note_missing(scan, prune)
         zoo.save_engine()
         return run.answer
+
+
+def listed(places: Sequence[str], *, alone: bool) -> tuple[list[RemoteFolder[Any]], dict[str, str]]:
+    """The places elsewhere that can be listed, and why others cannot.
+
+    Raises:
+        FetchError: none can, and nothing else is to be indexed (``alone``).
+    """
+    found, refused = list[RemoteFolder[Any]](), dict[str, str]()
+    for place in places:
+        try:
+            found.append(open_folder(place))
+        except FetchError as error:
+            refused[place] = str(error)
+    if alone and refused and not found:
+        raise FetchError(next(iter(refused.values())))
+    return found, refused
 
 
 class Ingestion:
@@ -98,6 +117,8 @@ class Ingestion:
         """Add what was read, all at once, then note the files."""
         entries: dict[str, Entry] = {}
         noted, forgotten = [], []
+        ids = list({outcome.entry.model.id for outcome in outcomes if outcome.entry})
+        files, known = self.zoo.files_of(ids), self.zoo.models_of(ids)
         for outcome in outcomes:
             file, entry = outcome.file, outcome.entry
             if entry is None:
@@ -105,7 +126,7 @@ class Ingestion:
                 if outcome.noted:
                     noted.append(replace(file, refusal=outcome.refusal))
                 continue
-            gone = self.sort_in(file, entry, entries)
+            gone = self.sort_in(file, entry, entries, files.get(entry.model.id, []), known.get(entry.model.id))
             noted.append(replace(file, model_id=entry.model.id))
             forgotten += gone
             self.progress(self.answer.files, self.total, Path(file.path).name)
@@ -117,13 +138,15 @@ class Ingestion:
             self.known.pop(path, None)
         self.known |= {file.path: file for file in noted}
 
-    def sort_in(self, file: KnownFile, entry: Entry, entries: dict[str, Entry]) -> list[str]:
-        """Count a file as added, updated, moved or a copy; its model goes into ``entries`` unless it is a copy; paths that are gone come back."""
+    def sort_in(self, file: KnownFile, entry: Entry, entries: dict[str, Entry], files: Sequence[KnownFile], before: Model | None) -> list[str]:
+        """Count a file as added, updated, moved or a copy of the model ``before``, which has other ``files``; paths that are gone come back.
+
+        Its model goes into ``entries`` unless it is a copy.
+        """
         id, found_by = entry.model.id, entry.model.found_by
         self.answer.understood[found_by][file.path] = entry.model.family
-        others = [known.path for known in self.zoo.files_of([id]).get(id, []) if known.path != file.path]
+        others = [known.path for known in files if known.path != file.path]
         there = [path for path in others if is_remote(path) or Path(path).exists()]
-        before = self.zoo.get(id) if self.zoo.has(id) else None
         if id in entries or (there and before and before.path != file.path and before.found_by is found_by):
             self.answer.copies += 1
         else:
@@ -141,7 +164,8 @@ class Ingestion:
         missing = [path for path in self.known if scan.covers(path) and path not in scan.files]
         self.answer.missing = missing
         if prune and missing:
-            models = {str(self.known[path].model_id) for path in missing} - {"None"}
+            models, gone = {str(self.known[path].model_id) for path in missing} - {"None"}, set(missing)
+            files = self.zoo.files_of(sorted(models))
+            orphans = [id for id in sorted(models) if all(file.path in gone for file in files.get(id, []))]
+            self.answer.removed = self.zoo.remove(orphans)  # first, with their files: if this is cut short, the rest is found again
             self.zoo.note_files([], missing)
-            left = self.zoo.files_of(sorted(models))
-            self.answer.removed = self.zoo.remove(sorted(models - left.keys()))

@@ -25,7 +25,8 @@ class RayEngine:
             EngineError: Ray is not installed.
         """
         self.folder, self.zoo = parts, zoo
-        self.address = address or os.environ.get("RAY_ADDRESS") or None
+        named = address or os.environ.get("RAY_ADDRESS") or None
+        self.address = None if named == "local" else named  # which would start one that others reach
         self.ray = import_ray(own=self.address is None)
         self.parts: Parts | None = None
 

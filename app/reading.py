@@ -19,7 +19,7 @@ from retrieval.errors import FetchError, FileError, FileUnsupported, NoExpert
 from retrieval.fingerprint import Fingerprint
 from retrieval.hub import RemoteFolder
 from retrieval.lora import WeightsFile
-from retrieval.lora.facts import Facts
+from retrieval.lora.facts import Facts, text
 from retrieval.probex.category_expert import CategoryExpert
 
 MOST_LABELS: Final = 3  # kept of a model
@@ -153,7 +153,7 @@ def facts_as_json(format: str, ranks: Sequence[int], layers: int, said: Facts) -
 
 def class_of(metadata: Mapping[str, str]) -> str | None:
     """What a LoRA of Model-J or the miniature was made for."""
-    return metadata.get("class_name")
+    return text(metadata.get("class_name"))
 
 
 def name_of(path: Path) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from index.connections import typed_errors
+from index.errors import ZooExists
 from index.model import Model
 from index.places import UNFINISHED, AnyZoo, kind_of, refuse_unfinished
 from index.zoo import PREVIEWS, Zoo
@@ -24,14 +25,19 @@ def copy_zoo(source: AnyZoo, folder: Path, progress: Progress = lambda done, tot
         ZooError: one of them cannot be read or written.
     """
     if isinstance(source, Zoo) and kind_of(folder) is Zoo:
+        begun_from(folder / UNFINISHED, str(source.folder.absolute()))
         refuse_unfinished(folder)
         source.copy_to(folder)
         return len(source)
-    unfinished, done, total = folder / UNFINISHED, 0, len(source)
-    goes_on = unfinished.is_file()
-    with kind_of(folder).open_or_create(folder, source.space, source.dim) if goes_on else kind_of(folder).create(folder, source.space, source.dim) as target:
+    unfinished, mine, done, total, seen = folder / UNFINISHED, str(source.folder.absolute()), 0, len(source), set[str]()
+    goes_on = begun_from(unfinished, mine)
+    with typed_errors(folder):
+        if not goes_on and kind_of(folder).there(folder):
+            raise ZooExists(f"{folder}: expected no zoo yet, found one; name a new place")
+        folder.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(mine, "utf-8", "surrogatepass")
+    with kind_of(folder).open_or_create(folder, source.space, source.dim) as target:
         with typed_errors(folder):
-            unfinished.touch()
             if (source.folder / PREVIEWS).is_dir():
                 shutil.copytree(source.folder / PREVIEWS, folder / PREVIEWS, dirs_exist_ok=True)
         for batch in batches(source.models()):
@@ -39,13 +45,31 @@ def copy_zoo(source: AnyZoo, folder: Path, progress: Progress = lambda done, tot
             vectors, files = source.vectors_of(ids), source.files_of(ids)
             target.add(batch, [vectors.get(id) for id in ids], source.fingerprints(ids))
             target.note_files([file for some in files.values() for file in some])
+            seen.update(ids)
             done += len(batch)
             progress(done, total)
-        target.note_files([file for file in source.known_files().values() if file.model_id is None])
+        known = source.known_files()
+        target.remove([model.id for model in target.models() if model.id not in seen])  # that the source lost since the copy was begun
+        target.note_files([file for file in known.values() if file.model_id is None], [path for path in target.known_files() if path not in known])
         target.save_engine()
         with typed_errors(folder):
             unfinished.unlink()
     return done
+
+
+def begun_from(unfinished: Path, source: str) -> bool:
+    """Whether a copy of a zoo was begun and cut off.
+
+    Raises:
+        ZooExists: it was one of another zoo.
+    """
+    with typed_errors(unfinished):
+        if not unfinished.is_file():
+            return False
+        begun = unfinished.read_text("utf-8", "surrogatepass")
+    if begun != source:
+        raise ZooExists(f"{unfinished.parent}: expected half a copy of {source}, found one of {begun[:200]}; finish that one, or use another place")
+    return True
 
 
 def batches(models: Iterator[Model]) -> Iterator[list[Model]]:

@@ -139,6 +139,15 @@ class Zoo(BaseZoo):
             raise SpaceMismatch(f"{folder}: expected space {space!r} in {dim} dimensions, found it in {zoo.dim}; index into a new zoo")
         return zoo
 
+    @classmethod
+    def there(cls, folder: Path) -> bool:
+        """Whether a folder holds a zoo.
+
+        Raises:
+            DiskRefused: the system does not let us look.
+        """
+        return has_zoo(folder)
+
     def close(self) -> None:
         """Close all files; a second call does nothing."""
         self._opened.close()
@@ -189,6 +198,11 @@ class Zoo(BaseZoo):
         """
         with self._reading() as connection:
             return self._get(connection, id)
+
+    def models_of(self, ids: Sequence[str]) -> dict[str, Model]:
+        """Those of some models that are there, by id."""
+        with self._reading() as connection:
+            return {str(row[0]): from_row(row, self._path) for row in select_in(connection, f"{MODEL} WHERE id IN", ids)}
 
     def has(self, id: str) -> bool:
         """Whether there is a model of this id."""

@@ -3,7 +3,7 @@
 from typing import Final
 
 from app.desk import RunUnderWay
-from index.errors import BadQuery, DiskRefused, ModelMissing, ZooClosed, ZooError, ZooLocked
+from index.errors import BadQuery, DiskRefused, ModelMissing, ZooClosed, ZooError, ZooLocked, ZooUnreachable
 from retrieval.errors import FileError, LoradexError, NoExpert, QueryError
 
 Errors = tuple[type[Exception], ...]
@@ -22,7 +22,7 @@ class Busy(LoradexError):
 
 
 STATUS: Final[tuple[tuple[int, Errors], ...]] = (  # the first that fits
-    (503, (Busy, ZooLocked, ZooClosed)),
+    (503, (Busy, ZooLocked, ZooClosed, ZooUnreachable)),
     (409, (RunUnderWay,)),
     (404, (ModelMissing, DrawingMissing)),
     (413, (TooLarge,)),

@@ -2,11 +2,10 @@
 
 from typing import Any, Final
 
-from index.errors import BadQuery
 from index.milvus.connection import Connection
 from index.milvus.rows import LONGEST, MOST_CHUNKS, MOST_TAGS
 
-ENGINES: Final = {"auto": "AUTOINDEX", "exact": "FLAT", "codes": "IVF_RABITQ"}  # how a person asks for an index, and what Milvus calls it
+ENGINES: Final = {"auto": "AUTOINDEX", "exact": "FLAT"}  # how a person asks for an index, and what Milvus calls it
 SCALARS: Final = ("shard", "family", "format", "found_by", "rank", "added", "tags", "folders")
 SHORT: Final = 80  # bytes of an id or a code
 
@@ -68,13 +67,13 @@ def change_engine(connection: Connection, engine: str) -> None:
     """Index the models' vectors in another way.
 
     Raises:
-        BadQuery: this server has no such index; the vectors are indexed by FLAT then.
+        BadQuery: this server has no such index; the vectors are indexed by FLAT then, as they are whatever else cuts this short.
     """
     models, _ = names_of(connection)
     connection.ask("release_collection", models)
     try:
         index_vectors(connection, models, ENGINES[engine])
-    except BadQuery:
+    except BaseException:
         index_vectors(connection, models, ENGINES["exact"])
         raise
     finally:
@@ -90,3 +89,16 @@ def index_vectors(connection: Connection, models: str, kind: str) -> None:
     if "vector" in connection.ask("list_indexes", models):
         connection.ask("drop_index", models, "vector")
     connection.ask("create_index", models, indexes, sync=False)
+
+
+def load(connection: Connection, mend: bool) -> None:
+    """Load both collections, as a server that was started again may not have done; with ``mend`` vectors whose index a killed process dropped get FLAT.
+
+    Raises:
+        ZooError: the server refuses it.
+    """
+    models, files = names_of(connection)
+    if mend and "vector" not in connection.ask("list_indexes", models):
+        index_vectors(connection, models, ENGINES["exact"])
+    for name in (files, models):
+        connection.ask("load_collection", name)

@@ -14,6 +14,8 @@ from index.milvus.place import FILES, TOKEN, Address, address_of
 
 INSTALL: Final = "pip install 'loradex[milvus]'"
 PATIENCE: Final = 60.0  # seconds for an answer
+LONG_WORK: Final = {"load_collection": 24 * 3600.0, "flush": 3600.0, "create_index": 3600.0, "drop_index": 3600.0}  # seconds, as these wait for all vectors
+UNREACHED: Final = ("Fail connecting", "Retry timeout", "Retry run out", "loading collection timeout", "closed channel", "server unavailable")
 TO_CONNECT: Final = 10.0
 NO_PINGS: Final = {"grpc.keepalive_time_ms": 2**31 - 1, "grpc.keepalive_permit_without_calls": 0}  # which milvus-lite takes for an attack
 _sharing, _sharers = Lock(), dict[str, int]()  # how many zoos of this process use the files of a folder; milvus-lite itself never closes them
@@ -54,8 +56,8 @@ class Connection:
 
     @property
     def is_lite(self) -> bool:
-        """Whether milvus-lite answers, in this process."""
-        return self._files is not None
+        """Whether milvus-lite answers, in this process or another."""
+        return str(self.ask("get_server_version")).startswith("milvus_lite")
 
     def ask(self, what: str, *arguments: Any, **options: Any) -> Any:
         """The answer of a method of ``MilvusClient``.
@@ -69,7 +71,7 @@ class Connection:
         if client is None:
             raise closed_zoo(self.folder)
         with self._typed(BadQuery):
-            return getattr(client, what)(*arguments, timeout=PATIENCE, **options)
+            return getattr(client, what)(*arguments, timeout=LONG_WORK.get(what, PATIENCE), **options)
 
     def close(self) -> None:
         """Let go of the client, and of the files when no other zoo of this process uses them; a second call does nothing."""
@@ -89,7 +91,7 @@ class Connection:
     def _typed(self, kind: type[ZooError]) -> Iterator[None]:
         """Turn errors of pymilvus into ours: of a ``kind`` where a server, if there is one, did answer."""
         from grpc import RpcError
-        from pymilvus.exceptions import MilvusException, MilvusUnavailableException
+        from pymilvus.exceptions import MilvusException
 
         try:
             yield
@@ -97,7 +99,7 @@ class Connection:
             said = " ".join(str(getattr(error, "message", error)).split())[:200]
             if kind is ZooLocked:
                 raise ZooLocked(f"{self}: expected milvus-lite to open {FILES}, found that it does not ({said}); end the other process that has it") from None
-            if isinstance(error, MilvusUnavailableException | RpcError | OSError) or kind is ZooUnreachable:
+            if isinstance(error, RpcError | OSError) or kind is ZooUnreachable or any(sign in said for sign in UNREACHED):
                 raise ZooUnreachable(f"{self}: expected Milvus to answer, found: {said}; check the address, ${TOKEN} and the server") from None
             raise kind(f"{self}: expected Milvus to take a request, found: {said}; mend the request") from None
 
@@ -106,4 +108,5 @@ def client_of(pymilvus: Any, files: str | None, address: Address) -> Any:
     """A client of some files, or of a server."""
     if files:
         return pymilvus.MilvusClient(files, timeout=TO_CONNECT, grpc_options=NO_PINGS)
-    return pymilvus.MilvusClient(address.uri, token=os.environ.get(TOKEN, ""), db_name=address.database, timeout=TO_CONNECT)
+    # a connection of its own: pymilvus shares one by address and token alone, whether it is encrypted or not
+    return pymilvus.MilvusClient(address.uri, token=os.environ.get(TOKEN, ""), db_name=address.database, timeout=TO_CONNECT, dedicated=True)

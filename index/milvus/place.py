@@ -77,7 +77,7 @@ def folder_of(said: str, parent: Path, *, make: bool = False) -> Path:
     """
     local = said.startswith(f"{SCHEME}/")
     address = Address() if local else Address.read(said)
-    name = re.sub(r"[^A-Za-z0-9._-]", "_", "-".join(filter(None, (address.host, address.database, address.name))))
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", "-".join(filter(None, ("tls" if address.tls else "", address.host, address.database, address.name))))
     folder = Path(unquote(said.removeprefix(SCHEME))) if local else parent / name
     if make or not local:
         mark(folder, address)
@@ -85,14 +85,14 @@ def folder_of(said: str, parent: Path, *, make: bool = False) -> Path:
 
 
 def mark(folder: Path, address: Address) -> None:
-    """Write where a folder's zoo lies, unless that is written.
+    """Write where a folder's zoo lies, unless that is written; a folder of files stays one.
 
     Raises:
         ZooExists: the folder holds a zoo in SQLite.
         DiskRefused: the folder cannot be made or written.
     """
     with typed_errors(folder):
-        if (folder / MARK).is_file():
+        if (folder / MARK).is_file() and (not address.host or address_of(folder) == address):
             return
         if (folder / CATALOGUE).exists():
             raise ZooExists(f"{folder}: expected no zoo in SQLite, found one; copy it to Milvus with `loradex zoo copy {SCHEME}…`, or use another folder")

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from index.base import ALL, BaseZoo
 from index.care import Progress
 from index.connections import WriterLock
-from index.errors import BadQuery, BadVector, ModelMissing, SpaceMismatch, ZooDamaged, ZooExists, ZooMissing, ZooReadOnly
+from index.engine import WIDE, WIDER
+from index.errors import BadModel, BadQuery, BadVector, ModelMissing, SpaceMismatch, ZooDamaged, ZooExists, ZooMissing, ZooReadOnly
 from index.filters import Filter
 from index.milvus.binding import OWN, VERSION, Binding
-from index.milvus.collections import ENGINES, change_engine, make_collections, names_of
+from index.milvus.collections import ENGINES, change_engine, load, make_collections, names_of
 from index.milvus.connection import Connection
 from index.milvus.expressions import both, of_filter, of_ids, of_words
 from index.milvus.place import Address, mark
@@ -127,6 +128,19 @@ class MilvusZoo(BaseZoo):
             raise SpaceMismatch(f"{folder}: expected space {space!r} in {dim} dimensions, found it in {zoo.dim}; index into a new zoo")
         return zoo
 
+    @classmethod
+    def there(cls, folder: Path) -> bool:
+        """Whether there is a zoo where a marked folder says.
+
+        Raises:
+            ZooError: the server or the files cannot be used.
+        """
+        try:
+            cls.open(folder, read_only=True).close()
+        except ZooMissing:
+            return False
+        return True
+
     def close(self) -> None:
         """Let go of the server and of the lock; a second call does nothing."""
         self._connection.close()
@@ -184,6 +198,10 @@ class MilvusZoo(BaseZoo):
         for row in self._models.get([id], MODEL):
             return from_row(row, str(self._connection))
         raise ModelMissing(f"{self.folder}: expected a model {id!r}, found none; list the zoo's models for their ids")
+
+    def models_of(self, ids: Sequence[str]) -> dict[str, Model]:
+        """Those of some models that are there, by id."""
+        return {row["id"]: from_row(row, str(self._connection)) for row in self._models.get(ids, MODEL)}
 
     def has(self, id: str) -> bool:
         """Whether there is a model of this id."""
@@ -269,7 +287,7 @@ class MilvusZoo(BaseZoo):
         return [self._nearest(unit, wanted, condition) for unit in units] if wanted else [[] for _ in units]
 
     def _nearest(self, query: Vector, k: int, condition: str) -> list[Hit]:
-        """The best of the candidates that Milvus gives, by cosines in float64, once none outside can be better or tie with the last."""
+        """The best of the candidates that Milvus gives, by cosines in float64: with FLAT once none outside can be better or tie with the last."""
         slack = self.dim * 2.0**-23  # of an inner product of two unit vectors in float32, in any order of sums
 
         def scores(rows: Sequence[Row]) -> NDArray[np.float64]:
@@ -279,7 +297,8 @@ class MilvusZoo(BaseZoo):
         def enough(rows: Sequence[Row]) -> bool:
             return bool(np.sort(scores(rows))[-k] > rows[-1]["distance"] + slack)
 
-        rows = self._models.search(query.tolist(), "vector", k, condition, (*MODEL, "vector"), enough)
+        candidates = k if self.engine == "exact" else WIDER * k + WIDE
+        rows = self._models.search(query.tolist(), "vector", candidates, condition, (*MODEL, "vector"), enough)
         best = sorted(zip(scores(rows).tolist(), rows, strict=True), key=lambda pair: (-pair[0], pair[1]["id"]))[:k]
         return [Hit(from_row(row, str(self._connection)), score, np.array(row["vector"], np.float32)) for score, row in best]
 
@@ -322,22 +341,27 @@ class MilvusZoo(BaseZoo):
             ModelMissing: a file names a model that is not in the zoo; nothing is noted.
             ZooError: the zoo cannot be written.
         """
-        noted = {file.path: file for file in files}
-        rows, gone = {path: file_row(file) for path, file in noted.items()}, [file_row(KnownFile(path, 0, 0))["id"] for path in forget]
+        noted, gone = {file.path: file for file in files}, set(forget)
+        written = {file_row(file)["id"]: file for file in noted.values()}
         with self._changing():
             named = {file.model_id for file in noted.values() if file.model_id is not None}
             known = self._rows(sorted(named))
             for file in noted.values():
                 if file.model_id is not None and file.model_id not in known:
                     raise ModelMissing(f"file {file.path!r}: expected model {file.model_id!r} in the zoo, found none; add it first")
-            before = self._files.get([*gone, *(row["id"] for row in rows.values())], ("id", "model"))
-            self._files.delete(gone)
-            self._files.upsert(list(rows.values()))
+            dropped = [file_row(KnownFile(path, 0, 0))["id"] for path in gone - noted.keys()]
+            before = self._files.get([*dropped, *written], ("id", "model"))
             known |= self._rows(sorted({row["model"] for row in before} - named - {""}))
-            self._mend(known)
+            after = {id: [file for file in some if file.path not in noted and file.path not in gone] for id, some in self.files_of(list(known)).items()}
+            for file in noted.values():
+                after.setdefault(str(file.model_id), []).append(file)
+            changed = self._changed(known, after)[0]  # made first: what has no room is refused before anything is written
+            self._files.delete(dropped)
+            self._files.upsert([file_row(file) for file in noted.values()])
+            self._models.upsert(changed)
 
     def save_engine(self, wanted: str | None = None) -> bool:
-        """Choose how Milvus indexes the vectors: ``auto``, ``exact`` or ``codes``; without a choice, nothing is to be done, as Milvus keeps its own.
+        """Choose how Milvus indexes the vectors: ``exact``, or ``auto`` as it sees fit; without a choice, nothing is to be done, as Milvus keeps its own.
 
         Raises:
             BadQuery: there is no such engine, or this server has none.
@@ -352,6 +376,7 @@ class MilvusZoo(BaseZoo):
         with self._changing():
             change_engine(self._connection, wanted)
             replace(Binding.of(self._files), engine=wanted).write(self._files)
+            self.engine = wanted
         return True
 
     def compact(self) -> None:
@@ -376,7 +401,7 @@ class MilvusZoo(BaseZoo):
             try:
                 if self._made_anew(row, paths.get(row["id"], [])) != row:
                     problems.append(f"{self._connection}: the columns of model {row['id']!r} are not those of its record")
-            except (ZooDamaged, BadVector) as error:
+            except (ZooDamaged, BadVector, BadModel) as error:
                 problems.append(str(error))
             progress(done, total)
         lost = {file.model_id for file in files.values() if file.model_id} - {row["id"] for row in self._models.get([*paths], ("id",))}
@@ -392,23 +417,25 @@ class MilvusZoo(BaseZoo):
         lost = []
         with self._changing():
             for some in parts_of([row["id"] for row in self._models.walk("", ("id",))]):
-                lost += self._mend(self._rows(some))
+                rows = self._rows(some)
+                changed, damaged = self._changed(rows, self.files_of(list(rows)))
+                self._models.upsert(changed)
+                lost += damaged
         self.remove(lost)
         if engine is not None:
             self.save_engine(engine)
         return lost
 
-    def _mend(self, rows: Mapping[str, Row]) -> list[str]:
-        """Write the rows whose columns are not those of their record and files; return the ids of rows that no model can be read from."""
-        files, lost, changed = self.files_of(list(rows)), [], []
+    def _changed(self, rows: Mapping[str, Row], files: Mapping[str, Sequence[KnownFile]]) -> tuple[list[Row], list[str]]:
+        """The rows whose columns are not those of their record and files, made anew; and the ids of rows that no model can be read from."""
+        lost, changed = [], []
         for id, row in rows.items():
             try:
                 if (anew := self._made_anew(row, files.get(id, []))) != row:
                     changed.append(anew)
             except (ZooDamaged, BadVector):
                 lost.append(id)
-        self._models.upsert(changed)
-        return lost
+        return changed, lost
 
     def _made_anew(self, row: Row, files: Sequence[KnownFile]) -> Row:
         """A row as it is made of its record, its vector and its model's files."""
@@ -440,13 +467,12 @@ class MilvusZoo(BaseZoo):
         tables = (self._models, self._files)
         if not all(table.ask("has_collection") for table in tables):
             return False
-        for table in tables:
-            table.ask("load_collection")  # a server that was started again may not have done so
+        load(self._connection, mend=not self.read_only)
         return bool(self._files.get([OWN], ("id",)))
 
     def _read_binding(self) -> None:
         binding = Binding.of(self._files)
-        self.space, self.dim = binding.space, binding.dim
+        self.space, self.dim, self.engine = binding.space, binding.dim, binding.engine
 
     def _unlock(self) -> None:
         if self._lock:

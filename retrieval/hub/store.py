@@ -19,7 +19,7 @@ from retrieval.hub.remote import Interrupted, ask_again
 from retrieval.hub.repository import MOST_FILES, WEIGHTS
 from retrieval.lora.settings import CONFIG
 
-PASSWORD: Final = re.compile(r"\w[\w+.-]*://[^/]*:[^/]*@")
+SECRET: Final = re.compile(r"\w[\w+.-]*://.*:.*@|https?://([^/?#]*@|.*\?)", re.DOTALL)  # a password, or a token of a web address
 DEEPEST: Final = 64  # folders in one another
 MARKS: Final = ("ETag", "etag", "generation", "md5Hash", "content_md5", "LastModified", "last_modified", "mtime", "modified", "updated", "created")
 FINAL: Final = (FileNotFoundError, PermissionError, IsADirectoryError)  # what another try does not mend
@@ -99,7 +99,7 @@ class StoreFolder:
         Raises:
             FetchError: the address is none, there is nothing to read, or the store cannot be used.
         """
-        if PASSWORD.match(place):
+        if SECRET.match(place):
             raise FetchError("address of a store: expected none with a password, which a zoo would keep; put it where fsspec looks, as ~/.config/fsspec")
         single = place.endswith(WEIGHTS)
         folder = place.rpartition("/")[0] if single else place.rstrip("/")

@@ -1,5 +1,6 @@
 """A zoo moved between engines: nothing is lost, by value."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def test_both_ways_loses_nothing(folder: Path, tmp_path: Path) -> None:
         copy_zoo(two, tmp_path / "back")
     with open_zoo(tmp_path / "back", read_only=True) as back:
         assert isinstance(back, Zoo) and all_of(back) == expected
-        assert back.verify() == [f"{tmp_path}/back/catalogue.sqlite: preview 'previews/odd.png' of model 'odd' is no picture"] or back.verify() == []
+        assert back.verify() == []
         copy_zoo(back, tmp_path / "again")
     with open_zoo(tmp_path / "again", read_only=True) as again:
         assert all_of(again) == expected
@@ -77,7 +78,7 @@ def test_half_a_copy(folder: Path, tmp_path: Path, to_milvus: bool) -> None:
         raise Cut
 
     with filled(folder) as zoo:
-        expected, target, source = all_of(zoo), tmp_path / "target", zoo
+        target, source = tmp_path / "target", zoo
         if to_milvus:
             folder_of(f"milvus://{target}", tmp_path, make=True)
         else:
@@ -87,6 +88,12 @@ def test_half_a_copy(folder: Path, tmp_path: Path, to_milvus: bool) -> None:
             copy_zoo(source, target, cut)
         with pytest.raises(ZooDamaged, match=r"half a copy; run `loradex zoo copy`"):
             open_zoo(target, read_only=True)
+        with filled(tmp_path / "another") as another, pytest.raises(ZooExists, match="found one of"):
+            copy_zoo(another, target)
+        with open_zoo(source.folder) if to_milvus is False else nullcontext(zoo) as changed:
+            changed.remove(["m0000", "m0001"])  # after they were copied
+            changed.note_files([], ["/bad\udcff"])
+            expected = all_of(changed)
         copy_zoo(source, target)
         source.close()
     with open_zoo(target, read_only=True) as whole:

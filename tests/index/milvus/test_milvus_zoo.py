@@ -103,6 +103,30 @@ def test_a_model_acknowledged_is_found_by_the_next_search(milvus: MilvusZoo) -> 
             assert list(pool.map(search, range(number, number + 8))) == ids
 
 
+def test_a_server_by_its_address(tmp_path: Path) -> None:
+    """Over the network, here milvus-lite's own server; when it goes away, that is told as such, and not as a bad question."""
+    from milvus_lite.adapter.grpc.server import start_server_in_thread
+
+    server, store, port = start_server_in_thread(data_dir=str(tmp_path / "server"), host="127.0.0.1", port=0)
+    given = dict(zip("abc", vectors(3), strict=True))
+    try:
+        folder = folder_of(f"milvus://127.0.0.1:{port}/loras", tmp_path)
+        with MilvusZoo.create(folder, SPACE, DIM) as made:
+            made.add(models(given), list(given.values()))
+        elsewhere = folder_of(f"milvus://127.0.0.1:{port}/loras", tmp_path / "another machine")
+        with open_zoo(elsewhere, read_only=True) as reader, open_zoo(folder) as writer:
+            assert same(reader.search(given["b"], 3), nearest(given, given["b"], 3))
+            writer.remove(["a"])
+            assert [found.id for found in reader.models()] == ["b", "c"] and not (elsewhere / "milvus.db").exists()
+            server.stop(grace=0)
+            for use in (lambda: len(reader), lambda: reader.search(given["b"], 1), lambda: writer.add(models("z"), vectors(1))):
+                with pytest.raises(ZooUnreachable, match=rf"^milvus://127.0.0.1:{port}/loras: expected Milvus to answer"):
+                    use()
+    finally:
+        server.stop(grace=0)
+        store.close()
+
+
 def test_no_server(tmp_path: Path) -> None:
     """It is told in one line that names the address."""
     with socket.socket() as held:
@@ -165,21 +189,33 @@ def test_engines(milvus: MilvusZoo, monkeypatch: pytest.MonkeyPatch) -> None:
     given = dict(zip("abcdef", vectors(6), strict=True))
     milvus.add(models(given), list(given.values()))
     before = milvus.state()
+    with pytest.raises(BadQuery, match="expected auto, exact in Milvus"):
+        milvus.save_engine("codes")
     assert milvus.save_engine("auto") and milvus.state() != before
+    with MilvusZoo.open(milvus.folder, read_only=True) as reader:
+        assert reader.engine == "auto"
     assert same(milvus.search(given["c"], 6), nearest(given, given["c"], 6))
     ask, refusals = milvus._connection.ask, iter([BadQuery("this server has none")])  # milvus-lite takes any name
 
+    made: list[str] = []
+
     def refusing(what: str, *arguments: Any, **options: Any) -> Any:
-        if what == "create_index" and (refusal := next(refusals, None)):
-            raise refusal
+        if what == "create_index":
+            made.extend(str(each.index_type) for each in arguments[1])
+            if refusal := next(refusals, None):
+                raise refusal
         return ask(what, *arguments, **options)
 
     monkeypatch.setattr(milvus._connection, "ask", refusing)
     with pytest.raises(BadQuery, match="has none"):
-        milvus.save_engine("codes")
-    with pytest.raises(BadQuery, match="expected auto, exact, codes"):
-        milvus.save_engine("gpu")
-    assert same(milvus.search(given["c"], 6), nearest(given, given["c"], 6))
+        milvus.save_engine("auto")
+    assert made == ["AUTOINDEX", "FLAT"] and "vector" in ask("list_indexes", "loradex_models")
+    ask("release_collection", "loradex_models")
+    ask("drop_index", "loradex_models", "vector")  # as a process does that is killed before it makes the next
+    milvus.close()
+    with MilvusZoo.open(milvus.folder) as again:
+        assert "vector" in again._connection.ask("list_indexes", "loradex_models")
+        assert same(again.search(given["c"], 6), nearest(given, given["c"], 6))
 
 
 def test_folders_follow_files(milvus: MilvusZoo) -> None:

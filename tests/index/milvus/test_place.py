@@ -75,8 +75,11 @@ def test_damaged_marks(tmp_path: Path, said: str) -> None:
         address_of(tmp_path)
 
 
-def test_a_mark_tells_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The token stays in the environment."""
-    monkeypatch.setenv("LORADEX_MILVUS_TOKEN", "root:secret")
-    folder = folder_of("milvus://host/x", tmp_path)
-    assert json.loads((folder / MARK).read_text()) == {"version": 1, "address": "milvus://host:19530/x"}
+def test_what_is_named_last_counts(tmp_path: Path) -> None:
+    """Whoever asks for TLS gets it, though the zoo was named without it before, and the other way round."""
+    said = {tls: f"milvus://host/x?tls={tls}" for tls in ("false", "true")}
+    for tls in ("false", "true", "false", "true"):
+        assert address_of(folder_of(said[tls], tmp_path)).tls == (tls == "true")
+    folder = folder_of(said["true"], tmp_path)
+    (folder / MARK).write_text(json.dumps({"version": 1, "address": "milvus://host:19530/x"}))
+    assert address_of(folder_of(said["true"], tmp_path)).uri == "https://host:19530"
