@@ -40,7 +40,7 @@ class ClassifierTree:
     family: str
     models: dict[str, int]  # of each split
     rates: tuple[float, float] = (5e-4, 2e-3)
-    steps: tuple[int, int] = (150, 300)
+    steps: tuple[int, int] = (80, 160)
     ancestor_rate: float = 1e-3
     ancestor_steps: int = 3000
 
@@ -48,7 +48,7 @@ class ClassifierTree:
 TREES: Final = {
     "vit": ClassifierTree(0, "mini-vit", {"train": 480, "val": 60, "test": 100}),
     "vit-2": ClassifierTree(1, "mini-vit", {"train": 160, "val": 20, "test": 40}),  # of another ancestor, for what is told across trees
-    "resnet": ClassifierTree(2, "mini-resnet", {"train": 240, "val": 30, "test": 60}, steps=(100, 200), ancestor_rate=2e-3, ancestor_steps=1500),
+    "resnet": ClassifierTree(2, "mini-resnet", {"train": 240, "val": 30, "test": 60}, steps=(60, 120), ancestor_rate=2e-3, ancestor_steps=1500),
 }
 
 

@@ -248,6 +248,8 @@ def test_options_of_an_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert engine.folder != engine_of(EngineName.RAY, "another zoo").folder  # type: ignore[attr-defined]
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:2")
     assert engine_of(EngineName.RAY, "zoo").address == "127.0.0.1:2"  # type: ignore[attr-defined]
+    monkeypatch.setenv("RAY_ADDRESS", "local")  # with which Ray itself would start one that others reach
+    assert engine_of(EngineName.RAY, "zoo").address is None  # type: ignore[attr-defined]
 
 
 def test_a_cluster_that_is_not_there(tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -177,6 +177,9 @@ def test_a_file_that_went_or_changed_is_told_at_once(memory: str, encoder: Encod
         ("memory://nothing-there", "cannot be listed"),
         ("zip://x.safetensors::memory://bucket/a.zip", "addresses in one another"),
         ("s3://key:secret@host/bucket", "expected none with a password"),
+        ("s3://key:sec/secret@bucket/x", "expected none with a password"),
+        ("https://secret@host/x", "expected none with a password"),
+        ("https://host/x?token=secret", "expected none with a password"),
         ("memory://bucket/icons/9.safetensors", "expected .safetensors files, found none"),
     ],
 )

@@ -1,0 +1,43 @@
+"""Categories: whole models in, what they were trained to tell apart out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import gradio as gr
+
+from app.categories import CategoriesAnswer, tell_categories
+from app.desk import Desk
+from app.web.cards import QUIET, chips, html, label_bars, notice, text
+from app.web.sent import file_place
+from retrieval.encoder import Encoder
+
+MOST_FILES: Final = 16
+
+
+def build(desk: Desk) -> None:
+    """The tab."""
+    gr.Markdown(
+        "Whole models that tell pictures apart: which categories each was trained on, by its weights alone. A model of a tree that no expert knows is refused."
+    )
+    files = file_place(label="Models (.safetensors)", file_types=[".safetensors"], height=180)
+    go = gr.Button("Tell categories", variant="primary")
+    results = html()
+    go.click(lambda sent: tell_files(desk.loradex.encoder, sent), files, results, **QUIET)
+
+
+def tell_files(encoder: Encoder, files: Sequence[str] | None) -> str:
+    """A card for each file."""
+    if not files or len(files) > MOST_FILES:
+        return notice(f"files: expected 1 to {MOST_FILES}, found {len(files or [])}; drop some .safetensors files", "ld-warn")
+    return f'<div class="ld-files">{"".join(card(answer, len(encoder.categories)) for answer in tell_categories(encoder, files))}</div>'
+
+
+def card(answer: CategoriesAnswer, experts: int) -> str:
+    """One file: its likely categories, or why it could not be read."""
+    name = Path(answer.file).name
+    if answer.reason:
+        said = notice(answer.reason.replace(answer.file, name), "ld-warn")
+        return f'<section class="ld-file"><h3>{text(name)}</h3>{said}{"" if experts else notice("No expert for whole models is at hand.", "ld-note")}</section>'
+    count = f"{len(answer.likely)} of {len(answer.categories)} categories are more likely than not"
+    return f'<section class="ld-file"><h3>{text(name)}</h3><div class="ld-chips">{chips([answer.tree, count])}</div>{label_bars(answer.likely)}</section>'
