@@ -9,6 +9,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from index.errors import SpaceMismatch, ZooMissing
 from index.filters import Filter
 from index.model import Hit
 from index.vectors import Vector
@@ -37,6 +38,42 @@ class BaseZoo(ABC):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Close it."""
         self.close()
+
+    @classmethod
+    @abstractmethod
+    def create(cls, folder: Path, space: str, dim: int) -> Self:
+        """Make an empty zoo for vectors (dim,) of a space, and open it for writing.
+
+        Raises:
+            ZooExists: there is one.
+            ZooError: it cannot be made.
+        """
+
+    @classmethod
+    @abstractmethod
+    def open(cls, folder: Path, *, space: str | None = None, read_only: bool = False) -> Self:
+        """Open a zoo for writing, as its only writer, or for reading; ``space`` is the one that it must be bound to.
+
+        Raises:
+            ZooMissing: there is none.
+            ZooError: it cannot be used, or is bound to another space.
+        """
+
+    @classmethod
+    def open_or_create(cls, folder: Path, space: str, dim: int) -> Self:
+        """Open a zoo for writing, or make it if there is none.
+
+        Raises:
+            ZooError: as ``open`` and ``create``.
+        """
+        try:
+            zoo = cls.open(folder, space=space)
+        except ZooMissing:
+            return cls.create(folder, space, dim)
+        if zoo.dim != dim:
+            zoo.close()
+            raise SpaceMismatch(f"{folder}: expected space {space!r} in {dim} dimensions, found it in {zoo.dim}; index into a new zoo")
+        return zoo
 
     @abstractmethod
     def close(self) -> None:

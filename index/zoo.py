@@ -125,21 +125,6 @@ class Zoo(BaseZoo):
         return zoo
 
     @classmethod
-    def open_or_create(cls, folder: Path, space: str, dim: int) -> Self:
-        """Open a zoo for writing, or make it if there is none.
-
-        Raises:
-            ZooError: as ``open`` and ``create``.
-        """
-        if not has_zoo(folder):
-            return cls.create(folder, space, dim)
-        zoo = cls.open(folder, space=space)
-        if zoo.dim != dim:
-            zoo.close()
-            raise SpaceMismatch(f"{folder}: expected space {space!r} in {dim} dimensions, found it in {zoo.dim}; index into a new zoo")
-        return zoo
-
-    @classmethod
     def there(cls, folder: Path) -> bool:
         """Whether a folder holds a zoo.
 

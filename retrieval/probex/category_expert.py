@@ -11,7 +11,7 @@ from torch import Tensor
 
 from retrieval.checkpoint import load_checkpoint, save_checkpoint
 from retrieval.errors import CheckpointError
-from retrieval.probex.expert import Shapes, TreeReader, model_of, parts_of
+from retrieval.probex.expert import Shapes, TreeReader, model_of, parts_of, shapes_of
 from retrieval.probex.probes import ProbeNet
 from retrieval.probex.probing import Factors, widen
 from retrieval.probex.sketch import SketchExpert
@@ -107,7 +107,7 @@ class CategoryExpert(TreeReader):
         settings, tensors = load_checkpoint(path, FORMAT)
         tensors = {name: tensor.float() for name, tensor in tensors.items()}
         try:
-            shapes = {layer: (int(out), int(width)) for layer, (out, width) in settings["shapes"].items()}
+            shapes = shapes_of(settings)
             model, names = model_of(settings, shapes, tensors), tuple(map(str, settings["categories"]))
             odds = Odds(float(settings["scale"]), tensors["offsets"])
             if len(tensors["texts"]) != len(names) or odds.offsets.shape != (len(names),):

@@ -133,7 +133,7 @@ class Expert(TreeReader):
         settings, tensors = load_checkpoint(path, FORMAT)
         tensors = {name: tensor.float() for name, tensor in tensors.items()}
         try:
-            shapes = {layer: (int(out), int(width)) for layer, (out, width) in settings["shapes"].items()}
+            shapes = shapes_of(settings)
             model = model_of(settings, shapes, tensors)
             background = Background(tensors["background.mean"], tensors["background.covariance"])
             calibration = Calibration(background, float(settings["temperature"]), float(settings["unknown"]))
@@ -142,6 +142,15 @@ class Expert(TreeReader):
             return cls(tree, family, space, shapes, model, calibration, familiarity, settings["base"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{path}: expected all settings and tensors of an expert, found a gap at {error}; train it again") from None
+
+
+def shapes_of(settings: Mapping[str, Any]) -> Shapes:
+    """The shapes in a checkpoint's settings.
+
+    Raises:
+        KeyError, TypeError, ValueError: they are missing or none.
+    """
+    return {layer: (int(out), int(width)) for layer, (out, width) in settings["shapes"].items()}
 
 
 def parts_of(model: SketchExpert | ProbeNet) -> tuple[dict[str, Any], dict[str, Tensor]]:
