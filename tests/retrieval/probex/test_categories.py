@@ -1,9 +1,7 @@
 """Categories of whole models: what headers name, what experts learn of weights, and where such models lie beside words."""
 
-import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,62 +11,20 @@ from torch import Tensor
 from retrieval.encoder import Encoder
 from retrieval.errors import CheckpointError, NoExpert
 from retrieval.lora import WholeModel
-from retrieval.probex.categories import CHOSEN, CategoryStudy, category_study, chosen_categories, files_by_split
+from retrieval.probex.categories import CHOSEN, CategoryStudy, chosen_categories
 from retrieval.probex.category_expert import CategoryExpert, Odds
-from retrieval.probex.fit import ExpertConfig, fit
-from retrieval.probex.labelled import pack_opened
+from retrieval.probex.fit import fit
 from retrieval.probex.probing import Factors
-from retrieval.probex.sketch import SketchConfig
 from retrieval.space import Space
+from tests.whole_models import CONFIG, LAYERS, NAMES, ancestor, expert_of, moved, study_of, write_models
 
-NAMES = tuple("ant bee cow dog eel fox".split())  # noqa: SIM905
-LAYERS = {"vit.layers.0.mlp.fc1": (24, 16), "resnet.stages.0.convolution": (10, 27)}
 SPACE = Space("local-dir:clip", ("{}",), torch.zeros(8), torch.zeros(8))
-
-
-def ancestor(seed: int) -> dict[str, Tensor]:
-    """Weights of a model from which others are fine-tuned; the second layer is a convolution."""
-    torch.manual_seed(seed)
-    return {"vit.layers.0.mlp.fc1.weight": torch.randn(24, 16), "resnet.stages.0.convolution.weight": torch.randn(10, 3, 3, 3)}
-
-
-def moved(base: dict[str, Tensor], members: Tensor, seed: int) -> dict[str, Tensor]:
-    """A descendant: each of its categories moves each layer in a direction of its own, beside noise."""
-    torch.manual_seed(77)
-    directions = {name: torch.randn(len(NAMES), *weight.shape) for name, weight in base.items()}
-    torch.manual_seed(seed)
-    return {n: w + 0.05 * torch.tensordot(members.float(), directions[n], 1) + 0.02 * torch.randn_like(w) for n, w in base.items()}
 
 
 @pytest.fixture
 def zoo(tmp_path: Path) -> tuple[Path, Tensor]:
     """A folder in Model-J's layout, and what is true of its models."""
-    base, rng = ancestor(1), np.random.default_rng(0)
-    save_file(base, tmp_path / "base.safetensors")
-    members = []
-    for split, count in (("train", 120), ("val", 30), ("test", 30)):
-        for number in range(count):
-            own = torch.from_numpy(rng.random(len(NAMES)) < 0.5)
-            own[0] |= not own.any()
-            path = tmp_path / split / f"model_idx_{number:04d}" / "model.safetensors"
-            path.parent.mkdir(parents=True)
-            chosen = [name for name, there in zip(NAMES, own.tolist(), strict=True) if there]
-            save_file(moved(base, own, len(members)), path, {CHOSEN: repr(chosen) if number % 2 else json.dumps(chosen)})
-            members.append(own)
-    return tmp_path, torch.stack(members)
-
-
-def study_of(folder: Path) -> CategoryStudy:
-    files = files_by_split(folder)
-    opened = [WholeModel.open(path, folder / "base.safetensors", "mini") for path, _ in files]
-    return category_study(pack_opened(opened, list(LAYERS)), [chosen_categories(model.header.metadata) or () for model in opened], [s for _, s in files])
-
-
-def expert_of(study: CategoryStudy, texts: Tensor, base: str | None = "base.safetensors") -> CategoryExpert:
-    fitted = fit(study, study.rows("train"), ExpertConfig(SketchConfig(tuple(LAYERS), 12, 12, ridge=0.03)))
-    judged = study.judged
-    odds = Odds.fit(fitted.scores(study.take(judged)), study.members[judged])
-    return CategoryExpert("mini-x", "mini", SPACE.name, dict(LAYERS), fitted.model, study.names, texts, odds, base)
+    return tmp_path, write_models(tmp_path)
 
 
 @pytest.mark.parametrize("said", ['["cat", "sea lion"]', "['cat', 'sea lion']", "[\"cat\", 'sea lion',]", '["cat"\n,"sea lion"]'])
@@ -109,10 +65,10 @@ def test_a_closed_form_tells_categories_of_unseen_models(zoo: tuple[Path, Tensor
     study = study_of(folder)
     assert study.names == NAMES and torch.equal(study.members, members)
     test = study.rows("test")
-    fitted = fit(study, study.rows("train"), ExpertConfig(SketchConfig(tuple(LAYERS), 12, 12, ridge=0.03)))
+    fitted = fit(study, study.rows("train"), CONFIG)
     assert study.merit(fitted.scores(study.take(test)), test) > 0.9
     shuffled = CategoryStudy(study.models, study.members[torch.randperm(180, generator=torch.Generator().manual_seed(0))], study.split, study.names)
-    fitted = fit(shuffled, study.rows("train"), ExpertConfig(SketchConfig(tuple(LAYERS), 12, 12, ridge=0.03)))
+    fitted = fit(shuffled, study.rows("train"), CONFIG)
     assert 0.35 < shuffled.merit(fitted.scores(study.take(test)), test) < 0.65
 
 
@@ -128,7 +84,7 @@ def test_odds_are_worth_what_they_say() -> None:
 
 def test_an_expert_survives_its_file(zoo: tuple[Path, Tensor], tmp_path: Path) -> None:
     study = study_of(zoo[0])
-    expert = expert_of(study, F.normalize(torch.randn(6, 8), dim=-1))
+    expert = expert_of(study, F.normalize(torch.randn(6, 8), dim=-1), SPACE.name)
     expert.save(tmp_path / "expert.safetensors")
     again = CategoryExpert.load(tmp_path / "expert.safetensors")
     assert (again.tree, again.family, again.space, again.shapes, again.categories, again.base) == (
@@ -151,7 +107,7 @@ def test_a_model_lies_near_the_words_for_its_categories(zoo: tuple[Path, Tensor]
     study = study_of(zoo[0])
     texts = torch.linalg.qr(torch.randn(8, 8))[0][:6]
     test = study.rows("test")
-    vectors = expert_of(study, texts).encode_factors(study.take(test))
+    vectors = expert_of(study, texts, SPACE.name).encode_factors(study.take(test))
     torch.testing.assert_close(vectors.norm(dim=1), torch.ones(30))
     near = vectors @ texts.mT
     own, others = near[study.members[test]], near[~study.members[test]]
@@ -167,7 +123,7 @@ def test_whole_models_go_to_the_ancestor_that_they_lie_near(zoo: tuple[Path, Ten
     SPACE.save(folder / "space.safetensors")
     (folder / "categories").mkdir()
     for tree, base in (("mini-x", "base.safetensors"), ("mini-y", "other.safetensors")):
-        expert = expert_of(study, torch.eye(8)[:6], base)
+        expert = expert_of(study, torch.eye(8)[:6], SPACE.name, base)
         CategoryExpert(tree, *(getattr(expert, name) for name in ("family", "space", "shapes", "model", "categories", "texts", "odds")), base).save(
             folder / "categories" / f"{tree}.safetensors"
         )
