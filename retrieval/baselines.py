@@ -61,12 +61,16 @@ class DenseLinear:
 
 
 def gram_matrix(factors: Factors, others: Factors | None = None) -> Tensor:
-    """Inner products (models, models) of one layer's updates with those of other models, or with one another."""
+    """Inner products (models, models) of one layer's updates with those of other models, or with one another; multiplied out only where that is cheaper."""
     mine = list(by_rank(factors))
     theirs = mine if others is None else list(by_rank(others))
     gram = torch.zeros(len(factors), len(factors if others is None else others))
     for rows, some in mine:
         for columns, more in theirs:
+            (out, rank), width = some.up.shape[1:], some.down.shape[2]
+            if rank * more.up.shape[2] * (out + width) > out * width:  # ranks near those of whole matrices
+                gram[rows[:, None], columns] = (some.up @ some.down).flatten(1) @ (more.up @ more.down).flatten(1).mT
+                continue
             outer = torch.einsum("nor,mos->nmrs", some.up, more.up)
             inner = torch.einsum("nri,msi->nmrs", some.down, more.down)
             gram[rows[:, None], columns] = (outer * inner).sum((2, 3))

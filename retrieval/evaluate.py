@@ -64,6 +64,12 @@ def summarise(cases: Floats, concepts: Ints, chance: float, seed: int = 0) -> Me
     return Metric(float(cases.mean()), float(low), float(high), len(cases), chance)
 
 
+def category_accuracy(scores: Floats, members: NDArray[np.bool_]) -> Metric:
+    """The share of categories that scores (models, categories) above or below 0 tell rightly, with its interval over models."""
+    right = ((scores > 0) == members).mean(1)
+    return summarise(right, np.arange(len(right)), 0.5)
+
+
 def bootstrapped(statistic: Callable[[Ints], float], concepts: Ints, chance: float, seed: int = 0) -> Metric:
     """A statistic of rows, with its interval when whole concepts are drawn again; for what is no mean of cases."""
     groups, inverse = np.unique(concepts, return_inverse=True)

@@ -67,6 +67,14 @@ class Fitted:
     labels: Tensor | None
     background: Background | None
 
+    @property
+    def parameters(self) -> int:
+        """How many numbers the encoder has."""
+        if isinstance(self.model, ProbeNet):
+            return sum(parameter.numel() for parameter in self.model.parameters())
+        parts = (self.model.left, self.model.right, self.model.mean, self.model.weight)
+        return sum(tensor.numel() for part in parts for tensor in part.values()) + self.model.basis.numel()
+
     def encode(self, models: Models) -> Tensor:
         """Unit vectors (models, dim)."""
         return self._in_batches(self.model.encode, models)

@@ -36,6 +36,13 @@ class Factors:
             up[row, :, : update.rank] = update.up
         return cls(down, up)
 
+    @classmethod
+    def of_matrices(cls, matrices: Tensor) -> "Factors":
+        """Matrices (models, out, in) themselves, beside the identity of their shorter side."""
+        count, out, width = matrices.shape
+        one = torch.eye(min(out, width), dtype=matrices.dtype).expand(count, -1, -1)
+        return cls(matrices, one) if out <= width else cls(one, matrices)
+
     def __len__(self) -> int:
         """How many models there are."""
         return len(self.down)

@@ -14,15 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retrieval.evaluate import Metric, summarise
+from retrieval.baselines import PrincipalWeights, WeightStatistics
+from retrieval.evaluate import category_accuracy
 from retrieval.lora import WholeModel
 from retrieval.lora.header import Header
 from retrieval.probex.categories import CategoryStudy, category_study, chosen_categories, files_by_split
 from retrieval.probex.fit import ExpertConfig, fit
 from retrieval.probex.labelled import pack_opened
-from retrieval.probex.probes import ALL_VIEWS, ProbeConfig, ProbeNet
+from retrieval.probex.probes import ALL_VIEWS, ProbeConfig
 from retrieval.probex.probing import Factors
-from retrieval.probex.sketch import SketchConfig, SketchExpert, fit_ridge
+from retrieval.probex.sketch import SketchConfig
 from retrieval.probex.study import Aim
 from retrieval.probex.train import ProbeTraining
 from scripts.miniature.classifiers import TREES
@@ -31,7 +32,7 @@ from scripts.miniature.settings import Build, atomic, log
 SEEDS: Final = (0, 1, 2)
 SHARE: Final = 0.9  # of the training models, which a seed takes
 HEAD: Final = "classifier"  # in an order of its own in each model
-RIDGES: Final = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+PENALTIES: Final = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # of the dense map
 PUBLISHED: Final = ProbeTraining(epochs=500, lr=1e-3, weight_decay=1e-5, check_every=25, patience=1000)
 
 
@@ -59,9 +60,7 @@ class Classifiers:
             first = root.load([self.opened[0].tensors[layer][1]])
             weight = next(iter(first.values())).float().flatten(1)
             up = torch.stack([weight + part.up.float() @ part.down.float() for part in map(study.models[layer].__getitem__, torch.arange(len(study.split)))])
-            wide = up.shape[2] <= up.shape[1]
-            eye = torch.eye(min(up.shape[1:])).half().expand(len(up), -1, -1)
-            models[layer] = Factors(eye, up.half()) if wide else Factors(up.half(), eye)
+            models[layer] = Factors.of_matrices(up.half())
         return CategoryStudy(models, study.members, study.split, study.names)
 
     def rows(self, seed: int) -> Tensor:
@@ -71,47 +70,9 @@ class Classifiers:
         return rows[torch.from_numpy(np.sort(kept))]
 
 
-def accuracy(scores: Tensor, members: Tensor) -> Metric:
-    """The share of categories that are told rightly, with its interval over models."""
-    right = ((scores > 0) == members).double().mean(1).numpy()
-    return summarise(right, np.arange(len(right)), 0.5)
-
-
-def parameters(model: SketchExpert | ProbeNet) -> int:
-    """How many numbers an encoder has."""
-    if isinstance(model, ProbeNet):
-        return sum(parameter.numel() for parameter in model.parameters())
-    parts = (model.left, model.right, model.mean, model.weight)
-    return sum(tensor.numel() for part in parts for tensor in part.values()) + model.basis.numel()
-
-
-def dense_linear(study: CategoryStudy, rows: Tensor, layers: Sequence[str], ridge: float) -> Callable[[Tensor], Tensor]:
-    """Ridge regression from all weights of some layers; scores (models, categories) of models by row."""
-
-    def flat(which: Tensor) -> Tensor:
-        return torch.cat([(study.models[layer].up[which].float() @ study.models[layer].down[which].float()).flatten(1) for layer in layers], 1)
-
-    known = flat(rows)
-    mean, scale = known.mean(0), known.std().clamp_min(1e-9)
-    weight = fit_ridge((known - mean) / scale, study.aims(rows, Aim.LABELS)[0], ridge)
-    return lambda which: (flat(which) - mean) / scale @ weight
-
-
-def statistics(study: CategoryStudy, rows: Tensor, ridge: float) -> Callable[[Tensor], Tensor]:
-    """Ridge regression from seven statistics of each layer: mean, deviation, and five quantiles of its difference to the ancestor."""
-    levels = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0])
-
-    def said(which: Tensor) -> Tensor:
-        parts = []
-        for factors in study.models.values():
-            flat = (factors.up[which].float() @ factors.down[which].float()).flatten(1)
-            parts += [flat.mean(1, keepdim=True), flat.std(1, keepdim=True), flat.quantile(levels, dim=1).mT]
-        return torch.cat(parts, 1)
-
-    known = said(rows)
-    mean, deviation = known.mean(0), known.std(0).clamp_min(1e-9)
-    weight = fit_ridge((known - mean) / deviation, study.aims(rows, Aim.LABELS)[0], ridge)
-    return lambda which: (said(which) - mean) / deviation @ weight
+def accuracy(study: CategoryStudy, rows: Tensor, scores: Tensor) -> dict[str, Any]:
+    """What scores (models, categories) of some models are worth."""
+    return asdict(category_accuracy(scores.double().numpy(), study.members[rows].numpy()))
 
 
 def closed_forms(layers: tuple[str, ...]) -> Iterator[tuple[str, SketchConfig]]:
@@ -141,32 +102,46 @@ class Measured:
         return self.found[name]
 
     def of_fit(self, study: CategoryStudy, config: ExpertConfig, seed: int, split: str) -> dict[str, Any]:
-        """Fit with a seed, and read some models."""
+        """Fit with a seed, and read some models; at the end also those of another ancestor."""
         fitted = fit(study, self.data.rows(seed), config.changed(seed=seed) if isinstance(config.model, ProbeConfig) else config)
         rows = study.rows(split)
-        found = asdict(accuracy(fitted.scores(study.take(rows, config.model.layers)), study.members[rows]))
+        found = accuracy(study, rows, fitted.scores(study.take(rows, config.model.layers))) | {"parameters": fitted.parameters}
         if self.other and study is self.study and split == "test":
-            rows = self.other.study.rows("test")
-            away = accuracy(fitted.scores(self.other.study.take(rows, config.model.layers)), self.other.study.members[rows])
-            found["across_trees"] = asdict(away)
-        return found | {"parameters": parameters(fitted.model)}
+            away = self.other.study
+            rows = away.rows("test")
+            found["across_trees"] = accuracy(away, rows, fitted.scores(away.take(rows, config.model.layers)))
+        return found
 
-    def of_ridge(self, make: Callable[[float], Callable[[Tensor], Tensor]], split: str) -> dict[str, Any]:
-        """The best ridge on validation models; with ``split`` "test" it is read there."""
-        judged = self.study.judged
-        tried = {ridge: accuracy(make(ridge)(judged), self.study.members[judged]).value for ridge in RIDGES}
-        best = max(tried, key=lambda ridge: tried[ridge])
-        rows = self.study.rows(split)
-        return asdict(accuracy(make(best)(rows), self.study.members[rows])) | {"ridge": best, "validation": tried[best]}
+    def of_dense(self, layers: Sequence[str], seed: int, split: str) -> dict[str, Any]:
+        """A linear map from every weight of some layers, with the penalty that does best on validation models."""
+        study, rows, judged = self.study, self.data.rows(seed), self.study.judged
+        train, truth = study.take(rows, layers), study.aims(rows, Aim.LABELS)[0]
+        tried = [PrincipalWeights.fit(train, truth, len(rows), penalty) for penalty in PENALTIES]
+        worth = [study.merit(model.encode(study.take(judged, layers)), judged) for model in tried]
+        best = tried[int(np.argmax(worth))]
+        rows = study.rows(split)
+        numbers = sum(study.models[layer].up.shape[1] * study.models[layer].down.shape[2] for layer in layers) * len(study.names)
+        found = accuracy(study, rows, best.encode(study.take(rows, layers))) | {"parameters": numbers, "penalty": PENALTIES[int(np.argmax(worth))]}
+        if self.other and split == "test":
+            away = self.other.study
+            rows = away.rows("test")
+            found["across_trees"] = accuracy(away, rows, best.encode(away.take(rows, layers)))
+        return found
+
+    def of_statistics(self, seed: int) -> dict[str, Any]:
+        """A small net over moments and quantiles of each layer's weights."""
+        study, rows = self.data.plain, self.data.rows(seed)
+        model = WeightStatistics.fit(study.take(rows), study.aims(rows, Aim.LABELS)[0], seed=seed)
+        rows = study.rows("test")
+        return accuracy(study, rows, model.encode(study.take(rows)))
 
     def layers(self) -> dict[str, dict[str, float]]:
         """What each layer alone says of validation models: by a dense linear map, and by our closed form of its difference."""
         judged, rows, found = self.study.judged, self.data.rows(0), {}
         for layer in self.data.layers:
             ours = fit(self.study, rows, ExpertConfig(SketchConfig((layer,), 32, 32, ridge=0.1)))
-            said = accuracy(ours.scores(self.study.take(judged, [layer])), self.study.members[judged])
-            dense = self.of_ridge(partial(dense_linear, self.study, rows, [layer]), "val")
-            found[layer] = {"closed form": said.value, "dense linear": dense["value"]}
+            said = self.study.merit(ours.scores(self.study.take(judged, [layer])), judged)
+            found[layer] = {"closed form": said, "dense linear": self.of_dense([layer], 0, "val")["value"]}
         return found
 
     def run(self) -> None:
@@ -187,15 +162,10 @@ class Measured:
             "ProbeX of the difference, 8 layers": (study, ProbeConfig(tuple(best[:8]), probes=32, projection=32), PUBLISHED),
         }
         for seed in SEEDS:
-            rows = data.rows(seed)
             self.once(f"Loradex, seed {seed}", partial(self.of_fit, study, ExpertConfig(ours), seed, "test"))
-            ridges = {
-                "dense linear, best layer": partial(dense_linear, study, rows, best[:1]),
-                "dense linear, all layers": partial(dense_linear, study, rows, data.layers),
-                "weight statistics": partial(statistics, study, rows),
-            }
-            for name, make in ridges.items():
-                self.once(f"{name}, seed {seed}", partial(self.of_ridge, make, "test"))
+            self.once(f"dense linear, best layer, seed {seed}", partial(self.of_dense, best[:1], seed, "test"))
+            self.once(f"dense linear, all layers, seed {seed}", partial(self.of_dense, data.layers, seed, "test"))
+            self.once(f"weight statistics, seed {seed}", partial(self.of_statistics, seed))
             for name, (subject, model, training) in nets.items():
                 self.once(f"{name}, seed {seed}", partial(self.of_fit, subject, ExpertConfig(model, training), seed, "test"))
 
