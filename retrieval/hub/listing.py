@@ -22,15 +22,15 @@ COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 File = TypeVar("File")
 
 
-def commit_of(api: HfApi, repository: str, revision: str | None = None) -> str:
-    """The commit that a branch, a tag or another name of a commit stands for; of the newest where there is none.
+def commit_of(api: HfApi, repository: str, revision: str | None = None, kind: str | None = None) -> str:
+    """The commit that a branch, a tag or another name of a commit stands for; of the newest where there is none. ``kind`` may be ``dataset``.
 
     Raises:
         FetchError: there is no such repository or revision, or the server cannot be used.
     """
     where = f"{api.endpoint}/{repository}"
     try:
-        found = api.repo_info(repository, revision=revision, timeout=TIMEOUT).sha
+        found = api.repo_info(repository, revision=revision, timeout=TIMEOUT, repo_type=kind).sha
     except RepositoryNotFoundError:
         raise FetchError(f"{where}: expected a repository of models, found none that may be read; check its name, and HF_TOKEN if it is private") from None
     except RevisionNotFoundError:
@@ -43,7 +43,7 @@ def commit_of(api: HfApi, repository: str, revision: str | None = None) -> str:
     return found
 
 
-def files_of(api: HfApi, repository: str, commit: str, folder: str | None = None) -> Iterator[RepoFile]:
+def files_of(api: HfApi, repository: str, commit: str, folder: str | None = None, kind: str | None = None) -> Iterator[RepoFile]:
     """The files of a repository, or of one of its folders, in the order of the hub; nothing where the folder is missing.
 
     Raises:
@@ -51,7 +51,7 @@ def files_of(api: HfApi, repository: str, commit: str, folder: str | None = None
     """
     where = f"{api.endpoint}/{repository}"
     try:
-        for number, entry in enumerate(api.list_repo_tree(repository, folder, recursive=True, revision=commit)):
+        for number, entry in enumerate(api.list_repo_tree(repository, folder, recursive=True, revision=commit, repo_type=kind)):
             if number >= MOST_ENTRIES:
                 raise FetchError(f"{where}: expected at most {MOST_ENTRIES} files, found more; do not use this server")
             if isinstance(entry, RepoFile):

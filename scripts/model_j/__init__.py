@@ -12,10 +12,27 @@ Read in the official downloader (github.com/eliahuhorwitz/ProbeX, download_datas
 
 Not verified, as no file of it could be opened here: that every file has all 128 layers, in which precision, what else its metadata hold, how large its
 header is, and whether ``val_holdout`` and ``test_holdout`` share concepts (the official code takes both as one list of candidates, and so does the protocol).
+
+Of the subsets of classifiers (SupViT, DINO, MAE, ResNet; read in the same code, in ``layer_names/`` and in cards):
+
+- each model is a repository of its own, ``ProbeX/Model-J__<subset>__model_idx_NNNN``, with ``model.safetensors`` as transformers writes it;
+- the dataset ``ProbeX/Model-J`` lists them by split (``train``, ``val``, ``test``) in the column ``hf_model_id``, a configuration for each subset;
+- each header's ``dataset_chosen_targets`` is a Python list of the 50 of CIFAR-100's classes that the model was trained on;
+- the best layers are numbers 59, 59, 64 and 59 of the names in order, which are those in ``CLASSIFIERS``; ProbeX reads the weights themselves, 500 epochs
+  at a rate of 1e-3 with a decay of 1e-5, and keeps the best on ``val`` of every 25th epoch.
+
+Not verified: how the dataset's tables are named (any table whose path names the subset and a split is taken), and the true spelling in today's files.
 """
 
 from typing import Final
 
 REPOSITORIES: Final = {"SD_200": "ProbeX/Model-J__SD_200", "SD_1k": "ProbeX/Model-J__SD_1k"}
+CLASSIFIERS: Final = {
+    "SupViT": "vit.encoder.layer.7.attention.output.dense",
+    "DINO": "vit.encoder.layer.7.attention.output.dense",
+    "MAE": "vit.encoder.layer.8.attention.attention.value",
+    "ResNet": "resnet.encoder.stages.2.layers.19.layer.0.convolution",
+}
+DATASET: Final = "ProbeX/Model-J"
 LAYER: Final = "down_blocks.2.attentions.1.transformer_blocks.0.attn2.to_q"
 TEXT_ENCODER: Final = "ViT-L-14-quickgelu/openai"  # the papers' ViT-L/14; open_clip runs the weights of ViT-L-14/openai with another activation than theirs

@@ -1,7 +1,7 @@
-"""``python -m scripts.model_j fetch | protocol | reproduce``: Model-J's Stable Diffusion LoRAs, and the papers' protocol on them.
+"""``python -m scripts.model_j fetch | protocol | reproduce``: Model-J's Stable Diffusion LoRAs and its classifiers, and the papers' protocols on them.
 
-``reproduce SD_200`` fetches the one layer that the papers use and measures every encoder on it. Exit status: 0 done; 1 could not, with one line on stderr;
-2 wrong usage; 3 done in part, each file that was refused named on stderr.
+``reproduce SD_200``, or ``reproduce SupViT`` of the classifiers, fetches the one layer that the papers use and measures every encoder on it. Exit status: 0 done;
+1 could not, with one line on stderr; 2 wrong usage; 3 done in part, each file that was refused named on stderr.
 """
 
 import argparse
@@ -15,7 +15,8 @@ from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-def
 
 from app.tables import progress_bar
 from retrieval.errors import LoradexError
-from scripts.model_j import LAYER, REPOSITORIES, TEXT_ENCODER
+from scripts.model_j import CLASSIFIERS, LAYER, REPOSITORIES, TEXT_ENCODER
+from scripts.model_j.classifiers import fetch_classifiers
 from scripts.model_j.fetch import Fetched, FetchOptions, fetch
 
 FOLDER: Final = Path("build/model_j")
@@ -36,17 +37,17 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m scripts.model_j", description=__doc__)
     commands = made.add_subparsers(required=True, metavar="fetch | protocol | reproduce")
     hub, measure = argparse.ArgumentParser(add_help=False), argparse.ArgumentParser(add_help=False)
-    hub.add_argument("subset", choices=REPOSITORIES)
+    hub.add_argument("subset", choices=(*REPOSITORIES, *CLASSIFIERS))
     hub.add_argument("--out", type=Path, help=f"folder to fill; default: {FOLDER}/SUBSET")
     hub.add_argument("--endpoint", help="another hub or a mirror; default: $HF_ENDPOINT, else the public one")
     hub.add_argument("--revision", help="a commit of the hub's repository; default: the newest")
     hub.add_argument("--limit", type=positive, metavar="N", help="models of each split")
     hub.add_argument("--jobs", type=positive, default=8, metavar="N", help="files at a time")
     measure.add_argument("--text-encoder", default=TEXT_ENCODER, help=f"by open_clip's name; default: {TEXT_ENCODER}")
-    measure.add_argument("--layer", default=LAYER, metavar="NAME", help=f"default: the papers' layer 46, {LAYER}")
+    measure.add_argument("--layer", metavar="NAME", help=f"default: the papers' layer 46, {LAYER}; of classifiers the best on val of those in the files")
     measure.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N")
     measure.add_argument("--device", help="of probes; default: cuda where there is one")
-    measure.add_argument("--epochs", type=positive, metavar="N", help="of probes; default: the papers' 200 and 400")
+    measure.add_argument("--epochs", type=positive, metavar="N", help="of probes; default: the papers' 200, 400, and 500 for classifiers")
     one = commands.add_parser("fetch", parents=[hub], help="fetch a subset, whole or some layers of each LoRA")
     one.add_argument("--layers", nargs="+", default=[], metavar="NAME", help="by diffusers' names; default: whole files")
     one.set_defaults(run=run_fetch)
@@ -77,20 +78,24 @@ def run_measure(options: argparse.Namespace) -> int:
     """``protocol``."""
     import torch
 
+    from scripts.model_j.category_protocol import CategoryOptions, are_classifiers, run_categories
     from scripts.model_j.encoders import ProtocolOptions
     from scripts.model_j.protocol import run_protocol
 
     seeds, device = tuple(options.seeds), options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    chosen = ProtocolOptions(options.folder, options.text_encoder, options.layer, seeds, device, options.epochs, options.document)
     with progress_bar() as progress:
-        document = run_protocol(chosen, progress)
+        if are_classifiers(options.folder):
+            document = run_categories(CategoryOptions(options.folder, options.layer, seeds, device, options.epochs, options.document), progress)
+        else:
+            layer = options.layer or LAYER
+            document = run_protocol(ProtocolOptions(options.folder, options.text_encoder, layer, seeds, device, options.epochs, options.document), progress)
     sys.stdout.write(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
     return 0
 
 
 def run_reproduce(options: argparse.Namespace) -> int:
     """``reproduce``; the document is kept in the folder too."""
-    done = fetched(options, [options.layer])
+    done = fetched(options, [options.layer or CLASSIFIERS.get(options.subset, LAYER)])
     note(str(done))
     if status(done) == 1:
         return 1
@@ -105,7 +110,7 @@ def fetched(options: argparse.Namespace, layers: Sequence[str]) -> Fetched:
     chosen = FetchOptions(options.subset, out, tuple(layers), options.endpoint, options.revision, options.limit, options.jobs)
     disable_progress_bars()  # one of each file
     with progress_bar() as progress:
-        done = fetch(chosen, progress)
+        done = fetch_classifiers(chosen, progress) if options.subset in CLASSIFIERS else fetch(chosen, progress)
     for reason in done.refused.values():
         note(reason)
     return done

@@ -65,15 +65,25 @@ def serialised(tensors: dict[str, tuple[TensorInfo, bytes]], metadata: dict[str,
     Raises:
         FileUnsupported: it does not, as in formats that name layers by their position or add one to the other.
     """
+    header = header_of(tensors, metadata)
+    alone = read_layers(parse_header(header)[1], targets_of(metadata)).layers
+    strange = set(layers) - alone.keys()
+    if strange:
+        raise FileUnsupported(f"expected names that hold without the other layers, found none for {min(strange)}; fetch whole files, without --layers")
+    return whole_file(header, tensors)
+
+
+def header_of(tensors: dict[str, tuple[TensorInfo, bytes]], metadata: dict[str, str]) -> bytes:
+    """The header of a file of these tensors."""
     entries: dict[str, object] = {METADATA: metadata} if metadata else {}
     end = 0
     for name, (info, raw) in tensors.items():
         entries[name] = {"dtype": info.dtype, "shape": list(info.shape), "data_offsets": [end, end + len(raw)]}
         end += len(raw)
     header = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)
-    alone = read_layers(parse_header(header)[1], targets_of(metadata)).layers
-    strange = set(layers) - alone.keys()
-    if strange:
-        raise FileUnsupported(f"expected names that hold without the other layers, found none for {min(strange)}; fetch whole files, without --layers")
+    return header + b" " * (-len(header) % 8)
+
+
+def whole_file(header: bytes, tensors: dict[str, tuple[TensorInfo, bytes]]) -> bytes:
+    """The file of a header and its tensors."""
     return len(header).to_bytes(8, "little") + header + b"".join(raw for _, raw in tensors.values())

@@ -132,6 +132,7 @@ def test_any_history(folder: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -
     history.reader.close()
 
 
+@pytest.mark.parametrize("zoo", ["folder"], indirect=True)  # Milvus has no codes of ours
 def test_scores_of_codes_are_exact_and_in_order(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
     """Few candidates may miss a hit, but never give a wrong cosine, one that the filter keeps out, or two in wrong order."""
     for module, name in ((index.snapshot, "SPARE"), (index.engine, "WIDE")):

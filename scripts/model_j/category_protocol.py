@@ -1,0 +1,136 @@
+"""ProbeX's protocol on a folder of classifiers in Model-J's layout: which categories each was trained on, told from the weights of single layers.
+
+Every encoder is fitted on ``train``, chosen on ``val`` and read on ``test``: ProbeX and MVProbe as published (one layer, binary cross-entropy a category, the
+best of every 25th epoch), a dense linear map and Loradex's closed form. With several layers in the files each layer is tried on ``val`` by the last two.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from retrieval.baselines import PrincipalWeights
+from retrieval.errors import FileUnsupported
+from retrieval.evaluate import category_accuracy
+from retrieval.lora.header import Header
+from retrieval.probex.categories import CategoryStudy, category_study, chosen_categories, files_by_split
+from retrieval.probex.fit import ExpertConfig, fit
+from retrieval.probex.probes import ALL_VIEWS, ProbeConfig
+from retrieval.probex.probing import Factors
+from retrieval.probex.sketch import SketchConfig
+from retrieval.probex.study import Aim
+from retrieval.probex.train import ProbeTraining
+from scripts.model_j.fetch import Report
+
+PUBLISHED: Final = ProbeTraining(epochs=500, lr=1e-3, weight_decay=1e-5, check_every=25, patience=1000)
+PENALTIES: Final = (0.01, 0.1, 1.0, 10.0)  # of the dense map
+FORMS: Final = tuple((directions, ridge) for directions in (16, 32, 64, 128) for ridge in (0.03, 0.3))
+WEIGHT: Final = ".weight"
+
+
+@dataclass(frozen=True, slots=True)
+class CategoryOptions:
+    """What to measure, and how; ``layer`` is the best by default of those in the files."""
+
+    folder: Path
+    layer: str | None = None
+    seeds: tuple[int, ...] = (0, 1, 2)
+    device: str = "cpu"  # of probes
+    epochs: int | None = None
+    out: Path | None = None
+
+
+def are_classifiers(folder: Path) -> bool:
+    """Whether a folder holds models whose headers name categories."""
+    return any(chosen_categories(Header.read(path).metadata) is not None for path, _ in files_by_split(folder)[:1])
+
+
+def run_categories(options: CategoryOptions, report: Report = lambda done, total, what: None) -> dict[str, Any]:
+    """Every encoder and seed on one folder, as one JSON document.
+
+    Raises:
+        FileUnsupported: the folder holds too little, or not the layer.
+    """
+    files = files_by_split(options.folder)
+    headers = [Header.read(path) for path, _ in files]
+    chosen = [chosen_categories(header.metadata) for header in headers]
+    counts = {split: sum(each == split for _, each in files) for split in ("train", "val", "test")}
+    if min(counts.values()) < 2 or None in chosen:
+        raise FileUnsupported(f"{options.folder}: expected models with categories in train, val and test, found {counts}; fetch them first")
+    layers = sorted(name.removesuffix(WEIGHT) for name, info in headers[0].tensors.items() if name.endswith(WEIGHT) and len(info.shape) > 1)
+    if options.layer and options.layer not in layers:
+        raise FileUnsupported(f"{options.folder}: expected layer {options.layer}, found {', '.join(layers[:5])}; name one with --layer")
+    truth = [each or () for each in chosen]
+
+    def study_of(layer: str) -> CategoryStudy:
+        return category_study({layer: Factors.of_matrices(matrices(headers, layer))}, truth, [split for _, split in files])
+
+    sweep = {}
+    for number, layer in enumerate(layers if len(layers) > 1 else ()):
+        report(number, len(layers), layer)
+        found = study_of(layer)
+        sweep[layer] = {"dense linear": dense(found, layer)[1], "Loradex": closed_form(found, layer)[1]}
+    layer = options.layer or max(layers, key=lambda name: sweep.get(name, {}).get("dense linear", 0.0))
+    study = study_of(layer)
+    rows = [{"encoder": name, "seed": seed, **told} for name, seed, told in encoders(study, layer, options, report)]
+    document = {"folder": str(options.folder), "layer": layer, "models": counts, "categories": len(study.names), "layers": sweep, "results": rows}
+    if options.out:
+        options.out.write_text(json.dumps(document, indent=1))
+    return document
+
+
+def matrices(headers: list[Header], layer: str) -> Tensor:
+    """One layer of all models (models, out, in), kernels of convolutions laid out flat, in half precision."""
+    name = layer + WEIGHT
+    return torch.stack([header.load([name])[name].flatten(1).half() for header in headers])
+
+
+def encoders(study: CategoryStudy, layer: str, options: CategoryOptions, report: Report) -> Iterator[tuple[str, int | None, dict[str, Any]]]:
+    """Every encoder, fitted and read on ``test``."""
+    rows, test = study.rows("train"), study.rows("test")
+    unseen = study.take(test)
+    report(0, 1, "dense linear")
+    model, _ = dense(study, layer)
+    numbers = study.models[layer].up.shape[1] * study.models[layer].down.shape[2] * len(study.names)
+    yield "dense linear", None, told(study, test, model.encode(unseen)) | {"parameters": numbers}
+    report(0, 1, "Loradex")
+    config, _ = closed_form(study, layer)
+    fitted = fit(study, rows, config)
+    yield "Loradex", None, told(study, test, fitted.scores(unseen)) | {"parameters": fitted.parameters}
+    shapes = {"ProbeX as published": ProbeConfig((layer,)), "MVProbe": ProbeConfig((layer,), views=ALL_VIEWS, standardise=True)}
+    for name, shape in shapes.items():
+        for seed in options.seeds:
+            report(seed, len(options.seeds), f"{name}, seed {seed}")
+            training = replace(PUBLISHED, seed=seed, epochs=options.epochs or PUBLISHED.epochs)
+            fitted = fit(study, rows, ExpertConfig(shape, training), device=options.device)
+            yield name, seed, told(study, test, fitted.scores(unseen)) | {"parameters": fitted.parameters}
+
+
+def told(study: CategoryStudy, rows: Tensor, scores: Tensor) -> dict[str, Any]:
+    """The accuracy a category."""
+    return {"accuracy": asdict(category_accuracy(scores.double().numpy(), study.members[rows].numpy()))}
+
+
+def dense(study: CategoryStudy, layer: str) -> tuple[PrincipalWeights, float]:
+    """A linear map from every weight of a layer, with the penalty that does best on ``val``, and how well that is."""
+    rows, judged = study.rows("train"), study.judged
+    train, truth, unseen = study.take(rows, [layer]), study.aims(rows, Aim.LABELS)[0], study.take(judged, [layer])
+    tried = [PrincipalWeights.fit(train, truth, len(rows), penalty) for penalty in PENALTIES]
+    worth = [study.merit(model.encode(unseen), judged) for model in tried]
+    best = int(np.argmax(worth))
+    return tried[best], worth[best]
+
+
+def closed_form(study: CategoryStudy, layer: str) -> tuple[ExpertConfig, float]:
+    """Our closed form of a layer that does best on ``val``, and how well that is."""
+    rows, judged = study.rows("train"), study.judged
+    unseen = study.take(judged, [layer])
+    configs = [ExpertConfig(SketchConfig((layer,), directions, directions, quadratic=0.0, ridge=ridge)) for directions, ridge in FORMS]
+    worth = [study.merit(fit(study, rows, config).scores(unseen), judged) for config in configs]
+    best = int(np.argmax(worth))
+    return configs[best], worth[best]
