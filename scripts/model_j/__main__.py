@@ -1,7 +1,7 @@
 """``python -m scripts.model_j fetch | protocol | reproduce``: Model-J's Stable Diffusion LoRAs and its classifiers, and the papers' protocols on them.
 
-``reproduce SD_200``, or ``reproduce SupViT`` of the classifiers, fetches the one layer that the papers use and measures every encoder on it. Exit status: 0 done;
-1 could not, with one line on stderr; 2 wrong usage; 3 done in part, each file that was refused named on stderr.
+``reproduce SD_200``, or ``reproduce SupViT`` of the classifiers, fetches the one layer that the papers use and measures every encoder on it.
+Exit status: 0 done; 1 could not, with one line on stderr; 2 wrong usage; 3 done in part, each file that was refused named on stderr.
 """
 
 import argparse

@@ -23,6 +23,7 @@ from scripts.model_j.fetch import Fetched, FetchOptions, Report
 from scripts.model_j.slices import header_of, whole_file
 
 MODEL: Final = "model.safetensors"
+TABLES: Final = "tables"  # a folder beside the splits
 COLUMN: Final = "hf_model_id"
 READERS: Final = {".parquet": pa.parquet.read_table, ".csv": pa.csv.read_csv, ".json": pa.json.read_json, ".jsonl": pa.json.read_json}
 LARGEST_TABLE: Final = 64 * 2**20  # bytes
@@ -74,21 +75,21 @@ def listed_models(api: HfApi, options: FetchOptions) -> dict[str, list[str]]:
         split = SPLIT.search(entry.path.lower().replace("_", "-"))
         if options.subset in entry.path and split and Path(entry.path).suffix in READERS and entry.size <= LARGEST_TABLE:
             refuse_escapes(entry.path)
-            names = [str(name) for name in column_of(api, entry.path, commit)]
+            names = [str(name) for name in column_of(api, entry.path, commit, options.out / TABLES)]
             found["val" if split[1] == "validation" else split[1]] += [name for name in names if known.fullmatch(name)]
     if not found["train"] or not found["test"]:
         raise FetchError(f"{where}: expected tables of {options.subset} with the column {COLUMN} for train and test, found none; check --revision")
     return {split: list(dict.fromkeys(names)) for split, names in found.items()}
 
 
-def column_of(api: HfApi, path: str, commit: str) -> list[Any]:
-    """The column that names models, of one table of the dataset; nothing where it has no such column.
+def column_of(api: HfApi, path: str, commit: str, folder: Path) -> list[Any]:
+    """The column that names models, of one table of the dataset, which is kept in a folder; nothing where it has no such column.
 
     Raises:
         FetchError: it cannot be fetched or read.
     """
     try:
-        table = READERS[Path(path).suffix](hf_hub_download(DATASET, path, revision=commit, endpoint=api.endpoint, repo_type="dataset"))
+        table = READERS[Path(path).suffix](hf_hub_download(DATASET, path, revision=commit, endpoint=api.endpoint, repo_type="dataset", local_dir=folder))
     except (*HUB_ERRORS, pa.ArrowException) as error:
         raise FetchError(f"{path}: cannot be read as a table: {brief_of(error)}; check --revision") from None
     return list(table[COLUMN].to_pylist()) if COLUMN in table.column_names else []
