@@ -1,7 +1,7 @@
 """Fetching one of Model-J's subsets of classifiers: of each model's repository the header and some layers, by range reads."""
 
 import re
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ from retrieval.hub.remote import RemoteFile
 from retrieval.lora.header import Header
 from retrieval.probex.categories import SPLITS, chosen_categories
 from scripts.model_j import CLASSIFIERS, DATASET
-from scripts.model_j.fetch import Fetched, FetchOptions, Report
+from scripts.model_j.fetch import Fetched, FetchOptions, Report, fetch_all
 from scripts.model_j.slices import header_of, whole_file
 
 MODEL: Final = "model.safetensors"
@@ -41,23 +41,9 @@ def fetch_classifiers(options: FetchOptions, report: Report = lambda done, total
     layers = options.layers or (CLASSIFIERS[options.subset],)
     models = [(split, name) for split, names in listed_models(api, options).items() for name in names[: options.limit]]
     headers = build_hf_headers(library_name="loradex")
-    with ThreadPoolExecutor(max(options.jobs, 1)) as pool:
-        waiting = {pool.submit(fetch_model, api, name, layers, options.out / split / name.rpartition("/")[2] / MODEL, headers): name for split, name in models}
-        try:
-            for number, future in enumerate(as_completed(waiting), 1):
-                name = waiting[future]
-                try:
-                    received, whole = future.result()
-                except (FileError, FetchError) as error:
-                    if isinstance(error, FileUnsupported) and not done.fetched + done.there:
-                        raise
-                    done.refused[name] = str(error)
-                else:
-                    done.received, done.whole = done.received + received, done.whole + whole
-                    done.there, done.fetched = done.there + (not whole), done.fetched + bool(whole)
-                report(number, len(models), name)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    places = {name: options.out / split / name.rpartition("/")[2] / MODEL for split, name in models}
+    work = {name: partial(fetch_model, api, name, layers, path, headers) for name, path in places.items()}
+    fetch_all(work, options.jobs, done, report, (FileError, FetchError))
     return done
 
 

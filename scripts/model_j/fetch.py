@@ -1,9 +1,10 @@
 """Fetching one of Model-J's Stable Diffusion subsets: whole files by huggingface_hub, or some layers of each by range reads."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -81,24 +82,34 @@ def fetch(options: FetchOptions, report: Report = lambda done, total, name: None
         url = hf_hub_url(repository, name, revision=revision, endpoint=api.endpoint)
         return fetch_layers(RemoteFile(name, url, size, headers), reader, options.out / name)
 
-    with ThreadPoolExecutor(max(options.jobs, 1)) as pool:
-        waiting = {pool.submit(work, name, size): name for name, size in files.items()}
+    fetch_all({name: partial(work, name, size) for name, size in files.items()}, options.jobs, done, report, (FileError,))
+    return done
+
+
+def fetch_all(work: Mapping[str, Callable[[], tuple[int, int]]], jobs: int, done: Fetched, report: Report, refusals: tuple[type[LoradexError], ...]) -> None:
+    """Do some work for each file, several at a time; what ends in a refusal is named in ``done``, the others go on.
+
+    Raises:
+        FileUnsupported: the first file cannot be used, so that no other will.
+        LoradexError: another error than ``refusals``.
+    """
+    with ThreadPoolExecutor(max(jobs, 1)) as pool:
+        waiting = {pool.submit(one): name for name, one in work.items()}
         try:
             for number, future in enumerate(as_completed(waiting), 1):
                 name = waiting[future]
                 try:
                     received, whole = future.result()
-                except FileError as error:
+                except refusals as error:
                     if isinstance(error, FileUnsupported) and not done.fetched + done.there:
                         raise
                     done.refused[name] = str(error)
                 else:
                     done.received, done.whole = done.received + received, done.whole + whole
                     done.there, done.fetched = done.there + (not whole), done.fetched + bool(whole)
-                report(number, len(files), name)
+                report(number, len(work), name)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-    return done
 
 
 def listed(api: HfApi, repository: str, options: FetchOptions) -> tuple[str, dict[str, int]]:
