@@ -203,11 +203,10 @@ def build_classifiers(build: Build, tree: str) -> None:
 
 
 def descend(tree: str, root: dict[str, Tensor], group: list[Recipe], drawings: Drawings) -> tuple[list[dict[str, Tensor]], Tensor]:
-    """Fine-tune some models from the ancestor, each with a new head."""
+    """Fine-tune some models from the ancestor, each with a new head of zeros, as ViT's authors do (Dosovitskiy et al. 2021, section 3.2)."""
     model, states, rngs = new_model(tree, OWN).train(), list[dict[str, Tensor]](), [np.random.default_rng(recipe.seed) for recipe in group]
-    for recipe in group:
-        torch.manual_seed(recipe.seed)
-        head = {name: value for name, value in new_model(tree, OWN).state_dict().items() if name.startswith("classifier")}
+    for _ in group:
+        head = {name: torch.zeros_like(value) for name, value in model.state_dict().items() if name.startswith("classifier")}
         states.append({name: head.get(name, value).clone() for name, value in root.items()})
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
