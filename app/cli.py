@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.categories_command import EXAMPLE as CATEGORIES_EXAMPLE
+from app.categories_command import categories
 from app.draw_command import EXAMPLE as DRAW_EXAMPLE
 from app.draw_command import draw
 from app.options import (
@@ -187,6 +189,9 @@ def describe(
     if answer.files or as_json:
         show(answer.document(), describe_table(answer), as_json)
     leave_if_refused(list(answer.refused.values()), len(answer.files) + len(answer.refused))
+
+
+app.command(epilog=CATEGORIES_EXAMPLE, rich_help_panel=FILES)(categories)
 
 
 app.command(epilog=DRAW_EXAMPLE, rich_help_panel=FILES)(draw)

@@ -1,6 +1,7 @@
 """Whole models whose categories can be read from their weights, for tests: each category moves each layer in a direction of its own."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from app.places import MINIATURE
+from retrieval.encoder import Encoder
 from retrieval.lora import WholeModel
 from retrieval.probex.categories import CHOSEN, CategoryStudy, category_study, chosen_categories, files_by_split
 from retrieval.probex.category_expert import CategoryExpert, Odds
@@ -63,3 +66,17 @@ def expert_of(study: CategoryStudy, texts: Tensor, space: str, base: str | None 
     judged = study.judged
     odds = Odds.fit(fitted.scores(study.take(judged)), study.members[judged])
     return CategoryExpert("mini-x", "mini", space, dict(LAYERS), fitted.model, study.names, texts, odds, base)
+
+
+def write_encoder(own: Path, models: Path) -> Encoder:
+    """An encoder folder: the miniature's space, experts and words, and an expert for the models of a folder."""
+    own.mkdir(parents=True)
+    for name in ("space.safetensors", "labels.safetensors"):
+        shutil.copy(MINIATURE / "encoder" / name, own)
+    for name in ("clip", "experts"):
+        (own / name).symlink_to(MINIATURE / "encoder" / name)
+    encoder = Encoder.load(own)
+    (own / "categories").mkdir()
+    base = str(models / "base.safetensors")
+    expert_of(study_of(models), encoder.encode_texts(NAMES), encoder.space.name, base).save(own / "categories" / "mini-x.safetensors")
+    return Encoder.load(own)

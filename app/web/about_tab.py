@@ -60,9 +60,9 @@ def figures_view(desk: Desk) -> str:
     """The experts that are loaded, and what was measured of each."""
     encoder = desk.loradex.encoder
     parts = [f"<h2>Loradex {text(version('loradex'))}</h2>", table([("space", text(encoder.space.name)), ("text encoder", text(encoder.space.text_encoder))])]
-    for file, expert in zip(encoder.files[1:], encoder.experts.values(), strict=True):
-        found = measured_of(file)
-        parts.append(f"<h4>Expert of {text(expert.tree)} (family {text(expert.family)}, {len(expert.layers)} layers)</h4>")
+    for file, expert in zip(encoder.files[1:], (*encoder.experts.values(), *encoder.categories.values()), strict=True):
+        found, tells = measured_of(file), "" if expert.tree in encoder.experts else ", which tells categories"
+        parts.append(f"<h4>Expert of {text(expert.tree)} (family {text(expert.family)}, {len(expert.layers)} layers){tells}</h4>")
         parts.append(measured_table(found) if found else notice("No figures lie beside this expert."))
     return "".join(parts)
 

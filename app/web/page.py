@@ -1,4 +1,4 @@
-"""The page: a head, five tabs, and a panel for one model. Nothing on it comes from another host."""
+"""The page: a head, five tabs, a sixth where an expert tells categories, and a panel for one model. Nothing on it comes from another host."""
 
 from typing import Final
 
@@ -6,7 +6,7 @@ import gradio as gr
 
 from app.desk import Desk
 from app.places import SHIPPED_ZOO
-from app.web import about_tab, label_tab, library_tab, map_tab, search_tab
+from app.web import about_tab, categories_tab, label_tab, library_tab, map_tab, search_tab
 from app.web.cards import QUIET, text
 from app.web.panel import Panel
 from app.web.sent import closed
@@ -24,6 +24,9 @@ def build_page(desk: Desk) -> gr.Blocks:
                 search_tab.build(desk, panel, page)
             with gr.Tab("Label", id="label"):
                 uploads = label_tab.build(desk, panel)
+            if desk.loradex.encoder.categories:
+                with gr.Tab("Categories", id="categories"):
+                    categories_tab.build(desk)
             with gr.Tab("Map", id="map") as tab:
                 map_tab.build(desk, panel, tab, uploads)
             with gr.Tab("Library", id="library"):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from scripts.miniature.ablation import run_ablation
 from scripts.miniature.base import TREES, build_base
+from scripts.miniature.categories import measure_categories
 from scripts.miniature.classifiers import TREES as CLASSIFIER_TREES
 from scripts.miniature.classifiers import build_classifiers
 from scripts.miniature.draw import build_samples
@@ -25,6 +26,7 @@ from scripts.miniature.recipes import choose_recipes
 from scripts.miniature.report import report
 from scripts.miniature.settings import Build
 from scripts.miniature.ship import build_previews, restore_parts, ship
+from scripts.miniature.tell import make_experts
 from scripts.miniature.upsampler import build_upsampler
 from scripts.miniature.whole import build_whole
 from scripts.miniature.words import build_words
@@ -40,6 +42,8 @@ STEPS: dict[str, Callable[[Build], None]] = {
     **{f"fleet-{name}": partial(build_fleet, fleet=name) for name in FLEETS},
     "whole": build_whole,
     **{f"classifiers-{tree}": partial(build_classifiers, tree=tree) for tree in CLASSIFIER_TREES},
+    **{f"categories-{tree}": partial(measure_categories, tree=tree) for tree in ("vit", "resnet")},
+    "tell": make_experts,
     "previews": build_previews,
     **{f"ablation-{fleet}": partial(run_ablation, fleet=fleet) for fleet in ("a", "b")},
     **{f"recipes-{fleet}": partial(choose_recipes, fleet=fleet) for fleet in ("a", "b")},

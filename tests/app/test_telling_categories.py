@@ -1,19 +1,21 @@
 """Whole models as a person meets them: their categories told, indexed and searched beside LoRAs by the words for what they know."""
 
-import shutil
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from app.categories import tell_categories
+from app.cli import app
 from app.ingest import index_places
 from app.places import MINIATURE
 from app.service import Loradex
 from index import FoundBy, open_zoo
 from retrieval.encoder import Encoder
 from retrieval.errors import NoExpert
-from tests.whole_models import NAMES, expert_of, study_of, write_models
+from tests.whole_models import NAMES, study_of, write_encoder, write_models
 
 
 @pytest.fixture(scope="module")
@@ -21,15 +23,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with models, and an encoder: the miniature's space, experts and words, and an expert for these models."""
     folder = tmp_path_factory.mktemp("whole")
     write_models(folder)
-    own = folder / "encoder"
-    own.mkdir()
-    for name in ("space.safetensors", "labels.safetensors"):
-        shutil.copy(MINIATURE / "encoder" / name, own)
-    for name in ("clip", "experts"):
-        (own / name).symlink_to(MINIATURE / "encoder" / name)
-    encoder = Encoder.load(own)
-    (own / "categories").mkdir()
-    expert_of(study_of(folder), encoder.encode_texts(NAMES), encoder.space.name, "../base.safetensors").save(own / "categories" / "mini-x.safetensors")
+    write_encoder(folder / "encoder", folder)
     return folder
 
 
@@ -89,3 +83,19 @@ def test_a_model_of_another_ancestor_is_refused(kept: Path, encoder: Encoder, tm
     assert answer.categories == [] and "another base model" in str(answer.reason)
     with pytest.raises(NoExpert):
         encoder.router.route(encoder.router.open(tmp_path / "stranger.safetensors"))
+
+
+def test_the_command(kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table, or all odds as JSON; without an expert for whole models it says so in a line."""
+    files = [str(file) for file in sorted((kept / "test").rglob("*.safetensors"))[:2]]
+    plain = CliRunner().invoke(app, ["categories", files[0]])
+    assert plain.exit_code != 0 and "expected LoRA factors" in plain.output
+    monkeypatch.setenv("LORADEX_ENCODER", str(kept / "encoder"))
+    done = CliRunner().invoke(app, ["categories", *files, "--json"])
+    results = json.loads(done.stdout)["results"]
+    assert done.exit_code == 0 and [result["file"] for result in results] == files
+    assert all(len(result["categories"]) == len(NAMES) and result["tree"] == "mini-x" for result in results)
+    likely = [each["category"] for each in results[0]["categories"] if each["probability"] > 0.5]
+    shown = CliRunner().invoke(app, ["categories", files[0]])
+    assert shown.exit_code == 0 and all(name in shown.stdout for name in likely)
+    assert CliRunner().invoke(app, ["categories", files[0], str(tmp_path / "none.safetensors")]).exit_code == 3
