@@ -15,8 +15,8 @@ from scripts.miniature.classifiers import TREES
 from scripts.miniature.settings import Build, atomic, log
 
 SHIPPED: Final = {"vit": "mini-vit", "resnet": "mini-resnet"}
-DIRECTIONS: Final = 8  # a side, of what ships
-RANK: Final = 32
+LAYERS: Final = 8  # of what ships, the best
+DIRECTIONS: Final = 16  # a side
 
 
 def make_experts(build: Build) -> None:
@@ -28,7 +28,7 @@ def make_experts(build: Build) -> None:
         kept = {key: value.half().contiguous() for key, value in root.items() if not key.startswith(HEAD) and value.ndim > 1}
         with atomic(build / "ancestors" / f"{name}.safetensors") as path:
             save_file(kept, path, {"format": "pt"})
-        config = ExpertConfig(SketchConfig(data.layers, DIRECTIONS, DIRECTIONS, quadratic=0.0, ridge=0.1, rank=RANK))
+        config = ExpertConfig(SketchConfig(data.layers, DIRECTIONS, DIRECTIONS, quadratic=0.0, ridge=0.05, most_layers=LAYERS))
         expert, right = make_category_expert(data.study, config, encoder, name, TREES[tree].family, f"ancestors/{name}.safetensors")
         with atomic(build / "categories" / f"{name}.safetensors") as path:
             expert.save(path)
