@@ -77,10 +77,13 @@ def accuracy(study: CategoryStudy, rows: Tensor, scores: Tensor) -> dict[str, An
 
 def closed_forms(layers: tuple[str, ...]) -> Iterator[tuple[str, SketchConfig]]:
     """The closed forms that are tried on validation models."""
-    for directions in (8, 16, 32, 64):
+    for directions in (8, 16, 32):
         for quadratic in (0.0, 0.5):
             for ridge in (0.03, 0.1, 0.3, 1.0):
                 yield f"{directions} directions, quadratic {quadratic}, ridge {ridge}", SketchConfig(layers, directions, directions, quadratic, ridge=ridge)
+    for most in (8, 12, 16):
+        for directions in (16, 24, 32):
+            yield f"best {most} layers, {directions} directions", SketchConfig(layers, directions, directions, 0.0, ridge=0.05, most_layers=most)
 
 
 class Measured:
