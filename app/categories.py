@@ -23,7 +23,7 @@ class CategoriesAnswer:
     @property
     def likely(self) -> list[tuple[str, float]]:
         """Those that are more likely than not."""
-        return [(name, probability) for name, probability in self.categories if probability > LIKELY]
+        return likely_of(self.categories)
 
     def document(self) -> dict[str, object]:
         """One result of ``loradex categories --json``."""
@@ -48,6 +48,11 @@ def categories_of(encoder: Encoder, model: WeightsFile) -> tuple[str, list[tuple
 def likely_first(names: Sequence[str], probabilities: Sequence[float]) -> list[tuple[str, float]]:
     """Categories with their probabilities, the likeliest first."""
     return sorted(zip(names, probabilities, strict=True), key=lambda pair: -pair[1])
+
+
+def likely_of(categories: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
+    """Those categories that are more likely than not."""
+    return [(name, probability) for name, probability in categories if probability > LIKELY]
 
 
 def tell_categories(encoder: Encoder, files: Sequence[str]) -> Iterator[CategoriesAnswer]:

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from app.categories import LIKELY as LIKELIER
-from app.categories import likely_first
+from app.categories import likely_first, likely_of
 from app.pictures import preview_beside
 from index import FoundBy, KnownFile, Model
 from retrieval.encoder import Encoder
@@ -138,11 +137,12 @@ class Reader:
             expert, layers = self.encoder.router.route(model)
         except NoExpert:
             return None, FoundBy.METADATA, {}
-        vector = expert.encode_factors(layers)[0].numpy()
         if not isinstance(expert, CategoryExpert):
+            vector = expert.encode_factors(layers)[0].numpy()
             return vector, FoundBy.WEIGHTS, self.labels_of(model.family, vector)
-        likely = likely_first(expert.categories, expert.probabilities(layers)[0].tolist())
-        return vector, FoundBy.WEIGHTS, {"labels": [[name, round(probability, 3)] for name, probability in likely if probability > LIKELIER]}
+        probabilities = expert.probabilities(layers)
+        likely = likely_of(likely_first(expert.categories, probabilities[0].tolist()))
+        return expert.place(probabilities)[0].numpy(), FoundBy.WEIGHTS, {"labels": [[name, round(probability, 3)] for name, probability in likely]}
 
 
 def facts_as_json(format: str, ranks: Sequence[int], layers: int, said: Facts) -> dict[str, Any]:

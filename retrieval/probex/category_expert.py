@@ -83,8 +83,12 @@ class CategoryExpert(TreeReader):
 
     @torch.inference_mode()
     def encode_factors(self, models: Mapping[str, Factors]) -> Tensor:
-        """Unit vectors (models, dim) in the space: the texts of the likely categories less those of the unlikely ones."""
-        return F.normalize((self.probabilities(models) - 0.5) @ self.texts, dim=-1)
+        """Unit vectors (models, dim) in the space."""
+        return self.place(self.probabilities(models))
+
+    def place(self, probabilities: Tensor) -> Tensor:
+        """Unit vectors (models, dim) of probabilities (models, categories): the texts of the likely categories less those of the unlikely ones."""
+        return F.normalize((probabilities - 0.5) @ self.texts, dim=-1)
 
     def on(self, device: str) -> "CategoryExpert":
         """The same expert, which reads on a device."""
