@@ -1,6 +1,6 @@
 """A zoo in Milvus: the same answers as a zoo in a folder, from a server or from milvus-lite.
 
-Milvus has no transactions: what one call writes goes in by requests of ``BATCH`` rows, and a crash in between leaves the first of them in, each
+Milvus has no transactions: what one call writes goes in by requests of 500 rows (``table.BATCH``), and a crash in between leaves the first of them in, each
 whole. The zoo's own row, which tells states apart, is written last.
 """
 

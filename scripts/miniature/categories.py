@@ -1,7 +1,7 @@
 """Step 6e: which categories a whole model was trained on, told from its weights by every encoder: chosen on validation models, read on test models.
 
 Seeds draw nine tenths of the training models, and are those of probes. ProbeX and MVProbe as published read the weights themselves of their best layer;
-"best recipe" reads the difference to the ancestor, of several layers where that is better.
+those "of the difference" read the difference to the ancestor, of several layers where that is better.
 """
 
 import json
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retrieval.baselines import PrincipalWeights, WeightStatistics
+from retrieval.baselines import WeightStatistics
 from retrieval.evaluate import category_accuracy
 from retrieval.lora import WholeModel
 from retrieval.lora.header import Header
@@ -25,15 +25,14 @@ from retrieval.probex.probes import ALL_VIEWS, ProbeConfig
 from retrieval.probex.probing import Factors
 from retrieval.probex.sketch import SketchConfig
 from retrieval.probex.study import Aim
-from retrieval.probex.train import ProbeTraining
 from scripts.miniature.classifiers import TREES
 from scripts.miniature.settings import Build, atomic, log
+from scripts.model_j.category_protocol import PUBLISHED, dense
 
 SEEDS: Final = (0, 1, 2)
 SHARE: Final = 0.9  # of the training models, which a seed takes
 HEAD: Final = "classifier"  # in an order of its own in each model
 PENALTIES: Final = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # of the dense map
-PUBLISHED: Final = ProbeTraining(epochs=500, lr=1e-3, weight_decay=1e-5, check_every=25, patience=1000)
 
 
 class Classifiers:
@@ -117,18 +116,14 @@ class Measured:
 
     def of_dense(self, layers: Sequence[str], seed: int, split: str) -> dict[str, Any]:
         """A linear map from every weight of some layers, with the penalty that does best on validation models."""
-        study, rows, judged = self.study, self.data.rows(seed), self.study.judged
-        train, truth = study.take(rows, layers), study.aims(rows, Aim.LABELS)[0]
-        tried = [PrincipalWeights.fit(train, truth, len(rows), penalty) for penalty in PENALTIES]
-        worth = [study.merit(model.encode(study.take(judged, layers)), judged) for model in tried]
-        best = tried[int(np.argmax(worth))]
+        study = self.study
+        best = dense(study, layers, self.data.rows(seed), PENALTIES)
         rows = study.rows(split)
-        numbers = sum(study.models[layer].up.shape[1] * study.models[layer].down.shape[2] for layer in layers) * len(study.names)
-        found = accuracy(study, rows, best.encode(study.take(rows, layers))) | {"parameters": numbers, "penalty": PENALTIES[int(np.argmax(worth))]}
+        found = accuracy(study, rows, best.model.encode(study.take(rows, layers))) | {"parameters": best.parameters, "penalty": best.penalty}
         if self.other and split == "test":
             away = self.other.study
             rows = away.rows("test")
-            found["across_trees"] = accuracy(away, rows, best.encode(away.take(rows, layers)))
+            found["across_trees"] = accuracy(away, rows, best.model.encode(away.take(rows, layers)))
         return found
 
     def of_statistics(self, seed: int) -> dict[str, Any]:

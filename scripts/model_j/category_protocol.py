@@ -5,7 +5,7 @@ best of every 25th epoch), a dense linear map and Loradex's closed form. With se
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -74,7 +74,7 @@ def run_categories(options: CategoryOptions, report: Report = lambda done, total
     for number, layer in enumerate(layers if len(layers) > 1 else ()):
         report(number, len(layers), layer)
         found = study_of(layer)
-        sweep[layer] = {"dense linear": dense(found, layer)[1], "Loradex": closed_form(found, layer)[1]}
+        sweep[layer] = {"dense linear": dense(found, [layer], found.rows("train"), PENALTIES).worth, "Loradex": closed_form(found, layer)[1]}
     layer = options.layer or max(layers, key=lambda name: sweep.get(name, {}).get("dense linear", 0.0))
     study = study_of(layer)
     rows = [{"encoder": name, "seed": seed, **told} for name, seed, told in encoders(study, layer, options, report)]
@@ -95,9 +95,8 @@ def encoders(study: CategoryStudy, layer: str, options: CategoryOptions, report:
     rows, test = study.rows("train"), study.rows("test")
     unseen = study.take(test)
     report(0, 1, "dense linear")
-    model, _ = dense(study, layer)
-    numbers = study.models[layer].up.shape[1] * study.models[layer].down.shape[2] * len(study.names)
-    yield "dense linear", None, told(study, test, model.encode(unseen)) | {"parameters": numbers}
+    best = dense(study, [layer], rows, PENALTIES)
+    yield "dense linear", None, told(study, test, best.model.encode(unseen)) | {"parameters": best.parameters}
     report(0, 1, "Loradex")
     config, _ = closed_form(study, layer)
     fitted = fit(study, rows, config)
@@ -116,14 +115,24 @@ def told(study: CategoryStudy, rows: Tensor, scores: Tensor) -> dict[str, Any]:
     return {"accuracy": asdict(category_accuracy(scores.double().numpy(), study.members[rows].numpy()))}
 
 
-def dense(study: CategoryStudy, layer: str) -> tuple[PrincipalWeights, float]:
-    """A linear map from every weight of a layer, with the penalty that does best on ``val``, and how well that is."""
-    rows, judged = study.rows("train"), study.judged
-    train, truth, unseen = study.take(rows, [layer]), study.aims(rows, Aim.LABELS)[0], study.take(judged, [layer])
-    tried = [PrincipalWeights.fit(train, truth, len(rows), penalty) for penalty in PENALTIES]
-    worth = [study.merit(model.encode(unseen), judged) for model in tried]
+@dataclass(frozen=True, slots=True)
+class DenseMap:
+    """A linear map from every weight of some layers; ``worth`` is how well it does on ``val``."""
+
+    model: PrincipalWeights
+    penalty: float
+    worth: float
+    parameters: int
+
+
+def dense(study: CategoryStudy, layers: Sequence[str], rows: Tensor, penalties: Sequence[float]) -> DenseMap:
+    """A linear map from every weight of some layers, fitted on some models with the penalty that does best on ``val``."""
+    train, truth, unseen = study.take(rows, layers), study.aims(rows, Aim.LABELS)[0], study.take(study.judged, layers)
+    tried = [PrincipalWeights.fit(train, truth, len(rows), penalty) for penalty in penalties]
+    worth = [study.merit(model.encode(unseen), study.judged) for model in tried]
     best = int(np.argmax(worth))
-    return tried[best], worth[best]
+    parameters = sum(study.models[layer].up.shape[1] * study.models[layer].down.shape[2] for layer in layers) * len(study.names)
+    return DenseMap(tried[best], penalties[best], worth[best], parameters)
 
 
 def closed_form(study: CategoryStudy, layer: str) -> tuple[ExpertConfig, float]:
