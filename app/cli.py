@@ -280,7 +280,7 @@ app.command(epilog=SERVE_EXAMPLE, rich_help_panel=KEEP)(serve)
 @app.command(epilog=EXAMPLES["train"], rich_help_panel=MEASURE)
 def train(
     zoo: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="Folder of labelled LoRAs: Model-J's layout, or any folder with labels in headers, side-cars or a CSV.")
+        Path, typer.Argument(metavar="FOLDER", help="Folder of labelled models: Model-J's layout, or any folder with labels in headers, side-cars or a CSV.")
     ],
     labels: LabelTable = None,
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Encoder folder to put the expert into. Default: $LORADEX_ENCODER, else your own.")] = None,
@@ -293,19 +293,23 @@ def train(
         str | None, typer.Option(metavar="NAME", help="CLIP of a new space, as ViT-L-14-quickgelu/openai. Default: the miniature's.")
     ] = None,
     base: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Weights of the base model (.safetensors), so that whole fine-tuned models are read as well.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Weights of the base model (.safetensors), from which whole fine-tuned models are told. Default for those: their mean."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(metavar="NUMBER", help="Where probes start.")] = 0,
     device: Annotated[str | None, typer.Option(metavar="DEVICE", help="Where probes are trained. Default: cuda if there is one, else cpu.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Train an expert on LoRAs whose concepts are known; a run that was stopped goes on where it was."""
+    """Train an expert on LoRAs whose concepts are known, or on whole models whose headers name categories; a run that was stopped goes on where it was."""
+    from app.category_training import train_any
     from app.tables import progress_bar, train_table
-    from app.training import TrainOptions, train_expert
+    from app.training import TrainOptions
 
     options = TrainOptions(kind, labels, layers, tree, text_encoder, base, seed, device)
     with progress_bar("Training") as progress:
-        answer = train_expert(zoo, out, options, lambda what, done, total: progress(done, total, what))
+        answer = train_any(zoo, out, options, lambda what, done, total: progress(done, total, what))
     show(answer.document(), train_table(answer), as_json)
 
 

@@ -13,17 +13,17 @@ from torch import Tensor
 
 from app.measured import Measured
 from app.pictures import picture_beside
-from app.places import MINIATURE, own_encoder
+from app.places import MINIATURE
 from retrieval.encoder import Encoder
 from retrieval.errors import FileUnsupported, LoradexError, QueryError
 from retrieval.label import LabelList
-from retrieval.lora import LoraFile
+from retrieval.lora import LoraFile, WeightsFile
 from retrieval.lora.header import Header
-from retrieval.probex.fit import ExpertConfig, loradex, mvprobe, probex
+from retrieval.probex.fit import ExpertConfig, Subject, loradex, mvprobe, probex
 from retrieval.probex.labelled import LabelledFile, find_labelled, pack
 from retrieval.probex.layers import bytes_of, rank_layers, shared_layers
 from retrieval.probex.make import make_expert
-from retrieval.probex.study import Study, study_of
+from retrieval.probex.study import Aim, study_of
 from retrieval.space import Space
 from retrieval.text import TextEncoder
 
@@ -47,6 +47,11 @@ class TrainOptions:
     base: Path | None = None  # the base model's weights, so that whole models can be read too
     seed: int = 0
     device: str | None = None
+
+    @property
+    def where(self) -> str:
+        """The device of probes."""
+        return self.device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,24 +77,21 @@ class TrainAnswer:
         return asdict(self)
 
 
-def train_expert(zoo: Path, out: Path | None, options: TrainOptions, report: Report = lambda what, done, total: None) -> TrainAnswer:
+def train_expert(zoo: Path, out: Path, options: TrainOptions, report: Report = lambda what, done, total: None) -> TrainAnswer:
     """Train an expert on a zoo and save it into the encoder folder ``out``, which is made if there is none.
 
     Raises:
         LoradexError: there is too little to train on, an option makes no sense, or the text encoder or a file cannot be read.
     """
-    started, out = perf_counter(), out or own_encoder()
-    if options.layers.isdigit() and not int(options.layers):
-        raise QueryError(f"--layers: expected auto, all, a number from 1 or names, found {options.layers}; read at least one layer")
-    if options.tree is not None and (Path(options.tree).name != options.tree or options.tree[:1] in ("", ".")):
-        raise QueryError(f"--tree: expected a name that can be a file's, found {options.tree!r}; leave out slashes and a dot at the beginning")
+    started = perf_counter()
+    check(options)
     found = find_labelled(zoo, options.labels)
     files, family, shapes = of_one_family(found)
     encoder = open_space(out, options.text_encoder, sorted({file.class_name for file in files}))
     paths = [file.path for file in files]
     pictures = picture_vectors(paths, encoder, lambda done: report("pictures", done, len(files)))
     bare = study_of(files, {}, encoder, pictures)
-    layers = choose_layers(options, files, bare, shapes, report)
+    layers = choose_layers(options, paths, bare, shapes, LoraFile.open, report)
     models = pack(paths, layers, lambda done: report("reading", done, len(files)))
     study, tree = study_of(files, models, encoder, pictures), options.tree or family
     place = out / "experts" / f"{tree}.safetensors"
@@ -97,8 +99,7 @@ def train_expert(zoo: Path, out: Path | None, options: TrainOptions, report: Rep
     state = place.with_name(f".{tree}.training")
     config = recipe(options, layers)
     epochs = config.training.epochs
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    expert, validation = make_expert(study, config, encoder.space, tree, family, lambda epoch, score: report("epochs", epoch, epochs), state, device)
+    expert, validation = make_expert(study, config, encoder.space, tree, family, lambda epoch, score: report("epochs", epoch, epochs), state, options.where)
     replace(expert, base=str(Header.read(options.base).path.absolute()) if options.base else None).save(place)
     tried = int((study.split == "val_holdout").sum())
     metrics = {name: {"value": value, "n": tried} for name, value in validation.items()}
@@ -123,6 +124,18 @@ def train_expert(zoo: Path, out: Path | None, options: TrainOptions, report: Rep
     )
 
 
+def check(options: TrainOptions) -> None:
+    """Refuse options that make no sense.
+
+    Raises:
+        QueryError: with which and why.
+    """
+    if options.layers.isdigit() and not int(options.layers):
+        raise QueryError(f"--layers: expected auto, all, a number from 1 or names, found {options.layers}; read at least one layer")
+    if options.tree is not None and (Path(options.tree).name != options.tree or options.tree[:1] in ("", ".")):
+        raise QueryError(f"--tree: expected a name that can be a file's, found {options.tree!r}; leave out slashes and a dot at the beginning")
+
+
 def of_one_family(found: Sequence[LabelledFile]) -> tuple[list[LabelledFile], str, dict[str, tuple[int, int]]]:
     """The files of the most common family that have all layers which nearly all of them share, that family, and those layers.
 
@@ -132,7 +145,7 @@ def of_one_family(found: Sequence[LabelledFile]) -> tuple[list[LabelledFile], st
     opened = list(readable(found))
     family = Counter(lora.family for _, lora in opened).most_common(1)[0][0] if opened else "unknown"
     alike = [(file, lora) for file, lora in opened if lora.family == family]
-    shapes = shared_layers([lora for _, lora in alike])
+    shapes = shared_layers([lora.shapes for _, lora in alike])
     kept = [file for file, lora in alike if shapes.items() <= lora.shapes.items()]
     training = sum(file.split == "train" for file in kept)
     if training < FEWEST or not shapes:
@@ -190,15 +203,16 @@ def picture_vectors(paths: Sequence[Path], encoder: Encoder, progress: Callable[
     return found
 
 
-def choose_layers(options: TrainOptions, files: Sequence[LabelledFile], study: Study, shapes: dict[str, tuple[int, int]], report: Report) -> tuple[str, ...]:
-    """The layers to read, by the option ``--layers``.
+def choose_layers(
+    options: TrainOptions, paths: Sequence[Path], study: Subject, shapes: dict[str, tuple[int, int]], opener: Callable[[Path], WeightsFile], report: Report
+) -> tuple[str, ...]:
+    """The layers to read, by the option ``--layers``; ``study`` need not hold any yet.
 
     Raises:
         QueryError: a named layer is not in the files.
     """
-    paths = [file.path for file in files]
-    rank = max(max(LoraFile.open(path).ranks) for path in paths)
-    room = LARGEST_PACK - sum(bytes_of(shape, rank, len(files)) for shape in shapes.values())
+    rank = max(max(opener(path).ranks) for path in paths)
+    room = LARGEST_PACK - sum(bytes_of(shape, rank, len(paths)) for shape in shapes.values())
     if options.layers == "all" or (options.layers == "auto" and options.kind == "loradex" and room >= 0):
         return tuple(shapes)
     if options.layers != "auto" and not options.layers.isdigit():
@@ -209,13 +223,13 @@ def choose_layers(options: TrainOptions, files: Sequence[LabelledFile], study: S
         return named
     rows = study.rows("train")
     train = [paths[row] for row in rows.tolist()]
-    ranking = rank_layers(train, list(shapes), study.targets[rows], study.concept[rows], lambda done: report("ranking layers", done, len(shapes)))
+    ranking = rank_layers(train, list(shapes), *study.aims(rows, Aim.DRAWINGS), opener, lambda done: report("ranking layers", done, len(shapes)))
     if options.layers.isdigit():
         return tuple(ranking)[: int(options.layers)]
     most, size = 1 if options.kind != "loradex" else len(ranking), 0
     kept: list[str] = []
     for layer in ranking:
-        size += bytes_of(shapes[layer], rank, len(files))
+        size += bytes_of(shapes[layer], rank, len(paths))
         if len(kept) < most and (size <= LARGEST_PACK or not kept):
             kept.append(layer)
     return tuple(kept)

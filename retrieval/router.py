@@ -1,6 +1,6 @@
 """A file -> the expert of its model tree: by structure, and among trees of one structure by the weights."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,7 +14,6 @@ from retrieval.probex.probing import Factors
 
 Reader = Expert | CategoryExpert
 
-NEAR: Final = 0.5  # how far a whole model may lie from its base, relative to it; a base model trained on its own lies further than 1
 COMPARED: Final = 4  # layers
 
 
@@ -42,7 +41,7 @@ class Router:
             models = list(self._descents(path))
             if not models:
                 raise
-            return min(models, key=lambda model: model.distance(self._compared(model))) if len(models) > 1 else models[0]
+            return min(models, key=self._distance) if len(models) > 1 else models[0]
 
     def _descents(self, path: str | Path) -> Iterator[WholeModel]:
         """The file beside each base model of its structure."""
@@ -52,10 +51,9 @@ class Router:
             except FileUnsupported:
                 continue
 
-    def _compared(self, model: WholeModel) -> list[str]:
-        """Some layers that experts of its family read."""
-        read = {layer for expert in self.experts.values() if expert.family == model.family for layer in expert.layers}
-        return sorted(read.intersection(model.layers))[:COMPARED]
+    def _distance(self, model: WholeModel) -> float:
+        """How far a whole model lies from the base beside which it was opened, by some of the layers that the base's expert reads."""
+        return compared_distance(model, next(self.experts[tree].layers for tree, base in self.bases.items() if base == model.base.path))
 
     def route(self, model: WeightsFile) -> tuple[Reader, dict[str, Factors]]:
         """The expert of a file's model tree, and the layers that it reads.
@@ -78,12 +76,12 @@ class Router:
 
     def _of_base(self, model: WholeModel, able: list[Reader]) -> tuple[Reader, dict[str, Factors]]:
         """The expert of the base model that a whole model lies near."""
-        away = model.distance(self._compared(model))
-        of_base = [expert for expert in able if self.bases.get(expert.tree) == model.base.path]
-        if away > NEAR or not of_base:
+        away, of_base = self._distance(model), [expert for expert in able if self.bases.get(expert.tree) == model.base.path]
+        if not of_base or away > of_base[0].reach:
+            reach = f" ({of_base[0].reach:.0%} is the most)" if of_base else ""
             raise NoExpert(
-                f"{model.path}: expected a model fine-tuned from {model.base.path}, found weights that lie {away:.0%} of its own length away from it "
-                f"({NEAR:.0%} is the most); it has another base model, train an expert for that"
+                f"{model.path}: expected a model fine-tuned from {model.base.path}, found weights that lie {away:.0%} of its own length away from it{reach}; "
+                f"it has another base model, train an expert for that"
             )
         return of_base[0], of_base[0].read([model])
 
@@ -99,3 +97,8 @@ class Router:
                 f"it is of another base model of this family, train an expert for that"
             )
         return nearest, read[nearest.tree]
+
+
+def compared_distance(model: WholeModel, layers: Iterable[str]) -> float:
+    """How far a whole model lies from its base by the first of some layers that it has, relative to the base."""
+    return model.distance(sorted(set(layers).intersection(model.layers))[:COMPARED])

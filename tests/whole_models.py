@@ -12,7 +12,7 @@ from torch import Tensor
 from app.places import MINIATURE
 from retrieval.encoder import Encoder
 from retrieval.lora import WholeModel
-from retrieval.probex.categories import CHOSEN, CategoryStudy, category_study, chosen_categories, files_by_split
+from retrieval.probex.categories import CHOSEN, CategoryStudy, category_study, find_classifiers
 from retrieval.probex.category_expert import CategoryExpert, Odds
 from retrieval.probex.fit import ExpertConfig, fit
 from retrieval.probex.labelled import pack_opened
@@ -55,9 +55,9 @@ def write_models(folder: Path) -> Tensor:
 
 def study_of(folder: Path) -> CategoryStudy:
     """Those models in memory."""
-    files = files_by_split(folder)
-    opened = [WholeModel.open(path, folder / "base.safetensors", "mini") for path, _ in files]
-    return category_study(pack_opened(opened, list(LAYERS)), [chosen_categories(model.header.metadata) or () for model in opened], [s for _, s in files])
+    found = find_classifiers(folder)
+    opened = [WholeModel.open(model.path, folder / "base.safetensors", "mini") for model in found]
+    return category_study(pack_opened(opened, list(LAYERS)), found)
 
 
 def expert_of(study: CategoryStudy, texts: Tensor, space: str, base: str | None = "base.safetensors") -> CategoryExpert:

@@ -11,6 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from retrieval.errors import FileError
+from retrieval.lora.header import Header
+from retrieval.probex.labelled import split_of
 from retrieval.probex.objective import Membership
 from retrieval.probex.probes import ProbeConfig
 from retrieval.probex.probing import Factors
@@ -19,6 +22,17 @@ from retrieval.probex.study import Aim, PackedModels
 CHOSEN: Final = "dataset_chosen_targets"  # where Model-J's headers name a model's categories, as Python writes a list of strings
 LONGEST: Final = 2**20  # characters of such a list
 SPLITS: Final = ("train", "val", "test")
+KNOWN_MODELS: Final = ("train", "val")  # what ships is fitted on
+WITHOUT_CONCEPTS: Final = {"val_holdout": "val", "test_holdout": "test"}  # no category is held out, only models
+
+
+@dataclass(frozen=True, slots=True)
+class Classifier:
+    """A whole model whose header names the categories that it was trained on."""
+
+    path: Path
+    split: str
+    categories: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +88,32 @@ def chosen_categories(metadata: Mapping[str, str]) -> tuple[str, ...] | None:
     return None
 
 
-def category_study(models: dict[str, Factors], chosen: Sequence[Sequence[str]], split: Sequence[str]) -> CategoryStudy:
-    """A study of packed ``models``, each with the categories that it was trained on and its split."""
-    names = tuple(sorted({name for each in chosen for name in each}))
-    members = torch.tensor([[name in each for name in names] for each in map(set, chosen)])
-    return CategoryStudy(models, members, np.array(split), names)
+def category_study(models: dict[str, Factors], found: Sequence[Classifier]) -> CategoryStudy:
+    """A study of ``found`` models and their packed factors."""
+    names = tuple(sorted({name for each in found for name in each.categories}))
+    members = torch.tensor([[name in own for name in names] for own in (set(each.categories) for each in found)])
+    return CategoryStudy(models, members, np.array([each.split for each in found]), names)
 
 
-def files_by_split(folder: Path) -> list[tuple[Path, str]]:
-    """The files of a folder in Model-J's layout, ``<split>/.../*.safetensors``, with their splits."""
-    return [(path, split) for split in SPLITS for path in sorted((folder / split).rglob("*.safetensors"))]
+def find_classifiers(folder: Path) -> list[Classifier]:
+    """The whole models below ``folder`` whose headers name categories, by split and path; others are left out.
+
+    Splits are those of Model-J's layout, ``<split>/.../*.safetensors``; in any other folder a tenth each is kept for validation and test, by their names.
+    """
+    ordered = any((folder / split).is_dir() for split in SPLITS)
+    found = []
+    for path in sorted(folder.rglob("*.safetensors")):
+        inside = path.relative_to(folder)
+        split = inside.parts[0] if ordered else split_of(inside.as_posix())
+        split = WITHOUT_CONCEPTS.get(split, split)
+        if split in SPLITS and (categories := categories_in(path)):
+            found.append(Classifier(path, split, categories))
+    return sorted(found, key=lambda model: (SPLITS.index(model.split), model.path))
+
+
+def categories_in(path: Path) -> tuple[str, ...] | None:
+    """The categories that a file's header names; None if it names none or cannot be read."""
+    try:
+        return chosen_categories(Header.read(path).metadata)
+    except FileError:
+        return None

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from retrieval.checkpoint import load_checkpoint, save_checkpoint
 from retrieval.errors import CheckpointError
-from retrieval.probex.expert import Shapes, TreeReader, model_of, parts_of, shapes_of
+from retrieval.probex.expert import NEAR, Shapes, TreeReader, model_of, parts_of, shapes_of
 from retrieval.probex.probes import ProbeNet
 from retrieval.probex.probing import Factors, widen
 from retrieval.probex.sketch import SketchExpert
@@ -62,7 +62,6 @@ class CategoryExpert(TreeReader):
         categories: their names.
         texts: (categories, dim), the names placed in the space.
         odds: what its scores are worth.
-        base: where the ancestor's weights lie, seen from the encoder's folder; models are read by their difference to it.
     """
 
     tree: str
@@ -74,6 +73,7 @@ class CategoryExpert(TreeReader):
     texts: Tensor
     odds: Odds
     base: str | None = None
+    reach: float = NEAR
 
     @torch.inference_mode()
     def probabilities(self, models: Mapping[str, Factors]) -> Tensor:
@@ -98,7 +98,7 @@ class CategoryExpert(TreeReader):
         """Write the checkpoint; large tensors in half precision."""
         own, tensors = parts_of(self.model)
         tensors |= {"texts": self.texts.half(), "offsets": self.odds.offsets}
-        named = {name: getattr(self, name) for name in ("tree", "family", "space", "base", "shapes", "categories")}
+        named = {name: getattr(self, name) for name in ("tree", "family", "space", "base", "reach", "shapes", "categories")}
         save_checkpoint(path, FORMAT, named | {"scale": self.odds.scale} | own, tensors)
 
     @classmethod
@@ -117,6 +117,6 @@ class CategoryExpert(TreeReader):
             if len(tensors["texts"]) != len(names) or odds.offsets.shape != (len(names),):
                 raise ValueError(f"texts of {len(tensors['texts'])} categories")
             tree, family, space = (str(settings[name]) for name in ("tree", "family", "space"))
-            return cls(tree, family, space, shapes, model, names, tensors["texts"], odds, settings["base"])
+            return cls(tree, family, space, shapes, model, names, tensors["texts"], odds, settings["base"], float(settings["reach"]))
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{path}: expected all settings and tensors of an expert, found a gap at {error}; train it again") from None

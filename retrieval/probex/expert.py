@@ -18,6 +18,7 @@ from retrieval.probex.probing import Factors, stack_layers, widen
 from retrieval.probex.sketch import SketchConfig, SketchExpert
 
 FORMAT: Final = "loradex-expert-2"
+NEAR: Final = 0.5  # how far a whole model may lie from its base, relative to it; a base model trained on its own lies further than 1
 LEAST_SHARE: Final = 0.5  # of what an expert's layers say together, which a file must have
 
 Shapes = dict[str, tuple[int, int]]
@@ -32,6 +33,8 @@ class TreeReader:
         space: the name of the space that it maps into.
         shapes: (out, in) of each layer that it reads.
         model: a closed form, or learned probes.
+        base: where the base model's weights lie, seen from the encoder's folder, if they are at hand; whole models are read by their difference to it.
+        reach: how far from it they may lie, relative to its length.
     """
 
     __slots__ = ()
@@ -40,6 +43,8 @@ class TreeReader:
     space: str
     shapes: Shapes
     model: SketchExpert | ProbeNet
+    base: str | None
+    reach: float
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -84,7 +89,7 @@ class Expert(TreeReader):
         model: a closed form, or learned probes.
         calibration: what its scores of labels are worth.
         familiarity: what tells LoRAs of its tree from those of others of the same structure.
-        base: where the base model's weights lie, seen from the encoder's folder, if they are at hand; whole models are read by their difference to it.
+        base, reach: see ``TreeReader``.
     """
 
     tree: str
@@ -95,6 +100,7 @@ class Expert(TreeReader):
     calibration: Calibration
     familiarity: Familiarity
     base: str | None = None
+    reach: float = NEAR
 
     @torch.inference_mode()
     def encode_factors(self, models: Mapping[str, Factors]) -> Tensor:

@@ -38,6 +38,10 @@ class ExpertConfig:
         return replace(self, **parts, **settings)
 
 
+# ProbeX's and MVProbe's training to tell categories (the official codes' settings for Model-J's classifiers): the best of every 25th epoch.
+PUBLISHED_CATEGORIES = ProbeTraining(epochs=500, lr=1e-3, weight_decay=1e-5, check_every=25, patience=1000)
+
+
 def loradex(layers: tuple[str, ...]) -> ExpertConfig:
     """The expert that ships."""
     return ExpertConfig(SketchConfig(layers))
@@ -52,6 +56,14 @@ def mvprobe(layer: str) -> ExpertConfig:
     """MVProbe as published: four views, standardised responses, a rate of 3e-4, up to 400 epochs."""
     config = ProbeConfig((layer,), views=ALL_VIEWS, standardise=True)
     return ExpertConfig(config, ProbeTraining(epochs=400, lr=3e-4), Aim.CLIP_TEXTS, against_background=False)
+
+
+def tells_categories(kind: str, layers: tuple[str, ...], categories: int) -> ExpertConfig:
+    """The kinds of experts that tell categories: Loradex's, whose map keeps a direction for each, or the probes of one layer as published."""
+    if kind == "loradex":
+        return ExpertConfig(SketchConfig(layers, 32, 32, quadratic=0.0, ridge=0.05, most_layers=12, rank=categories))
+    config = {"probex": probex, "mvprobe": mvprobe}[kind](layers[0])
+    return replace(config, training=PUBLISHED_CATEGORIES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ def train_probes(
     torch.manual_seed(training.seed)
     shapes = {layer: (models[layer].up.shape[1], models[layer].down.shape[2]) for layer in config.layers}
     net = ProbeNet(shapes, objective.width, config).to(device)
-    optimizer = torch.optim.Adam(net.parameters(), lr=training.lr, weight_decay=training.weight_decay)
+    optimizer = torch.optim.Adam(net.parameters(), lr=training.lr, weight_decay=training.weight_decay, fused=True)
     run = Run(net, optimizer, state, {"config": asdict(config), "training": asdict(training), "models": len(objective), "early stop": validate is not None})
     while run.epoch < training.epochs and run.idle < training.patience:
         torch.manual_seed(hash((training.seed, run.epoch)))  # so that a run that was killed goes on as it would have

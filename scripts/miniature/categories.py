@@ -6,7 +6,7 @@ those "of the difference" read the difference to the ancestor, of several layers
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property, partial
 from typing import Any, Final
 
@@ -18,8 +18,8 @@ from retrieval.baselines import WeightStatistics
 from retrieval.evaluate import category_accuracy
 from retrieval.lora import WholeModel
 from retrieval.lora.header import Header
-from retrieval.probex.categories import CategoryStudy, category_study, chosen_categories, files_by_split
-from retrieval.probex.fit import ExpertConfig, fit
+from retrieval.probex.categories import CategoryStudy, category_study, find_classifiers
+from retrieval.probex.fit import PUBLISHED_CATEGORIES, ExpertConfig, fit
 from retrieval.probex.labelled import pack_opened
 from retrieval.probex.probes import ALL_VIEWS, ProbeConfig
 from retrieval.probex.probing import Factors
@@ -27,12 +27,16 @@ from retrieval.probex.sketch import SketchConfig
 from retrieval.probex.study import Aim
 from scripts.miniature.classifiers import TREES
 from scripts.miniature.settings import Build, atomic, log
-from scripts.model_j.category_protocol import PUBLISHED, dense
+from scripts.model_j.category_protocol import dense
 
 SEEDS: Final = (0, 1, 2)
 SHARE: Final = 0.9  # of the training models, which a seed takes
 HEAD: Final = "classifier"  # in an order of its own in each model
 PENALTIES: Final = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # of the dense map
+LEAST: Final = 0.1  # of the dense map's parameters, which ours may have
+TRAINING: Final = replace(PUBLISHED_CATEGORIES, patience=4)  # of probes: until a hundred epochs bring nothing
+LAYERS: Final = 8  # of what ships, the best
+DIRECTIONS: Final = 16  # a side
 
 
 class Classifiers:
@@ -42,11 +46,10 @@ class Classifiers:
         """Read all files; ``ancestor`` names another tree from whose ancestor the differences are taken."""
         self.tree, folder = tree, build / f"classifiers-{tree}"
         self.base = build / f"classifiers-{ancestor or tree}" / "ancestor" / "model.safetensors"
-        files = files_by_split(folder)
-        opened = [WholeModel.open(path, self.base, TREES[tree].family) for path, _ in files]
+        found = find_classifiers(folder)
+        opened = [WholeModel.open(model.path, self.base, TREES[tree].family) for model in found]
         self.layers = tuple(layer for layer in opened[0].shapes if not layer.startswith(HEAD))
-        chosen = [chosen_categories(model.header.metadata) or () for model in opened]
-        self.study = category_study(pack_opened(opened, self.layers), chosen, [split for _, split in files])
+        self.study = category_study(pack_opened(opened, self.layers), found)
         self.distances = torch.tensor([model.distance(self.layers) for model in opened])
         self.opened = opened
 
@@ -74,15 +77,32 @@ def accuracy(study: CategoryStudy, rows: Tensor, scores: Tensor) -> dict[str, An
     return asdict(category_accuracy(scores.double().numpy(), study.members[rows].numpy()))
 
 
-def closed_forms(layers: tuple[str, ...]) -> Iterator[tuple[str, SketchConfig]]:
+def shipped(layers: tuple[str, ...]) -> ExpertConfig:
+    """The expert that fits into what ships."""
+    return ExpertConfig(SketchConfig(layers, DIRECTIONS, DIRECTIONS, quadratic=0.0, ridge=0.05, most_layers=LAYERS))
+
+
+def closed_forms(layers: tuple[str, ...]) -> Iterator[tuple[str, ExpertConfig]]:
     """The closed forms that are tried on validation models."""
-    for directions in (8, 16, 32):
-        for quadratic in (0.0, 0.5):
-            for ridge in (0.03, 0.1, 0.3, 1.0):
-                yield f"{directions} directions, quadratic {quadratic}, ridge {ridge}", SketchConfig(layers, directions, directions, quadratic, ridge=ridge)
-    for most in (8, 12, 16):
-        for directions in (16, 24, 32):
-            yield f"best {most} layers, {directions} directions", SketchConfig(layers, directions, directions, 0.0, ridge=0.05, most_layers=most)
+    for most in (4, 6, 8, 12, len(layers)):
+        for directions in (16, 24, 32, 48):
+            for ridge in (0.03, 0.1):
+                if most <= len(layers):
+                    name = f"best {most} layers, {directions} directions, ridge {ridge}"
+                    yield name, ExpertConfig(SketchConfig(layers, directions, directions, quadratic=0.0, ridge=ridge, most_layers=most))
+
+
+def nets(layer: str) -> Iterator[tuple[str, bool, list[ExpertConfig]]]:
+    """The probes of one layer: their name, whether they read weights as they are, and the recipes from which validation models choose."""
+    probex, mvprobe = ProbeConfig((layer,)), ProbeConfig((layer,), views=ALL_VIEWS, standardise=True)
+    small = replace(mvprobe, probes=64, projection=64, representation=256)
+    fast, slow = replace(TRAINING, lr=3e-3), replace(TRAINING, lr=3e-4)
+    yield "ProbeX as published", True, [ExpertConfig(probex, TRAINING)]
+    even = replace(probex, standardise=True)
+    yield "ProbeX of the difference", False, [ExpertConfig(model, training) for model in (probex, even) for training in (TRAINING, fast)]
+    own = [ExpertConfig(small, TRAINING), ExpertConfig(small, slow), ExpertConfig(mvprobe, TRAINING)]
+    yield "MVProbe of the difference", False, own
+    yield "MVProbe as published", True, [ExpertConfig(mvprobe, TRAINING)]
 
 
 class Measured:
@@ -103,69 +123,88 @@ class Measured:
             log.info("%s: %s: %s", self.data.tree, name, str(self.found[name])[:150])
         return self.found[name]
 
-    def of_fit(self, study: CategoryStudy, config: ExpertConfig, seed: int, split: str) -> dict[str, Any]:
-        """Fit with a seed, and read some models; at the end also those of another ancestor."""
+    def of_fit(self, plain: bool, config: ExpertConfig, seed: int, split: str) -> dict[str, Any]:
+        """Fit with a seed, on differences or on the weights as they are, and read some models; at the end also those of another ancestor."""
+        study = self.data.plain if plain else self.study
         fitted = fit(study, self.data.rows(seed), config.changed(seed=seed) if isinstance(config.model, ProbeConfig) else config)
-        rows = study.rows(split)
-        found = accuracy(study, rows, fitted.scores(study.take(rows, config.model.layers))) | {"parameters": fitted.parameters}
-        if self.other and study is self.study and split == "test":
-            away = self.other.study
-            rows = away.rows("test")
-            found["across_trees"] = accuracy(away, rows, fitted.scores(away.take(rows, config.model.layers)))
+
+        def said(of: CategoryStudy) -> dict[str, Any]:
+            rows = of.rows(split)
+            return accuracy(of, rows, fitted.scores(of.take(rows, fitted.model.config.layers)))
+
+        found = said(study) | {"parameters": fitted.parameters}
+        if self.other and split == "test":
+            found["across_trees"] = said(self.other.plain if plain else self.other.study)
         return found
 
     def of_dense(self, layers: Sequence[str], seed: int, split: str) -> dict[str, Any]:
         """A linear map from every weight of some layers, with the penalty that does best on validation models."""
-        study = self.study
-        best = dense(study, layers, self.data.rows(seed), PENALTIES)
-        rows = study.rows(split)
-        found = accuracy(study, rows, best.model.encode(study.take(rows, layers))) | {"parameters": best.parameters, "penalty": best.penalty}
+        best = dense(self.study, layers, self.data.rows(seed), PENALTIES)
+
+        def said(of: CategoryStudy) -> dict[str, Any]:
+            rows = of.rows(split)
+            return accuracy(of, rows, best.model.encode(of.take(rows, layers)))
+
+        found = said(self.study) | {"parameters": best.parameters, "penalty": best.penalty}
         if self.other and split == "test":
-            away = self.other.study
-            rows = away.rows("test")
-            found["across_trees"] = accuracy(away, rows, best.model.encode(away.take(rows, layers)))
+            found["across_trees"] = said(self.other.study)
         return found
 
-    def of_statistics(self, seed: int) -> dict[str, Any]:
-        """A small net over moments and quantiles of each layer's weights."""
-        study, rows = self.data.plain, self.data.rows(seed)
-        model = WeightStatistics.fit(study.take(rows), study.aims(rows, Aim.LABELS)[0], seed=seed)
-        rows = study.rows("test")
-        return accuracy(study, rows, model.encode(study.take(rows)))
+    def of_statistics(self, plain: bool, layers: Sequence[str], seed: int, split: str) -> dict[str, Any]:
+        """A small net over moments and quantiles of some layers, of their differences or of the weights as they are."""
+        study, rows = self.data.plain if plain else self.study, self.data.rows(seed)
+        model = WeightStatistics.fit(study.take(rows, layers), study.aims(rows, Aim.LABELS)[0], seed=seed)
+        rows = study.rows(split)
+        return accuracy(study, rows, model.encode(study.take(rows, layers)))
 
-    def layers(self) -> dict[str, dict[str, float]]:
-        """What each layer alone says of validation models: by a dense linear map, and by our closed form of its difference."""
-        judged, rows, found = self.study.judged, self.data.rows(0), {}
-        for layer in self.data.layers:
-            ours = fit(self.study, rows, ExpertConfig(SketchConfig((layer,), 32, 32, ridge=0.1)))
-            said = self.study.merit(ours.scores(self.study.take(judged, [layer])), judged)
-            found[layer] = {"closed form": said, "dense linear": self.of_dense([layer], 0, "val")["value"]}
-        return found
+    def of_layer(self, layer: str, seed: int, split: str) -> dict[str, dict[str, Any]]:
+        """What one layer alone says, by every kind of encoder; ProbeX's at half its size and a fifth of its epochs."""
+        small = ProbeConfig((layer,), probes=64, projection=64, representation=256)
+        return {
+            "closed form": self.of_fit(False, ExpertConfig(SketchConfig((layer,), 32, 32, quadratic=0.0, ridge=0.05)), seed, split),
+            "ProbeX, small": self.of_fit(False, ExpertConfig(small, replace(TRAINING, epochs=100)), seed, split),
+            "dense linear": self.of_dense([layer], seed, split),
+            "weight statistics": self.of_statistics(True, [layer], seed, split),
+        }
 
     def run(self) -> None:
-        """All of it, the choices first."""
-        study, data = self.study, self.data
-        by_layer = self.once("layers", self.layers)
-        best = sorted(by_layer, key=lambda layer: -by_layer[layer]["dense linear"])
+        """All of it: the choices, by validation models, and then what they say of test models."""
+        data = self.data
+        by_layer = {layer: self.once(f"validation: {layer}", partial(self.of_dense, [layer], 0, "val"))["value"] for layer in data.layers}
+        best = max(by_layer, key=lambda layer: by_layer[layer])
+        whole = self.once("validation: dense linear, all layers", partial(self.of_dense, data.layers, 0, "val"))
         tried = {}
         for name, config in closed_forms(data.layers):
-            tried[name] = self.once(f"validation: {name}", partial(self.of_fit, study, ExpertConfig(config), 0, "val"))
-        chosen = max(tried, key=lambda name: tried[name]["value"])
-        self.once("chosen", lambda: chosen)
+            found = self.once(f"validation: {name}", partial(self.of_fit, False, config, 0, "val"))
+            if found["parameters"] <= LEAST * whole["parameters"]:
+                tried[name] = found["value"]
+        chosen = max(tried, key=lambda name: tried[name])
+        self.once("chosen", lambda: {"Loradex": chosen, "layer": best})
         ours = dict(closed_forms(data.layers))[chosen]
-        nets = {
-            "ProbeX as published": (data.plain, ProbeConfig(tuple(best[:1])), PUBLISHED),
-            "ProbeX of the difference": (study, ProbeConfig(tuple(best[:1])), PUBLISHED),
-            "MVProbe of the difference": (study, ProbeConfig(tuple(best[:1]), views=ALL_VIEWS, standardise=True), PUBLISHED),
-            "ProbeX of the difference, 8 layers": (study, ProbeConfig(tuple(best[:8]), probes=32, projection=32), PUBLISHED),
-        }
+        self.once("validation: of the weights themselves", partial(self.of_fit, True, ours, 0, "val"))
+        self.once("validation: with the quadratic view", partial(self.of_fit, False, ours.changed(quadratic=0.5), 0, "val"))
+        probes = {}
+        for name, plain, recipes in nets(best):
+            worth = [
+                self.once(f"validation: {name}, recipe {number}", partial(self.of_fit, plain, recipe, 0, "val"))["value"]
+                for number, recipe in enumerate(recipes if len(recipes) > 1 else [])
+            ]
+            probes[name] = plain, recipes[int(np.argmax(worth)) if worth else 0]
+        numbers = {}
+        for plain in (True, False):
+            of = "the weights" if plain else "the difference"
+            numbers[plain] = self.once(f"validation: statistics of {of}", partial(self.of_statistics, plain, data.layers, 0, "val"))["value"]
         for seed in SEEDS:
-            self.once(f"Loradex, seed {seed}", partial(self.of_fit, study, ExpertConfig(ours), seed, "test"))
-            self.once(f"dense linear, best layer, seed {seed}", partial(self.of_dense, best[:1], seed, "test"))
+            self.once(f"Loradex, seed {seed}", partial(self.of_fit, False, ours, seed, "test"))
+            self.once(f"Loradex as it ships, seed {seed}", partial(self.of_fit, False, shipped(data.layers), seed, "test"))
+            self.once(f"dense linear, best layer, seed {seed}", partial(self.of_dense, [best], seed, "test"))
             self.once(f"dense linear, all layers, seed {seed}", partial(self.of_dense, data.layers, seed, "test"))
-            self.once(f"weight statistics, seed {seed}", partial(self.of_statistics, seed))
-            for name, (subject, model, training) in nets.items():
-                self.once(f"{name}, seed {seed}", partial(self.of_fit, subject, ExpertConfig(model, training), seed, "test"))
+            self.once(f"weight statistics, seed {seed}", partial(self.of_statistics, numbers[True] >= numbers[False], data.layers, seed, "test"))
+        for name, (plain, recipe) in probes.items():
+            for seed in SEEDS:
+                self.once(f"{name}, seed {seed}", partial(self.of_fit, plain, recipe, seed, "test"))
+        for layer in data.layers:
+            self.once(f"{layer} alone", partial(self.of_layer, layer, 0, "test"))
 
 
 def measure_categories(build: Build, tree: str) -> None:

@@ -78,13 +78,14 @@ def run_measure(options: argparse.Namespace) -> int:
     """``protocol``."""
     import torch
 
-    from scripts.model_j.category_protocol import CategoryOptions, are_classifiers, run_categories
+    from retrieval.probex.categories import find_classifiers
+    from scripts.model_j.category_protocol import CategoryOptions, run_categories
     from scripts.model_j.encoders import ProtocolOptions
     from scripts.model_j.protocol import run_protocol
 
     seeds, device = tuple(options.seeds), options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     with progress_bar() as progress:
-        if are_classifiers(options.folder):
+        if find_classifiers(options.folder):
             document = run_categories(CategoryOptions(options.folder, options.layer, seeds, device, options.epochs, options.document), progress)
         else:
             layer = options.layer or LAYER

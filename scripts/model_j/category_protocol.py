@@ -18,16 +18,14 @@ from retrieval.baselines import PrincipalWeights
 from retrieval.errors import FileUnsupported
 from retrieval.evaluate import category_accuracy
 from retrieval.lora.header import Header
-from retrieval.probex.categories import CategoryStudy, category_study, chosen_categories, files_by_split
-from retrieval.probex.fit import ExpertConfig, fit
+from retrieval.probex.categories import SPLITS, CategoryStudy, category_study, find_classifiers
+from retrieval.probex.fit import PUBLISHED_CATEGORIES, ExpertConfig, fit
 from retrieval.probex.probes import ALL_VIEWS, ProbeConfig
 from retrieval.probex.probing import Factors
 from retrieval.probex.sketch import SketchConfig
 from retrieval.probex.study import Aim
-from retrieval.probex.train import ProbeTraining
 from scripts.model_j.fetch import Report
 
-PUBLISHED: Final = ProbeTraining(epochs=500, lr=1e-3, weight_decay=1e-5, check_every=25, patience=1000)
 PENALTIES: Final = (0.01, 0.1, 1.0, 10.0)  # of the dense map
 FORMS: Final = tuple((directions, ridge) for directions in (16, 32, 64, 128) for ridge in (0.03, 0.3))
 WEIGHT: Final = ".weight"
@@ -45,36 +43,29 @@ class CategoryOptions:
     out: Path | None = None
 
 
-def are_classifiers(folder: Path) -> bool:
-    """Whether a folder holds models whose headers name categories."""
-    return any(chosen_categories(Header.read(path).metadata) is not None for path, _ in files_by_split(folder)[:1])
-
-
 def run_categories(options: CategoryOptions, report: Report = lambda done, total, what: None) -> dict[str, Any]:
     """Every encoder and seed on one folder, as one JSON document.
 
     Raises:
         FileUnsupported: the folder holds too little, or not the layer.
     """
-    files = files_by_split(options.folder)
-    headers = [Header.read(path) for path, _ in files]
-    chosen = [chosen_categories(header.metadata) for header in headers]
-    counts = {split: sum(each == split for _, each in files) for split in ("train", "val", "test")}
-    if min(counts.values()) < 2 or None in chosen:
+    found = find_classifiers(options.folder)
+    headers = [Header.read(model.path) for model in found]
+    counts = {split: sum(model.split == split for model in found) for split in SPLITS}
+    if min(counts.values()) < 2:
         raise FileUnsupported(f"{options.folder}: expected models with categories in train, val and test, found {counts}; fetch them first")
     layers = sorted(name.removesuffix(WEIGHT) for name, info in headers[0].tensors.items() if name.endswith(WEIGHT) and len(info.shape) > 1)
     if options.layer and options.layer not in layers:
         raise FileUnsupported(f"{options.folder}: expected layer {options.layer}, found {', '.join(layers[:5])}; name one with --layer")
-    truth = [each or () for each in chosen]
 
     def study_of(layer: str) -> CategoryStudy:
-        return category_study({layer: Factors.of_matrices(matrices(headers, layer))}, truth, [split for _, split in files])
+        return category_study({layer: Factors.of_matrices(matrices(headers, layer))}, found)
 
     sweep = {}
     for number, layer in enumerate(layers if len(layers) > 1 else ()):
         report(number, len(layers), layer)
-        found = study_of(layer)
-        sweep[layer] = {"dense linear": dense(found, [layer], found.rows("train"), PENALTIES).worth, "Loradex": closed_form(found, layer)[1]}
+        study = study_of(layer)
+        sweep[layer] = {"dense linear": dense(study, [layer], study.rows("train"), PENALTIES).worth, "Loradex": closed_form(study, layer)[1]}
     layer = options.layer or max(layers, key=lambda name: sweep.get(name, {}).get("dense linear", 0.0))
     study = study_of(layer)
     rows = [{"encoder": name, "seed": seed, **told} for name, seed, told in encoders(study, layer, options, report)]
@@ -105,7 +96,7 @@ def encoders(study: CategoryStudy, layer: str, options: CategoryOptions, report:
     for name, shape in shapes.items():
         for seed in options.seeds:
             report(seed, len(options.seeds), f"{name}, seed {seed}")
-            training = replace(PUBLISHED, seed=seed, epochs=options.epochs or PUBLISHED.epochs)
+            training = replace(PUBLISHED_CATEGORIES, seed=seed, epochs=options.epochs or PUBLISHED_CATEGORIES.epochs)
             fitted = fit(study, rows, ExpertConfig(shape, training), device=options.device)
             yield name, seed, told(study, test, fitted.scores(unseen)) | {"parameters": fitted.parameters}
 

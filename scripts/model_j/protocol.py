@@ -23,6 +23,7 @@ from retrieval.encoder import Encoder
 from retrieval.errors import FileUnsupported
 from retrieval.evaluate import Metric
 from retrieval.gallery import Gallery
+from retrieval.lora import LoraFile
 from retrieval.neighbours import nearest_label, one_class
 from retrieval.probex.labelled import LabelledFile, find_labelled, pack
 from retrieval.probex.study import HELD_OUT, SEEN, TRAINING, Study, study_of
@@ -80,10 +81,11 @@ def studied(
         encoder = Encoder.load(Path(place))
         clip = encoder.text_encoder
     layers: tuple[str, ...] = (options.layer,)
+    paths = [file.path for file in files]
     if len(shapes) > 1:
         bare = study_of(files, {}, encoder, {})
-        layers = choose_layers(TrainOptions(), files, bare, shapes, lambda what, done, total: report(done, total, what))
-    paths, needed = [file.path for file in files], list(dict.fromkeys((options.layer, *layers)))
+        layers = choose_layers(TrainOptions(), paths, bare, shapes, LoraFile.open, lambda what, done, total: report(done, total, what))
+    needed = list(dict.fromkeys((options.layer, *layers)))
     packed = pack(paths, needed, lambda done: report(done, len(files), "reading"))
     study = study_of(files, packed, encoder, {})
     return study, plain_texts(clip, study.names), layers

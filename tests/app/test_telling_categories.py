@@ -1,10 +1,13 @@
 """Whole models as a person meets them: their categories told, indexed and searched beside LoRAs by the words for what they know."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from app.categories import tell_categories
@@ -15,7 +18,8 @@ from app.service import Loradex
 from index import FoundBy, open_zoo
 from retrieval.encoder import Encoder
 from retrieval.errors import NoExpert
-from tests.whole_models import NAMES, study_of, write_encoder, write_models
+from retrieval.probex.fit import PUBLISHED_CATEGORIES
+from tests.whole_models import NAMES, ancestor, study_of, write_encoder, write_models
 
 
 @pytest.fixture(scope="module")
@@ -74,10 +78,6 @@ def test_whole_models_are_found_by_the_words_for_their_categories(kept: Path, en
 
 def test_a_model_of_another_ancestor_is_refused(kept: Path, encoder: Encoder, tmp_path: Path) -> None:
     """By its weights: names and shapes agree."""
-    from safetensors.torch import save_file
-
-    from tests.whole_models import ancestor
-
     save_file(ancestor(9), tmp_path / "stranger.safetensors")
     (answer,) = tell_categories(encoder, [str(tmp_path / "stranger.safetensors")])
     assert answer.categories == [] and "another base model" in str(answer.reason)
@@ -99,3 +99,42 @@ def test_the_command(kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     shown = CliRunner().invoke(app, ["categories", files[0]])
     assert shown.exit_code == 0 and all(name in shown.stdout for name in likely)
     assert CliRunner().invoke(app, ["categories", files[0], str(tmp_path / "none.safetensors")]).exit_code == 3
+
+
+@pytest.mark.parametrize("kind", ["loradex", "probex"])
+@pytest.mark.parametrize("known", [True, False])
+def test_an_expert_trained_from_a_folder_tells_categories(kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool, kind: str) -> None:
+    """With the ancestor's weights or without them; strangers are refused either way."""
+    own, runner = tmp_path / "encoder", CliRunner()
+    fast = replace(PUBLISHED_CATEGORIES, epochs=50)
+    monkeypatch.setattr("retrieval.probex.fit.PUBLISHED_CATEGORIES", fast)
+    options = ["--base", str(kept / "base.safetensors")] if known else []
+    done = runner.invoke(app, ["train", str(kept), "--out", str(own), "--tree", "mini-y", "--expert", kind, "--json", *options])
+    trained = json.loads(done.stdout)
+    assert (trained["models"], trained["concepts"]) == ({"train": 120, "val": 30, "test": 30}, {"categories": len(NAMES)})
+    assert trained["validation"]["accuracy a category"] > (0.9 if kind == "loradex" else 0.6)
+    assert sorted(path.relative_to(own).as_posix() for path in own.glob("*/mini-y*")) == [
+        "ancestors/mini-y.safetensors",
+        "categories/mini-y.measured.json",
+        "categories/mini-y.safetensors",
+    ]
+    assert not list(own.rglob(".*"))
+    monkeypatch.setenv("LORADEX_ENCODER", str(own))
+    save_file(ancestor(9), tmp_path / "stranger.safetensors")
+    files = sorted((kept / "test").rglob("*.safetensors"))
+    *told, stranger = json.loads(runner.invoke(app, ["categories", *map(str, files), str(tmp_path / "stranger.safetensors"), "--json"]).stdout)["results"]
+    members = study_of(kept).members[-30:]
+    said = torch.tensor([[dict((c["category"], c["probability"]) for c in one["categories"])[name] > 0.5 for name in NAMES] for one in told])
+    assert float((said == members).float().mean()) > (0.9 if kind == "loradex" else 0.6)
+    assert "another base model" in stranger["reason"]
+
+
+def test_too_few_models_to_train_on_end_in_one_line(kept: Path, tmp_path: Path) -> None:
+    few = tmp_path / "few"
+    shutil.copytree(kept / "test", few / "train")
+    told = CliRunner().invoke(app, ["train", str(few), "--out", str(tmp_path / "encoder")])
+    assert told.exit_code != 0 and "validation models with layers in common" in str(told.exception)
+    save_file({"other.weight": torch.zeros(3, 3)}, tmp_path / "base.safetensors")
+    told = CliRunner().invoke(app, ["train", str(kept), "--out", str(tmp_path / "encoder"), "--base", str(tmp_path / "base.safetensors")])
+    assert told.exit_code != 0 and "with 0 layers" in str(told.exception)
+    assert not (tmp_path / "encoder").exists()

@@ -71,4 +71,4 @@ def test_too_little_to_train_on_ends_in_one_line(tmp_path: Path, folder: Path) -
         with pytest.raises(QueryError, match="--layers" if options.layers == "0" else "--tree"):
             train_expert(folder, tmp_path / "encoder", options)
     with pytest.raises(FileUnsupported, match="--labels"):
-        train_expert(tmp_path / "encoder", None, TrainOptions())
+        train_expert(tmp_path / "encoder", tmp_path, TrainOptions())

@@ -34,13 +34,13 @@ def some_files(folder: Path, models: int = 60) -> tuple[list[Path], torch.Tensor
 
 def test_shared_layers_are_those_of_nearly_all_files(tmp_path: Path) -> None:
     paths, _, _ = some_files(tmp_path, 20)
-    assert shared_layers([LoraFile.open(path) for path in paths]) == {NOISE: SHAPES[NOISE], SAID: SHAPES[SAID]}
+    assert shared_layers([LoraFile.open(path).shapes for path in paths]) == {NOISE: SHAPES[NOISE], SAID: SHAPES[SAID]}
 
 
 def test_the_layer_that_tells_concepts_is_first(tmp_path: Path) -> None:
     paths, targets, concepts = some_files(tmp_path)
     seen: list[int] = []
-    said = rank_layers(paths, [NOISE, SAID], targets, concepts, seen.append)
+    said = rank_layers(paths, [NOISE, SAID], targets, concepts, LoraFile.open, seen.append)
     assert list(said) == [SAID, NOISE]
     assert said[SAID] > 0.6 > 0.3 > said[NOISE]
     assert seen == [1, 2]
