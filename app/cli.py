@@ -88,6 +88,8 @@ class Tree(StrEnum):
 
     A = "mini-a"
     B = "mini-b"
+    VIT = "mini-vit"
+    RESNET = "mini-resnet"
 
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=HELP, epilog=EXAMPLES["loradex"])
@@ -316,13 +318,13 @@ def train(
 @app.command(epilog=EXAMPLES["evaluate"], rich_help_panel=MEASURE)
 def evaluate(
     folder: Annotated[
-        Path | None, typer.Argument(metavar="FOLDER", help="Folder of labelled LoRAs, as `loradex train` takes it. Default: the miniature's.")
+        Path | None, typer.Argument(metavar="FOLDER", help="Folder of labelled models, as `loradex train` takes it. Default: the miniature's.")
     ] = None,
     labels: LabelTable = None,
-    tree: Annotated[Tree, typer.Option(help="Which of the miniature's two model trees to measure.")] = Tree.A,
+    tree: Annotated[Tree, typer.Option(help="Which of the miniature's model trees to measure: two of LoRAs, two of classifiers.")] = Tree.A,
     as_json: Json = False,
 ) -> None:
-    """Measure an expert on held-out concepts; the miniature's beside baselines."""
+    """Measure an expert on held-out concepts, or on classifiers that it never saw; the miniature's beside baselines."""
     from app.tables import evaluation_tables, working
 
     with working("Reading LoRAs and measuring"):

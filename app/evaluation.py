@@ -1,6 +1,5 @@
 """``loradex evaluate``: what an expert says of held-out concepts, beside baselines where some ship."""
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from app.places import MINIATURE, encoder_folders
+from app.category_evaluation import evaluate_classifiers, evaluate_shipped_classifiers
+from app.places import MINIATURE, encoder_folders, read_json
 from retrieval.baselines import Baselines
 from retrieval.encoder import Encoder
 from retrieval.errors import FileUnsupported
@@ -19,6 +19,7 @@ from retrieval.evaluate import Metric, summarise, text_to_model, top_k
 from retrieval.gallery import HELD_OUT, Gallery, synonym_metric
 from retrieval.lora import LoraFile
 from retrieval.neighbours import nearest_label, one_class
+from retrieval.probex.categories import find_classifiers
 from retrieval.probex.expert import Expert
 from retrieval.probex.labelled import LabelledFile, find_labelled, pack
 from retrieval.probex.study import concept_splits
@@ -74,12 +75,14 @@ class Measured:
 
 
 def evaluate_zoo(zoo: Path, labels: Path | None = None) -> dict[str, Any]:
-    """The metrics of the expert at hand on a folder of labelled LoRAs, in Model-J's layout or split by the names of concepts as ``loradex train`` does.
+    """The metrics of the expert at hand on a folder of labelled models, in Model-J's layout or split by the names of concepts as ``loradex train`` does.
 
     Raises:
-        LoradexError: there are no labelled LoRAs of held-out concepts that an expert reads.
+        LoradexError: there are no labelled LoRAs of held-out concepts, and no classifiers, that an expert reads.
     """
     encoder = Encoder.load(*encoder_folders())
+    if not labels and (classifiers := find_classifiers(zoo)):
+        return evaluate_classifiers(zoo, classifiers, encoder)
     able: dict[str, list[LabelledFile]] = defaultdict(list)
     for file in find_labelled(zoo, labels):
         lora = LoraFile.open(file.path)
@@ -96,7 +99,9 @@ def evaluate_zoo(zoo: Path, labels: Path | None = None) -> dict[str, Any]:
 
 
 def evaluate_miniature(tree: str = "mini-a", folder: Path = MINIATURE) -> dict[str, Any]:
-    """Metrics and baselines over the shipped LoRAs of one model tree, and what was measured on all LoRAs while the miniature was built."""
+    """Metrics and baselines over the shipped models of one tree, and what was measured on all of them while the miniature was built."""
+    if tree not in TREES:
+        return evaluate_shipped_classifiers(tree, folder)
     encoder, concepts = Encoder.load(folder / "encoder"), read_json(folder / "concepts.json")
     labels, splits = [concept["label"] for concept in concepts], np.array([concept["split"] for concept in concepts])
     own, other = (
@@ -135,11 +140,6 @@ def across_trees(own: Measured, other: Measured) -> dict[str, Metric]:
 def same_texts(labels: Sequence[str]) -> list[str]:
     """Labels that several concepts share, which no text can tell apart."""
     return sorted(label for label, count in Counter(labels).items() if count > 1)
-
-
-def read_json(path: Path) -> Any:
-    """A JSON file of the miniature."""
-    return json.loads(path.read_text("utf-8"))
 
 
 def as_fractions(metrics: dict[str, Metric]) -> dict[str, dict[str, float]]:

@@ -1,8 +1,9 @@
 """Where things lie: the miniature that ships, and a person's own zoo."""
 
+import json
 import os
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from index.milvus.place import SCHEME, folder_of
 
@@ -12,6 +13,11 @@ UPSAMPLER: Final = MINIATURE / "upsampler"
 CLIP: Final = MINIATURE / "encoder" / "clip"
 SHIPPED_ZOO: Final = MINIATURE / "zoo"
 SHIPPED_NAME: Final = "miniature"  # what --zoo takes for the shipped zoo
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file of the miniature."""
+    return json.loads(path.read_text("utf-8"))
 
 
 def encoder_folders(zoo: Path | None = None) -> list[Path]:

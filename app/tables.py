@@ -228,9 +228,14 @@ def train_table(answer: TrainAnswer) -> Table:
 
 def evaluation_tables(document: dict[str, Any]) -> Group:
     """Metrics beside baselines, then what changes of files do, then what was measured over several seeds while the miniature was built."""
-    tables = [metrics_table(document), changes_table(document)]
+    tables = [metrics_table(document)]
+    if document["changed_files"]:
+        tables.append(changes_table(document))
     for name, rows in document.get("measured_while_building", {}).items():
-        tables.append(seeds_table(name, rows) if isinstance(rows, list) else elsewhere_table(name, rows))
+        if name.startswith("categories-"):
+            tables.append(categories_table(name, rows))
+        else:
+            tables.append(seeds_table(name, rows) if isinstance(rows, list) else elsewhere_table(name, rows))
     return Group(*tables)
 
 
@@ -259,6 +264,20 @@ def seeds_table(name: str, rows: Sequence[dict[str, Any]]) -> Table:
         lines.append((encoder, *(over_seeds([one[metric]["value"] for one in found if metric in one]) for metric in SEEDED)))
     seeds = len(rows) // max(1, len(encoders))
     return table_of(("encoder", *SEEDED.values()), lines, f"{name}: all LoRAs of held-out concepts, mean +- deviation over {seeds} seeds, %")
+
+
+def categories_table(name: str, rows: Sequence[dict[str, Any]]) -> Table:
+    """What each encoder says of all test models: accuracy a category in its own tree and across trees."""
+    lines = []
+    for encoder in dict.fromkeys(row["encoder"] for row in rows):
+        found = [row for row in rows if row["encoder"] == encoder]
+        first, across = found[0], [row["across_trees"]["value"] for row in found if "across_trees" in row]
+        size = f"{first['parameters'] / 1e6:.2f}" if "parameters" in first else ""
+        lines.append((encoder, size, over_seeds([row["value"] for row in found]), percent(first), over_seeds(across), first["n"], len(found)))
+    headings = ("encoder", "million parameters", "accuracy", "of the first seed", "across trees", "n", "seeds")
+    return table_of(
+        headings, lines, f"{name}: all test models, % of categories told rightly, chance 50; mean +- deviation over seeds, 95 % interval over models"
+    )
 
 
 def elsewhere_table(name: str, rows: dict[str, Any]) -> Table:

@@ -1,7 +1,7 @@
 """What the experts are measured against: a dense linear map of one layer, principal components of all weights, and their statistics."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -194,6 +194,10 @@ class Baselines:
             DENSE_LINEAR: self.dense_background.standardise(self.dense.encode(models), labels),
             WEIGHT_STATISTICS: self.statistics_background.standardise(self.statistics.encode(models), labels),
         }
+
+    def cut(self, rank: int) -> "Baselines":
+        """The same with the leading ``rank`` principal outputs of the dense map, for a smaller checkpoint."""
+        return replace(self, dense=replace(self.dense, weight=self.dense.weight[:rank], basis=self.dense.basis[:rank]))
 
     def save(self, path: Path) -> None:
         """Write one checkpoint; large tensors in half precision."""

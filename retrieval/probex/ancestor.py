@@ -4,7 +4,7 @@ ProbeX's authors tell trees by clusters of weights (Horwitz et al., CVPR 2025, s
 centre, and lies near the ancestor.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -19,17 +19,17 @@ from retrieval.router import compared_distance
 
 
 def keep_layers(source: Path, layers: Collection[str], place: Path) -> None:
-    """Write some layers of a model, by the names of its tensors, in half precision; heads and what no expert reads stay out."""
+    """Write some layers of a model, by the names of its tensors and with its metadata, in half precision; heads and what no expert reads stay out."""
     header = Header.read(source)
     names = [name for layer, (name, _) in weights_of(header.layout).items() if layer in layers]
-    write(header.load(names), place)
+    write(header.load(names), place, header.metadata)
 
 
 def write_mean(models: Sequence[Path], layers: Collection[str], place: Path) -> None:
     """Write the mean of some layers that all models have, one layer in memory at a time, by the names of the first model's tensors."""
     headers = [Header.read(path) for path in models]
     tensors = [{layer: name for layer, (name, _) in weights_of(header.layout).items()} for header in headers]
-    write({tensors[0][layer]: mean_of(one(header, names[layer]) for header, names in zip(headers, tensors, strict=True)) for layer in layers}, place)
+    write({tensors[0][layer]: mean_of(one(header, names[layer]) for header, names in zip(headers, tensors, strict=True)) for layer in layers}, place, {})
 
 
 def one(header: Header, name: str) -> Tensor:
@@ -45,11 +45,11 @@ def mean_of(tensors: Iterable[Tensor]) -> Tensor:
     return total / count
 
 
-def write(tensors: dict[str, Tensor], place: Path) -> None:
+def write(tensors: dict[str, Tensor], place: Path, metadata: Mapping[str, str]) -> None:
     """Put a file in its place when it is whole."""
     place.parent.mkdir(parents=True, exist_ok=True)
     temporary = place.with_name(f".{place.name}.part")
-    save_file({name: tensor.half().contiguous() for name, tensor in tensors.items()}, temporary, {"format": "pt"})
+    save_file({name: tensor.half().contiguous() for name, tensor in tensors.items()}, temporary, {"format": "pt"} | dict(metadata))
     temporary.replace(place)
 
 

@@ -26,7 +26,7 @@ from scripts.miniature.recipes import choose_recipes
 from scripts.miniature.report import report
 from scripts.miniature.settings import Build
 from scripts.miniature.ship import build_previews, restore_parts, ship
-from scripts.miniature.tell import make_experts
+from scripts.miniature.tell import ship_classifiers
 from scripts.miniature.upsampler import build_upsampler
 from scripts.miniature.whole import build_whole
 from scripts.miniature.words import build_words
@@ -43,7 +43,7 @@ STEPS: dict[str, Callable[[Build], None]] = {
     "whole": build_whole,
     **{f"classifiers-{tree}": partial(build_classifiers, tree=tree) for tree in CLASSIFIER_TREES},
     **{f"categories-{tree}": partial(measure_categories, tree=tree) for tree in ("vit", "resnet")},
-    "tell": make_experts,
+    "tell": ship_classifiers,
     "previews": build_previews,
     **{f"ablation-{fleet}": partial(run_ablation, fleet=fleet) for fleet in ("a", "b")},
     **{f"recipes-{fleet}": partial(choose_recipes, fleet=fleet) for fleet in ("a", "b")},

@@ -1,30 +1,53 @@
-"""Step 6f: the experts that tell categories, and what ships of them: each tree's ancestor without its head, and an expert small enough for the budget."""
+"""Step 6f: the experts that tell categories, and what ships of their trees: the layers that they read, of each ancestor and of some test models."""
 
 import json
-from typing import Final
+import shutil
+from dataclasses import replace
+from typing import Any, Final
 
-from safetensors.torch import load_file, save_file
-
+from app.category_evaluation import evaluate_shipped_classifiers
+from app.measured import Measured
 from app.places import MINIATURE
 from retrieval.encoder import Encoder
+from retrieval.probex.ancestor import keep_layers, reach_of
 from retrieval.probex.make import make_category_expert
-from scripts.miniature.categories import HEAD, Classifiers, shipped
+from scripts.miniature.categories import Classifiers, shipped
 from scripts.miniature.classifiers import TREES
-from scripts.miniature.settings import Build, atomic, log
+from scripts.miniature.settings import Build, log
 
-SHIPPED: Final = {"vit": "mini-vit", "resnet": "mini-resnet"}
+NAMES: Final = {"vit": "mini-vit", "resnet": "mini-resnet"}
+MODELS: Final = {"vit": 24, "resnet": 12}  # test models that ship
 
 
-def make_experts(build: Build) -> None:
-    """Write ``categories/<tree>.safetensors`` and ``ancestors/<tree>.safetensors``."""
-    encoder = Encoder.load(MINIATURE / "encoder")
-    for tree, name in SHIPPED.items():
+def ship_classifiers(build: Build) -> None:
+    """Write the experts, their ancestors, some models, and what was measured, into the miniature."""
+    for tree, name in NAMES.items():
         data = Classifiers(build, tree)
-        root = load_file(build / f"classifiers-{tree}" / "ancestor" / "model.safetensors")
-        kept = {key: value.half().contiguous() for key, value in root.items() if not key.startswith(HEAD) and value.ndim > 1}
-        with atomic(build / "ancestors" / f"{name}.safetensors") as path:
-            save_file(kept, path, {"format": "pt"})
+        encoder = Encoder.load(MINIATURE / "encoder")
         expert, right = make_category_expert(data.study, shipped(data.layers), encoder, name, TREES[tree].family)
-        with atomic(build / "categories" / f"{name}.safetensors") as path:
-            expert.save(path)
-        log.info("%s: %.1f %% of the categories of validation models; %s", name, 100 * right, json.dumps({"layers": len(expert.layers)}))
+        base = f"ancestors/{name}.safetensors"
+        keep_layers(data.base, expert.layers, MINIATURE / "encoder" / base)
+        known = [model for model, split in zip(data.opened, data.study.split, strict=True) if split != "test"]
+        place = MINIATURE / "encoder" / "categories" / f"{name}.safetensors"
+        place.parent.mkdir(exist_ok=True)
+        replace(expert, base=base, reach=reach_of(known, expert.layers)).save(place)
+        log.info("%s: %.1f %% of the categories of validation models, reads %s", name, 100 * right, ", ".join(expert.layers))
+        models = MINIATURE / "classifiers" / name
+        shutil.rmtree(models, ignore_errors=True)
+        for model in [model for model, split in zip(data.opened, data.study.split, strict=True) if split == "test"][: MODELS[tree]]:
+            keep_layers(model.path, expert.layers, models / model.path.relative_to(build / f"classifiers-{tree}"))
+        ship_figures(build, tree, name)
+        metrics = evaluate_shipped_classifiers(name)["metrics"]
+        Measured(f"{MODELS[tree]} shipped classifiers that it never saw, 95 % intervals over models (loradex evaluate --tree {name})", metrics).save(place)
+
+
+def ship_figures(build: Build, tree: str, name: str) -> None:
+    """What every encoder said of all test models."""
+    found = json.loads((build / f"categories-{tree}.json").read_text())
+    rows: list[dict[str, Any]] = []
+    for key, said in found.items():
+        encoder, _, seed = key.partition(", seed ")
+        if seed:
+            rows.append({"encoder": encoder, "seed": int(seed)} | said)
+    place = MINIATURE / "measured" / f"categories-{name}.json"
+    place.write_text(json.dumps(rows, indent=1) + "\n")
