@@ -24,6 +24,7 @@ from scripts.miniature.pictures import build_pictures
 from scripts.miniature.reading import read_held_out
 from scripts.miniature.recipes import choose_recipes
 from scripts.miniature.report import report
+from scripts.miniature.routing import measure_routing
 from scripts.miniature.settings import Build
 from scripts.miniature.ship import build_previews, restore_parts, ship
 from scripts.miniature.tell import ship_classifiers
@@ -43,6 +44,7 @@ STEPS: dict[str, Callable[[Build], None]] = {
     "whole": build_whole,
     **{f"classifiers-{tree}": partial(build_classifiers, tree=tree) for tree in CLASSIFIER_TREES},
     **{f"categories-{tree}": partial(measure_categories, tree=tree) for tree in ("vit", "resnet")},
+    "routing": measure_routing,
     "tell": ship_classifiers,
     "previews": build_previews,
     **{f"ablation-{fleet}": partial(run_ablation, fleet=fleet) for fleet in ("a", "b")},

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -42,10 +43,10 @@ DIRECTIONS: Final = 16  # a side
 class Classifiers:
     """One tree's models in memory, by their difference to the ancestor."""
 
-    def __init__(self, build: Build, tree: str, ancestor: str | None = None) -> None:
-        """Read all files; ``ancestor`` names another tree from whose ancestor the differences are taken."""
+    def __init__(self, build: Build, tree: str, base: Path | None = None) -> None:
+        """Read all files; ``base`` are other weights than the ancestor's, from which the differences are taken."""
         self.tree, folder = tree, build / f"classifiers-{tree}"
-        self.base = build / f"classifiers-{ancestor or tree}" / "ancestor" / "model.safetensors"
+        self.base = base or folder / "ancestor" / "model.safetensors"
         found = find_classifiers(folder)
         opened = [WholeModel.open(model.path, self.base, TREES[tree].family) for model in found]
         self.layers = tuple(layer for layer in opened[0].shapes if not layer.startswith(HEAD))
@@ -212,4 +213,4 @@ def measure_categories(build: Build, tree: str) -> None:
     data = Classifiers(build, tree)
     log.info("%s: distances to the ancestor %.2f to %.2f", tree, float(data.distances.min()), float(data.distances.max()))
     others = [name for name in TREES if TREES[name].family == TREES[tree].family and name != tree and (build / f"classifiers-{name}").exists()]
-    Measured(build, data, Classifiers(build, others[0], tree) if others else None).run()
+    Measured(build, data, Classifiers(build, others[0], data.base) if others else None).run()

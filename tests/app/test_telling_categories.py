@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -18,6 +19,7 @@ from app.service import Loradex
 from index import FoundBy, open_zoo
 from retrieval.encoder import Encoder
 from retrieval.errors import NoExpert
+from retrieval.probex.categories import CHOSEN
 from retrieval.probex.fit import PUBLISHED_CATEGORIES
 from tests.whole_models import NAMES, ancestor, study_of, write_encoder, write_models
 
@@ -127,6 +129,29 @@ def test_an_expert_trained_from_a_folder_tells_categories(kept: Path, tmp_path: 
     said = torch.tensor([[dict((c["category"], c["probability"]) for c in one["categories"])[name] > 0.5 for name in NAMES] for one in told])
     assert float((said == members).float().mean()) > (0.9 if kind == "loradex" else 0.6)
     assert "another base model" in stranger["reason"]
+
+
+def test_evaluation_is_of_test_models_alone(kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the truth in the headers, counted by hand; strangers are counted as refused."""
+    monkeypatch.setenv("LORADEX_ENCODER", str(kept / "encoder"))
+    zoo = tmp_path / "zoo"
+    shutil.copytree(kept / "test", zoo / "test")
+    shutil.copytree(kept / "val", zoo / "val")
+    save_file(ancestor(9), zoo / "test" / "stranger.safetensors", {CHOSEN: "['ant']"})
+    done = CliRunner().invoke(app, ["evaluate", str(zoo), "--json"])
+    document = json.loads(done.stdout)
+    assert document["split"] == {"models_test": 30, "categories": len(NAMES), "refused": 1}
+    told = [answer for answer in tell_categories(Encoder.load(kept / "encoder"), [str(path) for path in sorted((zoo / "test").rglob("*/*.safetensors"))])]
+    members = study_of(kept).members[-30:]
+    right = [[(name in {n for n, _ in a.likely}) == bool(own[i]) for i, name in enumerate(NAMES)] for a, own in zip(told, members, strict=True)]
+    accuracy = document["metrics"]["accuracy_per_category"]
+    assert accuracy["value"] == pytest.approx(np.mean(right)) and accuracy["low"] <= accuracy["value"] <= accuracy["high"]
+    assert (accuracy["n"], accuracy["chance"]) == (30, 0.5)
+    assert document["metrics"]["category_to_model_auroc"]["value"] > 0.9 > 0.3 > document["metrics"]["calibration_error"]["value"]
+    assert "accuracy_per_category" in CliRunner().invoke(app, ["evaluate", str(zoo)]).stdout
+    shutil.rmtree(zoo / "test")
+    refused = CliRunner().invoke(app, ["evaluate", str(zoo)])
+    assert refused.exit_code != 0 and "expected test models" in str(refused.exception)
 
 
 def test_too_few_models_to_train_on_end_in_one_line(kept: Path, tmp_path: Path) -> None:
