@@ -45,7 +45,7 @@ def expert_of(build: Build, tree: str, way: str, encoder: Encoder) -> tuple[Cate
         known = [model.path for model in find_classifiers(build / f"classifiers-{tree}") if model.split == "train"]
         write_mean(known, data.layers, base)
         data = Classifiers(build, tree, base)
-    expert, _ = make_category_expert(data.study, shipped(data.layers), encoder, tree, TREES[tree].family)
+    expert, _ = make_category_expert(data.study, shipped(data), encoder, tree, TREES[tree].family)
     trained = [model for model, split in zip(data.opened, data.study.split, strict=True) if split != "test"]
     return replace(expert, reach=reach_of(trained, expert.layers)), data.base
 
