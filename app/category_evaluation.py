@@ -42,7 +42,8 @@ def evaluate_classifiers(zoo: Path, found: Sequence[Classifier], encoder: Encode
     members = np.array([[name in model.categories for name in expert.categories] for model, _ in told])
     split = {f"models_{SPLIT}": len(told), "categories": len(expert.categories), "refused": len(tests) - sum(map(len, read.values()))}
     metrics = metrics_of(expert, torch.stack([probabilities for _, probabilities in told]), members)
-    return {"zoo": str(zoo), "split": split, "metrics": {name: asdict(metric) for name, metric in metrics.items()}, "baselines": {}, "changed_files": {}}
+    told_of = {name: asdict(metric) for name, metric in metrics.items()}
+    return {"zoo": str(zoo), "split": split, "resampled": "models", "metrics": told_of, "baselines": {}, "changed_files": {}}
 
 
 def evaluate_shipped_classifiers(tree: str, folder: Path = MINIATURE) -> dict[str, Any]:

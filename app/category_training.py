@@ -12,11 +12,11 @@ from typing import Final
 from app.measured import Measured
 from app.places import own_encoder
 from app.training import Report, TrainAnswer, TrainOptions, check, choose_layers, open_space, train_expert
+from retrieval.ancestor import keep_layers, reach_of, write_mean
 from retrieval.errors import FileUnsupported
 from retrieval.lora import WholeModel
 from retrieval.lora.header import Header
 from retrieval.lora.whole import weights_of
-from retrieval.probex.ancestor import keep_layers, reach_of, write_mean
 from retrieval.probex.categories import KNOWN_MODELS, SPLITS, Classifier, category_study, find_classifiers
 from retrieval.probex.fit import tells_categories
 from retrieval.probex.labelled import pack_opened

@@ -246,7 +246,9 @@ def metrics_table(document: dict[str, Any]) -> Table:
     for name, metric in document["metrics"].items():
         others = [percent(metrics[name]) if name in metrics else "" for metrics in baselines.values()]
         rows.append((name, percent(metric), *others, f"{metric['chance']:.1%}", metric["n"]))
-    return table_of(("metric", "Loradex", *baselines, "chance", "n"), rows, f"{document['zoo']}: % with 95 % intervals over concepts")
+    return table_of(
+        ("metric", "Loradex", *baselines, "chance", "n"), rows, f"{document['zoo']}: % with 95 % intervals over {document.get('resampled', 'concepts')}"
+    )
 
 
 def changes_table(document: dict[str, Any]) -> Table:

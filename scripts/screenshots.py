@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import FilePayload, Page, sync_playwright
 from safetensors.torch import load_file, save_file
 
 from app.places import MINIATURE
@@ -18,6 +18,7 @@ from app.places import MINIATURE
 QUERY = "a slice of pizza"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 LORAS = [*sorted(MINIATURE.glob("models/mini-a/test_holdout/*/*.safetensors"))[2:4], *sorted(MINIATURE.glob("models/mini-b/test_holdout/*/*.safetensors"))[:1]]
+CLASSIFIERS = [sorted(MINIATURE.glob(f"classifiers/{tree}/test/*/*.safetensors"))[0] for tree in ("mini-vit", "mini-resnet")]
 LIBRARY = [*sorted(MINIATURE.glob("models/mini-a/test_holdout/*/*.safetensors"))[:9], *sorted(MINIATURE.glob("models/mini-b/test_holdout/*/*.safetensors"))[:5]]
 SETTLE = 1200  # milliseconds
 
@@ -39,6 +40,17 @@ def label(page: Page) -> None:
     page.get_by_role("button", name="Draw what it does").click()
     page.get_by_role("button", name="Draw", exact=True).click()
     page.locator(".ld-pair img").first.wait_for(timeout=60_000)
+
+
+def categories(page: Page) -> None:
+    """Tell what two classifiers were trained on."""
+    page.get_by_role("tab", name="Categories").click()
+    names = [f"{path.parts[-4]}-{path.parts[-2].removeprefix('model_idx_')}.safetensors" for path in CLASSIFIERS]
+    sent = [FilePayload(name=name, mimeType="application/octet-stream", buffer=path.read_bytes()) for name, path in zip(names, CLASSIFIERS, strict=True)]
+    page.set_input_files("input[type=file]", sent)
+    page.get_by_text("mini-vit").first.wait_for()
+    page.get_by_role("button", name="Tell categories").click()
+    page.locator(".ld-file .ld-label").first.wait_for()
 
 
 def look_at_map(page: Page) -> None:
@@ -66,7 +78,7 @@ def about(page: Page) -> None:
     page.get_by_text("What Loradex can know").wait_for()
 
 
-SHOTS: dict[str, Callable[[Page], None]] = {"search": search, "label": label, "map": look_at_map, "about": about}
+SHOTS: dict[str, Callable[[Page], None]] = {"search": search, "label": label, "map": look_at_map, "categories": categories, "about": about}
 
 
 def folder_of_loras(place: Path) -> Path:
@@ -85,10 +97,7 @@ def take(address: str, docs: Path, folder: Path) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         shots: dict[str, Callable[[Page], None]] = {
-            "search": search,
-            "label": label,
-            "map": look_at_map,
-            "about": about,
+            **SHOTS,
             "library": partial(library, folder=folder),
         }
         looks = [("search", 1280, 860, "dark"), ("search", 390, 844, "phone"), *((name, 1280, 860, "light") for name in shots)]

@@ -13,6 +13,7 @@ from app.web.sent import file_place
 from retrieval.encoder import Encoder
 
 MOST_FILES: Final = 16
+SURE: Final = 0.95
 
 
 def build(desk: Desk) -> None:
@@ -39,5 +40,12 @@ def card(answer: CategoriesAnswer, experts: int) -> str:
     if answer.reason:
         said = notice(answer.reason.replace(answer.file, name), "ld-warn")
         return f'<section class="ld-file"><h3>{text(name)}</h3>{said}{"" if experts else notice("No expert for whole models is at hand.", "ld-note")}</section>'
-    count = f"{len(answer.likely)} of {len(answer.categories)} categories are more likely than not"
-    return f'<section class="ld-file"><h3>{text(name)}</h3><div class="ld-chips">{chips([answer.tree, count])}</div>{label_bars(answer.likely)}</section>'
+    count = f"{len(answer.likely)} of {len(answer.categories)} categories"
+    sure = [category for category, probability in answer.categories if probability >= SURE]
+    unsure = [(category, probability) for category, probability in answer.categories if 1 - SURE < probability < SURE]
+    parts = f'<div class="ld-chips">{chips([answer.tree, count])}</div>'
+    if sure:
+        parts += f'<p class="ld-why">Sure of these {len(sure)} ({SURE:.0%} and more):</p><div class="ld-chips">{chips(sure, "own")}</div>'
+    if unsure:
+        parts += f'<p class="ld-why">Less sure of {len(unsure)}:</p>{label_bars(unsure)}'
+    return f'<section class="ld-file"><h3>{text(name)}</h3>{parts}</section>'

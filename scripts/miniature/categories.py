@@ -37,6 +37,7 @@ HEAD: Final = "classifier"  # in an order of its own in each model
 PENALTIES: Final = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # of the dense map
 LEAST: Final = 0.1  # of the dense map's parameters, which ours may have
 TRAINING: Final = replace(PUBLISHED_CATEGORIES, patience=4)  # of probes: until a hundred epochs bring nothing
+MANY: Final = 8  # layers of probes that read several
 LAYERS: Final = 4  # of what ships, the best
 DIRECTIONS: Final = 24  # a side
 SMALL: Final = 48 * 432  # weights of a layer, at the most
@@ -96,8 +97,9 @@ def closed_forms(layers: tuple[str, ...]) -> Iterator[tuple[str, ExpertConfig]]:
                     yield name, ExpertConfig(SketchConfig(layers, directions, directions, quadratic=0.0, ridge=ridge, most_layers=most))
 
 
-def nets(layer: str) -> Iterator[tuple[str, bool, list[ExpertConfig]]]:
-    """The probes of one layer: their name, whether they read weights as they are, and the recipes from which validation models choose."""
+def nets(best: tuple[str, ...]) -> Iterator[tuple[str, bool, list[ExpertConfig]]]:
+    """Probes of the ``best`` layer or several: their name, whether they read weights as they are, and the recipes from which validation models choose."""
+    layer = best[0]
     probex, mvprobe = ProbeConfig((layer,)), ProbeConfig((layer,), views=ALL_VIEWS, standardise=True)
     small = replace(mvprobe, probes=64, projection=64, representation=256)
     fast, slow = replace(TRAINING, lr=3e-3), replace(TRAINING, lr=3e-4)
@@ -106,6 +108,8 @@ def nets(layer: str) -> Iterator[tuple[str, bool, list[ExpertConfig]]]:
     yield "ProbeX of the difference", False, [ExpertConfig(model, training) for model in (probex, even) for training in (TRAINING, fast)]
     own = [ExpertConfig(small, TRAINING), ExpertConfig(small, slow), ExpertConfig(mvprobe, TRAINING)]
     yield "MVProbe of the difference", False, own
+    several = ProbeConfig(best[:MANY], probes=64, projection=64, representation=256, standardise=True)
+    yield f"ProbeX of the difference, best {MANY} layers", False, [ExpertConfig(several, TRAINING), ExpertConfig(several, slow)]
     yield "MVProbe as published", True, [ExpertConfig(mvprobe, TRAINING)]
 
 
@@ -175,7 +179,8 @@ class Measured:
         """All of it: the choices, by validation models, and then what they say of test models."""
         data = self.data
         by_layer = {layer: self.once(f"validation: {layer}", partial(self.of_dense, [layer], 0, "val"))["value"] for layer in data.layers}
-        best = max(by_layer, key=lambda layer: by_layer[layer])
+        ranked = tuple(sorted(by_layer, key=lambda layer: -by_layer[layer]))
+        best = ranked[0]
         whole = self.once("validation: dense linear, all layers", partial(self.of_dense, data.layers, 0, "val"))
         tried = {}
         for name, config in closed_forms(data.layers):
@@ -188,7 +193,7 @@ class Measured:
         self.once("validation: of the weights themselves", partial(self.of_fit, True, ours, 0, "val"))
         self.once("validation: with the quadratic view", partial(self.of_fit, False, ours.changed(quadratic=0.5), 0, "val"))
         probes = {}
-        for name, plain, recipes in nets(best):
+        for name, plain, recipes in nets(ranked):
             worth = [
                 self.once(f"validation: {name}, recipe {number}", partial(self.of_fit, plain, recipe, 0, "val"))["value"]
                 for number, recipe in enumerate(recipes if len(recipes) > 1 else [])

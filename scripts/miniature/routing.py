@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from app.places import MINIATURE
+from retrieval.ancestor import reach_of, write_mean
 from retrieval.encoder import Encoder
 from retrieval.errors import FileUnsupported, NoExpert
-from retrieval.probex.ancestor import reach_of, write_mean
 from retrieval.probex.categories import find_classifiers
 from retrieval.probex.category_expert import CategoryExpert
 from retrieval.probex.make import make_category_expert

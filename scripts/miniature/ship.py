@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import oxipng
 from PIL import Image
 
 from app.drawing.artist import MiniatureArtist
@@ -38,6 +39,7 @@ MEASURED = (
     *(name for fleet in "ab" for name in (f"ablation-{fleet}.jsonl", f"recipes-{fleet}.jsonl", f"recipes-{fleet}.json", f"reading-{fleet}.json")),
 )
 COLOURS = 64  # of a drawing's palette
+ITERATIONS = 15  # of zopfli
 
 
 def chosen_files(build: Build, fleet: str) -> Iterator[LabelledFile]:
@@ -95,9 +97,15 @@ def build_previews(build: Build) -> None:
             if not path.exists():
                 with atomic(path) as temporary:
                     drawing = artist.draw(ICON, LoraFile.open(file.path), lambda: None)
-                    drawing.quantize(COLOURS).save(temporary, "PNG", optimize=True)
+                    drawing.quantize(COLOURS).save(temporary, "PNG")
+                    pack(temporary)
             if number % 20 == 0:
                 log.info("previews %s: %d of %d", fleet, number + 1, len(files))
+
+
+def pack(png: Path) -> None:
+    """Make a PNG as small as it goes, pixel by pixel the same."""
+    oxipng.optimize(png, level=6, deflate=oxipng.Deflaters.zopfli(ITERATIONS), strip=oxipng.StripChunks.safe())
 
 
 def ship_zoo(build: Build, target: Path = MINIATURE) -> None:

@@ -8,15 +8,15 @@ from typing import Any, Final
 from app.category_evaluation import evaluate_shipped_classifiers
 from app.measured import Measured
 from app.places import MINIATURE
+from retrieval.ancestor import keep_layers, reach_of
 from retrieval.encoder import Encoder
-from retrieval.probex.ancestor import keep_layers, reach_of
 from retrieval.probex.make import make_category_expert
 from scripts.miniature.categories import Classifiers, shipped
 from scripts.miniature.classifiers import TREES
 from scripts.miniature.settings import Build, log
 
 NAMES: Final = {"vit": "mini-vit", "resnet": "mini-resnet"}
-MODELS: Final = {"vit": 16, "resnet": 8}  # test models that ship
+MODELS: Final = {"vit": 18, "resnet": 8}  # test models that ship
 
 
 def ship_classifiers(build: Build) -> None:
@@ -42,12 +42,17 @@ def ship_classifiers(build: Build) -> None:
 
 
 def ship_figures(build: Build, tree: str, name: str) -> None:
-    """What every encoder said of all test models."""
+    """What every encoder said of all test models, a line for each seed."""
     found = json.loads((build / f"categories-{tree}.json").read_text())
-    rows: list[dict[str, Any]] = []
+    rows: list[str] = []
     for key, said in found.items():
         encoder, _, seed = key.partition(", seed ")
         if seed:
-            rows.append({"encoder": encoder, "seed": int(seed)} | said)
+            rows.append(json.dumps({"encoder": encoder, "seed": int(seed)} | rounded(said)))
     place = MINIATURE / "measured" / f"categories-{name}.json"
-    place.write_text(json.dumps(rows, indent=1) + "\n")
+    place.write_text("[\n" + ",\n".join(rows) + "\n]\n")
+
+
+def rounded(said: dict[str, Any]) -> dict[str, Any]:
+    """The same to a hundredth of a per cent."""
+    return {key: rounded(value) if isinstance(value, dict) else round(value, 4) for key, value in said.items()}

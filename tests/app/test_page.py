@@ -17,6 +17,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 from safetensors.torch import save_file
 
 from app.places import MINIATURE, SHIPPED_ZOO
+from retrieval.probex.categories import categories_in
 
 STATUS = ".prose.ld-status"
 QUESTION = "What should the model draw?"
@@ -180,3 +181,23 @@ def test_about_tells_figures(page: Page) -> None:
     page.get_by_role("tab", name="About").click()
     expect(page.locator("#ld-figures")).to_contain_text("label: top 1 of held-out concepts")
     expect(page.get_by_text("What it cannot know")).to_be_visible()
+
+
+def test_classifiers_that_ship_tell_what_they_were_trained_on(page: Page, tmp_path: Path) -> None:
+    """Both trees, most of what they say as their headers have it; a LoRA is told where it belongs."""
+    files = [sorted((MINIATURE / "classifiers" / tree).rglob("*.safetensors"))[0] for tree in ("mini-vit", "mini-resnet")]
+    for number, path in enumerate([*files, next(MINIATURE.glob("models/mini-a/test/*/*.safetensors"))]):
+        shutil.copy(path, tmp_path / f"model-{number}.safetensors")
+    page.get_by_role("tab", name="Categories").click()
+    page.set_input_files("input[type=file]", sorted(map(str, tmp_path.glob("*.safetensors"))))
+    page.get_by_text("model-2").first.wait_for()
+    page.get_by_role("button", name="Tell categories").click()
+    cards = page.locator(".ld-file")
+    expect(cards).to_have_count(3)
+    for card, path in zip(cards.all(), files, strict=False):
+        truth = categories_in(path) or ()
+        sure = card.locator(".ld-chip.own").all_inner_texts()
+        assert len(sure) > 10 and sum(name in truth for name in sure) > 0.8 * len(sure)
+    expect(cards.nth(0)).to_contain_text("mini-vit")
+    expect(cards.nth(1)).to_contain_text("mini-resnet")
+    expect(cards.nth(2)).to_contain_text("ask `loradex label`")

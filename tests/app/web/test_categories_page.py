@@ -39,7 +39,7 @@ def test_categories_are_told_on_the_page(tmp_path: Path) -> None:
         go.click()
         cards = panel.locator(".ld-file")
         expect(cards).to_have_count(2, timeout=30_000)
-        told = set(cards.first.locator(".ld-label span").evaluate_all("all => all.map(each => each.textContent)"))
+        told = set(cards.first.locator(".ld-label span, .ld-chip.own").evaluate_all("all => all.map(each => each.textContent)"))
         assert set(own) <= told and len(told & set(study.names)) <= len(own) + 1
         expect(cards.nth(1)).to_contain_text("which draws; ask")
         assert troubles == [], server.log.read_text()[-3000:]
