@@ -120,16 +120,19 @@ class Measured:
         """``other`` are models of another ancestor, as differences to this tree's."""
         self.data, self.other, self.study = data, other, data.study
         self.path = build / f"categories-{data.tree}.json"
-        self.found: dict[str, Any] = json.loads(self.path.read_text()) if self.path.exists() else {}
+
+    def kept(self) -> dict[str, Any]:
+        """What is measured so far, by this process or another."""
+        return json.loads(self.path.read_text()) if self.path.exists() else {}
 
     def once(self, name: str, work: Callable[[], Any]) -> Any:
         """A result, computed unless it is kept."""
-        if name not in self.found:
-            self.found[name] = work()
+        if name not in self.kept():
+            found = work()
             with atomic(self.path) as path:
-                path.write_text(json.dumps(self.found, indent=1))
-            log.info("%s: %s: %s", self.data.tree, name, str(self.found[name])[:150])
-        return self.found[name]
+                path.write_text(json.dumps(self.kept() | {name: found}, indent=1))
+            log.info("%s: %s: %s", self.data.tree, name, str(found)[:150])
+        return self.kept()[name]
 
     def of_fit(self, plain: bool, config: ExpertConfig, seed: int, split: str) -> dict[str, Any]:
         """Fit with a seed, on differences or on the weights as they are, and read some models; at the end also those of another ancestor."""
