@@ -18,10 +18,11 @@ from retrieval.probex.categories import Classifier, find_classifiers
 from retrieval.probex.category_expert import CategoryExpert
 
 SPLIT: Final = "test"
+FEWEST_RANKED: Final = 5  # models, to say how well a search orders them
 
 
 def evaluate_classifiers(zoo: Path, found: Sequence[Classifier], encoder: Encoder) -> dict[str, Any]:
-    """What the expert that reads most of the ``found`` test models says of them; those that it refuses are counted.
+    """What the expert that reads most of the ``found`` test models says of them; those that others read, or none, are counted.
 
     Raises:
         FileUnsupported: no expert reads any.
@@ -40,7 +41,13 @@ def evaluate_classifiers(zoo: Path, found: Sequence[Classifier], encoder: Encode
     tree, told = max(read.items(), key=lambda item: len(item[1]))
     expert = encoder.categories[tree]
     members = np.array([[name in model.categories for name in expert.categories] for model, _ in told])
-    split = {f"models_{SPLIT}": len(told), "categories": len(expert.categories), "refused": len(tests) - sum(map(len, read.values()))}
+    split = {
+        f"models_{SPLIT}": len(told),
+        "models_of_other_trees": sum(map(len, read.values())) - len(told),
+        "refused": len(tests) - sum(map(len, read.values())),
+        "categories": len(expert.categories),
+        "categories_unknown_to_it": len({name for model, _ in told for name in model.categories}.difference(expert.categories)),
+    }
     metrics = metrics_of(expert, torch.stack([probabilities for _, probabilities in told]), members)
     told_of = {name: asdict(metric) for name, metric in metrics.items()}
     return {"zoo": str(zoo), "split": split, "resampled": "models", "metrics": told_of, "baselines": {}, "changed_files": {}}
@@ -63,10 +70,10 @@ def metrics_of(expert: CategoryExpert, probabilities: Tensor, members: np.ndarra
         return calibration_error(confidence[rows].ravel(), right[rows].ravel())
 
     def order(rows: np.ndarray) -> float:
-        return float(np.mean([auroc(said[own], said[~own]) for said, own in zip(found[rows].T, members[rows].T, strict=True) if 0 < own.sum() < len(own)]))
+        ranked = [auroc(said[own], said[~own]) for said, own in zip(found[rows].T, members[rows].T, strict=True) if 0 < own.sum() < len(own)]
+        return float(np.mean(ranked)) if ranked else 0.5
 
-    return {
-        "accuracy_per_category": category_accuracy(odds - 0.5, members),
-        "calibration_error": bootstrapped(error, models, 0.0),
-        "category_to_model_auroc": bootstrapped(order, models, 0.5),
-    }
+    metrics = {"accuracy_per_category": category_accuracy(odds - 0.5, members), "calibration_error": bootstrapped(error, models, 0.0)}
+    if len(odds) >= FEWEST_RANKED and (members.any(0) & ~members.all(0)).any():
+        metrics["category_to_model_auroc"] = bootstrapped(order, models, 0.5)
+    return metrics

@@ -1,18 +1,18 @@
 """``loradex train`` on whole models whose headers name the categories that they were trained on: an expert that tells those of others."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Final
 
 from app.measured import Measured
 from app.places import own_encoder
-from app.training import Report, TrainAnswer, TrainOptions, check, choose_layers, open_space, train_expert
-from retrieval.ancestor import keep_layers, reach_of, write_mean
+from app.training import Report, TrainAnswer, TrainOptions, check, check_free, choose_layers, open_space, train_expert
+from retrieval.ancestor import keep_layers, near_layers, reach_of, write_mean
 from retrieval.errors import FileUnsupported
 from retrieval.lora import WholeModel
 from retrieval.lora.header import Header
@@ -24,7 +24,8 @@ from retrieval.probex.layers import shared_layers
 from retrieval.probex.make import make_category_expert
 
 FEWEST: Final = 20  # training models
-FEWEST_JUDGED: Final = 2  # validation models, by which odds are told
+FEWEST_JUDGED: Final = 10  # validation models, by which odds are told
+ACCURACY: Final = "accuracy a category"
 
 
 def train_any(zoo: Path, out: Path | None, options: TrainOptions, report: Report = lambda what, done, total: None) -> TrainAnswer:
@@ -44,15 +45,18 @@ def train_category_expert(zoo: Path, found: Sequence[Classifier], out: Path, opt
         LoradexError: there is too little to train on, an option makes no sense, or the text encoder or a file cannot be read.
     """
     started, tree = perf_counter(), options.tree or zoo.resolve().name
-    check(options)
+    check(replace(options, tree=tree))
+    check_free(tree, out, "experts")
     kept, shapes = alike(zoo, found, options.base)
-    bare = category_study({}, kept)
-    with ancestor_of(kept, shapes, out / "ancestors" / f".{tree}.mean.safetensors", options.base) as base:
+    known = [model for model in kept if model.split in KNOWN_MODELS]
+    bare, paths = category_study({}, known), [model.path for model in known]
+    with TemporaryDirectory() as room:
+        base = options.base or mean_in(Path(room), known, shapes)
         opener = partial(WholeModel.open, base=base, family=tree)
-        encoder = open_space(out, options.text_encoder, bare.names)
-        paths = [model.path for model in kept]
-        layers = choose_layers(options, paths, bare, shapes, opener, report)
         opened = [opener(path) for path in paths]
+        near = near_layers(opened, shapes)
+        encoder = open_space(out, options.text_encoder, bare.names)
+        layers = choose_layers(options, paths, bare, {layer: shapes[layer] for layer in near}, opener, report)
         study = replace(bare, models=pack_opened(opened, layers, lambda done: report("reading", done, len(paths))))
         place = out / "categories" / f"{tree}.safetensors"
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -62,10 +66,9 @@ def train_category_expert(zoo: Path, found: Sequence[Classifier], out: Path, opt
         expert, right = make_category_expert(study, config, encoder, tree, tree, lambda epoch, score: report("epochs", epoch, epochs), state, options.where)
         own = Path("ancestors", f"{tree}.safetensors")
         keep_layers(base, expert.layers, out / own)
-        reach = reach_of([opened[row] for row in study.rows(*KNOWN_MODELS).tolist()], expert.layers)
-    replace(expert, base=own.as_posix(), reach=reach).save(place)
-    tried = len(study.judged)
-    Measured(f"validation models of {zoo.name}", {"accuracy a category": {"value": right, "n": tried, "chance": 0.5}}).save(place)
+        expert = replace(expert, base=own.as_posix(), farthest=reach_of(opened, expert.layers))
+    expert.save(place)
+    Measured(f"validation models of {zoo.name}, by which odds were told", {ACCURACY: asdict(right)}).save(place)
     state.unlink(missing_ok=True)
     return TrainAnswer(
         expert=str(place),
@@ -78,8 +81,8 @@ def train_category_expert(zoo: Path, found: Sequence[Classifier], out: Path, opt
         concepts={"categories": len(study.names)},
         targets="the categories in the headers, by the difference to " + ("the base model" if options.base else "the mean of the models"),
         left_out=len(found) - len(kept),
-        validation={"accuracy a category": right},
-        validation_models=tried,
+        validation={ACCURACY: right.value},
+        validation_models=right.n,
         took_s=round(perf_counter() - started, 1),
     )
 
@@ -110,14 +113,7 @@ def layers_in(path: Path) -> dict[str, tuple[int, int]]:
     return {layer: shape for layer, (_, shape) in weights_of(Header.read(path).layout).items()}
 
 
-@contextmanager
-def ancestor_of(found: Sequence[Classifier], layers: Collection[str], mean: Path, base: Path | None) -> Iterator[Path]:
-    """The weights from which differences are taken: the named ones, or while they are needed the mean of the training models, written at ``mean``."""
-    if base:
-        yield base
-        return
-    try:
-        write_mean([model.path for model in found if model.split == "train"], layers, mean)
-        yield mean
-    finally:
-        mean.unlink(missing_ok=True)
+def mean_in(room: Path, known: Sequence[Classifier], layers: Collection[str]) -> Path:
+    """The mean of the training models, in a file that takes the base model's place."""
+    write_mean([model.path for model in known if model.split == "train"], layers, room / "mean.safetensors")
+    return room / "mean.safetensors"

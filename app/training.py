@@ -87,13 +87,15 @@ def train_expert(zoo: Path, out: Path, options: TrainOptions, report: Report = l
     check(options)
     found = find_labelled(zoo, options.labels)
     files, family, shapes = of_one_family(found)
+    tree = options.tree or family
+    check_free(tree, out, "categories")
     encoder = open_space(out, options.text_encoder, sorted({file.class_name for file in files}))
     paths = [file.path for file in files]
     pictures = picture_vectors(paths, encoder, lambda done: report("pictures", done, len(files)))
     bare = study_of(files, {}, encoder, pictures)
     layers = choose_layers(options, paths, bare, shapes, LoraFile.open, report)
     models = pack(paths, layers, lambda done: report("reading", done, len(files)))
-    study, tree = study_of(files, models, encoder, pictures), options.tree or family
+    study = study_of(files, models, encoder, pictures)
     place = out / "experts" / f"{tree}.safetensors"
     place.parent.mkdir(parents=True, exist_ok=True)
     state = place.with_name(f".{tree}.training")
@@ -130,10 +132,21 @@ def check(options: TrainOptions) -> None:
     Raises:
         QueryError: with which and why.
     """
-    if options.layers.isdigit() and not int(options.layers):
+    if options.layers.isdecimal() and not int(options.layers):
         raise QueryError(f"--layers: expected auto, all, a number from 1 or names, found {options.layers}; read at least one layer")
     if options.tree is not None and (Path(options.tree).name != options.tree or options.tree[:1] in ("", ".")):
         raise QueryError(f"--tree: expected a name that can be a file's, found {options.tree!r}; leave out slashes and a dot at the beginning")
+
+
+def check_free(tree: str, out: Path, others: str) -> None:
+    """Refuse the name of a tree that an expert of the other kind has, here or in what ships.
+
+    Raises:
+        QueryError: it is taken.
+    """
+    for folder in (out, MINIATURE / "encoder"):
+        if (taken := folder / others / f"{tree}.safetensors").exists():
+            raise QueryError(f"--tree: expected a name that no expert of the other kind has, found {tree}, which is {taken}'s; choose another")
 
 
 def of_one_family(found: Sequence[LabelledFile]) -> tuple[list[LabelledFile], str, dict[str, tuple[int, int]]]:
@@ -215,7 +228,7 @@ def choose_layers(
     room = LARGEST_PACK - sum(bytes_of(shape, rank, len(paths)) for shape in shapes.values())
     if options.layers == "all" or (options.layers == "auto" and options.kind == "loradex" and room >= 0):
         return tuple(shapes)
-    if options.layers != "auto" and not options.layers.isdigit():
+    if options.layers != "auto" and not options.layers.isdecimal():
         named = tuple(options.layers.split(","))
         missing = [layer for layer in named if layer not in shapes]
         if missing:
@@ -224,7 +237,7 @@ def choose_layers(
     rows = study.rows("train")
     train = [paths[row] for row in rows.tolist()]
     ranking = rank_layers(train, list(shapes), *study.aims(rows, Aim.DRAWINGS), opener, lambda done: report("ranking layers", done, len(shapes)))
-    if options.layers.isdigit():
+    if options.layers.isdecimal():
         return tuple(ranking)[: int(options.layers)]
     most, size = 1 if options.kind != "loradex" else len(ranking), 0
     kept: list[str] = []

@@ -1,6 +1,7 @@
 """Self-describing checkpoints: one safetensors file whose header holds all the settings needed to use it."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,27 @@ from retrieval.errors import CheckpointError
 
 
 def save_checkpoint(path: Path, form: str, settings: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Write ``tensors`` with ``settings`` (JSON) and the format's name in the header."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write ``tensors`` with ``settings`` (JSON) and the format's name in the header.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    save_tensors(path, tensors, {"format": form, "settings": json.dumps(settings)})
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Put a file of tensors in its place when it is whole.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.part")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata={"format": form, "settings": json.dumps(settings)})
-    temporary.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, dict(metadata))
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: expected a place to write to, found: {error}; name another folder") from None
 
 
 def load_checkpoint(path: Path, form: str) -> tuple[dict[str, Any], dict[str, Tensor]]:

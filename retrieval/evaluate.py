@@ -65,9 +65,12 @@ def summarise(cases: Floats, concepts: Ints, chance: float, seed: int = 0) -> Me
 
 
 def category_accuracy(scores: Floats, members: NDArray[np.bool_]) -> Metric:
-    """The share of categories that scores (models, categories) above or below 0 tell rightly, with its interval over models."""
+    """The share of categories that scores (models, categories) above or below 0 tell rightly, with its interval over models.
+
+    Chance is that of one answer for all: half where models know half of the categories, as Model-J's do.
+    """
     right = ((scores > 0) == members).mean(1)
-    return summarise(right, np.arange(len(right)), 0.5)
+    return summarise(right, np.arange(len(right)), float(max(members.mean(), 1 - members.mean())))
 
 
 def bootstrapped(statistic: Callable[[Ints], float], concepts: Ints, chance: float, seed: int = 0) -> Metric:

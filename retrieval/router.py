@@ -1,6 +1,7 @@
 """A file -> the expert of its model tree: by structure, and among trees of one structure by the weights."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -41,7 +42,8 @@ class Router:
             models = list(self._descents(path))
             if not models:
                 raise
-            return min(models, key=self._distance) if len(models) > 1 else models[0]
+            shared = set.intersection(*(set(model.layers) for model in models))  # so that distances of different bases are of the same layers
+            return min(models, key=lambda model: compared_distance(model, shared or self._read(model))) if len(models) > 1 else models[0]
 
     def _descents(self, path: str | Path) -> Iterator[WholeModel]:
         """The file beside each base model of its structure."""
@@ -51,9 +53,9 @@ class Router:
             except FileUnsupported:
                 continue
 
-    def _distance(self, model: WholeModel) -> float:
-        """How far a whole model lies from the base beside which it was opened, by some of the layers that the base's expert reads."""
-        return compared_distance(model, next(self.experts[tree].layers for tree, base in self.bases.items() if base == model.base.path))
+    def _read(self, model: WholeModel) -> Collection[str]:
+        """The layers that the expert of the base reads, beside which a whole model was opened."""
+        return next(self.experts[tree].layers for tree, base in self.bases.items() if base == model.base.path)
 
     def route(self, model: WeightsFile) -> tuple[Reader, dict[str, Factors]]:
         """The expert of a file's model tree, and the layers that it reads.
@@ -62,7 +64,8 @@ class Router:
             NoExpert: there is none, the file lacks layers that are needed, or its weights are those of no tree that is known.
             FileCorrupt: the weights cannot be used.
         """
-        of_family = [expert for expert in self.experts.values() if expert.family == model.family]
+        kind = Reader if isinstance(model, WholeModel) else Expert
+        of_family = [expert for expert in self.experts.values() if expert.family == model.family and isinstance(expert, kind)]
         if not of_family:
             known = ", ".join(sorted({expert.family for expert in self.experts.values()})) or "none"
             raise NoExpert(f"{model.path}: expected a model of a family with an expert ({known}), found family {model.family}; train an expert for it")
@@ -76,7 +79,7 @@ class Router:
 
     def _of_base(self, model: WholeModel, able: list[Reader]) -> tuple[Reader, dict[str, Factors]]:
         """The expert of the base model that a whole model lies near."""
-        away, of_base = self._distance(model), [expert for expert in able if self.bases.get(expert.tree) == model.base.path]
+        away, of_base = compared_distance(model, self._read(model)), [expert for expert in able if self.bases.get(expert.tree) == model.base.path]
         if not of_base or away > of_base[0].reach:
             reach = f" ({of_base[0].reach:.0%} is the most)" if of_base else ""
             raise NoExpert(
@@ -100,5 +103,6 @@ class Router:
 
 
 def compared_distance(model: WholeModel, layers: Iterable[str]) -> float:
-    """How far a whole model lies from its base by the first of some layers that it has, relative to the base."""
-    return model.distance(sorted(set(layers).intersection(model.layers))[:COMPARED])
+    """How far a whole model lies from its base by the first of some layers that it has, relative to the base; endlessly far if it has none."""
+    there = sorted(set(layers).intersection(model.layers))[:COMPARED]
+    return model.distance(there) if there else math.inf

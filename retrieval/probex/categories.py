@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retrieval.errors import FileError
+from retrieval.errors import FileError, FileUnsupported
+from retrieval.lora import LoraFile
 from retrieval.lora.header import Header
 from retrieval.probex.labelled import split_of
 from retrieval.probex.objective import Membership
@@ -21,6 +22,8 @@ from retrieval.probex.study import Aim, PackedModels
 
 CHOSEN: Final = "dataset_chosen_targets"  # where Model-J's headers name a model's categories, as Python writes a list of strings
 LONGEST: Final = 2**20  # characters of such a list
+LONGEST_NAME: Final = 200  # characters of a category
+MOST_CATEGORIES: Final = 22_000  # of a tree; ImageNet has 21,841
 SPLITS: Final = ("train", "val", "test")
 KNOWN_MODELS: Final = ("train", "val")  # what ships is fitted on
 WITHOUT_CONCEPTS: Final = {"val_holdout": "val", "test_holdout": "test"}  # no category is held out, only models
@@ -83,37 +86,60 @@ def chosen_categories(metadata: Mapping[str, str]) -> tuple[str, ...] | None:
             found = parse(said)
         except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
             continue
-        if isinstance(found, list) and found and all(isinstance(name, str) for name in found):
+        if isinstance(found, list) and found and all(is_name(name) for name in found):
             return tuple(found)
     return None
 
 
+def is_name(said: object) -> bool:
+    """Whether what a header says can name a category."""
+    return isinstance(said, str) and len(said.strip()) > 0 and len(said) <= LONGEST_NAME and said.isprintable()
+
+
 def category_study(models: dict[str, Factors], found: Sequence[Classifier]) -> CategoryStudy:
-    """A study of ``found`` models and their packed factors."""
+    """A study of ``found`` models and their packed factors.
+
+    Raises:
+        FileUnsupported: they name too many categories.
+    """
     names = tuple(sorted({name for each in found for name in each.categories}))
+    if len(names) > MOST_CATEGORIES:
+        raise FileUnsupported(f"{found[0].path}: expected at most {MOST_CATEGORIES} categories in all models, found {len(names)}; are they names of files?")
     members = torch.tensor([[name in own for name in names] for own in (set(each.categories) for each in found)])
     return CategoryStudy(models, members, np.array([each.split for each in found]), names)
 
 
 def find_classifiers(folder: Path) -> list[Classifier]:
-    """The whole models below ``folder`` whose headers name categories, by split and path; others are left out.
+    """The whole models below ``folder`` whose headers name categories, by split and path; none unless most of its models are such.
 
     Splits are those of Model-J's layout, ``<split>/.../*.safetensors``; in any other folder a tenth each is kept for validation and test, by their names.
     """
     ordered = any((folder / split).is_dir() for split in SPLITS)
-    found = []
+    found, others = list[Classifier](), 0
     for path in sorted(folder.rglob("*.safetensors")):
-        inside = path.relative_to(folder)
-        split = inside.parts[0] if ordered else split_of(inside.as_posix())
+        split = path.relative_to(folder).parts[0] if ordered else split_of("/".join(path.resolve().parts[-2:]))
         split = WITHOUT_CONCEPTS.get(split, split)
-        if split in SPLITS and (categories := categories_in(path)):
+        categories = categories_in(path)
+        others += categories is None
+        if split in SPLITS and categories:
             found.append(Classifier(path, split, categories))
-    return sorted(found, key=lambda model: (SPLITS.index(model.split), model.path))
+    return sorted(found, key=lambda model: (SPLITS.index(model.split), model.path)) if len(found) > others else []
 
 
 def categories_in(path: Path) -> tuple[str, ...] | None:
-    """The categories that a file's header names; None if it names none or cannot be read."""
+    """The categories that the header of a whole model names; None if it names none, is a LoRA's, or cannot be read."""
     try:
-        return chosen_categories(Header.read(path).metadata)
+        header = Header.read(path)
     except FileError:
         return None
+    categories = chosen_categories(header.metadata)
+    return None if categories is None or is_lora(header) else categories
+
+
+def is_lora(header: Header) -> bool:
+    """Whether it is that of a LoRA."""
+    try:
+        LoraFile.of(header)
+    except FileError:
+        return False
+    return True

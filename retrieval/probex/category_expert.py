@@ -62,6 +62,7 @@ class CategoryExpert(TreeReader):
         categories: their names.
         texts: (categories, dim), the names placed in the space.
         odds: what its scores are worth.
+        farthest: how far from the base models may lie, relative to its length.
     """
 
     tree: str
@@ -73,7 +74,12 @@ class CategoryExpert(TreeReader):
     texts: Tensor
     odds: Odds
     base: str | None = None
-    reach: float = NEAR
+    farthest: float = NEAR
+
+    @property
+    def reach(self) -> float:
+        """See ``TreeReader``."""
+        return self.farthest
 
     @torch.inference_mode()
     def probabilities(self, models: Mapping[str, Factors]) -> Tensor:
@@ -98,8 +104,8 @@ class CategoryExpert(TreeReader):
         """Write the checkpoint; large tensors in half precision."""
         own, tensors = parts_of(self.model)
         tensors |= {"texts": self.texts.half(), "offsets": self.odds.offsets}
-        named = {name: getattr(self, name) for name in ("tree", "family", "space", "base", "reach", "shapes", "categories")}
-        save_checkpoint(path, FORMAT, named | {"scale": self.odds.scale} | own, tensors)
+        named = {name: getattr(self, name) for name in ("tree", "family", "space", "base", "shapes", "categories")}
+        save_checkpoint(path, FORMAT, named | {"scale": self.odds.scale, "reach": self.farthest} | own, tensors)
 
     @classmethod
     def load(cls, path: Path) -> "CategoryExpert":
@@ -114,9 +120,12 @@ class CategoryExpert(TreeReader):
             shapes = shapes_of(settings)
             model, names = model_of(settings, shapes, tensors), tuple(map(str, settings["categories"]))
             odds = Odds(float(settings["scale"]), tensors["offsets"])
+            reach = float(settings.get("reach", NEAR))
+            if not 0 < reach <= 1:
+                raise ValueError(f"a reach of {reach}")
             if len(tensors["texts"]) != len(names) or odds.offsets.shape != (len(names),):
                 raise ValueError(f"texts of {len(tensors['texts'])} categories")
             tree, family, space = (str(settings[name]) for name in ("tree", "family", "space"))
-            return cls(tree, family, space, shapes, model, names, tensors["texts"], odds, settings["base"], float(settings["reach"]))
+            return cls(tree, family, space, shapes, model, names, tensors["texts"], odds, settings["base"], reach)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{path}: expected all settings and tensors of an expert, found a gap at {error}; train it again") from None

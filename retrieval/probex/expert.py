@@ -34,7 +34,6 @@ class TreeReader:
         shapes: (out, in) of each layer that it reads.
         model: a closed form, or learned probes.
         base: where the base model's weights lie, seen from the encoder's folder, if they are at hand; whole models are read by their difference to it.
-        reach: how far from it they may lie, relative to its length.
     """
 
     __slots__ = ()
@@ -44,7 +43,11 @@ class TreeReader:
     shapes: Shapes
     model: SketchExpert | ProbeNet
     base: str | None
-    reach: float
+
+    @property
+    def reach(self) -> float:
+        """How far whole models may lie from the base, relative to its length."""
+        return NEAR
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -89,7 +92,7 @@ class Expert(TreeReader):
         model: a closed form, or learned probes.
         calibration: what its scores of labels are worth.
         familiarity: what tells LoRAs of its tree from those of others of the same structure.
-        base, reach: see ``TreeReader``.
+        base: see ``TreeReader``.
     """
 
     tree: str
@@ -100,7 +103,6 @@ class Expert(TreeReader):
     calibration: Calibration
     familiarity: Familiarity
     base: str | None = None
-    reach: float = NEAR
 
     @torch.inference_mode()
     def encode_factors(self, models: Mapping[str, Factors]) -> Tensor:

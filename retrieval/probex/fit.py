@@ -59,11 +59,11 @@ def mvprobe(layer: str) -> ExpertConfig:
 
 
 def tells_categories(kind: str, layers: tuple[str, ...], categories: int) -> ExpertConfig:
-    """The kinds of experts that tell categories: Loradex's, whose map keeps a direction for each, or the probes of one layer as published."""
+    """The kinds of experts that tell categories: Loradex's, whose map keeps a direction for each, or probes as published, which read one layer."""
     if kind == "loradex":
         return ExpertConfig(SketchConfig(layers, 32, 32, quadratic=0.0, ridge=0.05, most_layers=12, rank=categories))
     config = {"probex": probex, "mvprobe": mvprobe}[kind](layers[0])
-    return replace(config, training=PUBLISHED_CATEGORIES)
+    return replace(config.changed(layers=layers), training=PUBLISHED_CATEGORIES)
 
 
 @dataclass(frozen=True, slots=True)

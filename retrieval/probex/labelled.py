@@ -14,8 +14,9 @@ from typing import Final
 
 import torch
 
-from retrieval.errors import FileUnsupported, LoradexError
+from retrieval.errors import FileCorrupt, FileUnsupported, LoradexError
 from retrieval.lora import LoraFile, WeightsFile
+from retrieval.lora.problems import shown
 from retrieval.probex.probing import Factors
 
 SPLITS: Final = ("train", "val", "test", "val_holdout", "test_holdout")  # the last two hold concepts that no training model has
@@ -132,5 +133,7 @@ def pack_opened(opened: Sequence[WeightsFile], layers: Sequence[str] | None = No
         for name, update in lora.updates(names).items():
             packed[name].down[row, : update.rank] = update.down
             packed[name].up[row, :, : update.rank] = update.up
+            if not packed[name].up[row].isfinite().all() or not packed[name].down[row].isfinite().all():
+                raise FileCorrupt(f"{lora.path}: layer {shown(name)}: expected updates within half precision, found larger ones; leave the file out")
         progress(row + 1)
     return packed

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from retrieval.calibration import Calibration
 from retrieval.encoder import Encoder
+from retrieval.evaluate import Metric, category_accuracy
 from retrieval.probex.categories import KNOWN_MODELS, CategoryStudy
 from retrieval.probex.category_expert import CategoryExpert, Odds
 from retrieval.probex.expert import Expert, Shapes
@@ -54,18 +55,19 @@ def make_category_expert(
     progress: Progress = silent,
     state: Path | None = None,
     device: str = "cpu",
-) -> tuple[CategoryExpert, float]:
-    """An expert for whole models, and the share of categories that one fitted without the validation models says rightly of them.
+) -> tuple[CategoryExpert, Metric]:
+    """An expert for whole models, and the share of categories that one fitted without the validation models says rightly of them, before odds are fitted.
 
     That one gives what scores are worth and, for probes, the number of epochs; the expert itself is fitted on training and validation models.
     """
     known, judged = study.rows(*KNOWN_MODELS), study.judged
+    texts = encoder.encode_texts(study.names)
     chosen, final = chosen_and_final(study, known, config, True, progress, state, device)
     scores = chosen.scores(study.take(judged, chosen.model.config.layers))
     odds = Odds.fit(scores, study.members[judged])
-    right = float(((odds.probabilities(scores) > 0.5) == study.members[judged]).float().mean())
-    shapes, texts = shapes_in(study.take(known[:1], final.model.config.layers)), encoder.encode_texts(study.names)
-    return CategoryExpert(tree, family, encoder.space.name, shapes, final.model, study.names, texts, odds), right
+    shapes = shapes_in(study.take(known[:1], final.model.config.layers))
+    expert = CategoryExpert(tree, family, encoder.space.name, shapes, final.model, study.names, texts, odds)
+    return expert, category_accuracy(scores.double().numpy(), study.members[judged].numpy())
 
 
 def chosen_and_final(

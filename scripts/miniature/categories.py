@@ -7,7 +7,7 @@ those "of the difference" read the difference to the ancestor, of several layers
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final
@@ -17,19 +17,18 @@ import torch
 from torch import Tensor
 
 from retrieval.baselines import WeightStatistics
-from retrieval.evaluate import category_accuracy
 from retrieval.lora import WholeModel
 from retrieval.lora.header import Header
 from retrieval.probex.categories import CategoryStudy, category_study, find_classifiers
-from retrieval.probex.fit import PUBLISHED_CATEGORIES, ExpertConfig, fit
+from retrieval.probex.fit import PUBLISHED_CATEGORIES, ExpertConfig, fit, mvprobe, probex
 from retrieval.probex.labelled import pack_opened
-from retrieval.probex.probes import ALL_VIEWS, ProbeConfig
+from retrieval.probex.probes import ProbeConfig
 from retrieval.probex.probing import Factors
 from retrieval.probex.sketch import SketchConfig
 from retrieval.probex.study import Aim
 from scripts.miniature.classifiers import TREES
 from scripts.miniature.settings import Build, atomic, log
-from scripts.model_j.category_protocol import dense
+from scripts.model_j.category_protocol import dense, told
 
 SEEDS: Final = (0, 1, 2)
 SHARE: Final = 0.9  # of the training models, which a seed takes
@@ -76,11 +75,6 @@ class Classifiers:
         return rows[torch.from_numpy(np.sort(kept))]
 
 
-def accuracy(study: CategoryStudy, rows: Tensor, scores: Tensor) -> dict[str, Any]:
-    """What scores (models, categories) of some models are worth."""
-    return asdict(category_accuracy(scores.double().numpy(), study.members[rows].numpy()))
-
-
 def shipped(data: Classifiers) -> ExpertConfig:
     """The expert that fits into what ships, beside some models' layers."""
     layers = tuple(layer for layer in data.layers if math.prod(data.opened[0].shapes[layer]) <= SMALL)
@@ -100,17 +94,18 @@ def closed_forms(layers: tuple[str, ...]) -> Iterator[tuple[str, ExpertConfig]]:
 def nets(best: tuple[str, ...]) -> Iterator[tuple[str, bool, list[ExpertConfig]]]:
     """Probes of the ``best`` layer or several: their name, whether they read weights as they are, and the recipes from which validation models choose."""
     layer = best[0]
-    probex, mvprobe = ProbeConfig((layer,)), ProbeConfig((layer,), views=ALL_VIEWS, standardise=True)
-    small = replace(mvprobe, probes=64, projection=64, representation=256)
+    one, four = probex(layer).model, mvprobe(layer).model
+    assert isinstance(one, ProbeConfig) and isinstance(four, ProbeConfig)
+    small = replace(four, probes=64, projection=64, representation=256)
     fast, slow = replace(TRAINING, lr=3e-3), replace(TRAINING, lr=3e-4)
-    yield "ProbeX as published", True, [ExpertConfig(probex, TRAINING)]
-    even = replace(probex, standardise=True)
-    yield "ProbeX of the difference", False, [ExpertConfig(model, training) for model in (probex, even) for training in (TRAINING, fast)]
-    own = [ExpertConfig(small, TRAINING), ExpertConfig(small, slow), ExpertConfig(mvprobe, TRAINING)]
+    yield "ProbeX as published", True, [ExpertConfig(one, TRAINING)]
+    even = replace(one, standardise=True)
+    yield "ProbeX of the difference", False, [ExpertConfig(model, training) for model in (one, even) for training in (TRAINING, fast)]
+    own = [ExpertConfig(small, TRAINING), ExpertConfig(small, slow), ExpertConfig(four, TRAINING)]
     yield "MVProbe of the difference", False, own
     several = ProbeConfig(best[:MANY], probes=64, projection=64, representation=256, standardise=True)
     yield f"ProbeX of the difference, best {MANY} layers", False, [ExpertConfig(several, TRAINING), ExpertConfig(several, slow)]
-    yield "MVProbe as published", True, [ExpertConfig(mvprobe, TRAINING)]
+    yield "MVProbe as published", True, [ExpertConfig(four, TRAINING)]
 
 
 class Measured:
@@ -141,7 +136,7 @@ class Measured:
 
         def said(of: CategoryStudy) -> dict[str, Any]:
             rows = of.rows(split)
-            return accuracy(of, rows, fitted.scores(of.take(rows, fitted.model.config.layers)))
+            return told(of, rows, fitted.scores(of.take(rows, fitted.model.config.layers)))
 
         found = said(study) | {"parameters": fitted.parameters}
         if self.other and split == "test":
@@ -154,7 +149,7 @@ class Measured:
 
         def said(of: CategoryStudy) -> dict[str, Any]:
             rows = of.rows(split)
-            return accuracy(of, rows, best.model.encode(of.take(rows, layers)))
+            return told(of, rows, best.model.encode(of.take(rows, layers)))
 
         found = said(self.study) | {"parameters": best.parameters, "penalty": best.penalty}
         if self.other and split == "test":
@@ -166,14 +161,12 @@ class Measured:
         study, rows = self.data.plain if plain else self.study, self.data.rows(seed)
         model = WeightStatistics.fit(study.take(rows, layers), study.aims(rows, Aim.LABELS)[0], seed=seed)
         rows = study.rows(split)
-        return accuracy(study, rows, model.encode(study.take(rows, layers)))
+        return told(study, rows, model.encode(study.take(rows, layers)))
 
     def of_layer(self, layer: str, seed: int, split: str) -> dict[str, dict[str, Any]]:
-        """What one layer alone says, by every kind of encoder; ProbeX's at half its size and a fifth of its epochs."""
-        small = ProbeConfig((layer,), probes=64, projection=64, representation=256)
+        """What one layer alone says, by every kind of encoder that takes seconds."""
         return {
             "closed form": self.of_fit(False, ExpertConfig(SketchConfig((layer,), 32, 32, quadratic=0.0, ridge=0.05)), seed, split),
-            "ProbeX, small": self.of_fit(False, ExpertConfig(small, replace(TRAINING, epochs=100)), seed, split),
             "dense linear": self.of_dense([layer], seed, split),
             "weight statistics": self.of_statistics(True, [layer], seed, split),
         }
@@ -194,6 +187,7 @@ class Measured:
         self.once("chosen", lambda: {"Loradex": chosen, "layer": best})
         ours = dict(closed_forms(data.layers))[chosen]
         self.once("validation: of the weights themselves", partial(self.of_fit, True, ours, 0, "val"))
+        self.once("validation: as it ships", partial(self.of_fit, False, shipped(data), 0, "val"))
         self.once("validation: with the quadratic view", partial(self.of_fit, False, ours.changed(quadratic=0.5), 0, "val"))
         probes = {}
         for name, plain, recipes in nets(ranked):
@@ -212,11 +206,14 @@ class Measured:
             self.once(f"dense linear, best layer, seed {seed}", partial(self.of_dense, [best], seed, "test"))
             self.once(f"dense linear, all layers, seed {seed}", partial(self.of_dense, data.layers, seed, "test"))
             self.once(f"weight statistics, seed {seed}", partial(self.of_statistics, numbers[True] >= numbers[False], data.layers, seed, "test"))
+        for layer in data.layers:
+            self.once(f"{layer} alone", partial(self.of_layer, layer, 0, "test"))
         for name, (plain, recipe) in probes.items():
             for seed in SEEDS:
                 self.once(f"{name}, seed {seed}", partial(self.of_fit, plain, recipe, seed, "test"))
         for layer in data.layers:
-            self.once(f"{layer} alone", partial(self.of_layer, layer, 0, "test"))
+            small = ExpertConfig(ProbeConfig((layer,), probes=64, projection=64, representation=256, standardise=True), replace(TRAINING, epochs=100))
+            self.once(f"ProbeX of {layer} alone", partial(self.of_fit, False, small, 0, "test"))
 
 
 def measure_categories(build: Build, tree: str) -> None:

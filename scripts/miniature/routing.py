@@ -47,7 +47,7 @@ def expert_of(build: Build, tree: str, way: str, encoder: Encoder) -> tuple[Cate
         data = Classifiers(build, tree, base)
     expert, _ = make_category_expert(data.study, shipped(data), encoder, tree, TREES[tree].family)
     trained = [model for model, split in zip(data.opened, data.study.split, strict=True) if split != "test"]
-    return replace(expert, reach=reach_of(trained, expert.layers)), data.base
+    return replace(expert, farthest=reach_of(trained, expert.layers)), data.base
 
 
 def routed(build: Build, tree: str, experts: Mapping[str, CategoryExpert], bases: Mapping[str, Path]) -> dict[str, Any]:

@@ -5,6 +5,8 @@ import shutil
 from dataclasses import replace
 from typing import Any, Final
 
+import torch
+
 from app.category_evaluation import evaluate_shipped_classifiers
 from app.measured import Measured
 from app.places import MINIATURE
@@ -26,12 +28,12 @@ def ship_classifiers(build: Build) -> None:
         encoder = Encoder.load(MINIATURE / "encoder")
         expert, right = make_category_expert(data.study, shipped(data), encoder, name, TREES[tree].family)
         base = f"ancestors/{name}.safetensors"
-        keep_layers(data.base, expert.layers, MINIATURE / "encoder" / base)
+        keep_layers(data.base, expert.layers, MINIATURE / "encoder" / base, torch.float16)
         known = [model for model, split in zip(data.opened, data.study.split, strict=True) if split != "test"]
         place = MINIATURE / "encoder" / "categories" / f"{name}.safetensors"
         place.parent.mkdir(exist_ok=True)
-        replace(expert, base=base, reach=reach_of(known, expert.layers)).save(place)
-        log.info("%s: %.1f %% of the categories of validation models, reads %s", name, 100 * right, ", ".join(expert.layers))
+        replace(expert, base=base, farthest=reach_of(known, expert.layers)).save(place)
+        log.info("%s: %.1f %% of the categories of validation models, reads %s", name, 100 * right.value, ", ".join(expert.layers))
         models = MINIATURE / "classifiers" / name
         shutil.rmtree(models, ignore_errors=True)
         for model in [model for model, split in zip(data.opened, data.study.split, strict=True) if split == "test"][: MODELS[tree]]:

@@ -6,7 +6,7 @@ best of every 25th epoch), a dense linear map and Loradex's closed form. With se
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,8 +19,7 @@ from retrieval.errors import FileUnsupported
 from retrieval.evaluate import category_accuracy
 from retrieval.lora.header import Header
 from retrieval.probex.categories import SPLITS, CategoryStudy, category_study, find_classifiers
-from retrieval.probex.fit import PUBLISHED_CATEGORIES, ExpertConfig, fit
-from retrieval.probex.probes import ALL_VIEWS, ProbeConfig
+from retrieval.probex.fit import ExpertConfig, fit, tells_categories
 from retrieval.probex.probing import Factors
 from retrieval.probex.sketch import SketchConfig
 from retrieval.probex.study import Aim
@@ -92,12 +91,11 @@ def encoders(study: CategoryStudy, layer: str, options: CategoryOptions, report:
     config, _ = closed_form(study, layer)
     fitted = fit(study, rows, config)
     yield "Loradex", None, told(study, test, fitted.scores(unseen)) | {"parameters": fitted.parameters}
-    shapes = {"ProbeX as published": ProbeConfig((layer,)), "MVProbe": ProbeConfig((layer,), views=ALL_VIEWS, standardise=True)}
-    for name, shape in shapes.items():
+    for name, kind in {"ProbeX as published": "probex", "MVProbe": "mvprobe"}.items():
         for seed in options.seeds:
             report(seed, len(options.seeds), f"{name}, seed {seed}")
-            training = replace(PUBLISHED_CATEGORIES, seed=seed, epochs=options.epochs or PUBLISHED_CATEGORIES.epochs)
-            fitted = fit(study, rows, ExpertConfig(shape, training), device=options.device)
+            config = tells_categories(kind, (layer,), len(study.names)).changed(seed=seed)
+            fitted = fit(study, rows, config.changed(epochs=options.epochs) if options.epochs else config, device=options.device)
             yield name, seed, told(study, test, fitted.scores(unseen)) | {"parameters": fitted.parameters}
 
 

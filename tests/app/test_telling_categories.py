@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,8 +19,9 @@ from app.places import MINIATURE
 from app.service import Loradex
 from index import FoundBy, open_zoo
 from retrieval.encoder import Encoder
-from retrieval.errors import NoExpert
-from retrieval.probex.categories import CHOSEN
+from retrieval.errors import FileCorrupt, FileUnsupported, NoExpert, QueryError
+from retrieval.lora.header import Header
+from retrieval.probex.categories import CHOSEN, find_classifiers
 from retrieval.probex.fit import PUBLISHED_CATEGORIES
 from tests.whole_models import NAMES, ancestor, study_of, write_encoder, write_models
 
@@ -140,13 +142,15 @@ def test_evaluation_is_of_test_models_alone(kept: Path, tmp_path: Path, monkeypa
     save_file(ancestor(9), zoo / "test" / "stranger.safetensors", {CHOSEN: "['ant']"})
     done = CliRunner().invoke(app, ["evaluate", str(zoo), "--json"])
     document = json.loads(done.stdout)
-    assert document["split"] == {"models_test": 30, "categories": len(NAMES), "refused": 1}
+    counts = {"models_test": 30, "models_of_other_trees": 0, "refused": 1, "categories": len(NAMES), "categories_unknown_to_it": 0}
+    assert document["split"] == counts
     told = [answer for answer in tell_categories(Encoder.load(kept / "encoder"), [str(path) for path in sorted((zoo / "test").rglob("*/*.safetensors"))])]
     members = study_of(kept).members[-30:]
     right = [[(name in {n for n, _ in a.likely}) == bool(own[i]) for i, name in enumerate(NAMES)] for a, own in zip(told, members, strict=True)]
     accuracy = document["metrics"]["accuracy_per_category"]
     assert accuracy["value"] == pytest.approx(np.mean(right)) and accuracy["low"] <= accuracy["value"] <= accuracy["high"]
-    assert (accuracy["n"], accuracy["chance"]) == (30, 0.5)
+    share = float(members.float().mean())
+    assert accuracy["n"] == 30 and accuracy["chance"] == pytest.approx(max(share, 1 - share))
     assert document["metrics"]["category_to_model_auroc"]["value"] > 0.9 > 0.3 > document["metrics"]["calibration_error"]["value"]
     assert "accuracy_per_category" in CliRunner().invoke(app, ["evaluate", str(zoo)]).stdout
     shutil.rmtree(zoo / "test")
@@ -163,3 +167,78 @@ def test_too_few_models_to_train_on_end_in_one_line(kept: Path, tmp_path: Path) 
     told = CliRunner().invoke(app, ["train", str(kept), "--out", str(tmp_path / "encoder"), "--base", str(tmp_path / "base.safetensors")])
     assert told.exit_code != 0 and "with 0 layers" in str(told.exception)
     assert not (tmp_path / "encoder").exists()
+
+
+@pytest.fixture
+def changed(kept: Path, tmp_path: Path) -> tuple[Path, list[Path]]:
+    """A copy of the folder, whose models may be changed, and its training models."""
+    folder = tmp_path / "models"
+    for split in ("train", "val"):
+        shutil.copytree(kept / split, folder / split)
+    return folder, sorted((folder / "train").rglob("*.safetensors"))
+
+
+def rewrite(path: Path, more: dict[str, torch.Tensor], said: dict[str, str] | None = None) -> None:
+    """Change some tensors of a file, and what its header says."""
+    header = Header.read(path)
+    save_file(header.load(list(header.tensors)) | more, path, said or header.metadata)
+
+
+def train(folder: Path, *options: str) -> dict[str, Any]:
+    """The answer of ``loradex train``, or the error that it ends in."""
+    done = CliRunner().invoke(app, ["train", str(folder), "--out", str(folder.parent / "own"), "--json", *options])
+    if done.exception:
+        raise done.exception
+    return json.loads(done.stdout)
+
+
+def test_what_is_said_of_validation_models_is_not_fitted_on_them(changed: tuple[Path, list[Path]]) -> None:
+    """With categories drawn by lot it is no better than chance."""
+    rng = np.random.default_rng(5)
+    for path in changed[0].rglob("*.safetensors"):
+        rewrite(path, {}, {CHOSEN: json.dumps(sorted(rng.permutation(NAMES)[:3].tolist()))})
+    assert abs(train(changed[0], "--tree", "mine")["validation"]["accuracy a category"] - 0.5) < 0.12
+
+
+def test_heads_are_left_out_and_broken_models_named(changed: tuple[Path, list[Path]]) -> None:
+    """A head of one size, which begins anew in each model, lies near nothing."""
+    folder, models = changed
+    for number, path in enumerate(folder.rglob("*.safetensors")):
+        rewrite(path, {"classifier.weight": torch.randn(6, 24, generator=torch.Generator().manual_seed(number))})
+    assert train(folder, "--tree", "mine")["layers"].keys() == {"vit.layers.0.mlp.fc1", "resnet.stages.0.convolution"}
+    rewrite(models[5], {"vit.layers.0.mlp.fc1.weight": torch.full((24, 16), torch.nan)})
+    with pytest.raises(FileCorrupt, match=models[5].parent.name):
+        train(folder, "--tree", "mine")
+    rewrite(models[5], {"vit.layers.0.mlp.fc1.weight": torch.full((24, 16), 1e6)})
+    with pytest.raises(FileCorrupt, match="half precision"):
+        train(folder, "--tree", "mine")
+
+
+def test_models_of_no_common_ancestor_are_refused(changed: tuple[Path, list[Path]]) -> None:
+    for number, path in enumerate(changed[0].rglob("*.safetensors")):
+        rewrite(path, ancestor(100 + number))
+    with pytest.raises(FileUnsupported, match="fine-tuned from one base model"):
+        train(changed[0], "--tree", "mine")
+
+
+def test_a_name_is_no_others(changed: tuple[Path, list[Path]], tmp_path: Path) -> None:
+    """Neither a LoRA expert's nor one that can be no file's."""
+    for name, said in (("mini-a", "which is"), ("../up", "leave out slashes")):
+        with pytest.raises(QueryError, match=said):
+            train(changed[0], "--tree", name)
+    loras = tmp_path / "loras"
+    loras.mkdir()
+    for number, path in enumerate(sorted(MINIATURE.glob("models/mini-b/*/*/*.safetensors"))[:60]):
+        shutil.copy(path, loras / f"{number}.safetensors")
+    with pytest.raises(QueryError, match="which is"):
+        train(loras, "--tree", "mini-vit")
+
+
+def test_loras_that_name_categories_are_no_classifiers(changed: tuple[Path, list[Path]], tmp_path: Path) -> None:
+    lora = next(MINIATURE.glob("models/mini-a/test/*/*.safetensors"))
+    for number in range(3):
+        header = Header.read(lora)
+        save_file(header.load(list(header.tensors)), tmp_path / f"{number}.safetensors", header.metadata | {CHOSEN: "['ant']"})
+    shutil.copy(changed[1][0], tmp_path / "one.safetensors")
+    shutil.rmtree(changed[0])
+    assert find_classifiers(tmp_path) == []

@@ -108,7 +108,7 @@ def test_one_command_fetches_a_layer_and_measures(served: Hub, tmp_path: Path, c
     assert found.keys() == {"dense linear", "Loradex", "ProbeX as published", "MVProbe"}
     for name, row in found.items():
         metric = row["accuracy"]
-        assert metric["low"] <= metric["value"] <= metric["high"] and (metric["n"], metric["chance"]) == (12, 0.5)
+        assert metric["low"] <= metric["value"] <= metric["high"] and metric["n"] == 12 and 0.5 <= metric["chance"] < 0.6
         assert metric["value"] > (0.85 if name in ("dense linear", "Loradex") else 0.45), name  # probes had too few epochs to learn
     assert found["dense linear"]["parameters"] == 24 * 20 * len(NAMES)
     whole = served.folder / "ProbeX" / "Model-J__SupViT__model_idx_0000" / "model.safetensors"

@@ -1,5 +1,6 @@
 """Categories of whole models: what headers name, what experts learn of weights, and where such models lie beside words."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,10 @@ def test_headers_name_categories_in_two_ways(said: str) -> None:
         "['cat', 1]",
         "[['cat']]",
         "[None]",
+        "['']",
+        "['cat', ' ']",
+        "['a\\nb']",
+        "['" + "x" * 201 + "']",
         "__import__('os').system('touch /tmp/hacked')",
         "['cat' + open('/etc/passwd').read()]",
         "[x for x in 'abc']",
@@ -140,6 +145,28 @@ def test_whole_models_go_to_the_ancestor_that_they_lie_near(zoo: tuple[Path, Ten
     save_file(ancestor(3), folder / "stranger.safetensors")
     with pytest.raises(NoExpert, match="another base model"):
         encoder.router.route(encoder.router.open(folder / "stranger.safetensors"))
+
+
+def test_trees_that_read_other_layers_are_compared_by_those_of_both(zoo: tuple[Path, Tensor]) -> None:
+    """A layer that one expert alone reads, and that lies near its base by chance, decides nothing."""
+    folder, _ = zoo
+    study, other = study_of(folder), ancestor(2)
+    save_file(other, folder / "other.safetensors")
+    SPACE.save(folder / "space.safetensors")
+    for tree, layer, base in (("mini-x", 0, "base.safetensors"), ("mini-y", 1, "other.safetensors")):
+        part = replace(study, models=study.take(torch.arange(180), [list(LAYERS)[layer]]))
+        config = CONFIG.changed(layers=(list(LAYERS)[layer],))
+        fitted = fit(part, part.rows("train"), config)
+        odds = Odds.fit(fitted.scores(part.take(part.judged)), part.members[part.judged])
+        expert = CategoryExpert(tree, "mini", SPACE.name, {list(LAYERS)[layer]: LAYERS[list(LAYERS)[layer]]}, fitted.model, NAMES, torch.eye(8)[:6], odds, base)
+        expert.save(folder / "categories" / f"{tree}.safetensors")
+    mixed = moved(ancestor(1), torch.tensor([True] * 6), 5)
+    convolution = "resnet.stages.0.convolution.weight"
+    mixed[convolution] = other[convolution] + 0.5 * (ancestor(1)[convolution] - other[convolution])  # half way to the other tree
+    mixed["vit.layers.0.mlp.fc1.weight"] = ancestor(1)["vit.layers.0.mlp.fc1.weight"] * 1.3
+    save_file(mixed, folder / "model.safetensors")
+    router = Encoder.load(folder).router
+    assert router.route(router.open(folder / "model.safetensors"))[0].tree == "mini-x"
 
 
 def test_layers_in_factors_are_the_difference(zoo: tuple[Path, Tensor]) -> None:
