@@ -9,6 +9,7 @@ from retrieval.lora import WeightsFile
 from retrieval.probex.category_expert import CategoryExpert
 
 LIKELY = 0.5
+SURE = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,11 @@ class CategoriesAnswer:
     def likely(self) -> list[tuple[str, float]]:
         """Those that are more likely than not."""
         return likely_of(self.categories)
+
+    @property
+    def line(self) -> str:
+        """Those, with the probability of what is not sure."""
+        return ", ".join(name if probability >= SURE else f"{name} {probability:.0%}" for name, probability in self.likely)
 
     def document(self) -> dict[str, object]:
         """One result of ``loradex categories --json``."""

@@ -19,7 +19,7 @@ def categories(
     """Say which categories whole models were trained on, by their weights alone."""
     from rich.progress import track
 
-    from app.categories import tell_categories
+    from app.categories import SURE, tell_categories
     from app.places import encoder_folders
     from app.tables import stderr, table_of
     from retrieval.encoder import Encoder
@@ -28,10 +28,10 @@ def categories(
     answers = list(track(told, "Reading", total=len(files), console=stderr(), transient=True, disable=len(files) < 20))
     refused = [answer for answer in answers if answer.reason]
     if len(refused) < len(answers) or as_json:
-        rows = [(a.file, a.tree, ", ".join(f"{name} {p:.0%}" for name, p in a.likely)) for a in answers if not a.reason]
+        rows = [(a.file, a.tree, a.line) for a in answers if not a.reason]
         show(
             {"results": [answer.document() for answer in answers]},
-            table_of(("file", "tree", "trained on"), rows, f"{len(rows)} of {len(files)} files"),
+            table_of(("file", "tree", f"trained on (sure to {SURE:.0%} where no number stands)"), rows, f"{len(rows)} of {len(files)} files"),
             as_json,
         )
     leave_if_refused([str(answer.reason) for answer in refused], len(answers))

@@ -62,8 +62,8 @@ EXAMPLES = {
     "index": examples(
         "loradex index ~/ComfyUI/models/loras --zoo my-zoo", "loradex index hf://owner/name@revision", "loradex index s3://bucket/loras --engine ray"
     ),
-    "train": examples("loradex train my-loras --labels labels.csv"),
-    "evaluate": examples("loradex evaluate --tree mini-b", "loradex evaluate my-loras --labels labels.csv"),
+    "train": examples("loradex train my-loras --labels labels.csv", "loradex train my-classifiers --base ancestor.safetensors"),
+    "evaluate": examples("loradex evaluate --tree mini-b", "loradex evaluate --tree mini-vit", "loradex evaluate my-loras --labels labels.csv"),
     "mcp": examples("loradex mcp --zoo my-zoo", "claude mcp add loradex -- loradex mcp"),
 }
 
@@ -290,7 +290,7 @@ def train(
     layers: Annotated[
         str, typer.Option(metavar="WHICH", help="Layers to read: auto (the best, as many as memory holds), all, a number of the best, or names with commas.")
     ] = "auto",
-    tree: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the model tree. Default: the family of the LoRAs.")] = None,
+    tree: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the model tree. Default: the LoRAs' family, the classifiers' folder.")] = None,
     text_encoder: Annotated[
         str | None, typer.Option(metavar="NAME", help="CLIP of a new space, as ViT-L-14-quickgelu/openai. Default: the miniature's.")
     ] = None,

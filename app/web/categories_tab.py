@@ -6,14 +6,13 @@ from typing import Final
 
 import gradio as gr
 
-from app.categories import CategoriesAnswer, tell_categories
+from app.categories import SURE, CategoriesAnswer, tell_categories
 from app.desk import Desk
 from app.web.cards import QUIET, chips, html, label_bars, notice, text
 from app.web.sent import file_place
 from retrieval.encoder import Encoder
 
 MOST_FILES: Final = 16
-SURE: Final = 0.95
 
 
 def build(desk: Desk) -> None:
