@@ -38,6 +38,7 @@ HEAD: Final = "classifier"  # in an order of its own in each model
 PENALTIES: Final = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # of the dense map
 LEAST: Final = 0.1  # of the dense map's parameters, which ours may have
 TRAINING: Final = replace(PUBLISHED_CATEGORIES, patience=4)  # of probes: until a hundred epochs bring nothing
+EPOCHS: Final = 200  # at the most, of MVProbe in its published size, which takes minutes for a hundred
 MANY: Final = 8  # layers of probes that read several
 LAYERS: Final = 4  # of what ships, the best
 DIRECTIONS: Final = 24  # a side
@@ -99,15 +100,15 @@ def nets(best: tuple[str, ...]) -> Iterator[tuple[str, bool, list[ExpertConfig]]
     one, four = probex(layer).model, mvprobe(layer).model
     assert isinstance(one, ProbeConfig) and isinstance(four, ProbeConfig)
     small = replace(four, probes=64, projection=64, representation=256)
-    fast, slow = replace(TRAINING, lr=3e-3), replace(TRAINING, lr=3e-4)
+    fast, slow, brief = replace(TRAINING, lr=3e-3), replace(TRAINING, lr=3e-4), replace(TRAINING, epochs=EPOCHS)
     yield "ProbeX as published", True, [ExpertConfig(one, TRAINING)]
     even = replace(one, standardise=True)
     yield "ProbeX of the difference", False, [ExpertConfig(model, training) for model in (one, even) for training in (TRAINING, fast)]
-    own = [ExpertConfig(small, TRAINING), ExpertConfig(small, slow), ExpertConfig(four, TRAINING)]
+    own = [ExpertConfig(small, TRAINING), ExpertConfig(small, slow), ExpertConfig(four, brief)]
     yield "MVProbe of the difference", False, own
     several = ProbeConfig(best[:MANY], probes=64, projection=64, representation=256, standardise=True)
-    yield f"ProbeX of the difference, best {MANY} layers", False, [ExpertConfig(several, TRAINING), ExpertConfig(several, slow)]
-    yield "MVProbe as published", True, [ExpertConfig(four, TRAINING)]
+    yield f"ProbeX of the difference, best {MANY} layers", False, [ExpertConfig(several, TRAINING)]
+    yield "MVProbe as published", True, [ExpertConfig(four, brief)]
 
 
 class Measured:

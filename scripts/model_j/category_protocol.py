@@ -86,22 +86,22 @@ def encoders(study: CategoryStudy, layer: str, options: CategoryOptions, report:
     unseen = study.take(test)
     report(0, 1, "dense linear")
     best = dense(study, [layer], rows, PENALTIES)
-    yield "dense linear", None, told(study, test, best.model.encode(unseen)) | {"parameters": best.parameters}
+    yield "dense linear", None, {"accuracy": told(study, test, best.model.encode(unseen)), "parameters": best.parameters}
     report(0, 1, "Loradex")
     config, _ = closed_form(study, layer)
     fitted = fit(study, rows, config)
-    yield "Loradex", None, told(study, test, fitted.scores(unseen)) | {"parameters": fitted.parameters}
+    yield "Loradex", None, {"accuracy": told(study, test, fitted.scores(unseen)), "parameters": fitted.parameters}
     for name, kind in {"ProbeX as published": "probex", "MVProbe": "mvprobe"}.items():
         for seed in options.seeds:
             report(seed, len(options.seeds), f"{name}, seed {seed}")
             config = tells_categories(kind, (layer,), len(study.names)).changed(seed=seed)
             fitted = fit(study, rows, config.changed(epochs=options.epochs) if options.epochs else config, device=options.device)
-            yield name, seed, told(study, test, fitted.scores(unseen)) | {"parameters": fitted.parameters}
+            yield name, seed, {"accuracy": told(study, test, fitted.scores(unseen)), "parameters": fitted.parameters}
 
 
 def told(study: CategoryStudy, rows: Tensor, scores: Tensor) -> dict[str, Any]:
     """The accuracy a category."""
-    return {"accuracy": asdict(category_accuracy(scores.double().numpy(), study.members[rows].numpy()))}
+    return asdict(category_accuracy(scores.double().numpy(), study.members[rows].numpy()))
 
 
 @dataclass(frozen=True, slots=True)
