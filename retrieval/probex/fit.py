@@ -61,7 +61,7 @@ def mvprobe(layer: str) -> ExpertConfig:
 def tells_categories(kind: str, layers: tuple[str, ...], categories: int) -> ExpertConfig:
     """The kinds of experts that tell categories: Loradex's, whose map keeps a direction for each, or probes as published, which read one layer."""
     if kind == "loradex":
-        return ExpertConfig(SketchConfig(layers, 32, 32, quadratic=0.0, ridge=0.05, most_layers=12, rank=categories))
+        return ExpertConfig(SketchConfig(layers, 32, 32, quadratic=0.0, ridge=0.05, most_layers=12, rank=categories, wide=128))
     config = {"probex": probex, "mvprobe": mvprobe}[kind](layers[0])
     return replace(config.changed(layers=layers), training=PUBLISHED_CATEGORIES)
 

@@ -1,7 +1,8 @@
 """The closed-form expert: principal sketches of every layer's update, weighted by what each says, and one ridge regression to the space.
 
 For each layer the principal output directions P of sum dW dW^T / |dW|^2 and input directions Q of sum dW^T dW / |dW|^2 over the training models are kept
-(two-sided PCA, Ye 2005). A model's sketch is P^T X Q, and P^T X X^T P (MVProbe's quadratic view, in which the random start of ``down`` cancels out),
+(two-sided PCA, Ye 2005), or of more of them those that a regression to the targets uses. A model's sketch is P^T X Q, and P^T X X^T P (MVProbe's quadratic
+view, in which the random start of ``down`` cancels out),
 with X = dW / |dW|, both in factor form: the overall scale falls away.
 Each layer and view counts by its cross-validated alignment with the targets. The regression's output is cut to the principal directions of
 what it says of the training models (reduced-rank regression, Izenman 1975).
@@ -18,6 +19,7 @@ from retrieval.probex.alignment import alignment
 from retrieval.probex.probing import Factors, bilinear, energy, input_spectrum, output_spectrum, widen
 
 BATCH = 256  # models a step
+CHOICE_RIDGE = 0.3  # of the regression by which directions are chosen, in mean eigenvalues
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class SketchConfig:
     most_layers: int | None = None  # of those with the best alignment
     ridge: float = 0.3  # of the mean eigenvalue of the features' Gram matrix
     rank: int = 64  # of the map
+    wide: int | None = None  # principal directions a side, from which those that a regression to the targets uses are chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ class SketchExpert:
         """Fit on training models of ``concepts`` (models,); ``targets`` (models, dim) are their vectors in the space."""
         left, right, features, scales, said = {}, {}, {}, {}, {}
         for layer in config.layers:
-            left[layer], right[layer] = principal_directions(models[layer], config)
+            left[layer], right[layer] = directions(models[layer], targets, config)
             views = sketch(models[layer], left[layer], right[layer], config)
             worth = [max(alignment(view, targets, concepts, config.ridge), 0.0) for view in views]
             said[layer] = worth[0]
@@ -106,6 +109,28 @@ class SketchExpert:
         return (features - self.mean[layer]) @ self.weight[layer]
 
 
+def directions(factors: Factors, targets: Tensor, config: SketchConfig) -> tuple[Tensor, Tensor]:
+    """Output directions (outputs, out) and input directions (in, inputs) of a layer: principal ones, or of ``wide`` of them those that say most of the targets.
+
+    The latter are the leading singular directions, on both sides, of a ridge regression from the wide sketch to the targets (models, dim), unfolded.
+    """
+    if config.wide is None:
+        return principal_directions(factors, config)
+    many = replace(config, outputs=config.wide, inputs=config.wide, quadratic=0.0)
+    left, right = principal_directions(factors, many)
+    (view,) = sketch(factors, left, right, many)
+    weight = fit_ridge(view - view.mean(0), targets - targets.mean(0), CHOICE_RIDGE).reshape(len(left), right.shape[1], -1)
+    outputs = leading(torch.einsum("pqc,rqc->pr", weight, weight), config.outputs)
+    inputs = leading(torch.einsum("pqc,psc->qs", weight, weight), config.inputs)
+    return outputs.mT @ left, right @ inputs
+
+
+def leading(spectrum: Tensor, count: int) -> Tensor:
+    """The leading eigenvectors (n, count) of a symmetric matrix (n, n), fewer where it has fewer."""
+    found: Tensor = torch.linalg.eigh(spectrum).eigenvectors.flip(1)[:, :count]
+    return found
+
+
 def principal_directions(factors: Factors, config: SketchConfig) -> tuple[Tensor, Tensor]:
     """Leading output directions (outputs, out) and input directions (in, inputs) of a layer's updates."""
     spectra = [torch.zeros(factors.up.shape[1], factors.up.shape[1]), torch.zeros(factors.down.shape[2], factors.down.shape[2])]
@@ -114,10 +139,7 @@ def principal_directions(factors: Factors, config: SketchConfig) -> tuple[Tensor
         weights = 1 / energy(batch).clamp_min(1e-20)
         spectra[0] += output_spectrum(batch, weights)
         spectra[1] += input_spectrum(batch, weights)
-    kept = []
-    for spectrum, count in zip(spectra, (config.outputs, config.inputs), strict=True):
-        kept.append(torch.linalg.eigh(spectrum).eigenvectors.flip(1)[:, :count])
-    return kept[0].mT.contiguous(), kept[1]
+    return leading(spectra[0], config.outputs).mT.contiguous(), leading(spectra[1], config.inputs)
 
 
 def sketch(factors: Factors, left: Tensor, right: Tensor, config: SketchConfig) -> list[Tensor]:

@@ -42,6 +42,7 @@ EPOCHS: Final = 200  # at the most, of MVProbe in its published size, which take
 MANY: Final = 8  # layers of probes that read several
 LAYERS: Final = 4  # of what ships, the best
 DIRECTIONS: Final = 24  # a side
+WIDE: Final = 128  # principal directions from which others are chosen
 SMALL: Final = 48 * 432  # weights of a layer, at the most
 
 
@@ -81,7 +82,7 @@ class Classifiers:
 def shipped(data: Classifiers) -> ExpertConfig:
     """The expert that fits into what ships, beside some models' layers."""
     layers = tuple(layer for layer in data.layers if math.prod(data.opened[0].shapes[layer]) <= SMALL)
-    return ExpertConfig(SketchConfig(layers, DIRECTIONS, DIRECTIONS, quadratic=0.0, ridge=0.1, most_layers=LAYERS))
+    return ExpertConfig(SketchConfig(layers, DIRECTIONS, DIRECTIONS, quadratic=0.0, ridge=0.05, most_layers=LAYERS, wide=WIDE))
 
 
 def closed_forms(layers: tuple[str, ...]) -> Iterator[tuple[str, ExpertConfig]]:
@@ -90,8 +91,9 @@ def closed_forms(layers: tuple[str, ...]) -> Iterator[tuple[str, ExpertConfig]]:
         for directions in (16, 24, 32, 48):
             for ridge in (0.03, 0.1):
                 if most <= len(layers):
-                    name = f"best {most} layers, {directions} directions, ridge {ridge}"
-                    yield name, ExpertConfig(SketchConfig(layers, directions, directions, quadratic=0.0, ridge=ridge, most_layers=most))
+                    for wide in (None, WIDE):
+                        name = f"best {most} layers, {directions} directions{f' of {wide}' if wide else ''}, ridge {ridge}"
+                        yield name, ExpertConfig(SketchConfig(layers, directions, directions, quadratic=0.0, ridge=ridge, most_layers=most, wide=wide))
 
 
 def nets(best: tuple[str, ...]) -> Iterator[tuple[str, bool, list[ExpertConfig]]]:
@@ -179,7 +181,7 @@ class Measured:
     def of_layer(self, layer: str, seed: int, split: str) -> dict[str, dict[str, Any]]:
         """What one layer alone says, by every kind of encoder that takes seconds."""
         return {
-            "closed form": self.of_fit(False, ExpertConfig(SketchConfig((layer,), 32, 32, quadratic=0.0, ridge=0.05)), seed, split),
+            "closed form": self.of_fit(False, ExpertConfig(SketchConfig((layer,), 32, 32, quadratic=0.0, ridge=0.05, wide=WIDE)), seed, split),
             "dense linear": self.of_dense([layer], seed, split),
             "weight statistics": self.of_statistics(True, [layer], seed, split),
         }
@@ -215,6 +217,7 @@ class Measured:
             numbers[plain] = self.once(f"validation: statistics of {of}", partial(self.of_statistics, plain, data.layers, 0, "val"))["value"]
         for seed in SEEDS:
             self.once(f"Loradex, seed {seed}", partial(self.of_fit, False, ours, seed, "test"))
+            self.once(f"Loradex with principal directions, seed {seed}", partial(self.of_fit, False, ours.changed(wide=None), seed, "test"))
             self.once(f"Loradex as it ships, seed {seed}", partial(self.of_fit, False, shipped(data), seed, "test"))
             self.once(f"dense linear, best layer, seed {seed}", partial(self.of_dense, [best], seed, "test"))
             self.once(f"dense linear, all layers, seed {seed}", partial(self.of_dense, data.layers, seed, "test"))

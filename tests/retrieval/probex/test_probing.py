@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from retrieval.lora import LayerUpdate
 from retrieval.probex.probes import ALL_VIEWS, ProbeConfig, ProbeNet
 from retrieval.probex.probing import Factors, bilinear, energy, input_spectrum, output_spectrum
-from retrieval.probex.sketch import SketchConfig, SketchExpert
+from retrieval.probex.sketch import CHOICE_RIDGE, SketchConfig, SketchExpert
 from tests.retrieval.probex.dense import close, dense, some_updates
 
 OUT, IN = 40, 24
@@ -104,6 +104,37 @@ def test_layers_count_by_what_they_say_of_unseen_concepts() -> None:
     assert expert.alignment["said"] > 0.8 > 0.2 > expert.alignment["noise"]
     assert SketchExpert.fit(models, targets, concepts, SketchConfig(("noise", "said"), 8, 4, most_layers=1)).config.layers == ("said",)
     assert (expert.encode(models) * targets).sum(1).mean() > 0.9
+
+
+def quiet_truth() -> tuple[Factors, Tensor, Tensor, Tensor]:
+    """Updates (200, 12, 10) that are loud in eight rows and columns by lot, and in one entry, a quiet one, say the sign of a target."""
+    torch.manual_seed(0)
+    targets = (torch.rand(200, 1) < 0.5).float() * 2 - 1
+    updates = torch.randn(200, 12, 10) * 0.01
+    updates[:, :8, :8] += torch.randn(200, 8, 8)
+    updates[:, 10, 9] += 0.3 * targets[:, 0]
+    wide = torch.linalg.qr(torch.randn(12, 12))[0] @ updates @ torch.linalg.qr(torch.randn(10, 10))[0]
+    return Factors.of_matrices(wide), wide, targets, torch.arange(200)
+
+
+def test_directions_are_chosen_by_what_the_targets_use() -> None:
+    """Two of twelve: principal ones say nothing of a quiet truth; chosen ones do, and are those of the dense regression."""
+    factors, updates, targets, concepts = quiet_truth()
+    rows = torch.arange(150)
+    right = {}
+    for wide in (None, 12):
+        config = SketchConfig(("layer",), 2, 2, quadratic=0.0, ridge=0.01, rank=1, wide=wide)
+        expert = SketchExpert.fit({"layer": factors[rows]}, targets[rows], concepts[rows], config)
+        right[wide] = float(((expert.predict({"layer": factors[150:]}) > 0) == (targets[150:] > 0)).float().mean())
+        assert expert.left["layer"].shape == (2, 12) and expert.right["layer"].shape == (10, 2)
+        close(expert.left["layer"] @ expert.left["layer"].mT, torch.eye(2))
+    assert right[12] == 1.0 > 0.7 > right[None]
+    scaled = updates[rows] / updates[rows].flatten(1).norm(dim=1)[:, None, None]
+    features = scaled.flatten(1) - scaled.flatten(1).mean(0)
+    penalty = CHOICE_RIDGE * features.square().sum(1).mean()
+    weight = torch.linalg.solve(features.mT @ features + penalty * torch.eye(120), features.mT @ (targets[rows] - targets[rows].mean(0))).reshape(12, 10)
+    used = torch.linalg.svd(weight).U[:, :2]
+    torch.testing.assert_close((expert.left["layer"] @ used).abs(), torch.eye(2), atol=1e-2, rtol=0)
 
 
 def test_a_missing_layer_counts_as_the_average() -> None:
