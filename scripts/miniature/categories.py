@@ -38,7 +38,7 @@ HEAD: Final = "classifier"  # in an order of its own in each model
 PENALTIES: Final = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # of the dense map
 LEAST: Final = 0.1  # of the dense map's parameters, which ours may have
 TRAINING: Final = replace(PUBLISHED_CATEGORIES, patience=4)  # of probes: until a hundred epochs bring nothing
-EPOCHS: Final = 200  # at the most, of MVProbe in its published size, which takes minutes for a hundred
+EPOCHS: Final = 200  # at the most, of MVProbe in its published size, which takes minutes for a hundred; half of them on the weights as they are
 MANY: Final = 8  # layers of probes that read several
 LAYERS: Final = 4  # of what ships, the best
 DIRECTIONS: Final = 24  # a side
@@ -110,7 +110,7 @@ def nets(best: tuple[str, ...]) -> Iterator[tuple[str, bool, list[ExpertConfig]]
     yield "MVProbe of the difference", False, own
     several = ProbeConfig(best[:MANY], probes=64, projection=64, representation=256, standardise=True)
     yield f"ProbeX of the difference, best {MANY} layers", False, [ExpertConfig(several, TRAINING)]
-    yield "MVProbe as published", True, [ExpertConfig(four, brief)]
+    yield "MVProbe as published", True, [ExpertConfig(four, replace(brief, epochs=EPOCHS // 2))]
 
 
 class Measured:
