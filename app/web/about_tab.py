@@ -14,6 +14,7 @@ TEXT: Final = """
 ### What Loradex can know
 - **What a LoRA draws**, where an expert was trained for its base model: its weights are mapped into the space of words and pictures,
   whatever the file is called.
+- **What a classifier was trained on**, where an expert was made for its model tree: which categories, each with a probability.
 - **Which LoRAs hold the same update**, or were made from one another, for every family, with no expert.
 - **Facts**: format, family of the base model, ranks, scale, trainer and trigger words, from the file's header and the notes beside it.
 
@@ -46,6 +47,8 @@ NAMES: Final = {
     "answered": "labels that are no “unknown”",
     "right_when_answered": "right, of those",
     "calibration_error": "calibration error of probabilities",
+    "accuracy_per_category": "categories told rightly",
+    "category_to_model_auroc": "search: models that know a category before those that do not",
 }
 
 
