@@ -128,7 +128,8 @@ def test_a_base_model_draws_with_a_shipped_lora() -> None:
 def test_categories_of_shipped_classifiers_are_told(tree: str, models: int) -> None:
     """Of models that no expert saw; what was measured of all is beside it, ours the best and with a tenth of the dense map's parameters at the most."""
     document = evaluate_miniature(tree)
-    assert document["split"] == {"models_test": models, "categories": 64, "refused": 0}
+    counts = {"models_test": models, "models_of_other_trees": 0, "refused": 0, "categories": 64, "categories_unknown_to_it": 0}
+    assert document["split"] == counts
     metrics = document["metrics"]
     assert metrics["accuracy_per_category"]["value"] > 0.9 and metrics["category_to_model_auroc"]["low"] > 0.75
     assert metrics["calibration_error"]["value"] < 0.05
