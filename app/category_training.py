@@ -11,7 +11,7 @@ from typing import Final
 
 from app.measured import Measured
 from app.places import own_encoder
-from app.training import Report, TrainAnswer, TrainOptions, check, check_free, choose_layers, open_space, train_expert
+from app.training import FEWEST, Report, TrainAnswer, TrainOptions, check, check_free, choose_layers, open_space, train_expert
 from retrieval.ancestor import keep_layers, near_layers, reach_of, write_mean
 from retrieval.errors import FileUnsupported
 from retrieval.lora import WholeModel
@@ -23,7 +23,6 @@ from retrieval.probex.labelled import pack_opened
 from retrieval.probex.layers import shared_layers
 from retrieval.probex.make import make_category_expert
 
-FEWEST: Final = 20  # training models
 FEWEST_JUDGED: Final = 10  # validation models, by which odds are told
 ACCURACY: Final = "accuracy a category"
 

@@ -28,7 +28,7 @@ from retrieval.space import Space
 from retrieval.text import TextEncoder
 
 LARGEST_PACK: Final = 8 * 2**30  # bytes of factors in memory
-FEWEST: Final = 20  # training LoRAs
+FEWEST: Final = 20  # training models
 TEMPLATES: Final = ("a photo of a {}",)  # as ProbeX has it
 BATCH: Final = 64
 

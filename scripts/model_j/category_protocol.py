@@ -21,7 +21,6 @@ from retrieval.lora.header import Header
 from retrieval.probex.categories import SPLITS, CategoryStudy, category_study, find_classifiers
 from retrieval.probex.fit import ExpertConfig, fit, tells_categories
 from retrieval.probex.probing import Factors
-from retrieval.probex.sketch import SketchConfig
 from retrieval.probex.study import Aim
 from scripts.model_j.fetch import Report
 
@@ -128,7 +127,8 @@ def closed_form(study: CategoryStudy, layer: str) -> tuple[ExpertConfig, float]:
     """Our closed form of a layer that does best on ``val``, and how well that is."""
     rows, judged = study.rows("train"), study.judged
     unseen = study.take(judged, [layer])
-    configs = [ExpertConfig(SketchConfig((layer,), directions, directions, quadratic=0.0, ridge=ridge)) for directions, ridge in FORMS]
+    form = tells_categories("loradex", (layer,), len(study.names))
+    configs = [form.changed(outputs=directions, inputs=directions, ridge=ridge) for directions, ridge in FORMS]
     worth = [study.merit(fit(study, rows, config).scores(unseen), judged) for config in configs]
     best = int(np.argmax(worth))
     return configs[best], worth[best]

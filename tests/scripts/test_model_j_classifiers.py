@@ -15,12 +15,14 @@ from safetensors.torch import load_file, save_file
 from index.milvus.rows import digest
 from retrieval.errors import FetchError
 from retrieval.probex.categories import CHOSEN
+from retrieval.probex.sketch import SketchConfig
 from scripts.model_j import CLASSIFIERS, DATASET
 from scripts.model_j.__main__ import main
+from scripts.model_j.category_protocol import closed_form
 from scripts.model_j.classifiers import fetch_classifiers
 from scripts.model_j.fetch import FetchOptions
 from tests.hub import SHA, Handler, Hub, serve
-from tests.whole_models import NAMES
+from tests.whole_models import NAMES, study_of, write_models
 
 LAYER = CLASSIFIERS["SupViT"]
 OTHER = "vit.encoder.layer.0.attention.attention.query"
@@ -142,3 +144,12 @@ def test_what_is_not_there_is_told(served: Hub, tmp_path: Path, capsys: pytest.C
     assert main(["fetch", "SupViT", "--out", str(tmp_path / "y"), "--endpoint", served.hub, "--limit", "1"]) == 0
     assert main(["protocol", str(tmp_path / "y")]) == 1
     assert "expected models with categories in train, val and test" in capsys.readouterr().err
+
+
+def test_the_closed_form_keeps_a_direction_for_each_category(tmp_path: Path) -> None:
+    """CIFAR-100 has more than a sketch's usual rank."""
+    write_models(tmp_path)
+    study = study_of(tmp_path)
+    config, worth = closed_form(study, next(iter(study.models)))
+    assert isinstance(config.model, SketchConfig)
+    assert (config.model.rank, config.model.wide) == (len(study.names), 128) and worth > 0.9
