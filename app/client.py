@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import httpx
 
-from retrieval.errors import LoradexError
+from loradex.retrieval.errors import LoradexError
 
 Document = dict[str, Any]
 

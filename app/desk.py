@@ -9,16 +9,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from app.answers import IndexAnswer
-from app.folders import lies_below
-from app.ingest import index_places
-from app.places import SHIPPED_ZOO, own_zoo
-from app.service import Loradex
-from index import ZooError, open_zoo
-from retrieval.errors import LoradexError, QueryError
+from loradex.app.indexing.answer import IndexAnswer
+from loradex.app.indexing.folders import lies_below
+from loradex.app.indexing.ingest import index_places
+from loradex.app.places import SHIPPED_ZOO, own_zoo
+from loradex.app.search.service import Loradex
+from loradex.index import ZooError, open_zoo
+from loradex.retrieval.errors import LoradexError, QueryError
 
 if TYPE_CHECKING:
-    from app.drawing.studio import Studio
+    from loradex.app.drawing.studio import Studio
 
 LONGEST_PATH: Final = 4096  # characters
 LONGEST_DRAWING: Final = 300.0  # seconds
@@ -88,8 +88,8 @@ class Desk:
     @cached_property
     def studio(self) -> "Studio":
         """Draws what models do; diffusers is loaded when it is first asked for."""
-        from app.drawing.bases import Bases
-        from app.drawing.studio import Studio
+        from loradex.app.drawing.bases import Bases
+        from loradex.app.drawing.studio import Studio
 
         return Studio(Bases.of(self.bases), open_file=self.loradex.encoder.router.open, limit=LONGEST_DRAWING)
 
@@ -155,7 +155,7 @@ class Desk:
 
     def _draw(self, zoo_folder: Path) -> None:
         """Give drawings to the models that have none and whose base model is at hand."""
-        from app.drawing.missing import draw_missing, undrawn
+        from loradex.app.drawing.missing import draw_missing, undrawn
 
         with open_zoo(zoo_folder) as zoo:
             models = undrawn(zoo, self.studio)

@@ -9,9 +9,9 @@ from typing import Final
 
 from PIL import Image
 
-from index import Model
-from index.zoo import PREVIEWS
-from retrieval.lora.facts import is_there
+from loradex.index import Model
+from loradex.index.zoo import PREVIEWS
+from loradex.retrieval.lora.facts import is_there
 
 PREVIEW: Final = 256  # pixels a side at the most
 PICTURES: Final = (".preview.png", ".png", ".preview.jpg", ".jpg", ".jpeg", ".webp")  # as ComfyUI's and A1111's users name them

@@ -5,9 +5,9 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
-from index.milvus.place import SCHEME, folder_of
+from loradex.index.milvus.place import SCHEME, folder_of
 
-MINIATURE: Final = Path(__file__).parent / "miniature"
+MINIATURE: Final = Path(__file__).resolve().parent / "miniature"  # resolved, since a checkout reaches it by a link
 TREES: Final = MINIATURE / "trees"
 UPSAMPLER: Final = MINIATURE / "upsampler"
 CLIP: Final = MINIATURE / "encoder" / "clip"

@@ -1,6 +1,6 @@
 """Vectors and facts -> answers: a zoo of models in a folder, searched by cosine."""
 
-from index.errors import (
+from loradex.index.errors import (
     BadModel,
     BadQuery,
     BadVector,
@@ -17,10 +17,10 @@ from index.errors import (
     ZooTooNew,
     ZooUnreachable,
 )
-from index.filters import Filter
-from index.model import FoundBy, Hit, KnownFile, Model
-from index.places import AnyZoo, open_or_create_zoo, open_zoo
-from index.zoo import Zoo
+from loradex.index.filters import Filter
+from loradex.index.model import FoundBy, Hit, KnownFile, Model
+from loradex.index.places import AnyZoo, open_or_create_zoo, open_zoo
+from loradex.index.zoo import Zoo
 
 __all__ = [
     "AnyZoo",

@@ -9,10 +9,10 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from index.errors import SpaceMismatch, ZooMissing
-from index.filters import Filter
-from index.model import Hit
-from index.vectors import Vector
+from loradex.index.errors import SpaceMismatch, ZooMissing
+from loradex.index.filters import Filter
+from loradex.index.model import Hit
+from loradex.index.vectors import Vector
 
 ALL = Filter()
 

@@ -19,9 +19,9 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from index.connections import sync, sync_folder, typed_errors
-from index.engine import ENGINES, Arrays, Exact, ExactOnGpu, has_gpu
-from index.snapshot import Segment, Snapshot, State
+from loradex.index.connections import sync, sync_folder, typed_errors
+from loradex.index.engine import ENGINES, Arrays, Exact, ExactOnGpu, has_gpu
+from loradex.index.snapshot import Segment, Snapshot, State
 
 FOLDER: Final = "engine"
 MANIFEST: Final = "manifest.json"

@@ -7,12 +7,12 @@ from typing import Final
 
 import numpy as np
 
-from index.cache import UNSOUND, engines_on_disk, most_keys, read_segment
-from index.engine import Exact
-from index.errors import ZooDamaged
-from index.rows import MODEL, Row, entry_of, from_row, from_text, put_words, sound, take_vector
-from index.schema import WORDS
-from index.snapshot import read_changes
+from loradex.index.cache import UNSOUND, engines_on_disk, most_keys, read_segment
+from loradex.index.engine import Exact
+from loradex.index.errors import ZooDamaged
+from loradex.index.rows import MODEL, Row, entry_of, from_row, from_text, put_words, sound, take_vector
+from loradex.index.schema import WORDS
+from loradex.index.snapshot import read_changes
 
 MOST_PROBLEMS: Final = 20  # that SQLite lists of its own
 PAGE: Final = 1000

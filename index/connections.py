@@ -15,8 +15,8 @@ from sqlite3 import Connection
 from threading import Lock
 from typing import IO, Any, Final
 
-from index.errors import RESTORE, BadQuery, DiskRefused, ZooClosed, ZooDamaged, ZooError, ZooLocked, ZooReadOnly
-from index.schema import expect_current, migrate, version_of
+from loradex.index.errors import RESTORE, BadQuery, DiskRefused, ZooClosed, ZooDamaged, ZooError, ZooLocked, ZooReadOnly
+from loradex.index.schema import expect_current, migrate, version_of
 
 CATALOGUE: Final = "catalogue.sqlite"
 LOCK: Final = "writer.lock"

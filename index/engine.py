@@ -12,7 +12,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from index.vectors import Vector
+from loradex.index.vectors import Vector
 
 Mask = NDArray[np.bool_]
 Rows = NDArray[np.int64]

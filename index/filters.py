@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Final
 
-from index.errors import BadQuery
-from index.model import FoundBy
-from index.rows import tag_of, to_text
+from loradex.index.errors import BadQuery
+from loradex.index.model import FoundBy
+from loradex.index.rows import tag_of, to_text
 
 MOST_VALUES: Final = 100
 LONGEST: Final = 4096  # characters of a value

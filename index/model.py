@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from index.vectors import Vector
+from loradex.index.vectors import Vector
 
 
 class FoundBy(StrEnum):

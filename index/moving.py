@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from index.connections import typed_errors
-from index.errors import ZooExists
-from index.model import Model
-from index.places import UNFINISHED, AnyZoo, kind_of, refuse_unfinished
-from index.zoo import PREVIEWS, Zoo
+from loradex.index.connections import typed_errors
+from loradex.index.errors import ZooExists
+from loradex.index.model import Model
+from loradex.index.places import UNFINISHED, AnyZoo, kind_of, refuse_unfinished
+from loradex.index.zoo import PREVIEWS, Zoo
 
 BATCH: Final = 1024  # models
 Progress = Callable[[int, int], None]

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Final
 
-from index.errors import ZooDamaged
-from index.milvus import MilvusZoo
-from index.milvus.place import is_marked
-from index.zoo import Zoo
+from loradex.index.errors import ZooDamaged
+from loradex.index.milvus import MilvusZoo
+from loradex.index.milvus.place import is_marked
+from loradex.index.zoo import Zoo
 
 AnyZoo = Zoo | MilvusZoo
 UNFINISHED: Final = "copying"  # a file that lies in a folder while a zoo is copied into it

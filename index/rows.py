@@ -13,9 +13,9 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from index.errors import RESTORE, BadModel, ZooDamaged
-from index.model import FoundBy, KnownFile, Model
-from index.vectors import Vector, from_bytes, to_bytes
+from loradex.index.errors import RESTORE, BadModel, ZooDamaged
+from loradex.index.model import FoundBy, KnownFile, Model
+from loradex.index.vectors import Vector, from_bytes, to_bytes
 
 Text = str | bytes | None
 Row = tuple[Any, ...]

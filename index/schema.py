@@ -11,8 +11,8 @@ from sqlite3 import Connection
 from typing import Final
 from zlib import crc32
 
-from index.errors import RESTORE, ZooDamaged, ZooReadOnly, ZooTooNew
-from index.rows import blob_sum, checksum, damaged_row, entry_of, from_text, put_words, to_text
+from loradex.index.errors import RESTORE, ZooDamaged, ZooReadOnly, ZooTooNew
+from loradex.index.rows import blob_sum, checksum, damaged_row, entry_of, from_text, put_words, to_text
 
 APPLICATION_ID: Final = 0x4C4F5258  # "LORX"
 WORDS: Final = "CREATE VIRTUAL TABLE words USING fts5 (name, tags, notes, tokenize = 'unicode61 remove_diacritics 2')"

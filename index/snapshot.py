@@ -13,10 +13,10 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from index.engine import AUTO, Engine, Exact, Mask, Rows, engine_for, joined
-from index.errors import RESTORE, ZooDamaged
-from index.rows import sound
-from index.vectors import Vector
+from loradex.index.engine import AUTO, Engine, Exact, Mask, Rows, engine_for, joined
+from loradex.index.errors import RESTORE, ZooDamaged
+from loradex.index.rows import sound
+from loradex.index.vectors import Vector
 
 SPARE: Final = 16  # candidates beyond k, so that most exact searches take one pass, and others miss few
 FEW: Final = 16  # keys a key looked for, from which looking for each is faster than going through all

@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from index.errors import ZooError
+from loradex.index.errors import ZooError
 
 Vector = NDArray[np.float32]
 ROUNDING: Final = 2.0**-23  # by which a vector of float32 may be off length 1, which then stays as it is

@@ -12,12 +12,12 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from index.base import ALL, BaseZoo
-from index.cache import STALE, WORTH_IT, drop_engines, engines_on_disk, load_engine, save_engine
-from index.care import Progress, mend, problems_of
-from index.connections import CATALOGUE, Readers, Writer, WriterLock, sync, sync_folder, typed_errors, write_empty
-from index.engine import AUTO, ENGINES, Mask
-from index.errors import (
+from loradex.index.base import ALL, BaseZoo
+from loradex.index.cache import STALE, WORTH_IT, drop_engines, engines_on_disk, load_engine, save_engine
+from loradex.index.care import Progress, mend, problems_of
+from loradex.index.connections import CATALOGUE, Readers, Writer, WriterLock, sync, sync_folder, typed_errors, write_empty
+from loradex.index.engine import AUTO, ENGINES, Mask
+from loradex.index.errors import (
     RESTORE,
     BadQuery,
     BadVector,
@@ -29,9 +29,9 @@ from index.errors import (
     ZooMissing,
     ZooReadOnly,
 )
-from index.filters import Filter
-from index.model import FoundBy, Hit, KnownFile, Model
-from index.rows import (
+from loradex.index.filters import Filter
+from loradex.index.model import FoundBy, Hit, KnownFile, Model
+from loradex.index.rows import (
     MODEL,
     damaged_row,
     from_row,
@@ -48,9 +48,9 @@ from index.rows import (
     to_entry,
     to_text,
 )
-from index.snapshot import Fetch, Found, Snapshot, State, brought_up_to_date
-from index.vectors import Vector, Vectors, count, to_unit
-from index.words import words_query
+from loradex.index.snapshot import Fetch, Found, Snapshot, State, brought_up_to_date
+from loradex.index.vectors import Vector, Vectors, count, to_unit
+from loradex.index.words import words_query
 
 PAGE: Final = 500  # models read at a time by ``models``
 MOST: Final = 2**62  # hits, as many as SQLite counts

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retrieval.checkpoint import save_tensors
-from retrieval.errors import FileCorrupt, FileUnsupported
-from retrieval.lora import WholeModel
-from retrieval.lora.header import Header
-from retrieval.lora.problems import shown
-from retrieval.lora.whole import weights_of
-from retrieval.probex.expert import NEAR
-from retrieval.router import compared_distance
+from loradex.retrieval.checkpoint import save_tensors
+from loradex.retrieval.errors import FileCorrupt, FileUnsupported
+from loradex.retrieval.lora import WholeModel
+from loradex.retrieval.lora.header import Header
+from loradex.retrieval.lora.problems import shown
+from loradex.retrieval.lora.whole import weights_of
+from loradex.retrieval.probex.expert import NEAR
+from loradex.retrieval.router import compared_distance
 
 STRANGE: Final = 1.0  # times its length from the base: weights that were trained on their own, such as new heads, lie further
 LOOKED_AT: Final = 20  # models, to tell which layers stayed near

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from retrieval.errors import CheckpointError
+from loradex.retrieval.errors import CheckpointError
 
 
 def save_checkpoint(path: Path, form: str, settings: dict[str, Any], tensors: dict[str, Tensor]) -> None:

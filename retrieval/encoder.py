@@ -14,14 +14,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from retrieval.errors import CheckpointError
-from retrieval.label import LabelList
-from retrieval.lora import WeightsFile
-from retrieval.probex.category_expert import CategoryExpert
-from retrieval.probex.expert import Expert
-from retrieval.router import Router
-from retrieval.space import Space
-from retrieval.text import TextEncoder
+from loradex.retrieval.errors import CheckpointError
+from loradex.retrieval.lora import WeightsFile
+from loradex.retrieval.probex.category_expert import CategoryExpert
+from loradex.retrieval.probex.expert import Expert
+from loradex.retrieval.router import Router
+from loradex.retrieval.space.label import LabelList
+from loradex.retrieval.space.space import Space
+from loradex.retrieval.space.text import TextEncoder
 
 PICTURES = 64  # a batch
 LABELS = "labels.safetensors"

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from retrieval.lora.update import LayerUpdate
+from loradex.retrieval.lora.update import LayerUpdate
 
 SIZE: Final = 1024  # numbers; the cosine of unrelated updates is off by about 1 / sqrt(SIZE)
 STEPS: Final = 127  # that a number is stored in

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.fingerprint import Fingerprint
+from loradex.retrieval.fingerprint import Fingerprint
 
 SAME: Final = 0.99  # cosine from which two updates are one, saved in another way
 RELATED: Final = 0.4  # cosine from which one was made from the other, or both from a third

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from retrieval.errors import FileUnsupported, NoExpert
-from retrieval.lora import LoraFile, WeightsFile, WholeModel
-from retrieval.probex.category_expert import CategoryExpert
-from retrieval.probex.expert import Expert
-from retrieval.probex.familiarity import FAMILIAR
-from retrieval.probex.probing import Factors
+from loradex.retrieval.errors import FileUnsupported, NoExpert
+from loradex.retrieval.lora import LoraFile, WeightsFile, WholeModel
+from loradex.retrieval.probex.category_expert import CategoryExpert
+from loradex.retrieval.probex.expert import Expert
+from loradex.retrieval.probex.familiarity import FAMILIAR
+from loradex.retrieval.probex.probing import Factors
 
 Reader = Expert | CategoryExpert
 

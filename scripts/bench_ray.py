@@ -18,13 +18,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from app.ingest import index_places
-from app.local_engine import LocalEngine
-from app.places import MINIATURE
-from app.ray_engine import RayEngine
-from app.reading import Engine
-from index import Zoo
-from retrieval.encoder import Encoder
+from loradex.app.indexing.ingest import index_places
+from loradex.app.indexing.local_engine import LocalEngine
+from loradex.app.indexing.ray.engine import RayEngine
+from loradex.app.indexing.reading import Engine
+from loradex.app.places import MINIATURE
+from loradex.index import Zoo
+from loradex.retrieval.encoder import Encoder
 
 MADE: Final = 20_000
 NOISE: Final = 0.1  # of each weight

@@ -23,7 +23,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from index import Filter, FoundBy, Model, Zoo
+from loradex.index import Filter, FoundBy, Model, Zoo
 
 DIM: Final = 512
 CLUSTERS: Final = 8_000

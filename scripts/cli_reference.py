@@ -10,7 +10,7 @@ from typer import Context
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from app.cli import app
+from loradex.app.commands.main import app
 
 REFERENCE: Final = Path(__file__).parents[1] / "docs" / "cli.md"
 MADE: Final = "Made from the commands' own help by `python -m scripts.cli_reference`. Every command also takes `--help`."

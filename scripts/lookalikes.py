@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from app.places import MINIATURE
-from retrieval.fingerprint import Fingerprint
-from retrieval.lora import LayerUpdate, LoraFile
+from loradex.app.places import MINIATURE
+from loradex.retrieval.fingerprint import Fingerprint
+from loradex.retrieval.lora import LayerUpdate, LoraFile
 from scripts.miniature.fleet import FleetTrainer, chunks, recipes
 from scripts.miniature.settings import Build
 

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Final
 
-from app.api.rest import rest_api
-from app.desk import Desk
-from app.service import Loradex
+from loradex.app.api.rest import rest_api
+from loradex.app.desk import Desk
+from loradex.app.search.service import Loradex
 
 DOCUMENT: Final = Path(__file__).parents[1] / "docs" / "openapi.json"
 

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from playwright.sync_api import FilePayload, Page, sync_playwright
 from safetensors.torch import load_file, save_file
 
-from app.places import MINIATURE
+from loradex.app.places import MINIATURE
 
 QUERY = "a slice of pizza"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]

@@ -4,10 +4,11 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, Field
 
-from app.answers import LabelAnswer, path_of
-from app.api.texts import one_line, readable
-from app.ranking import Found
-from index import Model
+from loradex.app.api.texts import one_line, readable
+from loradex.app.models import path_of
+from loradex.app.search.answers import LabelAnswer
+from loradex.app.search.ranking import Found
+from loradex.index import Model
 
 LONGEST: Final = 200  # characters of a text from a file
 LONGEST_NOTE: Final = 1000

@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from app.desk import State
-from index import FoundBy
+from loradex.app.desk import State
+from loradex.index import FoundBy
 
 Id = Annotated[str, Field(description="Derived from the weights, so that a renamed or moved file keeps it.", examples=["c09c39f128ab3b9811f2"])]
 Path = Annotated[str | None, Field(description="Where its file was seen last, on the server's machine or a hub.")]

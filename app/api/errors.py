@@ -2,9 +2,9 @@
 
 from typing import Final
 
-from app.desk import RunUnderWay
-from index.errors import BadQuery, DiskRefused, ModelMissing, ZooClosed, ZooError, ZooLocked, ZooUnreachable
-from retrieval.errors import FileError, LoradexError, NoExpert, QueryError
+from loradex.app.desk import RunUnderWay
+from loradex.index.errors import BadQuery, DiskRefused, ModelMissing, ZooClosed, ZooError, ZooLocked, ZooUnreachable
+from loradex.retrieval.errors import FileError, LoradexError, NoExpert, QueryError
 
 Errors = tuple[type[Exception], ...]
 

@@ -8,10 +8,10 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from app.api.errors import RETRY_AFTER, status_of, typed
-from app.api.texts import one_line
-from index.errors import ZooError
-from retrieval.errors import LoradexError
+from loradex.app.api.errors import RETRY_AFTER, status_of, typed
+from loradex.app.api.texts import one_line
+from loradex.index.errors import ZooError
+from loradex.retrieval.errors import LoradexError
 
 SHOWN: Final = 3  # faults of a request that are told
 

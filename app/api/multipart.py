@@ -6,12 +6,12 @@ from typing import IO, Any, Final
 
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from app.api.errors import TooLarge
-from app.api.texts import one_line, printable
-from app.folders import ENDING
-from app.pictures import PICTURES
-from app.query import MOST_PARTS
-from retrieval.errors import QueryError
+from loradex.app.api.errors import TooLarge
+from loradex.app.api.texts import one_line, printable
+from loradex.app.indexing.folders import ENDING
+from loradex.app.pictures import PICTURES
+from loradex.app.search.query import MOST_PARTS
+from loradex.retrieval.errors import QueryError
 
 LONGEST_NAME: Final = 200  # characters of a file's name that are kept
 LARGEST_HEADER: Final = 16_384  # bytes

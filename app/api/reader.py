@@ -8,20 +8,21 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Final
 
-from app.answers import DuplicatesAnswer, SearchAnswer, described
-from app.api.errors import DrawingMissing
-from app.api.requests import Filters, ModelFields, SearchFields
-from app.api.turns import Turns
-from app.desk import Desk
-from app.lookalikes import Library
-from app.pictures import drawing_of
-from app.places import SHIPPED_NAME, SHIPPED_ZOO
-from app.query import Query
-from app.service import MOST_OFFSET
-from app.wishes import filter_of
-from index import Filter, Model
-from index.snapshot import State
-from retrieval.errors import QueryError
+from loradex.app.api.errors import DrawingMissing
+from loradex.app.api.requests import Filters, ModelFields, SearchFields
+from loradex.app.api.turns import Turns
+from loradex.app.desk import Desk
+from loradex.app.models import described
+from loradex.app.pictures import drawing_of
+from loradex.app.places import SHIPPED_NAME, SHIPPED_ZOO
+from loradex.app.search.answers import SearchAnswer
+from loradex.app.search.filters import filter_of
+from loradex.app.search.lookalikes import DuplicatesAnswer, Library
+from loradex.app.search.query import Query
+from loradex.app.search.service import MOST_OFFSET
+from loradex.index import Filter, Model
+from loradex.index.snapshot import State
+from loradex.retrieval.errors import QueryError
 
 MOST_COMPARED: Final = 100_000  # models whose fingerprints are held, 4 KiB each
 

@@ -4,11 +4,11 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.desk import LONGEST_PATH
-from app.query import MOST_PARTS
-from app.service import MOST_HITS, MOST_LABELS, MOST_OFFSET
-from index import FoundBy
-from index.filters import MOST_VALUES
+from loradex.app.desk import LONGEST_PATH
+from loradex.app.search.query import MOST_PARTS
+from loradex.app.search.service import MOST_HITS, MOST_LABELS, MOST_OFFSET
+from loradex.index import FoundBy
+from loradex.index.filters import MOST_VALUES
 
 LONGEST_TEXT: Final = 300  # characters
 MOST_ON_A_PAGE: Final = 500

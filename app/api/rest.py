@@ -6,17 +6,17 @@ from typing import Annotated, Any, Final
 from fastapi import Depends, FastAPI, Path, Query, Request
 from fastapi.responses import FileResponse, Response
 
-from app.answers import described
-from app.api import documents as doc
-from app.api.failures import answer_failures
-from app.api.multipart import DRAWINGS, LORAS
-from app.api.reader import Reader
-from app.api.requests import LONGEST_TEXT, MOST_ON_A_PAGE, Folders, InspectFields, LabelFields, ModelFields, SearchFields
-from app.api.texts import mapped, readable
-from app.api.turns import Turns
-from app.api.uploads import Form, body_of, form_of
-from app.desk import Desk
-from app.inspection import inspect_files
+from loradex.app.api import documents as doc
+from loradex.app.api.failures import answer_failures
+from loradex.app.api.multipart import DRAWINGS, LORAS
+from loradex.app.api.reader import Reader
+from loradex.app.api.requests import LONGEST_TEXT, MOST_ON_A_PAGE, Folders, InspectFields, LabelFields, ModelFields, SearchFields
+from loradex.app.api.texts import mapped, readable
+from loradex.app.api.turns import Turns
+from loradex.app.api.uploads import Form, body_of, form_of
+from loradex.app.describe.inspection import inspect_files
+from loradex.app.desk import Desk
+from loradex.app.models import described
 
 VERSION: Final = "1"  # of the API; a change that breaks callers makes another
 DESCRIPTION: Final = (

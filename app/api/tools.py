@@ -13,18 +13,18 @@ from mcp_types import ToolAnnotations
 from pydantic import Field
 from starlette.applications import Starlette
 
-from app.answers import reasons
-from app.api import briefs
-from app.api.reader import Reader
-from app.api.requests import LONGEST_TEXT, ModelFields, SearchFields, Short
-from app.api.texts import one_line
-from app.desk import Desk
-from app.inspection import inspect_files
-from app.query import MOST_PARTS
-from app.service import MOST_OFFSET
-from index import FoundBy
-from index.errors import ZooError
-from retrieval.errors import LoradexError, QueryError
+from loradex.app.api import briefs
+from loradex.app.api.reader import Reader
+from loradex.app.api.requests import LONGEST_TEXT, ModelFields, SearchFields, Short
+from loradex.app.api.texts import one_line
+from loradex.app.describe.inspection import inspect_files
+from loradex.app.desk import Desk
+from loradex.app.reporting import reasons
+from loradex.app.search.query import MOST_PARTS
+from loradex.app.search.service import MOST_OFFSET
+from loradex.index import FoundBy
+from loradex.index.errors import ZooError
+from loradex.retrieval.errors import LoradexError, QueryError
 
 INSTRUCTIONS: Final = (
     "Loradex finds fine-tuned image models (LoRAs) by what their weights draw, even where nobody described them. Begin with search_models; "

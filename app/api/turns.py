@@ -3,7 +3,7 @@
 from threading import BoundedSemaphore
 from types import TracebackType
 
-from app.api.errors import Busy
+from loradex.app.api.errors import Busy
 
 
 class Turns:

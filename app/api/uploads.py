@@ -15,10 +15,10 @@ from python_multipart.exceptions import FormParserError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from app.api.multipart import FormReader, Kind
-from app.api.texts import mapped, renamed
-from index.errors import ZooError
-from retrieval.errors import LoradexError, QueryError
+from loradex.app.api.multipart import FormReader, Kind
+from loradex.app.api.texts import mapped, renamed
+from loradex.index.errors import ZooError
+from loradex.retrieval.errors import LoradexError, QueryError
 
 SILENCE: Final = 60.0  # seconds without a byte after which a sender is given up
 

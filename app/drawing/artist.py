@@ -13,14 +13,14 @@ import transformers
 from diffusers import AutoPipelineForText2Image
 from PIL import Image
 
-from app.drawing.attach import DENOISER, Parts, attached
-from app.drawing.errors import BadBase
-from app.drawing.wish import Wish
-from app.miniature.pipeline import CONSTANT_PROMPT, MiniaturePipeline, context_of, sheet
-from app.places import CLIP, UPSAMPLER
-from retrieval.errors import LoradexError
-from retrieval.lora import WeightsFile
-from retrieval.text import TextEncoder
+from loradex.app.drawing.attach import DENOISER, Parts, attached
+from loradex.app.drawing.errors import BadBase
+from loradex.app.drawing.wish import Wish
+from loradex.app.miniature.pipeline import CONSTANT_PROMPT, MiniaturePipeline, context_of, sheet
+from loradex.app.places import CLIP, UPSAMPLER
+from loradex.retrieval.errors import LoradexError
+from loradex.retrieval.lora import WeightsFile
+from loradex.retrieval.space.text import TextEncoder
 
 DRAWINGS: Final = 4  # of the miniature's base models, in a square
 LONGEST_REASON: Final = 200  # characters

@@ -1,7 +1,7 @@
 """A model's updates, attached to the modules of its base model for as long as it draws.
 
 They are added to what a module gives, in factor form, so that no weight of the base is ever changed, and every format that
-``retrieval.lora`` reads can be drawn.
+``loradex.retrieval.lora`` reads can be drawn.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -11,9 +11,9 @@ from typing import Any, Final
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from retrieval.errors import FileUnsupported
-from retrieval.lora import LayerUpdate, WeightsFile
-from retrieval.lora.problems import shown
+from loradex.retrieval.errors import FileUnsupported
+from loradex.retrieval.lora import LayerUpdate, WeightsFile
+from loradex.retrieval.lora.problems import shown
 
 DENOISER: Final = "denoiser"  # the part whose layers have no component in front of their names
 TEXT_MODEL: Final = "text_model."  # which transformers had in front of CLIP's names up to version 4

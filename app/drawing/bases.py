@@ -8,13 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from app.drawing.artist import Artist, DiffusersArtist, MiniatureArtist
-from app.drawing.errors import NoBase
-from app.drawing.wish import LONGEST_PROMPT, Wish
-from app.miniature.pipeline import CONSTANT_PROMPT
-from app.places import TREES, UPSAMPLER
-from retrieval.errors import QueryError
-from retrieval.lora import WeightsFile
+from loradex.app.drawing.artist import Artist, DiffusersArtist, MiniatureArtist
+from loradex.app.drawing.errors import NoBase
+from loradex.app.drawing.wish import LONGEST_PROMPT, Wish
+from loradex.app.miniature.pipeline import CONSTANT_PROMPT
+from loradex.app.places import TREES, UPSAMPLER
+from loradex.retrieval.errors import QueryError
+from loradex.retrieval.lora import WeightsFile
 
 BASES: Final = "LORADEX_BASES"  # the environment's FAMILY=FOLDER pairs, with os.pathsep between them
 ICON: Final = Wish(CONSTANT_PROMPT, steps=16, guidance=2.0)  # the mini-CLIP names 48 to 55 % of validation LoRAs' drawings so, 14 to 33 % without guidance

@@ -8,7 +8,7 @@ DrawingError
 └── Stopped      whoever asked for the drawing stopped it
 """
 
-from retrieval.errors import LoradexError
+from loradex.retrieval.errors import LoradexError
 
 
 class DrawingError(LoradexError):

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from app.answers import path_of
-from app.drawing.errors import Stopped
-from app.drawing.studio import Studio
-from app.pictures import store_preview
-from index import AnyZoo, Filter, Model, ModelMissing
-from retrieval.errors import FileMissing, LoradexError
+from loradex.app.drawing.errors import Stopped
+from loradex.app.drawing.studio import Studio
+from loradex.app.models import path_of
+from loradex.app.pictures import store_preview
+from loradex.index import AnyZoo, Filter, Model, ModelMissing
+from loradex.retrieval.errors import FileMissing, LoradexError
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,11 @@ from typing import Final
 
 from PIL import Image
 
-from app.drawing.bases import Base, Bases
-from app.drawing.cache import Drawings
-from app.drawing.turns import Pace, Progress, Turns
-from app.drawing.wish import Wish
-from retrieval.lora import LoraFile, WeightsFile
+from loradex.app.drawing.bases import Base, Bases
+from loradex.app.drawing.cache import Drawings
+from loradex.app.drawing.turns import Pace, Progress, Turns
+from loradex.app.drawing.wish import Wish
+from loradex.retrieval.lora import LoraFile, WeightsFile
 
 USUAL: Final = Wish()
 LIMIT: Final = 600.0  # seconds

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import Final
 
-from app.drawing.errors import Busy, Stopped, TooSlow
+from loradex.app.drawing.errors import Busy, Stopped, TooSlow
 
 MOST_WAITING: Final = 8
 GLANCE: Final = 0.1  # seconds between two looks at whether one who waits was stopped

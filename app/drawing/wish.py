@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Final
 
-from retrieval.errors import QueryError
-from retrieval.text import printable
+from loradex.retrieval.errors import QueryError
+from loradex.retrieval.space.text import printable
 
 SEED: Final = 20261123  # of the miniature's drawings
 LONGEST_PROMPT: Final = 300  # characters

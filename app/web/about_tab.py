@@ -6,9 +6,9 @@ from typing import Final
 import gradio as gr
 import numpy as np
 
-from app.desk import Desk
-from app.measured import Measured, measured_of
-from app.web.cards import QUIET, html, notice, table, text
+from loradex.app.desk import Desk
+from loradex.app.experts.measured import Measured, measured_of
+from loradex.app.web.cards import QUIET, html, notice, table, text
 
 TEXT: Final = """
 ### What Loradex can know

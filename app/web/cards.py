@@ -8,10 +8,10 @@ from urllib.parse import quote
 
 import gradio as gr
 
-from app.answers import path_of
-from app.pictures import drawing_of
-from app.ranking import Found
-from index import FoundBy, Model
+from loradex.app.models import path_of
+from loradex.app.pictures import drawing_of
+from loradex.app.search.ranking import Found
+from loradex.index import FoundBy, Model
 
 MOST_CHIPS: Final = 3
 LONGEST: Final = 80  # characters of a name or word on a card

@@ -6,11 +6,11 @@ from typing import Final
 
 import gradio as gr
 
-from app.categories import SURE, CategoriesAnswer, tell_categories
-from app.desk import Desk
-from app.web.cards import QUIET, chips, html, label_bars, notice, text
-from app.web.sent import file_place
-from retrieval.encoder import Encoder
+from loradex.app.desk import Desk
+from loradex.app.experts.categories import SURE, CategoriesAnswer, tell_categories
+from loradex.app.web.cards import QUIET, chips, html, label_bars, notice, text
+from loradex.app.web.sent import file_place
+from loradex.retrieval.encoder import Encoder
 
 MOST_FILES: Final = 16
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from app.web.cards import QUIET, html
+from loradex.app.web.cards import QUIET, html
 
 LONGEST_ID = 200  # characters
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from app.desk import Desk
-from app.web.cards import act, drawing, label_bars, labels_of, notice, ranks_of, table, text, words_of
-from index import Model
-from index.errors import ZooError
+from loradex.app.desk import Desk
+from loradex.app.web.cards import act, drawing, label_bars, labels_of, notice, ranks_of, table, text, words_of
+from loradex.index import Model
+from loradex.index.errors import ZooError
 
 
 def comparison(desk: Desk, ids: Sequence[str]) -> str:

@@ -9,11 +9,11 @@ from pathlib import Path
 import gradio as gr
 from PIL import Image
 
-from app.answers import path_of
-from app.desk import Desk
-from app.web.cards import QUIET, bar, html, notice, table, text
-from index import ZooError
-from retrieval.errors import LoradexError
+from loradex.app.desk import Desk
+from loradex.app.models import path_of
+from loradex.app.web.cards import QUIET, bar, html, notice, table, text
+from loradex.index import ZooError
+from loradex.retrieval.errors import LoradexError
 
 TICK = 0.5  # seconds
 
@@ -74,7 +74,7 @@ class DrawBox:
 
     def run(self, job: Job, subject: str | Path, prompt: str, strength: float, seed: float) -> None:
         """Draw, in a thread of its own."""
-        from app.drawing.wish import SEED, Wish
+        from loradex.app.drawing.wish import SEED, Wish
 
         def progress(done: int, total: int) -> None:
             job.done, job.total = done, total

@@ -13,7 +13,7 @@ from typing import Final
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.web.uploads import Uploads
+from loradex.app.web.uploads import Uploads
 
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 LARGEST_BODY: Final = 2 * 2**20  # bytes of a request that brings no files

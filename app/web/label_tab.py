@@ -12,17 +12,17 @@ from typing import Final
 
 import gradio as gr
 
-from app.answers import LabelAnswer
-from app.desk import Desk
-from app.inspection import describe
-from app.sidecars import side_car_of
-from app.web.cards import QUIET, act, chips, drawing, facts_table, html, label_bars, notice, text
-from app.web.panel import Panel
-from app.web.sent import file_place
-from app.web.upload import Upload
-from index import Hit
-from retrieval.errors import FileError, LoradexError
-from retrieval.lora import LoraFile
+from loradex.app.describe.inspection import describe
+from loradex.app.describe.sidecars import side_car_of
+from loradex.app.desk import Desk
+from loradex.app.search.answers import LabelAnswer
+from loradex.app.web.cards import QUIET, act, chips, drawing, facts_table, html, label_bars, notice, text
+from loradex.app.web.panel import Panel
+from loradex.app.web.sent import file_place
+from loradex.app.web.upload import Upload
+from loradex.index import Hit
+from loradex.retrieval.errors import FileError, LoradexError
+from loradex.retrieval.lora import LoraFile
 
 MOST_FILES: Final = 64
 LONGEST_LIST: Final = 200_000  # characters

@@ -9,14 +9,14 @@ from typing import Final
 
 import gradio as gr
 
-from app.answers import IndexAnswer, Like
-from app.desk import Desk, Run, State
-from app.lookalikes import Library
-from app.web.cards import QUIET, bar, counted, html, notice, plain_card, table, text
-from app.web.panel import Panel
-from index import FoundBy, Model
-from index.errors import ZooError
-from retrieval.errors import LoradexError
+from loradex.app.desk import Desk, Run, State
+from loradex.app.indexing.answer import IndexAnswer
+from loradex.app.search.lookalikes import Library, Like
+from loradex.app.web.cards import QUIET, bar, counted, html, notice, plain_card, table, text
+from loradex.app.web.panel import Panel
+from loradex.index import FoundBy, Model
+from loradex.index.errors import ZooError
+from loradex.retrieval.errors import LoradexError
 
 MOST_LISTED: Final = 200
 MOST_GROUPS: Final = 50

@@ -8,11 +8,11 @@ from typing import Any, Final
 import gradio as gr
 import numpy as np
 
-from app.desk import Desk
-from app.map import Maps
-from app.web.cards import QUIET
-from app.web.panel import Panel
-from app.web.upload import Upload
+from loradex.app.desk import Desk
+from loradex.app.search.map import Maps
+from loradex.app.web.cards import QUIET
+from loradex.app.web.panel import Panel
+from loradex.app.web.upload import Upload
 
 HERE: Final = Path(__file__).parent
 

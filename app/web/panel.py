@@ -4,13 +4,13 @@ from pathlib import Path
 
 import gradio as gr
 
-from app.answers import path_of
-from app.desk import Desk
-from app.web.cards import QUIET, act, copy_button, drawing, facts_table, html, label_bars, labels_of, notice, table, text
-from app.web.choice import id_of
-from app.web.draw_box import DrawBox
-from app.web.upload import Upload
-from index.errors import ZooError
+from loradex.app.desk import Desk
+from loradex.app.models import path_of
+from loradex.app.web.cards import QUIET, act, copy_button, drawing, facts_table, html, label_bars, labels_of, notice, table, text
+from loradex.app.web.choice import id_of
+from loradex.app.web.draw_box import DrawBox
+from loradex.app.web.upload import Upload
+from loradex.index.errors import ZooError
 
 SHOWN = ("format", "ranks", "layers", "title", "base_model", "trainer", "trigger_words", "tags", "notes")
 

@@ -8,17 +8,17 @@ from typing import Final
 
 import gradio as gr
 
-from app.desk import Desk
-from app.query import Query, plus_and_minus
-from app.web.cards import QUIET, act, chips, found_card, gallery, html, notice, plain_card
-from app.web.choice import Choice, id_of
-from app.web.compare import comparison
-from app.web.panel import Panel
-from app.web.sent import picture_place
-from app.wishes import filter_of
-from index import Filter, FoundBy
-from index.errors import ZooError
-from retrieval.errors import LoradexError
+from loradex.app.desk import Desk
+from loradex.app.search.filters import filter_of
+from loradex.app.search.query import Query, plus_and_minus
+from loradex.app.web.cards import QUIET, act, chips, found_card, gallery, html, notice, plain_card
+from loradex.app.web.choice import Choice, id_of
+from loradex.app.web.compare import comparison
+from loradex.app.web.panel import Panel
+from loradex.app.web.sent import picture_place
+from loradex.index import Filter, FoundBy
+from loradex.index.errors import ZooError
+from loradex.retrieval.errors import LoradexError
 
 LONGEST_QUERY: Final = 300  # characters
 MOST_SHOWN: Final = 240

@@ -12,16 +12,16 @@ import uvicorn
 from fastapi import FastAPI, Response
 from fastapi.responses import FileResponse
 
-from app.api.rest import rest_api
-from app.api.tools import agent_tools, http_app
-from app.desk import Desk
-from app.pictures import drawing_of
-from app.web.gate import Gate, Login, names_for
-from app.web.page import build_page
-from app.web.theme import CSS, SCRIPT, LoradexTheme
-from app.web.uploads import Uploads
-from index import ZooError
-from retrieval.errors import QueryError
+from loradex.app.api.rest import rest_api
+from loradex.app.api.tools import agent_tools, http_app
+from loradex.app.desk import Desk
+from loradex.app.pictures import drawing_of
+from loradex.app.web.gate import Gate, Login, names_for
+from loradex.app.web.page import build_page
+from loradex.app.web.theme import CSS, SCRIPT, LoradexTheme
+from loradex.app.web.uploads import Uploads
+from loradex.index import ZooError
+from loradex.retrieval.errors import QueryError
 
 KEPT: Final = 600  # seconds for which a browser keeps a drawing
 LEAST_PASSWORD: Final = 8  # characters

@@ -4,9 +4,9 @@ import secrets
 from dataclasses import astuple, dataclass, replace
 from typing import Final, Self
 
-from index.errors import RESTORE, ZooDamaged, ZooTooNew
-from index.milvus.rows import packed, shard_of, unpacked
-from index.milvus.table import Table
+from loradex.index.errors import RESTORE, ZooDamaged, ZooTooNew
+from loradex.index.milvus.rows import packed, shard_of, unpacked
+from loradex.index.milvus.table import Table
 
 VERSION: Final = 1
 OWN: Final = "zoo"

@@ -2,8 +2,8 @@
 
 from typing import Any, Final
 
-from index.milvus.connection import Connection
-from index.milvus.rows import LONGEST, MOST_CHUNKS, MOST_TAGS
+from loradex.index.milvus.connection import Connection
+from loradex.index.milvus.rows import LONGEST, MOST_CHUNKS, MOST_TAGS
 
 ENGINES: Final = {"auto": "AUTOINDEX", "exact": "FLAT"}  # how a person asks for an index, and what Milvus calls it
 SCALARS: Final = ("shard", "family", "format", "found_by", "rank", "added", "tags", "folders")

@@ -3,10 +3,10 @@
 import json
 from collections.abc import Sequence
 
-from index.filters import Filter, ends_of
-from index.milvus.rows import code, tokens
-from index.rows import tag_of
-from index.words import said_words
+from loradex.index.filters import Filter, ends_of
+from loradex.index.milvus.rows import code, tokens
+from loradex.index.rows import tag_of
+from loradex.index.words import said_words
 
 
 def of_filter(where: Filter) -> str:

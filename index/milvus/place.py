@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from index.connections import CATALOGUE, typed_errors
-from index.errors import BadQuery, ZooDamaged, ZooExists
+from loradex.index.connections import CATALOGUE, typed_errors
+from loradex.index.errors import BadQuery, ZooDamaged, ZooExists
 
 SCHEME: Final = "milvus://"
 MARK: Final = "milvus.json"

@@ -16,10 +16,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from index.errors import RESTORE, BadModel, ZooDamaged
-from index.model import FoundBy, KnownFile, Model
-from index.rows import Entry
-from index.vectors import Vector
+from loradex.index.errors import RESTORE, BadModel, ZooDamaged
+from loradex.index.model import FoundBy, KnownFile, Model
+from loradex.index.rows import Entry
+from loradex.index.vectors import Vector
 
 Row = dict[str, Any]
 

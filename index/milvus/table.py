@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
-from index.milvus.connection import Connection
-from index.milvus.expressions import both, of_ids
-from index.milvus.rows import Row, is_id
-from index.snapshot import SPARE
+from loradex.index.milvus.connection import Connection
+from loradex.index.milvus.expressions import both, of_ids
+from loradex.index.milvus.rows import Row, is_id
+from loradex.index.snapshot import SPARE
 
 MOST: Final = 16_384  # rows of an answer of Milvus, and so hits of a search
 USUAL: Final = 2_048  # rows of an answer, of some kilobytes each, while all are read

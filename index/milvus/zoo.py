@@ -15,18 +15,18 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from index.base import ALL, BaseZoo
-from index.care import Progress
-from index.connections import WriterLock
-from index.engine import WIDE, WIDER
-from index.errors import BadModel, BadQuery, BadVector, ModelMissing, SpaceMismatch, ZooDamaged, ZooExists, ZooMissing, ZooReadOnly
-from index.filters import Filter
-from index.milvus.binding import OWN, VERSION, Binding
-from index.milvus.collections import ENGINES, change_engine, load, make_collections, names_of
-from index.milvus.connection import Connection
-from index.milvus.expressions import both, of_filter, of_ids, of_words
-from index.milvus.place import Address, mark
-from index.milvus.rows import (
+from loradex.index.base import ALL, BaseZoo
+from loradex.index.care import Progress
+from loradex.index.connections import WriterLock
+from loradex.index.engine import WIDE, WIDER
+from loradex.index.errors import BadModel, BadQuery, BadVector, ModelMissing, SpaceMismatch, ZooDamaged, ZooExists, ZooMissing, ZooReadOnly
+from loradex.index.filters import Filter
+from loradex.index.milvus.binding import OWN, VERSION, Binding
+from loradex.index.milvus.collections import ENGINES, change_engine, load, make_collections, names_of
+from loradex.index.milvus.connection import Connection
+from loradex.index.milvus.expressions import both, of_filter, of_ids, of_words
+from loradex.index.milvus.place import Address, mark
+from loradex.index.milvus.rows import (
     Row,
     file_row,
     from_file_row,
@@ -37,12 +37,12 @@ from index.milvus.rows import (
     unpacked,
     vector_of,
 )
-from index.milvus.table import MOST, Table, parts_of
-from index.model import Hit, KnownFile, Model
-from index.rows import Entry, to_entry
-from index.snapshot import State
-from index.vectors import Vector, Vectors, count, to_unit
-from index.zoo import EMPTY, unit_of, whole_number
+from loradex.index.milvus.table import MOST, Table, parts_of
+from loradex.index.model import Hit, KnownFile, Model
+from loradex.index.rows import Entry, to_entry
+from loradex.index.snapshot import State
+from loradex.index.vectors import Vector, Vectors, count, to_unit
+from loradex.index.zoo import EMPTY, unit_of, whole_number
 
 MODEL: Final = ("id", "record")
 COLUMNS: Final = (*MODEL, *"shard family format found_by rank added tags folders words placed vector fingerprint".split())  # noqa: SIM905

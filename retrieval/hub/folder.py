@@ -4,10 +4,10 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final, Protocol, Self, TypeVar
 
-from retrieval.encoder import Encoder
-from retrieval.hub.lora import HubModel
-from retrieval.hub.repository import HubRepository
-from retrieval.hub.store import StoreFolder
+from loradex.retrieval.encoder import Encoder
+from loradex.retrieval.hub.lora import HubModel
+from loradex.retrieval.hub.repository import HubRepository
+from loradex.retrieval.hub.store import StoreFolder
 
 ADDRESS: Final = re.compile(r"[a-z][a-z0-9+.-]+://", re.ASCII)
 HUB: Final = "hf://"

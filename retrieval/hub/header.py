@@ -7,9 +7,9 @@ from typing import Final, NoReturn, Protocol
 
 from torch import Tensor
 
-from retrieval.errors import FileMissing, FileUnsupported, located
-from retrieval.lora.header import FIRST, Header, end_of_header, parse_head, tensor_of
-from retrieval.lora.layout import DTYPES, Layout
+from loradex.retrieval.errors import FileMissing, FileUnsupported, located
+from loradex.retrieval.lora.header import FIRST, Header, end_of_header, parse_head, tensor_of
+from loradex.retrieval.lora.layout import DTYPES, Layout
 
 LONGEST_READ: Final = 64 * 2**20  # bytes that are read at once and, after a fault, again; single tensors may be longer
 MOST_READ: Final = 2 * 2**30  # bytes of the data of one file

@@ -9,10 +9,10 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.hf_api import RepoFile
 
-from retrieval.errors import FetchError
-from retrieval.hub.remote import HTTP_ERRORS, TIMEOUT
-from retrieval.lora.problems import shown
-from retrieval.lora.settings import CONFIG
+from loradex.retrieval.errors import FetchError
+from loradex.retrieval.hub.remote import HTTP_ERRORS, TIMEOUT
+from loradex.retrieval.lora.problems import shown
+from loradex.retrieval.lora.settings import CONFIG
 
 HUB_ERRORS: Final[tuple[type[Exception], ...]] = (*HTTP_ERRORS, ValueError)  # of huggingface_hub; the last for ids and names that it refuses
 MALFORMED: Final[tuple[type[Exception], ...]] = (KeyError, TypeError, AttributeError)  # what it ends in where an answer lacks something

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from retrieval.encoder import Encoder
-from retrieval.errors import NoExpert
-from retrieval.hub.header import RemoteHeader
-from retrieval.lora import Format, LoraFile
-from retrieval.lora.facts import Facts, header_facts
+from loradex.retrieval.encoder import Encoder
+from loradex.retrieval.errors import NoExpert
+from loradex.retrieval.hub.header import RemoteHeader
+from loradex.retrieval.lora import Format, LoraFile
+from loradex.retrieval.lora.facts import Facts, header_facts
 
 
 @dataclass(frozen=True, slots=True)

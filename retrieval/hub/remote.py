@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from huggingface_hub import get_session
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-from retrieval.errors import FetchError
+from loradex.retrieval.errors import FetchError
 
 TRIES: Final = 6
 PAUSE: Final = 1.0  # seconds before the second try, twice as long before each later one

@@ -10,13 +10,13 @@ from huggingface_hub import HfApi, hf_hub_url
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
-from retrieval.encoder import Encoder
-from retrieval.errors import FetchError
-from retrieval.hub.header import RemoteHeader
-from retrieval.hub.listing import beside, commit_of, files_of, refuse_escapes
-from retrieval.hub.lora import HubModel, read_model
-from retrieval.hub.remote import RemoteFile
-from retrieval.lora.settings import CONFIG
+from loradex.retrieval.encoder import Encoder
+from loradex.retrieval.errors import FetchError
+from loradex.retrieval.hub.header import RemoteHeader
+from loradex.retrieval.hub.listing import beside, commit_of, files_of, refuse_escapes
+from loradex.retrieval.hub.lora import HubModel, read_model
+from loradex.retrieval.hub.remote import RemoteFile
+from loradex.retrieval.lora.settings import CONFIG
 
 PLACE: Final = re.compile(r"hf://(\w[\w.-]{0,95}/\w[\w.-]{0,95})(?:@([^\s@]{1,200}))?", re.ASCII)
 WEIGHTS: Final = ".safetensors"

@@ -10,14 +10,14 @@ from typing import Any, Final
 from fsspec.core import url_to_fs
 from fsspec.spec import AbstractFileSystem
 
-from retrieval.encoder import Encoder
-from retrieval.errors import FetchError
-from retrieval.hub.header import RemoteHeader
-from retrieval.hub.listing import MOST_ENTRIES, beside, brief_of, refuse_unreadable
-from retrieval.hub.lora import HubModel, read_model
-from retrieval.hub.remote import Interrupted, ask_again
-from retrieval.hub.repository import MOST_FILES, WEIGHTS
-from retrieval.lora.settings import CONFIG
+from loradex.retrieval.encoder import Encoder
+from loradex.retrieval.errors import FetchError
+from loradex.retrieval.hub.header import RemoteHeader
+from loradex.retrieval.hub.listing import MOST_ENTRIES, beside, brief_of, refuse_unreadable
+from loradex.retrieval.hub.lora import HubModel, read_model
+from loradex.retrieval.hub.remote import Interrupted, ask_again
+from loradex.retrieval.hub.repository import MOST_FILES, WEIGHTS
+from loradex.retrieval.lora.settings import CONFIG
 
 SECRET: Final = re.compile(r"\w[\w+.-]*://.*:.*@|https?://([^/?#]*@|.*\?)", re.DOTALL)  # a password, or a token of a web address
 DEEPEST: Final = 64  # folders in one another

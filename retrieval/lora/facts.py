@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from retrieval.errors import FileMissing
-from retrieval.lora.header import open_regular
+from loradex.retrieval.errors import FileMissing
+from loradex.retrieval.lora.header import open_regular
 
 LARGEST_SIDE_CAR: Final = 4 * 2**20  # bytes
 LONGEST: Final = 200  # characters of a word or title

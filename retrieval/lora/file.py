@@ -12,18 +12,18 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from retrieval.errors import FileCorrupt, located
-from retrieval.lora.factors import ALGORITHMS
-from retrieval.lora.facts import Facts, facts_of
-from retrieval.lora.family import family_of, named_family
-from retrieval.lora.header import Header
-from retrieval.lora.keys import Format
-from retrieval.lora.layers import Layer, Layers, read_layers
-from retrieval.lora.names import Rows
-from retrieval.lora.positional import targets_of
-from retrieval.lora.problems import shown
-from retrieval.lora.settings import peft_scale, peft_settings, strange_patterns
-from retrieval.lora.update import LayerUpdate
+from loradex.retrieval.errors import FileCorrupt, located
+from loradex.retrieval.lora.factors import ALGORITHMS
+from loradex.retrieval.lora.facts import Facts, facts_of
+from loradex.retrieval.lora.family import family_of, named_family
+from loradex.retrieval.lora.header import Header
+from loradex.retrieval.lora.keys import Format
+from loradex.retrieval.lora.layers import Layer, Layers, read_layers
+from loradex.retrieval.lora.names import Rows
+from loradex.retrieval.lora.positional import targets_of
+from loradex.retrieval.lora.problems import shown
+from loradex.retrieval.lora.settings import peft_scale, peft_settings, strange_patterns
+from loradex.retrieval.lora.update import LayerUpdate
 
 LARGEST_WEIGHT: Final = 1e12  # the largest of which products over a layer are still finite
 WITH_SETTINGS: Final = (Format.PEFT, Format.LOHA, Format.LOKR)

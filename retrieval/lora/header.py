@@ -16,9 +16,9 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from retrieval.errors import FileCorrupt, FileMissing, FileUnsafe, located
-from retrieval.lora.layout import DTYPES, Layout, TensorInfo, parse_header
-from retrieval.lora.problems import shown
+from loradex.retrieval.errors import FileCorrupt, FileMissing, FileUnsafe, located
+from loradex.retrieval.lora.layout import DTYPES, Layout, TensorInfo, parse_header
+from loradex.retrieval.lora.problems import shown
 
 LARGEST_HEADER: Final = 16 * 2**20  # bytes
 FIRST: Final = 9  # bytes, which tell how long the header is, or what else the file is

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
-from retrieval.errors import FileCorrupt, FileUnsupported
-from retrieval.lora.factors import ALGORITHMS, LARGEST_FACTOR, Shape, Size
-from retrieval.lora.family import families_of
-from retrieval.lora.keys import Format
-from retrieval.lora.layout import CACHED_LAYOUTS, Layout
-from retrieval.lora.modules import Contents, Module, gather
-from retrieval.lora.names import Rows, name_layers
-from retrieval.lora.positional import Targets, name_positions
-from retrieval.lora.problems import UNREAD, describe, shown
+from loradex.retrieval.errors import FileCorrupt, FileUnsupported
+from loradex.retrieval.lora.factors import ALGORITHMS, LARGEST_FACTOR, Shape, Size
+from loradex.retrieval.lora.family import families_of
+from loradex.retrieval.lora.keys import Format
+from loradex.retrieval.lora.layout import CACHED_LAYOUTS, Layout
+from loradex.retrieval.lora.modules import Contents, Module, gather
+from loradex.retrieval.lora.names import Rows, name_layers
+from loradex.retrieval.lora.positional import Targets, name_positions
+from loradex.retrieval.lora.problems import UNREAD, describe, shown
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import torch
 
-from retrieval.errors import FileCorrupt, FileUnsupported
+from loradex.retrieval.errors import FileCorrupt, FileUnsupported
 
 MOST_TENSORS: Final = 20_000
 CACHED_LAYOUTS: Final = 64  # files of one folder share most of theirs

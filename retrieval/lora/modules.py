@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from retrieval.lora.factors import ALGORITHMS
-from retrieval.lora.keys import Format, split_name
-from retrieval.lora.layout import UNREADABLE, Layout
-from retrieval.lora.problems import STRANGE_NUMBERS
+from loradex.retrieval.lora.factors import ALGORITHMS
+from loradex.retrieval.lora.keys import Format, split_name
+from loradex.retrieval.lora.layout import UNREADABLE, Layout
+from loradex.retrieval.lora.problems import STRANGE_NUMBERS
 
 SHARED: Final = ("alpha", "magnitude")  # named without the adapter or the format
 OWN_ADAPTERS: Final = ("", "default", "default_0")

@@ -8,7 +8,7 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
-from retrieval.errors import FileUnsupported
+from loradex.retrieval.errors import FileUnsupported
 
 ATTENTION: Final = ("to_q", "to_k", "to_v", "to_out.0")
 CLIP_ATTENTION: Final = ("k_proj", "v_proj", "q_proj", "out_proj")

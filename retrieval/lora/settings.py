@@ -9,9 +9,9 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
-from retrieval.errors import FileCorrupt
-from retrieval.lora.factors import LARGEST_RANK
-from retrieval.lora.header import Header
+from loradex.retrieval.errors import FileCorrupt
+from loradex.retrieval.lora.factors import LARGEST_RANK
+from loradex.retrieval.lora.header import Header
 
 CONFIG: Final = "adapter_config.json"
 LARGEST_CONFIG: Final = 2**20  # bytes

@@ -15,14 +15,14 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from retrieval.errors import FileCorrupt, FileUnsupported
-from retrieval.lora.facts import Facts, facts_of
-from retrieval.lora.file import LoraFile
-from retrieval.lora.header import Header
-from retrieval.lora.layout import DTYPES, Layout
-from retrieval.lora.names import name_layers
-from retrieval.lora.problems import shown
-from retrieval.lora.update import LayerUpdate
+from loradex.retrieval.errors import FileCorrupt, FileUnsupported
+from loradex.retrieval.lora.facts import Facts, facts_of
+from loradex.retrieval.lora.file import LoraFile
+from loradex.retrieval.lora.header import Header
+from loradex.retrieval.lora.layout import DTYPES, Layout
+from loradex.retrieval.lora.names import name_layers
+from loradex.retrieval.lora.problems import shown
+from loradex.retrieval.lora.update import LayerUpdate
 
 RANK: Final = 128  # directions kept of a layer, all where a side is no longer
 ROWS: Final = 256  # in memory at a time

@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from retrieval.checkpoint import load_checkpoint, save_checkpoint
-from retrieval.errors import CheckpointError
-from retrieval.probex.expert import NEAR, Shapes, TreeReader, model_of, parts_of, shapes_of
-from retrieval.probex.probes import ProbeNet
-from retrieval.probex.probing import Factors, widen
-from retrieval.probex.sketch import SketchExpert
+from loradex.retrieval.checkpoint import load_checkpoint, save_checkpoint
+from loradex.retrieval.errors import CheckpointError
+from loradex.retrieval.probex.expert import NEAR, Shapes, TreeReader, model_of, parts_of, shapes_of
+from loradex.retrieval.probex.probes import ProbeNet
+from loradex.retrieval.probex.probing import Factors, widen
+from loradex.retrieval.probex.sketch import SketchExpert
 
 FORMAT: Final = "loradex-categories-1"
 ROUNDS: Final = 100  # of fitting a calibration

@@ -8,14 +8,14 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from retrieval.calibration import Background, Calibration
-from retrieval.checkpoint import load_checkpoint, save_checkpoint
-from retrieval.errors import CheckpointError
-from retrieval.lora import WeightsFile
-from retrieval.probex.familiarity import Familiarity
-from retrieval.probex.probes import ProbeConfig, ProbeNet, View
-from retrieval.probex.probing import Factors, stack_layers, widen
-from retrieval.probex.sketch import SketchConfig, SketchExpert
+from loradex.retrieval.checkpoint import load_checkpoint, save_checkpoint
+from loradex.retrieval.errors import CheckpointError
+from loradex.retrieval.lora import WeightsFile
+from loradex.retrieval.probex.familiarity import Familiarity
+from loradex.retrieval.probex.probes import ProbeConfig, ProbeNet, View
+from loradex.retrieval.probex.probing import Factors, stack_layers, widen
+from loradex.retrieval.probex.sketch import SketchConfig, SketchExpert
+from loradex.retrieval.space.calibration import Background, Calibration
 
 FORMAT: Final = "loradex-expert-2"
 NEAR: Final = 0.5  # how far a whole model may lie from its base, relative to it; a base model trained on its own lies further than 1

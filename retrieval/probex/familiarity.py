@@ -11,8 +11,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from retrieval.probex.probing import Factors, energy, widen
-from retrieval.probex.sketch import BATCH, SketchConfig, principal_directions
+from loradex.retrieval.probex.probing import Factors, energy, widen
+from loradex.retrieval.probex.sketch import BATCH, SketchConfig, principal_directions
 
 DIRECTIONS: Final = 8  # of each layer
 FAMILIAR: Final = 0.5  # half way between random updates and those of the tree

@@ -3,17 +3,30 @@
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from retrieval.probex.probes import ProbeNet
-from retrieval.probex.probing import Factors
+from loradex.retrieval.probex.probes import ProbeNet
+from loradex.retrieval.probex.probing import Factors
 
-if TYPE_CHECKING:
-    from retrieval.probex.train import ProbeTraining
+
+@dataclass(frozen=True, slots=True)
+class ProbeTraining:
+    """How probes are trained; the defaults are ProbeX's (its official code trains on raw cosines: temperature 1)."""
+
+    epochs: int = 200
+    batch: int = 128
+    lr: float = 2e-3
+    weight_decay: float = 0.0
+    temperature: float = 1.0  # cosines are divided by it before the softmax
+    symmetric: bool = False  # also from anchors to the models of a batch
+    label_smoothing: float = 0.0
+    check_every: int = 10  # epochs between looks at the validation score
+    patience: int = 5  # looks without a better score, after which training ends
+    seed: int = 0
 
 
 class Objective(Protocol):
@@ -30,7 +43,7 @@ class Objective(Protocol):
         """The number of training models."""
         ...
 
-    def loss(self, net: ProbeNet, batch: Mapping[str, Factors], rows: Tensor, training: "ProbeTraining", device: str) -> Tensor:
+    def loss(self, net: ProbeNet, batch: Mapping[str, Factors], rows: Tensor, training: ProbeTraining, device: str) -> Tensor:
         """The loss of the training models ``rows``, of which ``batch`` has the factors."""
         ...
 
@@ -51,7 +64,7 @@ class Contrast:
         """See ``Objective``."""
         return len(self.concepts)
 
-    def loss(self, net: ProbeNet, batch: Mapping[str, Factors], rows: Tensor, training: "ProbeTraining", device: str) -> Tensor:
+    def loss(self, net: ProbeNet, batch: Mapping[str, Factors], rows: Tensor, training: ProbeTraining, device: str) -> Tensor:
         """See ``Objective``."""
         variant = torch.randint(self.anchors.shape[1], (len(self.anchors),))
         with mixed_precision(device):
@@ -74,14 +87,14 @@ class Membership:
         """See ``Objective``."""
         return len(self.members)
 
-    def loss(self, net: ProbeNet, batch: Mapping[str, Factors], rows: Tensor, training: "ProbeTraining", device: str) -> Tensor:
+    def loss(self, net: ProbeNet, batch: Mapping[str, Factors], rows: Tensor, training: ProbeTraining, device: str) -> Tensor:
         """See ``Objective``."""
         with mixed_precision(device):
             logits = net.predict(batch)
         return F.binary_cross_entropy_with_logits(logits.float(), self.members[rows].float().to(device))
 
 
-def contrast(logits: Tensor, concepts: Tensor, training: "ProbeTraining") -> Tensor:
+def contrast(logits: Tensor, concepts: Tensor, training: ProbeTraining) -> Tensor:
     """Cross-entropy of ``logits`` (models, classes), if symmetric also of the models of the batch given each of their concepts."""
     loss = F.cross_entropy(logits, concepts, label_smoothing=training.label_smoothing)
     if not training.symmetric:

@@ -8,8 +8,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from retrieval.errors import CheckpointError
-from retrieval.probex.probes import ALL_VIEWS, ProbeConfig, ProbeNet, View
+from loradex.retrieval.errors import CheckpointError
+from loradex.retrieval.probex.probes import ALL_VIEWS, ProbeConfig, ProbeNet, View
 
 PROBEX: Final = {
     "probes.weight": "layers.0.views.0.probes",

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from retrieval.probex.probing import Factors
+from loradex.retrieval.probex.probing import Factors
 
 EPSILON = 1e-8  # MVProbe's, beside the deviation
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from retrieval.lora.update import LayerUpdate
+from loradex.retrieval.lora.update import LayerUpdate
 
 
 @dataclass(frozen=True, slots=True)

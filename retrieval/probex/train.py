@@ -3,33 +3,16 @@
 import copy
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from retrieval.probex.objective import Objective
-from retrieval.probex.probes import ProbeConfig, ProbeNet
-from retrieval.probex.probing import Factors, widen
-
-
-@dataclass(frozen=True, slots=True)
-class ProbeTraining:
-    """How probes are trained; the defaults are ProbeX's (its official code trains on raw cosines: temperature 1)."""
-
-    epochs: int = 200
-    batch: int = 128
-    lr: float = 2e-3
-    weight_decay: float = 0.0
-    temperature: float = 1.0  # cosines are divided by it before the softmax
-    symmetric: bool = False  # also from anchors to the models of a batch
-    label_smoothing: float = 0.0
-    check_every: int = 10  # epochs between looks at the validation score
-    patience: int = 5  # looks without a better score, after which training ends
-    seed: int = 0
-
+from loradex.retrieval.probex.objective import Objective, ProbeTraining
+from loradex.retrieval.probex.probes import ProbeConfig, ProbeNet
+from loradex.retrieval.probex.probing import Factors, widen
 
 Validate = Callable[[ProbeNet], float]
 

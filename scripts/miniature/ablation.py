@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retrieval.probex.fit import ExpertConfig, Fitted, fit, loradex, mvprobe, probex
-from retrieval.probex.probes import ALL_VIEWS, ProbeConfig, View
-from retrieval.probex.sketch import SketchConfig, SketchExpert
-from retrieval.probex.study import TRAINING, VALIDATION, Aim, Study
-from retrieval.probex.train import ProbeTraining
-from retrieval.text import TextEncoder
+from loradex.retrieval.probex.objective import ProbeTraining
+from loradex.retrieval.probex.probes import ALL_VIEWS, ProbeConfig, View
+from loradex.retrieval.probex.sketch import SketchConfig, SketchExpert
+from loradex.retrieval.space.text import TextEncoder
+from loradex.retrieval.training.fit import ExpertConfig, Fitted, fit, loradex, mvprobe, probex
+from loradex.retrieval.training.study import TRAINING, VALIDATION, Aim, Study
 from scripts.miniature.settings import TEMPLATES, Build, log
 from scripts.miniature.study import load_study
 

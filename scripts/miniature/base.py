@@ -13,7 +13,7 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
-from app.miniature.pipeline import CONSTANT_PROMPT, SMALL, context_of, fold
+from loradex.app.miniature.pipeline import CONSTANT_PROMPT, SMALL, context_of, fold
 from scripts.miniature.mini_clip import load_clip, resume, save_checkpoint, warm_cosine
 from scripts.miniature.pictures import load_pictures
 from scripts.miniature.settings import SEED, TEMPLATES, TRAINING_SETS, Build, log, timed

@@ -17,17 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retrieval.baselines import WeightStatistics
-from retrieval.evaluate import summarise
-from retrieval.lora import WholeModel
-from retrieval.lora.header import Header
-from retrieval.probex.categories import CategoryStudy, category_study, find_classifiers
-from retrieval.probex.fit import PUBLISHED_CATEGORIES, ExpertConfig, fit, mvprobe, probex
-from retrieval.probex.labelled import pack_opened
-from retrieval.probex.probes import ProbeConfig
-from retrieval.probex.probing import Factors
-from retrieval.probex.sketch import SketchConfig
-from retrieval.probex.study import Aim
+from loradex.retrieval.lora import WholeModel
+from loradex.retrieval.lora.header import Header
+from loradex.retrieval.measure.baselines import WeightStatistics
+from loradex.retrieval.measure.metrics import summarise
+from loradex.retrieval.probex.probes import ProbeConfig
+from loradex.retrieval.probex.probing import Factors
+from loradex.retrieval.probex.sketch import SketchConfig
+from loradex.retrieval.training.categories import CategoryStudy, category_study, find_classifiers
+from loradex.retrieval.training.fit import PUBLISHED_CATEGORIES, ExpertConfig, fit, mvprobe, probex
+from loradex.retrieval.training.labelled import pack_opened
+from loradex.retrieval.training.study import Aim
 from scripts.miniature.classifiers import TREES
 from scripts.miniature.settings import Build, atomic, log
 from scripts.model_j.category_protocol import dense, told

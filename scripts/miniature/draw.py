@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from app.miniature.pipeline import CONSTANT_PROMPT, MiniaturePipeline, context_of, sheet
+from loradex.app.miniature.pipeline import CONSTANT_PROMPT, MiniaturePipeline, context_of, sheet
 from scripts.miniature.mini_clip import load_clip
 from scripts.miniature.settings import SEED, Build
 

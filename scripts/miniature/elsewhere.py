@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retrieval.evaluate import Metric, auroc, bootstrapped, summarise
-from retrieval.gallery import Gallery
-from retrieval.lora import WholeModel
-from retrieval.probex.familiarity import FAMILIAR, Familiarity
-from retrieval.probex.fit import Fitted, fit
-from retrieval.probex.probing import stack_layers
-from retrieval.probex.study import HELD_OUT, KNOWN, TRAINING, Study
+from loradex.retrieval.lora import WholeModel
+from loradex.retrieval.measure.gallery import Gallery
+from loradex.retrieval.measure.metrics import Metric, auroc, bootstrapped, summarise
+from loradex.retrieval.probex.familiarity import FAMILIAR, Familiarity
+from loradex.retrieval.probex.probing import stack_layers
+from loradex.retrieval.training.fit import Fitted, fit
+from loradex.retrieval.training.study import HELD_OUT, KNOWN, TRAINING, Study
 from scripts.miniature.recipes import OURS, Choice
 from scripts.miniature.settings import Build, atomic, log
 from scripts.miniature.study import load_study

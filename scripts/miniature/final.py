@@ -4,12 +4,12 @@ import json
 from dataclasses import replace
 from typing import Final
 
-from app.places import MINIATURE
-from retrieval.baselines import Baselines
-from retrieval.label import LabelList
-from retrieval.probex.make import make_expert
-from retrieval.probex.study import KNOWN, Study
-from retrieval.space import Space
+from loradex.app.places import MINIATURE
+from loradex.retrieval.measure.baselines import Baselines
+from loradex.retrieval.space.label import LabelList
+from loradex.retrieval.space.space import Space
+from loradex.retrieval.training.make import make_expert
+from loradex.retrieval.training.study import KNOWN, Study
 from scripts.miniature.recipes import OURS, Choice
 from scripts.miniature.settings import TEMPLATES, Build, log, timed
 from scripts.miniature.study import load_study

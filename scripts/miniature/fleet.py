@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from app.miniature.pipeline import CONSTANT_PROMPT, context_of
+from loradex.app.miniature.pipeline import CONSTANT_PROMPT, context_of
 from scripts.miniature.base import TREES, as_clean, denoising_loss, new_scheduler, spread_times
 from scripts.miniature.mini_clip import load_clip
 from scripts.miniature.pictures import load_pictures

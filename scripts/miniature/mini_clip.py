@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from app.miniature.pipeline import text_states
+from loradex.app.miniature.pipeline import text_states
 from scripts.miniature.pictures import load_pictures
 from scripts.miniature.settings import PICTURE, SEED, TEMPLATES, Build, atomic, log, timed
 from scripts.miniature.words import captions_of

@@ -10,11 +10,11 @@ from typing import Any
 
 from torch import Tensor
 
-from retrieval.baselines import DenseLinear, PrincipalWeights, WeightStatistics
-from retrieval.calibration import Background
-from retrieval.gallery import Gallery
-from retrieval.probex.fit import Models, fit
-from retrieval.probex.study import HELD_OUT, KNOWN, SEEN, Study
+from loradex.retrieval.measure.baselines import DenseLinear, PrincipalWeights, WeightStatistics
+from loradex.retrieval.measure.gallery import Gallery
+from loradex.retrieval.space.calibration import Background
+from loradex.retrieval.training.fit import Models, fit
+from loradex.retrieval.training.study import HELD_OUT, KNOWN, SEEN, Study
 from scripts.miniature.ablation import SEEDS, some_rows
 from scripts.miniature.recipes import Choice
 from scripts.miniature.settings import Build, atomic, log

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from retrieval.baselines import DenseLinear, PrincipalWeights, WeightStatistics
-from retrieval.calibration import Background
-from retrieval.probex.fit import ExpertConfig, config_of, fit, loradex, mvprobe, probex
-from retrieval.probex.study import TRAINING, VALIDATION, Aim, Study
+from loradex.retrieval.measure.baselines import DenseLinear, PrincipalWeights, WeightStatistics
+from loradex.retrieval.space.calibration import Background
+from loradex.retrieval.training.fit import ExpertConfig, config_of, fit, loradex, mvprobe, probex
+from loradex.retrieval.training.study import TRAINING, VALIDATION, Aim, Study
 from scripts.miniature.ablation import Runs, gentle, ranked_layers
 from scripts.miniature.settings import Build, atomic
 from scripts.miniature.study import load_study

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from retrieval.lora import LoraFile
-from retrieval.probex.labelled import find_labelled, pack
-from retrieval.probex.study import Study
-from retrieval.text import TextEncoder
+from loradex.retrieval.lora import LoraFile
+from loradex.retrieval.space.text import TextEncoder
+from loradex.retrieval.training.labelled import find_labelled, pack
+from loradex.retrieval.training.study import Study
 from scripts.miniature.pictures import load_pictures
 from scripts.miniature.settings import SEED, TEMPLATES, Build, atomic, log
 

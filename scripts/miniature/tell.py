@@ -7,12 +7,12 @@ from typing import Any, Final
 
 import torch
 
-from app.category_evaluation import evaluate_shipped_classifiers
-from app.measured import Measured
-from app.places import MINIATURE
-from retrieval.ancestor import keep_layers, reach_of
-from retrieval.encoder import Encoder
-from retrieval.probex.make import make_category_expert
+from loradex.app.experts.category_evaluation import evaluate_shipped_classifiers
+from loradex.app.experts.measured import Measured
+from loradex.app.places import MINIATURE
+from loradex.retrieval.ancestor import keep_layers, reach_of
+from loradex.retrieval.encoder import Encoder
+from loradex.retrieval.training.make import make_category_expert
 from scripts.miniature.categories import Classifiers, shipped
 from scripts.miniature.classifiers import TREES
 from scripts.miniature.settings import Build, log

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from app.miniature.pipeline import Upsampler
+from loradex.app.miniature.pipeline import Upsampler
 from scripts.miniature.mini_clip import augment, resume, save_checkpoint, warm_cosine
 from scripts.miniature.pictures import load_pictures
 from scripts.miniature.settings import SEED, Build, atomic, log, timed

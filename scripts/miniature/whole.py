@@ -8,7 +8,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import save_file
 
-from app.miniature.pipeline import CONSTANT_PROMPT, context_of
+from loradex.app.miniature.pipeline import CONSTANT_PROMPT, context_of
 from scripts.miniature.base import TREES, as_clean, denoising_loss, new_scheduler, spread_times
 from scripts.miniature.fleet import VARIANTS, drawings_of
 from scripts.miniature.mini_clip import load_clip

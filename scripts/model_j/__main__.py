@@ -13,8 +13,8 @@ from typing import Final
 
 from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
-from app.tables import progress_bar
-from retrieval.errors import LoradexError
+from loradex.app.commands.tables import progress_bar
+from loradex.retrieval.errors import LoradexError
 from scripts.model_j import CLASSIFIERS, LAYER, REPOSITORIES, TEXT_ENCODER
 from scripts.model_j.classifiers import fetch_classifiers
 from scripts.model_j.fetch import Fetched, FetchOptions, fetch
@@ -78,7 +78,7 @@ def run_measure(options: argparse.Namespace) -> int:
     """``protocol``."""
     import torch
 
-    from retrieval.probex.categories import find_classifiers
+    from loradex.retrieval.training.categories import find_classifiers
     from scripts.model_j.category_protocol import CategoryOptions, run_categories
     from scripts.model_j.encoders import ProtocolOptions
     from scripts.model_j.protocol import run_protocol

@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retrieval.baselines import PrincipalWeights
-from retrieval.errors import FileUnsupported
-from retrieval.evaluate import category_accuracy
-from retrieval.lora.header import Header
-from retrieval.probex.categories import SPLITS, CategoryStudy, category_study, find_classifiers
-from retrieval.probex.fit import ExpertConfig, fit, tells_categories
-from retrieval.probex.probing import Factors
-from retrieval.probex.study import Aim
+from loradex.retrieval.errors import FileUnsupported
+from loradex.retrieval.lora.header import Header
+from loradex.retrieval.measure.baselines import PrincipalWeights
+from loradex.retrieval.measure.metrics import category_accuracy
+from loradex.retrieval.probex.probing import Factors
+from loradex.retrieval.training.categories import SPLITS, CategoryStudy, category_study, find_classifiers
+from loradex.retrieval.training.fit import ExpertConfig, fit, tells_categories
+from loradex.retrieval.training.study import Aim
 from scripts.model_j.fetch import Report
 
 PENALTIES: Final = (0.01, 0.1, 1.0, 10.0)  # of the dense map

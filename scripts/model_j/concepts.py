@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from retrieval.errors import FileUnsupported
-from retrieval.lora import LoraFile
-from retrieval.probex.labelled import LabelledFile, imagenet_names
-from retrieval.probex.study import HELD_OUT, SEEN, TRAINING, VALIDATION
-from retrieval.text import clean
+from loradex.retrieval.errors import FileUnsupported
+from loradex.retrieval.lora import LoraFile
+from loradex.retrieval.space.text import clean
+from loradex.retrieval.training.labelled import LabelledFile, imagenet_names
+from loradex.retrieval.training.study import HELD_OUT, SEEN, TRAINING, VALIDATION
 
 Named = Sequence[tuple[LabelledFile, str | None]]
 

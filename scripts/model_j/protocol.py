@@ -18,17 +18,17 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from app.training import TEMPLATES, TrainOptions, choose_layers, of_one_family
-from retrieval.encoder import Encoder
-from retrieval.errors import FileUnsupported
-from retrieval.evaluate import Metric
-from retrieval.gallery import Gallery
-from retrieval.lora import LoraFile
-from retrieval.neighbours import nearest_label, one_class
-from retrieval.probex.labelled import LabelledFile, find_labelled, pack
-from retrieval.probex.study import HELD_OUT, SEEN, TRAINING, Study, study_of
-from retrieval.space import Space
-from retrieval.text import TextEncoder
+from loradex.app.experts.training import TEMPLATES, TrainOptions, choose_layers, of_one_family
+from loradex.retrieval.encoder import Encoder
+from loradex.retrieval.errors import FileUnsupported
+from loradex.retrieval.lora import LoraFile
+from loradex.retrieval.measure.gallery import Gallery
+from loradex.retrieval.measure.metrics import Metric
+from loradex.retrieval.measure.neighbours import nearest_label, one_class
+from loradex.retrieval.space.space import Space
+from loradex.retrieval.space.text import TextEncoder
+from loradex.retrieval.training.labelled import LabelledFile, find_labelled, pack
+from loradex.retrieval.training.study import HELD_OUT, SEEN, TRAINING, Study, study_of
 from scripts.model_j.concepts import checked, renamed, same_prompt
 from scripts.model_j.encoders import Fit, ProtocolOptions, Report, encoders
 from scripts.model_j.published import plain_texts

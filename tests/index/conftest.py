@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from zoo_oracle import DIM, SPACE
 
-from index import Zoo
-from index.milvus import MilvusZoo
+from loradex.index import Zoo
+from loradex.index.milvus import MilvusZoo
 
 
 @pytest.fixture

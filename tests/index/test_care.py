@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from zoo_oracle import DIM, SPACE, model, models, nearest, same, vectors
 
-from index import Filter, FoundBy, KnownFile, Model, Zoo, ZooReadOnly
-from index.cache import FOLDER
-from index.connections import CATALOGUE
+from loradex.index import Filter, FoundBy, KnownFile, Model, Zoo, ZooReadOnly
+from loradex.index.cache import FOLDER
+from loradex.index.connections import CATALOGUE
 
 IDS = [f"m{i:02}" for i in range(30)]
 GIVEN = vectors(len(IDS))

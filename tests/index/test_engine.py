@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from zoo_oracle import unit
 
-import index.engine
-from index.engine import ENGINES, Codes, Exact, ExactOnGpu, Mask, engine_for, has_gpu, joined
-from index.snapshot import Segment, Snapshot, State
-from index.vectors import Vector
+import loradex.index.engine
+from loradex.index.engine import ENGINES, Codes, Exact, ExactOnGpu, Mask, engine_for, has_gpu, joined
+from loradex.index.snapshot import Segment, Snapshot, State
+from loradex.index.vectors import Vector
 
 DIM = 40
 Kind = type[Exact] | type[Codes]
@@ -165,11 +165,11 @@ def test_recall_of_codes(parts: int) -> None:
 
 def test_which_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the number of vectors, unless one is asked for; a GPU's only where there is one."""
-    large = index.engine.CODES_FROM
-    monkeypatch.setattr(index.engine, "has_gpu", lambda: False)
+    large = loradex.index.engine.CODES_FROM
+    monkeypatch.setattr(loradex.index.engine, "has_gpu", lambda: False)
     assert [engine_for(count) for count in (0, large - 1, large)] == [Exact, Exact, Codes]
     assert [engine_for(count, "gpu") for count in (0, large)] == [Exact, Codes]
     assert [engine_for(large, "exact"), engine_for(1, "codes")] == [Exact, Codes]
-    monkeypatch.setattr(index.engine, "has_gpu", lambda: True)
+    monkeypatch.setattr(loradex.index.engine, "has_gpu", lambda: True)
     assert [engine_for(count) for count in (0, large - 1, large)] == [Exact, Exact, ExactOnGpu]
     assert [engine_for(1, "gpu"), engine_for(large, "codes")] == [ExactOnGpu, Codes]

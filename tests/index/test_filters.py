@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from zoo_oracle import model, nearest, same, vectors
 
-from index import BadQuery, Filter, FoundBy, KnownFile, Model, Zoo
+from loradex.index import BadQuery, Filter, FoundBy, KnownFile, Model, Zoo
 
 FAMILIES = ["sd-1.5", "sdxl", "flux", "Ünknown\udcff", "it's", '"; DROP TABLE models; --', "a\0b", "%", ""]
 FORMATS = ["kohya", "diffusers", "peft\ud800", None, 5, ["kohya"]]

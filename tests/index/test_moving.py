@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from zoo_oracle import DIM, SPACE, model, vectors
 
-from index import AnyZoo, FoundBy, KnownFile, Model, Zoo, ZooDamaged, ZooExists, open_zoo
-from index.milvus.place import folder_of
-from index.moving import copy_zoo
+from loradex.index import AnyZoo, FoundBy, KnownFile, Model, Zoo, ZooDamaged, ZooExists, open_zoo
+from loradex.index.milvus.place import folder_of
+from loradex.index.moving import copy_zoo
 
 
 def filled(folder: Path) -> Zoo:

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from zoo_oracle import DIM, SPACE, model, models, nearest, same, vectors
 
-from index import BadModel, DiskRefused, FoundBy, KnownFile, Model, SpaceMismatch, Zoo, ZooError
-from index.parquet import export_zoo, import_zoo, layout
+from loradex.index import BadModel, DiskRefused, FoundBy, KnownFile, Model, SpaceMismatch, Zoo, ZooError
+from loradex.index.parquet import export_zoo, import_zoo, layout
 
 QUERY = vectors(1, seed=9)[0]
 ODD = Model("odd", "名\ud800\0<b>", "unknown", FoundBy.METADATA, "/a\udcff\n", None, None, {"n": [1.5, None, "\udc80"], "": {}}, added=12345)

@@ -16,9 +16,9 @@ import pytest
 from zoo_child import BATCH, batch_of
 from zoo_oracle import DIM, SPACE, State, model, models, nearest, same, unit, vectors
 
-from index import Filter, Zoo, ZooLocked
-from index.cache import FOLDER
-from index.connections import CATALOGUE
+from loradex.index import Filter, Zoo, ZooLocked
+from loradex.index.cache import FOLDER
+from loradex.index.connections import CATALOGUE
 
 HERE = Path(__file__).parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(HERE.parent.parent), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

@@ -7,9 +7,9 @@ import pytest
 from numpy.typing import NDArray
 from zoo_oracle import DIM, SPACE, models, nearest, same, unit, vectors
 
-from index import BadQuery, Zoo
-from index.engine import Exact
-from index.snapshot import Segment
+from loradex.index import BadQuery, Zoo
+from loradex.index.engine import Exact
+from loradex.index.snapshot import Segment
 
 
 @pytest.mark.parametrize("n", [1, 2, 17, 400])

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from zoo_oracle import model, vectors
 
-from index import BadQuery, Filter, Zoo
-from index.words import words_query
+from loradex.index import BadQuery, Filter, Zoo
+from loradex.index.words import words_query
 
 WORDS = "dog cat red blue castle dragon portrait anime watercolor knight robot forest".split()  # noqa: SIM905
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from zoo_oracle import DIM, SPACE, model, models, nearest, same, unit, vectors
 
-import index
-from index import (
+import loradex.index
+from loradex.index import (
     BadModel,
     BadVector,
     DiskRefused,
@@ -31,8 +31,8 @@ def test_exported_names() -> None:
     """The public names, pinned."""
     errors = "BadModel BadQuery BadVector DiskRefused ModelMissing SpaceMismatch ZooClosed ZooDamaged ZooError ZooExists ZooLocked ZooUnreachable"
     others = "AnyZoo open_or_create_zoo open_zoo Filter FoundBy Hit KnownFile Model Zoo ZooMissing ZooReadOnly ZooTooNew"
-    assert sorted(index.__all__) == sorted([*errors.split(), *others.split()])
-    assert all(issubclass(getattr(index, name), ZooError) for name in [*errors.split(), "ZooMissing", "ZooReadOnly", "ZooTooNew"])
+    assert sorted(loradex.index.__all__) == sorted([*errors.split(), *others.split()])
+    assert all(issubclass(getattr(loradex.index, name), ZooError) for name in [*errors.split(), "ZooMissing", "ZooReadOnly", "ZooTooNew"])
 
 
 def test_models_come_back_by_value(folder: Path) -> None:

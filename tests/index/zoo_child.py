@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from zoo_oracle import DIM, SPACE, Array, models, vectors
 
-from index import Zoo
+from loradex.index import Zoo
 
 BATCH = 8
 CARE = 0.3  # how often a batch is followed by work on the whole zoo

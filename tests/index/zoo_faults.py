@@ -18,9 +18,9 @@ import numpy as np
 import pyarrow.parquet as pq
 from zoo_oracle import DIM, SPACE, Array, models, nearest, same, unit, vectors
 
-from index import KnownFile, Zoo, ZooError
-from index.connections import CATALOGUE, typed_errors
-from index.parquet import export_zoo
+from loradex.index import KnownFile, Zoo, ZooError
+from loradex.index.connections import CATALOGUE, typed_errors
+from loradex.index.parquet import export_zoo
 
 KILLED = -signal.SIGKILL
 TYPED = 3  # status of a session that ended in an error of the tree

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from index import FoundBy, Hit, Model
+from loradex.index import FoundBy, Hit, Model
 
 DIM = 12
 SPACE = "words-1"

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from retrieval.fingerprint import SIZE, Fingerprint, hashes
-from retrieval.lora.update import LayerUpdate
+from loradex.retrieval.fingerprint import SIZE, Fingerprint, hashes
+from loradex.retrieval.lora.update import LayerUpdate
 
 SHAPES = {"a.to_q": (40, 24), "a.to_v": (40, 24), "b.to_out.0": (64, 48)}
 

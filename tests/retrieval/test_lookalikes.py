@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from retrieval.fingerprint import Fingerprint
-from retrieval.lookalikes import Lookalikes, Relation
-from retrieval.lora.update import LayerUpdate
+from loradex.retrieval.fingerprint import Fingerprint
+from loradex.retrieval.lookalikes import Lookalikes, Relation
+from loradex.retrieval.lora.update import LayerUpdate
 
 Updates = dict[str, LayerUpdate]
 
@@ -71,5 +71,5 @@ def test_pairs_are_all_pairs() -> None:
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     known = Lookalikes([printed(updates) for updates in (*LORAS, *LORAS)])
     whole = [(first, second.index) for first, second in known.pairs()]
-    monkeypatch.setattr("retrieval.lookalikes.BLOCK", 5)
+    monkeypatch.setattr("loradex.retrieval.lookalikes.BLOCK", 5)
     assert [(first, second.index) for first, second in known.pairs()] == whole == [(i, i + 6) for i in range(6)]

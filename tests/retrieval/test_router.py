@@ -7,16 +7,16 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from retrieval.calibration import Background, Calibration
-from retrieval.encoder import Encoder
-from retrieval.errors import FileUnsupported, NoExpert
-from retrieval.lora import WholeModel
-from retrieval.probex.expert import Expert
-from retrieval.probex.familiarity import Familiarity
-from retrieval.probex.probing import Factors
-from retrieval.probex.sketch import SketchConfig, SketchExpert
-from retrieval.router import Router
-from retrieval.space import Space
+from loradex.retrieval.encoder import Encoder
+from loradex.retrieval.errors import FileUnsupported, NoExpert
+from loradex.retrieval.lora import WholeModel
+from loradex.retrieval.probex.expert import Expert
+from loradex.retrieval.probex.familiarity import Familiarity
+from loradex.retrieval.probex.probing import Factors
+from loradex.retrieval.probex.sketch import SketchConfig, SketchExpert
+from loradex.retrieval.router import Router
+from loradex.retrieval.space.calibration import Background, Calibration
+from loradex.retrieval.space.space import Space
 
 BLOCK = "down_blocks.0.attentions.0.transformer_blocks.0.attn2"
 LAYERS = {f"{BLOCK}.to_q": (320, 320), f"{BLOCK}.to_k": (320, 768)}

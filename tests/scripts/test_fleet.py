@@ -8,8 +8,8 @@ import torch
 from diffusers import DDIMScheduler
 from safetensors.torch import save_file
 
-from app.miniature.pipeline import MiniaturePipeline, Upsampler, fold, sheet, unfold
-from retrieval.lora import LoraFile
+from loradex.app.miniature.pipeline import MiniaturePipeline, Upsampler, fold, sheet, unfold
+from loradex.retrieval.lora import LoraFile
 from scripts.miniature.base import Tree, new_scheduler, new_unet, spread_times
 from scripts.miniature.fleet import TARGETS, GroupedAdam, GroupedLora, new_factors
 

@@ -12,10 +12,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from index.milvus.rows import digest
-from retrieval.errors import FetchError
-from retrieval.probex.categories import CHOSEN
-from retrieval.probex.sketch import SketchConfig
+from loradex.index.milvus.rows import digest
+from loradex.retrieval.errors import FetchError
+from loradex.retrieval.probex.sketch import SketchConfig
+from loradex.retrieval.training.categories import CHOSEN
 from scripts.model_j import CLASSIFIERS, DATASET
 from scripts.model_j.__main__ import main
 from scripts.model_j.category_protocol import closed_form

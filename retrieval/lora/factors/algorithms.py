@@ -6,9 +6,9 @@ from typing import Final
 
 from torch import Tensor
 
-from retrieval.lora.factors import loha, lokr, lora
-from retrieval.lora.factors.thin import Pair, Shape, Size, flat, matrix, need, size_of, thin
-from retrieval.lora.keys import Format
+from loradex.retrieval.lora.factors import loha, lokr, lora
+from loradex.retrieval.lora.factors.thin import Pair, Shape, Size, flat, matrix, need, size_of, thin
+from loradex.retrieval.lora.keys import Format
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from retrieval.errors import FileCorrupt, FileUnsupported
+from loradex.retrieval.errors import FileCorrupt, FileUnsupported
 
 Shape = tuple[int, ...]
 Pair = tuple[Tensor, Tensor]  # down (rank, in), up (out, rank)

@@ -7,7 +7,7 @@ OneTrainer ``modules/util/convert/lora/convert_flux_lora.py`` (its OMI names cou
 from fractions import Fraction
 from typing import Final
 
-from retrieval.lora.names.grammar import Rule, Tree, keep, rename, swapped, thirds, with_mlp
+from loradex.retrieval.lora.names.grammar import Rule, Tree, keep, rename, swapped, thirds, with_mlp
 
 DOUBLE: Final = "transformer_blocks.#."
 SINGLE: Final = "single_transformer_blocks.#."

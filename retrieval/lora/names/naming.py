@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
-from retrieval.lora.names.flux import CHROMA, FLUX1, FLUX2, HUNYUAN_VIDEO
-from retrieval.lora.names.grammar import CACHED_NAMES, Rows, Tree, Words, whole, words
-from retrieval.lora.names.text import TEXT
-from retrieval.lora.names.transformers import ANIMA, HIDREAM, KREA2, LTX, LUMINA2, QWEN, SD3, WAN, Z_IMAGE
-from retrieval.lora.names.unet import UNET
+from loradex.retrieval.lora.names.flux import CHROMA, FLUX1, FLUX2, HUNYUAN_VIDEO
+from loradex.retrieval.lora.names.grammar import CACHED_NAMES, Rows, Tree, Words, whole, words
+from loradex.retrieval.lora.names.text import TEXT
+from loradex.retrieval.lora.names.transformers import ANIMA, HIDREAM, KREA2, LTX, LUMINA2, QWEN, SD3, WAN, Z_IMAGE
+from loradex.retrieval.lora.names.unet import UNET
 
 TREES: Final = (UNET, FLUX1, CHROMA, FLUX2, HUNYUAN_VIDEO, SD3, QWEN, WAN, Z_IMAGE, LUMINA2, LTX, ANIMA, KREA2, HIDREAM)
 DIFFUSION: Final = (

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from retrieval.lora.names.grammar import Tree, keep, rename
+from loradex.retrieval.lora.names.grammar import Tree, keep, rename
 
 CLIP_LAYER: Final = "text_model.encoder.layers.#."
 ATTENTION: Final = tuple((half, f"{half}_proj") for half in ("q", "k", "v", "out"))

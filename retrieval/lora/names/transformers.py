@@ -6,8 +6,8 @@ Sources: diffusers ``loaders/lora_conversion_utils.py`` and, for SD3, ``loaders/
 from fractions import Fraction
 from typing import Final
 
-from retrieval.lora.names.flux import ADDED_QKV, DOUBLE, QKV, double_attention, fused
-from retrieval.lora.names.grammar import Rule, Tree, grouped, keep, rename, swapped, swapped_if_two, thirds
+from loradex.retrieval.lora.names.flux import ADDED_QKV, DOUBLE, QKV, double_attention, fused
+from loradex.retrieval.lora.names.grammar import Rule, Tree, grouped, keep, rename, swapped, swapped_if_two, thirds
 
 HALVES: Final = (("q", "to_q"), ("k", "to_k"), ("v", "to_v"), ("o", "to_out.0"))
 SD3_QKV2: Final = ("attn2.to_q", "attn2.to_k", "attn2.to_v")

@@ -5,7 +5,7 @@ Source: diffusers ``loaders/lora_conversion_utils.py``, ``_maybe_map_sgm_blocks_
 
 from typing import Final
 
-from retrieval.lora.names.grammar import Rule, Tree, keep, rename
+from loradex.retrieval.lora.names.grammar import Rule, Tree, keep, rename
 
 LAYERS_PER_BLOCK: Final = 2
 HALVES: Final = "to_q to_k to_v to_out.0"

@@ -6,10 +6,10 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from app.api.rest import rest_api
-from app.desk import Desk
-from app.places import SHIPPED_ZOO
-from app.service import Loradex
+from loradex.app.api.rest import rest_api
+from loradex.app.desk import Desk
+from loradex.app.places import SHIPPED_ZOO
+from loradex.app.search.service import Loradex
 
 
 @pytest.fixture(scope="session")

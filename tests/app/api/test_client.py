@@ -11,11 +11,11 @@ import pytest
 from fastapi import FastAPI
 from starlette.responses import PlainTextResponse
 
-from app.api.rest import rest_api
-from app.client import ApiError, Client
-from app.desk import Desk
-from app.places import MINIATURE, SHIPPED_ZOO
-from app.service import Loradex
+from loradex.app.api.rest import rest_api
+from loradex.app.client import ApiError, Client
+from loradex.app.desk import Desk
+from loradex.app.places import MINIATURE, SHIPPED_ZOO
+from loradex.app.search.service import Loradex
 from tests.app.api.serving import served
 
 SHIPPED = sorted(MINIATURE.glob("models/mini-a/test_holdout/*/*.safetensors"))[0]
@@ -69,7 +69,7 @@ def test_answers_are_those_of_the_library(client: Client, desk: Desk) -> None:
 
 
 def loradex_hits(loradex: Loradex, k: int) -> Any:
-    from app.query import Query
+    from loradex.app.search.query import Query
 
     return loradex.search(Query.of(["a cat"], ["dog"]), k).document()["hits"]
 

@@ -13,16 +13,16 @@ import pytest
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
-from app.answers import described
-from app.api.errors import Busy
-from app.api.turns import Turns
-from app.cli import app
-from app.desk import Desk, Run, State
-from app.lookalikes import Library
-from app.places import MINIATURE, SHIPPED_ZOO
-from app.query import Query
-from app.service import Loradex
-from index import FoundBy, Model, Zoo
+from loradex.app.api.errors import Busy
+from loradex.app.api.turns import Turns
+from loradex.app.commands.main import app
+from loradex.app.desk import Desk, Run, State
+from loradex.app.models import described
+from loradex.app.places import MINIATURE, SHIPPED_ZOO
+from loradex.app.search.lookalikes import Library
+from loradex.app.search.query import Query
+from loradex.app.search.service import Loradex
+from loradex.index import FoundBy, Model, Zoo
 from scripts.openapi import DOCUMENT
 from scripts.openapi import described as openapi
 

@@ -15,10 +15,10 @@ from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from starlette.applications import Starlette
 
-from app.api.tools import agent_tools, http_app
-from app.desk import Desk
-from app.places import MINIATURE, SHIPPED_ZOO
-from app.service import Loradex
+from loradex.app.api.tools import agent_tools, http_app
+from loradex.app.desk import Desk
+from loradex.app.places import MINIATURE, SHIPPED_ZOO
+from loradex.app.search.service import Loradex
 from tests.app.api.serving import served
 
 SHIPPED = sorted(MINIATURE.glob("models/mini-a/test_holdout/*/*.safetensors"))[0]
@@ -96,7 +96,7 @@ def test_over_stdio_files_are_labelled_and_indexed(tmp_path: Path) -> None:
     shutil.copy(SHIPPED, tmp_path / "loras" / "one.safetensors")
     (tmp_path / "loras" / "broken.safetensors").write_bytes(b"nonsense")
     environment = {"HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path / "data"), "PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
-    command = StdioServerParameters(command=sys.executable, args=["-c", "from app.cli import main; main()", "mcp"], env=environment)
+    command = StdioServerParameters(command=sys.executable, args=["-c", "from loradex.app.commands.main import main; main()", "mcp"], env=environment)
     expected = next(iter(Loradex(SHIPPED_ZOO).label([str(SHIPPED)])))
 
     async def said(client: Client) -> None:
@@ -145,8 +145,8 @@ def test_over_http_beside_a_page(desk: Desk) -> None:
 
 @pytest.mark.parametrize("facts", [{"labels": "x", "ranks": "y", "tags": 3, "title": ["z"]}, {"labels": [["a"], ["b", "c"], 3]}])
 def test_facts_of_a_strange_zoo(facts: dict[str, Any]) -> None:
-    from app.api.briefs import brief, whole
-    from index import FoundBy, Model
+    from loradex.app.api.briefs import brief, whole
+    from loradex.index import FoundBy, Model
 
     told = whole(Model("id", "caf\udce9\n" + "x" * 10_000, "f", FoundBy.METADATA, facts=facts), 1, None)
     assert told.model_dump_json().startswith('{"id":"id","name":"caf? xxx')

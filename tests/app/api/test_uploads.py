@@ -10,10 +10,10 @@ import anyio
 import pytest
 from starlette.testclient import TestClient
 
-from app.api import multipart, uploads
-from app.api.multipart import LORAS, bare_name
-from app.places import MINIATURE
-from retrieval.errors import QueryError
+from loradex.app.api import multipart, uploads
+from loradex.app.api.multipart import LORAS, bare_name
+from loradex.app.places import MINIATURE
+from loradex.retrieval.errors import QueryError
 
 SHIPPED = sorted(MINIATURE.glob("models/mini-a/test_holdout/*/*.safetensors"))[0]
 LABELS = {"labels": "a dog"}

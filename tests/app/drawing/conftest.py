@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from app.drawing.artist import one_thread
-from app.drawing.bases import Bases
-from app.drawing.cache import Drawings
-from app.drawing.studio import Studio
-from app.places import MINIATURE
+from loradex.app.drawing.artist import one_thread
+from loradex.app.drawing.bases import Bases
+from loradex.app.drawing.cache import Drawings
+from loradex.app.drawing.studio import Studio
+from loradex.app.places import MINIATURE
 
 
 @pytest.fixture(autouse=True)

@@ -16,13 +16,13 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from typer.testing import CliRunner
 
-from app.cli import app
-from app.drawing.bases import Base, Bases
-from app.drawing.cache import Drawings
-from app.drawing.errors import BadBase, Stopped
-from app.drawing.studio import Studio
-from app.drawing.wish import SEED, Wish
-from retrieval.lora import family
+from loradex.app.commands.main import app
+from loradex.app.drawing.bases import Base, Bases
+from loradex.app.drawing.cache import Drawings
+from loradex.app.drawing.errors import BadBase, Stopped
+from loradex.app.drawing.studio import Studio
+from loradex.app.drawing.wish import SEED, Wish
+from loradex.retrieval.lora import family
 
 WISH = Wish("a cat", steps=3, guidance=4.0)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from app.drawing.cache import Drawings
+from loradex.app.drawing.cache import Drawings
 
 RED = Image.new("RGB", (8, 8), "red")
 

@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from app.cli import app
-from app.drawing.missing import draw_missing, undrawn
-from app.drawing.studio import Studio
-from app.ingest import index_places
-from app.places import SHIPPED_ZOO, encoder_folders
-from index import FoundBy, Model, Zoo
-from retrieval.encoder import Encoder
+from loradex.app.commands.main import app
+from loradex.app.drawing.missing import draw_missing, undrawn
+from loradex.app.drawing.studio import Studio
+from loradex.app.indexing.ingest import index_places
+from loradex.app.places import SHIPPED_ZOO, encoder_folders
+from loradex.index import FoundBy, Model, Zoo
+from loradex.retrieval.encoder import Encoder
 from tests.app.drawing.conftest import lora
 
 GONE = Model("b" * 20, "gone", "mini-a", FoundBy.METADATA, "/nowhere/gone.safetensors")

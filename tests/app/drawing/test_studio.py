@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from app.drawing.artist import MiniatureArtist
-from app.drawing.bases import Bases
-from app.drawing.cache import Drawings
-from app.drawing.errors import Busy, NoBase, Stopped, TooSlow
-from app.drawing.studio import Pair, Studio
-from app.drawing.turns import Turns
-from app.drawing.wish import Wish
-from app.places import SHIPPED_ZOO, TREES, encoder_folders
-from retrieval.encoder import Encoder
-from retrieval.errors import FileMissing, FileUnsupported, QueryError
+from loradex.app.drawing.artist import MiniatureArtist
+from loradex.app.drawing.bases import Bases
+from loradex.app.drawing.cache import Drawings
+from loradex.app.drawing.errors import Busy, NoBase, Stopped, TooSlow
+from loradex.app.drawing.studio import Pair, Studio
+from loradex.app.drawing.turns import Turns
+from loradex.app.drawing.wish import Wish
+from loradex.app.places import SHIPPED_ZOO, TREES, encoder_folders
+from loradex.retrieval.encoder import Encoder
+from loradex.retrieval.errors import FileMissing, FileUnsupported, QueryError
 from tests.app.drawing.conftest import lora
 
 QUICK = Wish(steps=2)
@@ -100,7 +100,8 @@ def test_a_drawing_that_was_stopped_leaves_nothing_behind(studio: Studio) -> Non
     assert len(list(studio.cache.folder.iterdir())) == 1
     next_one = studio.draw(lora("mini-b", 1), Wish(steps=3))
     code = (
-        "import sys; from pathlib import Path; from app.drawing.bases import Bases; from app.drawing.studio import Studio; from app.drawing.wish import Wish;"
+        "import sys; from pathlib import Path; from loradex.app.drawing.bases import Bases;"
+        "from loradex.app.drawing.studio import Studio; from loradex.app.drawing.wish import Wish;"
         "import hashlib; pair = Studio(Bases()).draw(Path(sys.argv[1]), Wish(steps=3));"
         "print(*(hashlib.sha256(each.path.read_bytes()).hexdigest() for each in (pair.without, pair.drawn)))"
     )

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from app.drawing.bases import Bases
-from app.drawing.wish import Wish
-from retrieval.errors import QueryError
+from loradex.app.drawing.bases import Bases
+from loradex.app.drawing.wish import Wish
+from loradex.retrieval.errors import QueryError
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx
 
-from app.web.gate import HEADERS, Gate
+from loradex.app.web.gate import HEADERS, Gate
 
 PREDICT, UPLOAD = "/gradio_api/run/predict", "/gradio_api/upload"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from app.places import MINIATURE, SHIPPED_ZOO
-from tests.app.described import write_lora
+from loradex.app.places import MINIATURE, SHIPPED_ZOO
+from tests.app.describe.described import write_lora
 
 SHIPPED = sorted(MINIATURE.glob("models/mini-a/test_holdout/*/*.safetensors"))
 IMAGE = "<img src=x onerror=window.hacked=1>"

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from app.places import MINIATURE
+from loradex.app.places import MINIATURE
 from tests.app.web.asking import PREDICT, UPLOAD
 
 ROOT = Path(__file__).parents[3]
@@ -82,7 +82,7 @@ def serving(folder: Path, *options: str, zoo: str = "miniature") -> Iterator[Ser
     homes = {name: str(folder) for name in ("HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "HF_HOME")}
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("LORADEX_")}
     environment = inherited | homes | {"TMPDIR": str(temporary), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", "from app.cli import main; main()", "serve", "--port", "0", "--zoo", zoo, "--json", *options]
+    command = [sys.executable, "-c", "from loradex.app.commands.main import main; main()", "serve", "--port", "0", "--zoo", zoo, "--json", *options]
     log = folder / "log"
     with log.open("w") as opened, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=opened, text=True, env=environment, cwd=folder) as process:
         try:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from app.web import gate
-from app.web.gate import LOOPBACK, Gate, Login, name_in, names_for
+from loradex.app.web import gate
+from loradex.app.web.gate import LOOPBACK, Gate, Login, name_in, names_for
 from tests.app.web.asking import PREDICT, UPLOAD, asked, is_refused
 
 KEPT = (

@@ -8,9 +8,9 @@ import httpx
 import pytest
 from starlette.responses import PlainTextResponse
 
-from app.web import gate
-from app.web.gate import HEADERS, Gate
-from app.web.uploads import Uploads
+from loradex.app.web import gate
+from loradex.app.web.gate import HEADERS, Gate
+from loradex.app.web.uploads import Uploads
 from tests.app.web.asking import PREDICT, UPLOAD, asked, is_refused
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.web.uploads import Uploads
+from loradex.app.web.uploads import Uploads
 
 
 @pytest.fixture

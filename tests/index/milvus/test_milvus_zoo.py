@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from zoo_oracle import DIM, SPACE, model, models, nearest, same, vectors
 
-from index import BadModel, BadQuery, Filter, FoundBy, KnownFile, Zoo, ZooDamaged, ZooExists, ZooLocked, ZooMissing, ZooTooNew, ZooUnreachable, open_zoo
-from index.milvus import MilvusZoo
-from index.milvus.place import folder_of
-from index.milvus.rows import folders_of, packed, tokens, unpacked, words_of
-from index.rows import to_entry
+from loradex.index import BadModel, BadQuery, Filter, FoundBy, KnownFile, Zoo, ZooDamaged, ZooExists, ZooLocked, ZooMissing, ZooTooNew, ZooUnreachable, open_zoo
+from loradex.index.milvus import MilvusZoo
+from loradex.index.milvus.place import folder_of
+from loradex.index.milvus.rows import folders_of, packed, tokens, unpacked, words_of
+from loradex.index.rows import to_entry
 
 ROOT = Path(__file__).parents[3]
 

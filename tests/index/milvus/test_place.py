@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from index import BadQuery, Zoo, ZooDamaged, ZooExists
-from index.milvus.place import MARK, Address, address_of, folder_of, is_marked
+from loradex.index import BadQuery, Zoo, ZooDamaged, ZooExists
+from loradex.index.milvus.place import MARK, Address, address_of, folder_of, is_marked
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from app.places import MINIATURE
-from retrieval.encoder import Encoder
-from retrieval.errors import FetchError, FileCorrupt, FileError, FileMissing, FileUnsafe, FileUnsupported, LoradexError
-from retrieval.hub import HubFile, HubModel, HubRepository, header, listing, repository
-from retrieval.lora import LoraFile
-from retrieval.lora.positional import unet_order
-from retrieval.router import Router
+from loradex.app.places import MINIATURE
+from loradex.retrieval.encoder import Encoder
+from loradex.retrieval.errors import FetchError, FileCorrupt, FileError, FileMissing, FileUnsafe, FileUnsupported, LoradexError
+from loradex.retrieval.hub import HubFile, HubModel, HubRepository, header, listing, repository
+from loradex.retrieval.lora import LoraFile
+from loradex.retrieval.lora.positional import unet_order
+from loradex.retrieval.router import Router
 from tests.hub import SHA, Handler, Hub, another_range, compressed, cut, more_than_asked, save_lora, serve, shapes, without_ranges
 from tests.retrieval.test_router import SPACE, expert_of, updates
 

@@ -10,7 +10,7 @@ from diffusers.loaders import single_file_utils
 from safetensors.torch import save_file
 from torch import Tensor
 
-from retrieval.lora import LoraFile
+from loradex.retrieval.lora import LoraFile
 from tests.retrieval.lora.models import KOHYA, PEFT, pairs, write
 
 

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from retrieval.lora import Format, LayerUpdate, LoraFile
+from loradex.retrieval.lora import Format, LayerUpdate, LoraFile
 from tests.retrieval.lora.models import DIFFUSERS, KOHYA, PEFT, pairs, qwen, sd1_unet, sdxl_unet, wan, weights, write
 
 EXACT: dict[str, Any] = {"atol": 1e-5, "rtol": 1e-5}

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from retrieval.errors import FileCorrupt, FileUnsupported
-from retrieval.lora.factors import ALGORITHMS, LARGEST_RANK
-from retrieval.lora.keys import Format
+from loradex.retrieval.errors import FileCorrupt, FileUnsupported
+from loradex.retrieval.lora.factors import ALGORITHMS, LARGEST_RANK
+from loradex.retrieval.lora.keys import Format
 
 Parts = dict[str, Tensor]
 side = st.integers(1, 7)

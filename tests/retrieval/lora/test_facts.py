@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from retrieval.lora import LoraFile
-from retrieval.lora.facts import LARGEST_SIDE_CAR, MOST_WORDS, Facts, facts_of, from_header
+from loradex.retrieval.lora import LoraFile
+from loradex.retrieval.lora.facts import LARGEST_SIDE_CAR, MOST_WORDS, Facts, facts_of, from_header
 
 KOHYA = {
     "ss_network_module": "networks.lora",
@@ -99,7 +99,7 @@ def test_odd_entries_are_left_out() -> None:
     odd = {"model_name": 3, "base_model": ["x"], "tags": [None, 1, {"name": "kept"}, "a" * 1000], "civitai": "no", "notes": {"x": 1}}
     facts = facts_of(Path("x.safetensors"), {"ss_tag_frequency": json.dumps([1]), "ss_datasets": '{"a": 1}', "software": "[]"})
     assert facts == Facts()
-    from retrieval.lora.facts import from_lora_manager
+    from loradex.retrieval.lora.facts import from_lora_manager
 
     assert from_lora_manager(odd) == Facts(tags=("kept", "a" * 200))
     many = from_lora_manager({"tags": [str(i) for i in range(10_000)]})

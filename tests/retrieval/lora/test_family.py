@@ -4,9 +4,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from retrieval.lora import LoraFile
-from retrieval.lora.family import UNKNOWN, families_of, family_of
-from retrieval.lora.names import name_layers
+from loradex.retrieval.lora import LoraFile
+from loradex.retrieval.lora.family import UNKNOWN, families_of, family_of
+from loradex.retrieval.lora.names import name_layers
 from tests.retrieval.lora.models import MODELS, meta, weights
 
 Shapes = dict[str, tuple[int, int]]

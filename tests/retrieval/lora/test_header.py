@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from retrieval.errors import FileCorrupt, FileMissing, FileUnsafe, FileUnsupported, LoradexError
-from retrieval.lora.header import Header
+from loradex.retrieval.errors import FileCorrupt, FileMissing, FileUnsafe, FileUnsupported, LoradexError
+from loradex.retrieval.lora.header import Header
 
 
 def write(path: Path, header: object, data: bytes = b"", length: int | None = None) -> Path:

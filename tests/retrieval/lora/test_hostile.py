@@ -17,12 +17,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from app.inspection import inspect_files
-from retrieval.errors import FileCorrupt, FileError, FileMissing, FileUnsupported, LoradexError
-from retrieval.fingerprint import Fingerprint
-from retrieval.lora import LoraFile
-from retrieval.lora.header import Header
-from retrieval.lora.layout import BITS
+from loradex.app.describe.inspection import inspect_files
+from loradex.retrieval.errors import FileCorrupt, FileError, FileMissing, FileUnsupported, LoradexError
+from loradex.retrieval.fingerprint import Fingerprint
+from loradex.retrieval.lora import LoraFile
+from loradex.retrieval.lora.header import Header
+from loradex.retrieval.lora.layout import BITS
 
 SLOWEST = 0.1  # seconds
 LARGEST = 50 * 2**20  # bytes
@@ -259,8 +259,8 @@ def test_a_disk_that_fails_later_ends_in_one_line(tmp_path: Path, monkeypatch: p
     def fail(*_: object, **__: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr("retrieval.lora.header.torch.frombuffer", fail)
-    monkeypatch.setattr("retrieval.lora.file.hashlib.file_digest", fail)
+    monkeypatch.setattr("loradex.retrieval.lora.header.torch.frombuffer", fail)
+    monkeypatch.setattr("loradex.retrieval.lora.file.hashlib.file_digest", fail)
     for reading in ("updates", "data_hash", "sha256"):
         with pytest.raises(FileMissing, match="Input/output error"):
             read(lora, reading)

@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from retrieval.errors import FileUnsupported
-from retrieval.lora import Format, LoraFile
-from retrieval.lora.positional import unet_order
+from loradex.retrieval.errors import FileUnsupported
+from loradex.retrieval.lora import Format, LoraFile
+from loradex.retrieval.lora.positional import unet_order
 from tests.retrieval.lora.models import meta, weights
 
 

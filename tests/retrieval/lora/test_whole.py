@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from retrieval.errors import FileCorrupt, FileUnsupported
-from retrieval.lora import WholeModel
-from retrieval.lora.whole import RANK, leading
+from loradex.retrieval.errors import FileCorrupt, FileUnsupported
+from loradex.retrieval.lora import WholeModel
+from loradex.retrieval.lora.whole import RANK, leading
 
 BLOCK = "down_blocks.0.attentions.0.transformer_blocks.0"
 QUERY, KEY = f"{BLOCK}.attn2.to_q", f"{BLOCK}.attn2.to_k"

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from retrieval.lora import LayerUpdate
+from loradex.retrieval.lora import LayerUpdate
 
 
 def some_updates(ranks: tuple[int, ...] = (2, 4, 8), seed: int = 0, out: int = 40, width: int = 24) -> list[LayerUpdate]:

@@ -7,10 +7,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from retrieval.errors import CheckpointError
-from retrieval.probex.official import from_official, load_official
-from retrieval.probex.probes import ALL_VIEWS, ProbeConfig, ProbeNet, View
-from retrieval.probex.probing import Factors
+from loradex.retrieval.errors import CheckpointError
+from loradex.retrieval.probex.official import from_official, load_official
+from loradex.retrieval.probex.probes import ALL_VIEWS, ProbeConfig, ProbeNet, View
+from loradex.retrieval.probex.probing import Factors
 from tests.retrieval.probex import dense
 from tests.retrieval.probex.dense import close, some_updates
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from retrieval.lora import LayerUpdate
-from retrieval.probex.probes import ALL_VIEWS, ProbeConfig, ProbeNet
-from retrieval.probex.probing import Factors, bilinear, energy, input_spectrum, output_spectrum
-from retrieval.probex.sketch import CHOICE_RIDGE, SketchConfig, SketchExpert
+from loradex.retrieval.lora import LayerUpdate
+from loradex.retrieval.probex.probes import ALL_VIEWS, ProbeConfig, ProbeNet
+from loradex.retrieval.probex.probing import Factors, bilinear, energy, input_spectrum, output_spectrum
+from loradex.retrieval.probex.sketch import CHOICE_RIDGE, SketchConfig, SketchExpert
 from tests.retrieval.probex.dense import close, dense, some_updates
 
 OUT, IN = 40, 24

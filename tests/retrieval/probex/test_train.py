@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from retrieval.probex.objective import Contrast, Membership, contrast
-from retrieval.probex.probes import ALL_VIEWS, ProbeConfig, ProbeNet, View
-from retrieval.probex.probing import Factors
-from retrieval.probex.train import ProbeTraining, train_probes
+from loradex.retrieval.probex.objective import Contrast, Membership, ProbeTraining, contrast
+from loradex.retrieval.probex.probes import ALL_VIEWS, ProbeConfig, ProbeNet, View
+from loradex.retrieval.probex.probing import Factors
+from loradex.retrieval.probex.train import train_probes
 
 OUT, IN, DIM, CLASSES = 20, 12, 6, 8
 CONFIG = ProbeConfig(("one", "two"), ALL_VIEWS, 8, 8, DIM, standardise=True, text_projection=False, layer_dropout=0.3)

@@ -1,0 +1,1 @@
+"""Experts: training, evaluation, and the categories of full models."""

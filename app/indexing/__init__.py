@@ -1,0 +1,1 @@
+"""Indexing: folders and repositories of LoRAs -> a zoo."""

@@ -1,0 +1,1 @@
+"""The zoo that ships: base models, LoRAs, experts, and the pipeline that draws."""

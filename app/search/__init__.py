@@ -1,0 +1,1 @@
+"""Search: queries, filters, ranking, labels, look-alikes and the map."""

@@ -1,0 +1,122 @@
+"""The help of the command line: whole, true and fast; docs/cli.md is made from it."""
+
+import shlex
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from time import perf_counter
+
+import pytest
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from loradex.app.commands.main import app
+from scripts.cli_reference import REFERENCE, Command, described, members
+
+HEAVY = {"torch", "gradio", "fastapi", "sklearn", "open_clip", "diffusers", "transformers", "faiss", "numpy", "mcp"}
+SPEAKS_A_PROTOCOL = {"loradex mcp"}  # on stdout
+OF_SEVERAL_MEANINGS = {  # a zoo to read has another default
+    "--base": 2,
+    "--engine": 2,
+    "--folder": 3,
+    "--labels": 2,
+    "--out": 2,
+    "--seed": 2,
+    "--tree": 2,
+    "--zoo": 2,
+}  # that of a zoo to read has another default
+TRIES = 10  # others may use the cores
+
+
+def commands(command: Command, name: str) -> Iterator[tuple[str, Command]]:
+    """A command and those below it, by the words that call them."""
+    yield name, command
+    for each in members(command):
+        yield from commands(each, f"{name} {each.name}")
+
+
+ROOT = get_command(app)
+assert isinstance(ROOT, TyperGroup)
+GROUP = ROOT
+COMMANDS = dict(commands(GROUP, "loradex"))
+DOING = {name: command for name, command in COMMANDS.items() if not members(command)}
+EXAMPLES = [(name, line) for name, command in COMMANDS.items() for line in (command.epilog or "").split("\n\n")[1:]]
+
+
+def parsed(words: list[str]) -> str:
+    """The command that a line calls, once its parser took every word."""
+    name, command, context = words[0], GROUP, GROUP.make_context(words[0], words[1:])
+    while isinstance(command, TyperGroup):
+        called, command, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+        name, context = f"{name} {called}", command.make_context(called, rest, parent=context)
+    return name
+
+
+@pytest.mark.parametrize("columns", ["30", "200"])
+def test_the_reference_is_current_whatever_the_width(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setenv("TERMINAL_WIDTH", columns)
+    assert REFERENCE.read_text("utf-8") == described(), "python -m scripts.cli_reference writes it anew"
+
+
+def test_the_reference_names_every_command() -> None:
+    assert len(COMMANDS) == 24
+    lines = REFERENCE.read_text("utf-8").splitlines()
+    assert all(sum(line.endswith(f"# `{name}`") for line in lines) == 1 for name in COMMANDS if name != "loradex")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_has_an_example(name: str) -> None:
+    assert any(example.startswith(name) for command, example in EXAMPLES if command == name)
+
+
+@pytest.mark.parametrize(("name", "example"), EXAMPLES)
+def test_each_example_is_a_line_that_the_parser_takes(name: str, example: str) -> None:
+    words = shlex.split(example)
+    words = words[words.index("--") + 1 :] if words[0] != "loradex" else words  # what another program starts
+    assert f"{parsed(words)} ".startswith(f"{name} ")
+
+
+@pytest.mark.parametrize("line", ["loradex zoo shew 1", "loradex search dog --rang 8", "loradex label", "loradex serve --port many"])
+def test_a_line_that_is_wrong_is_not_taken(line: str) -> None:
+    with pytest.raises(Exception, match=r"No such command|No such option|Missing|valid integer"):
+        parsed(shlex.split(line))
+
+
+@pytest.mark.parametrize("name", DOING)
+def test_each_command_has_json_unless_its_stdout_speaks_a_protocol_to_an_agent(name: str) -> None:
+    assert any("--json" in option.opts for option in DOING[name].params) != (name in SPEAKS_A_PROTOCOL)
+
+
+def test_an_option_says_the_same_everywhere() -> None:
+    said = defaultdict(set)
+    for option in (option for command in DOING.values() for option in command.params):
+        for flag in option.opts:
+            if flag.startswith("--"):
+                said[flag].add(getattr(option, "help", None))
+    assert {flag: len(texts) for flag, texts in said.items() if len(texts) > 1} == OF_SEVERAL_MEANINGS
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_is_a_sentence_and_nothing_in_it_is_taken_for_markup(name: str) -> None:
+    command = COMMANDS[name]
+    texts = [command.help, *(getattr(each, "help", None) for each in command.params)]
+    assert all(text and text.endswith(".") and "[" not in text for text in texts)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    program = "import sys, app.cli; sys.argv = ['loradex', '--help']\ntry: app.cli.main()\nexcept SystemExit: sys.stderr.write(' '.join(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stderr.split()
+    assert "typer" in loaded and HEAVY.isdisjoint(loaded)
+
+
+def test_help_answers_within_half_a_second() -> None:
+    def took() -> float:
+        began = perf_counter()
+        done = subprocess.run([Path(sys.executable).with_name("loradex"), "--help"], capture_output=True, text=True, check=True)
+        assert "Usage: loradex" in done.stdout
+        return perf_counter() - began
+
+    assert any(took() < 0.5 for _ in range(TRIES))

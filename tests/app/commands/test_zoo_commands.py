@@ -1,0 +1,74 @@
+"""``loradex zoo`` as a person uses it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from loradex.app.commands.main import app
+from loradex.app.places import SHIPPED_ZOO
+from loradex.index import Zoo
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["zoo", *map(str, arguments)])
+
+
+def document(*arguments: object) -> dict[str, object]:
+    done = run(*arguments, "--json")
+    assert done.exit_code == 0, done.output
+    found: dict[str, object] = json.loads(done.stdout)
+    return found
+
+
+@pytest.fixture
+def zoo(tmp_path: Path) -> Path:
+    """A copy of the shipped zoo."""
+    document("copy", tmp_path / "zoo", "--zoo", "miniature")
+    return tmp_path / "zoo"
+
+
+def test_a_copy_is_whole(zoo: Path) -> None:
+    assert document("verify", "--zoo", zoo) == {"zoo": str(zoo), "models": 300, "problems": []}
+    assert len(list((zoo / "previews").iterdir())) == len(list((SHIPPED_ZOO / "previews").iterdir()))
+    assert "expected no zoo yet" in str(run("copy", zoo, "--zoo", "miniature").exception)
+
+
+def test_listing_and_showing(zoo: Path) -> None:
+    listed = document("list", "--family", "mini-b", "--rank", "4", "--zoo", zoo)["models"]
+    assert isinstance(listed, list) and listed
+    assert all(model["family"] == "mini-b" and model["facts"]["ranks"] == [4] for model in listed)
+    shown = document("show", listed[0]["id"], "--zoo", zoo)["models"]
+    assert isinstance(shown, list) and shown[0]["name"] == listed[0]["name"]
+    assert listed[0]["id"] in run("show", listed[0]["id"], "--zoo", zoo).stdout
+    assert "mini-b" in run("list", "--zoo", zoo).stdout
+
+
+def test_removing(zoo: Path) -> None:
+    with Zoo.open(zoo, read_only=True) as opened:
+        first, second = [model.id for model in opened.models()][:2]
+    assert document("remove", first, "--zoo", zoo)["removed"] == 1
+    partly = run("remove", second, "nobody", "--zoo", zoo)
+    assert partly.exit_code == 3 and "expected a model 'nobody'" in partly.stderr
+    assert run("remove", "nobody", "--zoo", zoo).exit_code == 1
+    assert document("verify", "--zoo", zoo)["models"] == 298
+
+
+def test_out_and_in_again(zoo: Path, tmp_path: Path) -> None:
+    assert document("export", tmp_path / "all.parquet", "--zoo", zoo)["models"] == 300
+    assert document("import", tmp_path / "all.parquet", "--zoo", tmp_path / "other")["models"] == 300
+    with Zoo.open(zoo, read_only=True) as one, Zoo.open(tmp_path / "other", read_only=True) as other:
+        assert list(one.models()) == list(other.models())
+        ids = [model.id for model in one.models()]
+        assert (one.vectors(ids) == other.vectors(ids)).all()
+
+
+def test_rebuilding_compacting_and_a_damaged_drawing(zoo: Path) -> None:
+    assert document("rebuild", "--engine", "codes", "--zoo", zoo)["taken_out"] == []
+    assert (zoo / "engine").is_dir()
+    compacted = document("compact", "--zoo", zoo)
+    assert int(str(compacted["bytes"])) <= int(str(compacted["bytes_before"])) + 2**20
+    next((zoo / "previews").iterdir()).unlink()
+    told = run("verify", "--zoo", zoo)
+    assert told.exit_code == 1 and "1 problems" in " ".join(told.stdout.split())

@@ -1,0 +1,261 @@
+"""Folders and repositories into a zoo: what is read, what is not read again, what moved, and what is told."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file, save_file
+
+import loradex.app.indexing.local_engine
+from loradex.app.indexing.answer import IndexAnswer
+from loradex.app.indexing.folders import Scan
+from loradex.app.indexing.ingest import index_places
+from loradex.app.indexing.reading import Outcome, Reader, Task
+from loradex.app.indexing.watch import index_again
+from loradex.app.places import MINIATURE
+from loradex.app.search.service import Loradex
+from loradex.index import FoundBy, Zoo
+from loradex.retrieval.encoder import Encoder
+from loradex.retrieval.errors import FileMissing
+from loradex.retrieval.lora import LoraFile
+from tests.hub import Hub, serve
+
+SHIPPED = sorted(MINIATURE.glob("models/mini-*/test_holdout/*/*.safetensors"))[::40][:5]
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return Encoder.load(MINIATURE / "encoder")
+
+
+@pytest.fixture
+def loras(tmp_path: Path) -> Path:
+    """Four LoRAs in folders, a copy, a folder that links back, and files that are none."""
+    folder = tmp_path / "loras"
+    for number, path in enumerate(SHIPPED[:4]):
+        target = folder / f"set {number % 2}" / f"lora {number}.safetensors"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    shutil.copy(SHIPPED[0], folder / "copy.SAFETENSORS")
+    (folder / "loop").symlink_to(folder, target_is_directory=True)
+    (folder / ".hidden.safetensors").write_bytes(b"")
+    (folder / "notes.txt").write_text("no LoRA")
+    return folder
+
+
+def counts(answer: IndexAnswer) -> dict[str, int]:
+    """What became of the files, but for zeros."""
+    names = ("by_weights", "by_metadata", "unchanged", "added", "updated", "moved", "copies", "removed")
+    found = {name: getattr(answer, name) for name in names} | {"missing": len(answer.missing), "refused": len(answer.refused)}
+    return {name: count for name, count in found.items() if count}
+
+
+def test_every_file_once_and_unchanged_ones_not_again(loras: Path, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    zoo, seen = tmp_path / "zoo", list[tuple[int, int]]()
+    first = index_places([loras], zoo, encoder, lambda done, total, name: seen.append((done, total)))
+    assert counts(first) == {"by_weights": 5, "added": 4, "copies": 1}
+    assert seen[-1] == (5, 5)
+    with Zoo.open(zoo, read_only=True) as opened:
+        for path in SHIPPED[:4]:
+            id = LoraFile.open(path).id
+            np.testing.assert_allclose(opened.vector(id), encoder.encode_file(encoder.router.open(path)).numpy(), atol=1e-6)
+            kept = opened.get(id).facts["labels"]
+            (told,) = Loradex(zoo, encoder.folder).label([str(path)], k=3)
+            assert kept == [[label.label, pytest.approx(label.probability, abs=1e-3)] for label in told.labels if label.probability >= 0.05]
+        assert sorted(len(files) for files in opened.files_of([model.id for model in opened.models()]).values()) == [1, 1, 1, 2]
+    monkeypatch.setattr(Encoder, "encode_file", lambda *_: pytest.fail("an unchanged file was read again"))
+    assert counts(index_places([str(loras), loras / "set 0"], zoo, encoder)) == {"unchanged": 5}
+
+
+def test_unchanged_files_cost_one_look(loras: Path, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    index_places([loras], tmp_path / "zoo", encoder)
+    looks: list[str] = []
+    stat = os.stat
+    monkeypatch.setattr(os, "stat", lambda path, **rest: looks.append(str(path)) or stat(path, **rest))
+    index_places([loras], tmp_path / "zoo", encoder)
+    assert sorted(path for path in looks if path.lower().endswith(".safetensors") and Path(path).is_relative_to(loras)) == sorted(Scan.of([loras]).files)
+
+
+def test_moved_changed_copied_and_gone(loras: Path, tmp_path: Path, encoder: Encoder) -> None:
+    zoo = tmp_path / "zoo"
+    index_places([loras], zoo, encoder)
+    (loras / "set 1" / "lora 1.safetensors").rename(loras / "renamed.safetensors")
+    shutil.copy(SHIPPED[4], loras / "set 0" / "lora 2.safetensors")  # another LoRA in its place
+    os.utime(loras / "set 1" / "lora 3.safetensors")
+    answer = index_places([loras], zoo, encoder)
+    assert counts(answer) == {"by_weights": 3, "unchanged": 2, "added": 1, "moved": 1, "updated": 1}
+    with Zoo.open(zoo, read_only=True) as opened:
+        assert len(opened) == 5  # the one that was replaced is still known
+        assert opened.get(LoraFile.open(SHIPPED[1]).id).path == str(loras / "renamed.safetensors")
+    (loras / "set 1" / "lora 3.safetensors").unlink()
+    (loras / "copy.SAFETENSORS").unlink()
+    assert counts(index_places([loras], zoo, encoder)) == {"unchanged": 3, "missing": 2}
+    assert counts(index_places([loras], zoo, encoder, prune=True)) == {"unchanged": 3, "missing": 2, "removed": 1}  # the copy's model has another file
+    with Zoo.open(zoo, read_only=True) as opened:
+        assert not opened.has(LoraFile.open(SHIPPED[3]).id)
+        assert opened.has(LoraFile.open(SHIPPED[0]).id)
+
+
+def test_what_another_folder_holds_is_not_missing(loras: Path, tmp_path: Path, encoder: Encoder) -> None:
+    zoo = tmp_path / "zoo"
+    index_places([loras], zoo, encoder)
+    shutil.rmtree(loras / "set 0")
+    assert counts(index_places([loras / "set 1"], zoo, encoder, prune=True)) == {"unchanged": 2}
+    shutil.rmtree(loras / "set 1")
+    (loras / "set 1").mkdir()  # as a drive that is not there
+    with pytest.raises(FileMissing, match="found none"):
+        index_places([loras / "set 1"], zoo, encoder, prune=True)
+
+
+def test_bad_files_stop_nothing_and_are_read_again_when_they_change(loras: Path, tmp_path: Path, encoder: Encoder) -> None:
+    (loras / "half.safetensors").write_bytes(SHIPPED[4].read_bytes()[:1000])
+    (loras / "page.safetensors").write_text("<!DOCTYPE html>")
+    (loras / "nowhere.safetensors").symlink_to(loras / "absent")
+    odd = os.fsencode(loras) + b"/caf\xe9.safetensors"
+    with open(odd, "wb") as file:
+        file.write(SHIPPED[4].read_bytes())
+    zoo = tmp_path / "zoo"
+    answer = index_places([loras], zoo, encoder)
+    assert counts(answer) == {"by_weights": 6, "added": 5, "copies": 1, "refused": 3}
+    assert all("\n" not in reason and name in reason for name, reason in answer.refused.items())
+    assert counts(index_places([loras], zoo, encoder)) == {"unchanged": 6, "refused": 3}
+    shutil.copy(SHIPPED[4], loras / "half.safetensors")
+    assert counts(index_places([loras], zoo, encoder)) == {"by_weights": 1, "unchanged": 6, "copies": 1, "refused": 2}
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="everyone may read everything")
+def test_a_folder_that_may_not_be_read_is_told(loras: Path, tmp_path: Path, encoder: Encoder) -> None:
+    (loras / "set 0").chmod(0)
+    answer = index_places([loras], tmp_path / "zoo", encoder)
+    (loras / "set 0").chmod(0o755)
+    assert list(answer.refused) == [str(loras / "set 0")]
+
+
+def test_a_new_expert_reads_all_files_again(loras: Path, tmp_path: Path, encoder: Encoder) -> None:
+    zoo, folder = tmp_path / "zoo", shutil.copytree(MINIATURE / "encoder", tmp_path / "encoder")
+    (folder / "experts" / "mini-a.safetensors").unlink()
+    before = index_places([loras], zoo, Encoder.load(folder))
+    assert counts(before) == {"by_metadata": 5, "added": 4, "copies": 1}
+    after = index_places([loras], zoo, encoder)
+    assert counts(after) == {"by_weights": 5, "updated": 4, "copies": 1}
+    with Zoo.open(zoo, read_only=True) as opened:
+        assert opened.counts("found_by") == {"weights": 4}
+
+
+def test_killed_runs_go_on(tmp_path: Path, encoder: Encoder) -> None:
+    """A run that is killed again and again ends where one that is not ends, and reads what is done only once."""
+    folder, zoo = tmp_path / "loras", tmp_path / "zoo"
+    folder.mkdir()
+    tensors = load_file(SHIPPED[0])
+    for number in range(150):
+        save_file({name: tensor * (1 + number) for name, tensor in tensors.items()}, folder / f"{number:03}.safetensors")
+    program = "import sys; from loradex.app.commands.main import main; sys.argv = ['loradex', 'index', *sys.argv[1:]]; main()"
+    command = [sys.executable, "-c", program, str(folder), "--zoo", str(zoo)]
+    known = 0
+    for _ in range(4):
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
+            until = time.monotonic() + 60
+            while child.poll() is None and time.monotonic() < until and noted(zoo) <= known:
+                time.sleep(0.01)
+            child.send_signal(signal.SIGKILL)
+        assert noted(zoo) >= known
+        known = noted(zoo)
+    answer = index_places([folder], zoo, encoder)
+    assert known > 0
+    assert (answer.unchanged, answer.by_weights) == (known, 150 - known)
+    with Zoo.open(zoo) as opened:
+        assert len(opened) == 150
+        assert opened.verify() == []
+
+
+def noted(zoo: Path) -> int:
+    """How many files a zoo knows."""
+    try:
+        with Zoo.open(zoo, read_only=True) as opened:
+            return len(opened.known_files())
+    except Exception:
+        return 0
+
+
+def test_watching(loras: Path, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that come, move and go are seen without asking."""
+    monkeypatch.setattr("loradex.app.indexing.watch.QUIET", 50)
+    zoo, stop = tmp_path / "zoo", threading.Event()
+    index_places([loras], zoo, encoder)
+    answers: list[IndexAnswer] = []
+
+    def follow() -> None:
+        answers.extend(index_again([loras], lambda: index_places([loras], zoo, encoder, prune=True), stop))
+
+    watcher = threading.Thread(target=follow)
+    watcher.start()
+    try:
+        time.sleep(0.5)
+        shutil.copy(SHIPPED[4], loras / "new.safetensors")
+        wait_until(lambda: any(answer.added for answer in answers))
+        (loras / "new.safetensors").rename(loras / "set 0" / "newer.safetensors")
+        wait_until(lambda: any(answer.moved for answer in answers))
+        (loras / "set 0" / "newer.safetensors").unlink()
+        wait_until(lambda: any(answer.removed for answer in answers))
+    finally:
+        stop.set()
+        watcher.join(30)
+    assert not watcher.is_alive()
+
+
+def wait_until(done: object, seconds: float = 30) -> None:
+    """Wait until something is so."""
+    until = time.monotonic() + seconds
+    while not done():  # type: ignore[operator]
+        assert time.monotonic() < until, "nothing happened"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A repository of two LoRAs and a broken file."""
+    made = Hub(tmp_path / "hub", "someone/loras", ("main",))
+    made.folder.mkdir(parents=True)
+    for number, path in enumerate(SHIPPED[:2]):
+        shutil.copy(path, made.folder / f"{number}.safetensors")
+    (made.folder / "broken.safetensors").write_bytes(b"nonsense" * 4)
+    with serve(made, monkeypatch):
+        yield made
+
+
+def test_a_repository_of_the_hub(hub: Hub, loras: Path, tmp_path: Path, encoder: Encoder) -> None:
+    """By name, at the commit that is pinned, beside folders; files that are known are not fetched again."""
+    zoo = tmp_path / "zoo"
+    answer = index_places(["hf://someone/loras", loras / "set 1"], zoo, encoder)
+    assert counts(answer) == {"by_weights": 4, "added": 4, "refused": 1}
+    with Zoo.open(zoo, read_only=True) as opened:
+        remote = [model for model in opened.models() if str(model.path).startswith("hf://someone/loras@")]
+        assert [model.found_by for model in remote] == [FoundBy.WEIGHTS] * 2
+        here = encoder.encode_file(encoder.router.open(SHIPPED[0])).numpy()
+        assert max(float(opened.vector(model.id) @ here) for model in remote) > 1 - 1e-5
+    hub.asked.clear()
+    assert counts(index_places(["hf://someone/loras"], zoo, encoder)) == {"unchanged": 2, "refused": 1}
+    assert hub.asked == []
+
+
+def test_readers_run_side_by_side(loras: Path, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loradex.app.indexing.local_engine, "READERS", 3)
+    together = threading.Barrier(3, timeout=30)
+    read = Reader.read
+    first = iter(range(3))
+
+    def slow(self: Reader, task: Task) -> Outcome:
+        if next(first, None) is not None:
+            together.wait()
+        return read(self, task)
+
+    monkeypatch.setattr(Reader, "read", slow)
+    assert counts(index_places([loras], tmp_path / "zoo", encoder))["by_weights"] == 5
