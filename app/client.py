@@ -28,7 +28,9 @@ class ApiError(LoradexError):
 class Client:
     """A server of Loradex that runs with ``loradex serve --api``. Every method raises ApiError."""
 
-    def __init__(self, server: str, login: tuple[str, str] | None = None, timeout: httpx.Timeout | float = TIMEOUT) -> None:
+    def __init__(
+        self, server: str, login: tuple[str, str] | None = None, timeout: httpx.Timeout | float = TIMEOUT
+    ) -> None:
         """Name the server by its address, and the login where it has one; nothing is sent yet."""
         self._http = httpx.Client(base_url=f"{server.rstrip('/')}/api/v1/", auth=login, timeout=timeout)
 
@@ -36,7 +38,9 @@ class Client:
         """The client itself."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Close it."""
         self.close()
 
@@ -60,7 +64,11 @@ class Client:
     ) -> Document:
         """One page of hits for texts, ids of models and picture files; filters are those of ``loradex search``: family, format, tag, rank, ..."""
         asked = {"text": texts, "minus": minus, "model": models, "limit": limit, "offset": offset, **filters}
-        return self._upload("search", "picture", pictures, asked) if pictures else self._document("GET", "search", params=given(asked))
+        return (
+            self._upload("search", "picture", pictures, asked)
+            if pictures
+            else self._document("GET", "search", params=given(asked))
+        )
 
     def models(self, **filters: Any) -> Iterator[Document]:
         """All models that the filters let through, in order of id, page by page."""
@@ -111,7 +119,9 @@ class Client:
             try:
                 sent = [(field, (Path(file).name, opened.enter_context(Path(file).open("rb")))) for file in files]
             except OSError as error:
-                raise ApiError("FileMissing", f"{error.filename}: expected a file to send, found: {error.strerror}; check the path") from None
+                raise ApiError(
+                    "FileMissing", f"{error.filename}: expected a file to send, found: {error.strerror}; check the path"
+                ) from None
             return self._document("POST", route, data=given(asked), files=sent)
 
     def _document(self, method: str, route: str, **rest: Any) -> Document:
@@ -119,27 +129,42 @@ class Client:
         try:
             document: Document = answer.json()
         except ValueError:
-            raise ApiError("NoDocument", f"{answer.url}: expected a JSON document, found none; check the address", answer.status_code) from None
+            raise ApiError(
+                "NoDocument",
+                f"{answer.url}: expected a JSON document, found none; check the address",
+                answer.status_code,
+            ) from None
         return document
 
     def _answer(self, method: str, route: str, **rest: Any) -> httpx.Response:
         try:
             answer = self._http.request(method, route, **rest)
         except httpx.HTTPError as error:
-            raise ApiError(type(error).__name__, f"{self._http.base_url}: expected an answer, found: {error}; check the address and the server") from None
+            raise ApiError(
+                type(error).__name__,
+                f"{self._http.base_url}: expected an answer, found: {error}; check the address and the server",
+            ) from None
         if answer.is_success:
             return answer
         try:
             told = answer.json()["error"]
             raise ApiError(told["kind"], told["message"], answer.status_code)
         except (ValueError, KeyError, TypeError):
-            advice = "give the login" if answer.status_code == 401 else "check the address, and that it serves with --api"
-            raise ApiError("NoDocument", f"{answer.url}: expected success, found status {answer.status_code}; {advice}", answer.status_code) from None
+            advice = (
+                "give the login" if answer.status_code == 401 else "check the address, and that it serves with --api"
+            )
+            raise ApiError(
+                "NoDocument",
+                f"{answer.url}: expected success, found status {answer.status_code}; {advice}",
+                answer.status_code,
+            ) from None
 
 
 def given(asked: Document) -> Document:
     """What was asked for, without what was not."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in asked.items() if value is not None}
+    return {
+        name: list(value) if isinstance(value, tuple) else value for name, value in asked.items() if value is not None
+    }
 
 
 def quoted(id: str) -> str:

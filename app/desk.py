@@ -100,17 +100,23 @@ class Desk:
             QueryError: it may not, or is none.
         """
         if len(folder) > LONGEST_PATH or "\0" in folder:
-            raise QueryError(f"folder {folder[:80]!r}: expected a path of up to {LONGEST_PATH} characters, found none; check it")
+            raise QueryError(
+                f"folder {folder[:80]!r}: expected a path of up to {LONGEST_PATH} characters, found none; check it"
+            )
         place = Path(folder.strip()).expanduser()
         if self.roots is not None and not any(lies_below(str(place.resolve()), str(root)) for root in self.roots):
             allowed = ", ".join(map(str, self.roots)) or "none"
-            raise QueryError(f"folder {folder[:200]!r}: expected one below {allowed}; ask who runs this server, or use `loradex index`")
+            raise QueryError(
+                f"folder {folder[:200]!r}: expected one below {allowed}; ask who runs this server, or use `loradex index`"
+            )
         try:
             is_folder = place.is_absolute() and place.is_dir()
         except OSError:
             is_folder = False
         if not is_folder:
-            raise QueryError(f"folder {folder[:200]!r}: expected the full path of a folder on the server's machine, found none; check it")
+            raise QueryError(
+                f"folder {folder[:200]!r}: expected the full path of a folder on the server's machine, found none; check it"
+            )
         return place
 
     def stop(self) -> None:
@@ -150,7 +156,11 @@ class Desk:
         except (LoradexError, ZooError, OSError) as error:
             self.run = replace(self.run, state=State.FAILED, reason=str(error))
         except BaseException:
-            self.run = replace(self.run, state=State.FAILED, reason="indexing: expected to finish, found an error of Loradex itself; see the server's log")
+            self.run = replace(
+                self.run,
+                state=State.FAILED,
+                reason="indexing: expected to finish, found an error of Loradex itself; see the server's log",
+            )
             raise
 
     def _draw(self, zoo_folder: Path) -> None:

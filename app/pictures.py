@@ -14,7 +14,14 @@ from loradex.index.zoo import PREVIEWS
 from loradex.retrieval.lora.facts import is_there
 
 PREVIEW: Final = 256  # pixels a side at the most
-PICTURES: Final = (".preview.png", ".png", ".preview.jpg", ".jpg", ".jpeg", ".webp")  # as ComfyUI's and A1111's users name them
+PICTURES: Final = (
+    ".preview.png",
+    ".png",
+    ".preview.jpg",
+    ".jpg",
+    ".jpeg",
+    ".webp",
+)  # as ComfyUI's and A1111's users name them
 FORMATS: Final = ("PNG", "JPEG", "WEBP")
 
 

@@ -35,7 +35,9 @@ class BaseZoo(ABC):
         """The zoo itself."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Close it."""
         self.close()
 
@@ -72,7 +74,9 @@ class BaseZoo(ABC):
             return cls.create(folder, space, dim)
         if zoo.dim != dim:
             zoo.close()
-            raise SpaceMismatch(f"{folder}: expected space {space!r} in {dim} dimensions, found it in {zoo.dim}; index into a new zoo")
+            raise SpaceMismatch(
+                f"{folder}: expected space {space!r} in {dim} dimensions, found it in {zoo.dim}; index into a new zoo"
+            )
         return zoo
 
     @abstractmethod
@@ -88,7 +92,9 @@ class BaseZoo(ABC):
         """
 
     @abstractmethod
-    def search_many(self, queries: NDArray[np.floating] | Sequence[NDArray[np.floating]], k: int = 10, where: Filter = ALL) -> list[list[Hit]]:
+    def search_many(
+        self, queries: NDArray[np.floating] | Sequence[NDArray[np.floating]], k: int = 10, where: Filter = ALL
+    ) -> list[list[Hit]]:
         """The hits of each query (q, dim).
 
         Raises:

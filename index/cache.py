@@ -31,7 +31,14 @@ CHUNK: Final = 2**24  # bytes
 WORTH_IT: Final = 20_000  # vectors from which the cache is faster than the catalogue
 NAME: Final = re.compile(r"(\d{1,18})-([0-9a-f]{16})", re.ASCII)  # of a folder: generation and token
 STALE: Final = 0.05  # of the vectors, that were added since
-UNSOUND: Final = (ValueError, LookupError, TypeError, ArithmeticError, OSError, MemoryError)  # how reading what is not as it was written ends
+UNSOUND: Final = (
+    ValueError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    OSError,
+    MemoryError,
+)  # how reading what is not as it was written ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +68,13 @@ def save_engine(zoo: Path, snapshot: Snapshot) -> None:
         (segment,) = snapshot.segments
         arrays = {"keys": segment.keys, **segment.engine.arrays()}
         entries = {each: write_array(part / f"{each}.bin", array) for each, array in arrays.items()}
-        manifest = {"format": FORMAT, "state": name, "engine": segment.engine.name, "dim": snapshot.dim, "arrays": entries}
+        manifest = {
+            "format": FORMAT,
+            "state": name,
+            "engine": segment.engine.name,
+            "dim": snapshot.dim,
+            "arrays": entries,
+        }
         with (part / MANIFEST).open("w") as file:
             json.dump(manifest, file)
             sync(file)
@@ -114,7 +127,12 @@ def read_array(path: Path, entry: dict[str, Any], largest: int) -> NDArray[Any]:
     size = path.stat().st_size
     if size > largest:
         raise ValueError(f"{size} bytes, more than {largest}")
-    if dtype.str[0] == ">" or dtype.kind not in "iuf" or any(side < 0 for side in shape) or size != int(np.prod(shape, dtype=object)) * dtype.itemsize:
+    if (
+        dtype.str[0] == ">"
+        or dtype.kind not in "iuf"
+        or any(side < 0 for side in shape)
+        or size != int(np.prod(shape, dtype=object)) * dtype.itemsize
+    ):
         raise ValueError(f"{dtype} {shape} in {size} bytes")
     data, check, filled = np.empty(size, np.uint8), 0, 0
     with path.open("rb") as file:
@@ -156,9 +174,17 @@ def read_segment(cached: Cached, dim: int, most: int) -> Segment:
     if kind is ExactOnGpu and not has_gpu():
         kind = Exact
     largest = {"keys": 8 * most} | dict.fromkeys(kind.holds, (4 * dim + 64) * most)
-    arrays: Arrays = {name: read_array(cached.folder / f"{name}.bin", manifest["arrays"][name], size) for name, size in largest.items()}
+    arrays: Arrays = {
+        name: read_array(cached.folder / f"{name}.bin", manifest["arrays"][name], size)
+        for name, size in largest.items()
+    }
     keys = arrays.pop("keys")
-    if keys.dtype != np.int64 or keys.ndim != 1 or any(len(array) != len(keys) for array in arrays.values()) or (np.diff(keys) <= 0).any():
+    if (
+        keys.dtype != np.int64
+        or keys.ndim != 1
+        or any(len(array) != len(keys) for array in arrays.values())
+        or (np.diff(keys) <= 0).any()
+    ):
         raise ValueError(f"keys of {keys.dtype} {keys.shape}")
     return Segment(kind.restore(arrays, dim), keys)
 

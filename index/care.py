@@ -89,7 +89,10 @@ def problems_of_words(connection: Connection, path: Path) -> Iterator[str]:
         connection.execute(statement)
     try:
         pairs = [("vocabulary", "vocabulary_again"), ("vocabulary_again", "vocabulary")]
-        if any(connection.execute(f"SELECT * FROM temp.{one} EXCEPT SELECT * FROM temp.{other} LIMIT 1").fetchone() for one, other in pairs):
+        if any(
+            connection.execute(f"SELECT * FROM temp.{one} EXCEPT SELECT * FROM temp.{other} LIMIT 1").fetchone()
+            for one, other in pairs
+        ):
             yield f"{path}: the index of words is not that of the words"
     except DatabaseError as error:
         yield f"{path}: the index of words cannot be read ({error})"
@@ -114,10 +117,14 @@ def problems_of_engines(connection: Connection, folder: Path, path: Path, dim: i
             continue
         kept = ~np.isin(segment.keys, np.union1d(gone, changed))
         there = ~np.isin(everything[1], changed)
-        expected = everything[2][there] if isinstance(segment.engine, Exact) else type(segment.engine).of(everything[2][there])
+        expected = (
+            everything[2][there] if isinstance(segment.engine, Exact) else type(segment.engine).of(everything[2][there])
+        )
         made = {"vectors": expected} if isinstance(expected, np.ndarray) else expected.arrays()
         found = {name: array[kept] for name, array in segment.engine.arrays().items()}
-        if not np.array_equal(segment.keys[kept], everything[1][there]) or any(not np.array_equal(found[name], made[name]) for name in found):
+        if not np.array_equal(segment.keys[kept], everything[1][there]) or any(
+            not np.array_equal(found[name], made[name]) for name in found
+        ):
             yield f"{cached.folder}: the engine is not that of the catalogue's vectors; run `loradex zoo rebuild`"
 
 

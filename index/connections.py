@@ -28,13 +28,19 @@ NO_ROOM_FOR_LOG: Final = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY_DIREC
 
 def as_zoo_error(error: sqlite3.Error, path: Path) -> ZooError:
     """The typed error for an error of SQLite at a catalogue."""
-    match getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF:  # the low byte is the kind, the rest the detail
+    match (
+        getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+    ):  # the low byte is the kind, the rest the detail
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return ZooLocked(f"{path}: expected no other writer, found one; wait for it to end, or open with read_only=True")
+            return ZooLocked(
+                f"{path}: expected no other writer, found one; wait for it to end, or open with read_only=True"
+            )
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
             return ZooReadOnly(f"{path}: expected to write, found: {error}; open with read_only=True, or copy it")
         case sqlite3.SQLITE_FULL | sqlite3.SQLITE_IOERR | sqlite3.SQLITE_CANTOPEN:
-            return DiskRefused(f"{path}: expected a disk that works, found: {error}; check free space and access rights")
+            return DiskRefused(
+                f"{path}: expected a disk that works, found: {error}; check free space and access rights"
+            )
         case _:
             return ZooDamaged(f"{path}: expected a sound catalogue, found: {error}; {RESTORE}")
 
@@ -52,7 +58,9 @@ def typed_errors(path: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         raise as_zoo_error(error, path) from None
     except OSError as error:
-        raise DiskRefused(f"{path}: expected a disk that works, found: {error.strerror or type(error).__name__}; check free space and access rights") from None
+        raise DiskRefused(
+            f"{path}: expected a disk that works, found: {error.strerror or type(error).__name__}; check free space and access rights"
+        ) from None
     except (UnicodeEncodeError, OverflowError) as error:
         raise BadQuery(f"{path}: expected text and numbers that SQLite takes, found: {error}; mend the value") from None
 
@@ -84,7 +92,9 @@ def connect_reader(path: Path) -> Connection:
     # a file in WAL mode, in a folder where SQLite may not make the index of a log: without a log, the file alone is the whole truth
     log = path.with_name(f"{path.name}-wal")
     if log.exists() and log.stat().st_size:
-        raise ZooReadOnly(f"{path}: expected a zoo that was closed, found the log of a killed writer; open it once for writing")
+        raise ZooReadOnly(
+            f"{path}: expected a zoo that was closed, found the log of a killed writer; open it once for writing"
+        )
     return connect_checked(path, "mode=ro&immutable=1")
 
 
@@ -98,7 +108,9 @@ def roll_back(path: Path) -> None:
         with closing(connect(path, "mode=rw")) as connection:
             connection.execute("PRAGMA user_version").fetchone()
     except sqlite3.OperationalError:
-        raise ZooReadOnly(f"{path}: expected a zoo that was closed, found the journal of a killed writer; open it once for writing") from None
+        raise ZooReadOnly(
+            f"{path}: expected a zoo that was closed, found the journal of a killed writer; open it once for writing"
+        ) from None
 
 
 def look_of(path: Path) -> tuple[object, ...]:
@@ -210,7 +222,9 @@ class WriterLock:
             raise ZooReadOnly(refusal) from None
         try:
             with typed_errors(path):
-                if path.exists() and not os.access(path, os.W_OK):  # SQLite would open it for reading, where nothing is exclusive
+                if path.exists() and not os.access(
+                    path, os.W_OK
+                ):  # SQLite would open it for reading, where nothing is exclusive
                     raise ZooReadOnly(refusal)
                 self._connection.execute("PRAGMA journal_mode = OFF")  # nothing is ever written
                 self._connection.execute("BEGIN EXCLUSIVE")

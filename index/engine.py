@@ -34,7 +34,12 @@ class View:
         """``pointer`` is where the numbers (n, m) lie."""
         self.index = index
         address = int(faiss.rev_swig_ptr(pointer, 1).__array_interface__["data"][0])
-        self.__array_interface__ = {"data": (address, True), "typestr": np.dtype(dtype).str, "shape": shape, "version": 3}
+        self.__array_interface__ = {
+            "data": (address, True),
+            "typestr": np.dtype(dtype).str,
+            "shape": shape,
+            "version": 3,
+        }
 
 
 def view(index: Any, pointer: Any, dtype: type, shape: tuple[int, int]) -> NDArray[Any]:
@@ -163,7 +168,9 @@ class Codes:
         self._index = empty_codes(self.dim)
         faiss.copy_array_to_vector(codes.ravel(), self._index.codes)
         self._index.ntotal = len(codes)
-        self._all = faiss.IndexRaBitQFastScan(self._index)  # the same codes in another order, twice as fast, which takes no mask
+        self._all = faiss.IndexRaBitQFastScan(
+            self._index
+        )  # the same codes in another order, twice as fast, which takes no mask
         self._all.qb = QUERY_BITS
 
     @classmethod
@@ -184,9 +191,14 @@ class Codes:
         """From all that it holds."""
         codes, steps, lengths = (arrays[name] for name in cls.holds)
         kinds = [array.dtype.name for array in (codes, steps, lengths)] == ["uint8", "int8", "float32"]
-        shapes = (codes.shape, steps.shape) == ((len(lengths), empty_codes(dim).code_size), (len(lengths), dim)) and lengths.ndim == 1
+        shapes = (codes.shape, steps.shape) == (
+            (len(lengths), empty_codes(dim).code_size),
+            (len(lengths), dim),
+        ) and lengths.ndim == 1
         if not kinds or not shapes:
-            raise ValueError(f"codes of {codes.dtype} {codes.shape}, {steps.dtype} {steps.shape}, {lengths.dtype} {lengths.shape}")
+            raise ValueError(
+                f"codes of {codes.dtype} {codes.shape}, {steps.dtype} {steps.shape}, {lengths.dtype} {lengths.shape}"
+            )
         return cls(codes, steps, lengths)
 
     def arrays(self) -> Arrays:
@@ -204,8 +216,13 @@ class Codes:
         if mask is None:
             _, rows = self._all.search(turned, wanted)
         else:
-            _, rows = self._index.search(turned, wanted, params=parameters(mask, faiss.RaBitQSearchParameters, qb=QUERY_BITS))
-        found_scores, found_rows = np.full((len(queries), count), -np.inf, np.float32), np.full((len(queries), count), -1, np.int64)
+            _, rows = self._index.search(
+                turned, wanted, params=parameters(mask, faiss.RaBitQSearchParameters, qb=QUERY_BITS)
+            )
+        found_scores, found_rows = (
+            np.full((len(queries), count), -np.inf, np.float32),
+            np.full((len(queries), count), -1, np.int64),
+        )
         for number, (query, some) in enumerate(zip(queries, rows, strict=True)):
             some = some[some >= 0]
             scores = (self._steps[some].astype(np.float32) @ query) * self._lengths[some]
@@ -232,8 +249,13 @@ def engine_for(count: int, wanted: str = AUTO) -> type[Exact] | type[Codes]:
 
 def joined(kind: type[Exact] | type[Codes], parts: Sequence[tuple[Engine, Mask | None]]) -> Engine:
     """One engine of the rows of others, which are of the same kind or hold vectors."""
-    arrays = [(engine if isinstance(engine, kind) else kind.of(engine.arrays()["vectors"])).arrays() for engine, _ in parts]
-    picked = [{name: array if mask is None else array[mask] for name, array in each.items()} for each, (_, mask) in zip(arrays, parts, strict=True)]
+    arrays = [
+        (engine if isinstance(engine, kind) else kind.of(engine.arrays()["vectors"])).arrays() for engine, _ in parts
+    ]
+    picked = [
+        {name: array if mask is None else array[mask] for name, array in each.items()}
+        for each, (_, mask) in zip(arrays, parts, strict=True)
+    ]
     together = {name: np.concatenate([each[name] for each in picked]) for name in picked[0]}
     return kind.restore(together, parts[0][0].dim)
 

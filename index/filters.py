@@ -54,7 +54,12 @@ class Filter:
         for tag in self.tags:
             parts.append("models.key IN (SELECT key FROM tags WHERE tag = ?)")
             values.append(tag_of(tag))
-        bounds = (("rank", ">=", self.lowest_rank), ("rank", "<=", self.highest_rank), ("added", ">=", self.added_from), ("added", "<", self.added_before))
+        bounds = (
+            ("rank", ">=", self.lowest_rank),
+            ("rank", "<=", self.highest_rank),
+            ("added", ">=", self.added_from),
+            ("added", "<", self.added_before),
+        )
         for column, sign, bound in bounds:
             if bound is not None:
                 parts.append(f"models.{column} {sign} ?")
@@ -64,8 +69,12 @@ class Filter:
             values.append(str(self.found_by))
         if self.folder is not None:
             ends = ends_of(self.folder)
-            bounds_of_path = "(path >= ? AND path < ? OR path >= ? AND path < ?)"  # text, and bytes where it is no Unicode
-            parts.append(f"({bounds_of_path.replace('path', 'models.path')} OR models.key IN (SELECT key FROM files WHERE {bounds_of_path}))")
+            bounds_of_path = (
+                "(path >= ? AND path < ? OR path >= ? AND path < ?)"  # text, and bytes where it is no Unicode
+            )
+            parts.append(
+                f"({bounds_of_path.replace('path', 'models.path')} OR models.key IN (SELECT key FROM files WHERE {bounds_of_path}))"
+            )
             values += [*map(to_text, ends), *(end.encode("utf-8", "surrogatepass") for end in ends)] * 2
         return " AND ".join(parts), values
 
@@ -76,13 +85,21 @@ class Filter:
             BadQuery: a list is too long, or a value is no text, number or ``FoundBy``.
         """
         texts = [*self.families, *self.formats, *self.tags, self.folder or ""]
-        numbers = [bound for bound in (self.lowest_rank, self.highest_rank, self.added_from, self.added_before) if bound is not None]
+        numbers = [
+            bound
+            for bound in (self.lowest_rank, self.highest_rank, self.added_from, self.added_before)
+            if bound is not None
+        ]
         if len(texts) > MOST_VALUES or any(not isinstance(text, str) or len(text) > LONGEST for text in texts):
-            raise BadQuery(f"filter: expected at most {MOST_VALUES} texts of {LONGEST} characters, found more or longer ones; ask for fewer")
+            raise BadQuery(
+                f"filter: expected at most {MOST_VALUES} texts of {LONGEST} characters, found more or longer ones; ask for fewer"
+            )
         if any(type(bound) is not int or not -(2**62) < bound < 2**62 for bound in numbers):
             raise BadQuery(f"filter: expected whole numbers as bounds, found {numbers!r}; mend the filter")
         if self.found_by not in (None, *FoundBy):
-            raise BadQuery(f"filter: expected models found by {' or '.join(FoundBy)}, found {self.found_by!r}; choose one of them")
+            raise BadQuery(
+                f"filter: expected models found by {' or '.join(FoundBy)}, found {self.found_by!r}; choose one of them"
+            )
 
 
 def ends_of(folder: str) -> tuple[str, str]:

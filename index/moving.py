@@ -49,8 +49,13 @@ def copy_zoo(source: AnyZoo, folder: Path, progress: Progress = lambda done, tot
             done += len(batch)
             progress(done, total)
         known = source.known_files()
-        target.remove([model.id for model in target.models() if model.id not in seen])  # that the source lost since the copy was begun
-        target.note_files([file for file in known.values() if file.model_id is None], [path for path in target.known_files() if path not in known])
+        target.remove(
+            [model.id for model in target.models() if model.id not in seen]
+        )  # that the source lost since the copy was begun
+        target.note_files(
+            [file for file in known.values() if file.model_id is None],
+            [path for path in target.known_files() if path not in known],
+        )
         target.save_engine()
         with typed_errors(folder):
             unfinished.unlink()
@@ -68,7 +73,9 @@ def begun_from(unfinished: Path, source: str) -> bool:
             return False
         begun = unfinished.read_text("utf-8", "surrogatepass")
     if begun != source:
-        raise ZooExists(f"{unfinished.parent}: expected half a copy of {source}, found one of {begun[:200]}; finish that one, or use another place")
+        raise ZooExists(
+            f"{unfinished.parent}: expected half a copy of {source}, found one of {begun[:200]}; finish that one, or use another place"
+        )
     return True
 
 

@@ -24,15 +24,28 @@ from loradex.index.zoo import PREVIEWS
 VERSION: Final = 1
 LARGEST_PREVIEW: Final = 2**20  # bytes
 TEXTS: Final = ("id", "name", "family", "found_by", "path", "concept", "preview")
-FOREIGN: Final = (pa.ArrowException, OSError, UnicodeError)  # how reading what is no sound Parquet ends; with an errno, it was the disk
+FOREIGN: Final = (
+    pa.ArrowException,
+    OSError,
+    UnicodeError,
+)  # how reading what is no sound Parquet ends; with an errno, it was the disk
 Progress = Callable[[int, int], None]
 
 
 def layout(space: str, dim: int) -> pa.Schema:
     """The columns of the file."""
     file = pa.struct([("path", pa.string()), ("size", pa.int64()), ("mtime_ns", pa.int64()), ("reader", pa.string())])
-    columns = [*((name, pa.string()) for name in (*TEXTS, "facts")), ("added", pa.int64()), ("vector", pa.list_(pa.float32(), dim))]
-    columns += [("fingerprint", pa.binary()), ("preview_image", pa.binary()), ("files", pa.list_(file)), ("exact", pa.string())]
+    columns = [
+        *((name, pa.string()) for name in (*TEXTS, "facts")),
+        ("added", pa.int64()),
+        ("vector", pa.list_(pa.float32(), dim)),
+    ]
+    columns += [
+        ("fingerprint", pa.binary()),
+        ("preview_image", pa.binary()),
+        ("files", pa.list_(file)),
+        ("exact", pa.string()),
+    ]
     return pa.schema(columns, {"loradex": json.dumps({"version": VERSION, "space": space, "dim": dim})})
 
 
@@ -64,15 +77,31 @@ def table_of(zoo: AnyZoo, models: Sequence[Model]) -> pa.Table:
     rows = []
     for model in models:
         texts = {name: getattr(model, name) for name in TEXTS} | {"found_by": str(model.found_by)}
-        known = [{"path": file.path, "size": file.size, "mtime_ns": file.mtime_ns, "reader": file.reader} for file in files.get(model.id, [])]
+        known = [
+            {"path": file.path, "size": file.size, "mtime_ns": file.mtime_ns, "reader": file.reader}
+            for file in files.get(model.id, [])
+        ]
         clean = {name: valid(text) for name, text in texts.items()}
         seen = [file | {"path": valid(str(file["path"]))} for file in known]
-        exact = None if (clean, seen) == (texts, known) else json.dumps({"texts": texts, "files": [file["path"] for file in known]})
+        exact = (
+            None
+            if (clean, seen) == (texts, known)
+            else json.dumps({"texts": texts, "files": [file["path"] for file in known]})
+        )
         vector = vectors.get(model.id)
         rows.append(
             clean
-            | {"facts": json.dumps(model.facts), "added": model.added, "vector": None if vector is None else vector.tolist(), "exact": exact}
-            | {"fingerprint": prints.get(model.id), "preview_image": preview_of(zoo.folder, model.preview), "files": seen}
+            | {
+                "facts": json.dumps(model.facts),
+                "added": model.added,
+                "vector": None if vector is None else vector.tolist(),
+                "exact": exact,
+            }
+            | {
+                "fingerprint": prints.get(model.id),
+                "preview_image": preview_of(zoo.folder, model.preview),
+                "files": seen,
+            }
         )
     return pa.Table.from_pylist(rows, layout(zoo.space, zoo.dim))
 
@@ -108,7 +137,9 @@ def import_zoo(path: Path, folder: Path, progress: Progress = lambda done, total
     except (KeyError, ValueError, TypeError, OverflowError, RecursionError):
         same = False
     if not same:
-        raise BadModel(f"{path}: expected a zoo of layout {VERSION} in Parquet, found other columns; export it with `loradex zoo export`")
+        raise BadModel(
+            f"{path}: expected a zoo of layout {VERSION} in Parquet, found other columns; export it with `loradex zoo export`"
+        )
     done, total = 0, file.metadata.num_rows
     with open_or_create_zoo(folder, space, dim) as zoo:
         if (zoo.space, zoo.dim) != (space, dim):

@@ -50,4 +50,6 @@ def refuse_unfinished(folder: Path) -> None:
         ZooDamaged: it is one.
     """
     if (folder / UNFINISHED).is_file():
-        raise ZooDamaged(f"{folder}: expected a whole zoo, found half a copy; run `loradex zoo copy` to it again, which goes on")
+        raise ZooDamaged(
+            f"{folder}: expected a whole zoo, found half a copy; run `loradex zoo copy` to it again, which goes on"
+        )

@@ -61,17 +61,25 @@ def to_entry(model: Model) -> Entry:
         BadModel: an empty id, a field of another type, or facts that are not JSON.
     """
     texts = (model.id, model.name, model.family, model.found_by, model.path, model.concept, model.preview)
-    if not all(isinstance(text, str) for text in texts[:4]) or not all(isinstance(text, str | None) for text in texts[4:]):
+    if not all(isinstance(text, str) for text in texts[:4]) or not all(
+        isinstance(text, str | None) for text in texts[4:]
+    ):
         kinds = ", ".join(type(text).__name__ for text in texts)
         raise BadModel(f"model {model.id!r}: expected text in every field, found {kinds}; convert them to str")
     if not model.id or not isinstance(to_text(model.id), str) or not isinstance(model.facts, dict):
         kind = type(model.facts).__name__
-        raise BadModel(f"model {model.id!r}: expected an id of valid text and a dict of facts, found facts as {kind}; mend the model")
+        raise BadModel(
+            f"model {model.id!r}: expected an id of valid text and a dict of facts, found facts as {kind}; mend the model"
+        )
     try:
         facts = json.dumps(model.facts, allow_nan=False)
-        return replace(entry_of((*texts[:3], FoundBy(model.found_by).value, *texts[4:], facts)), added=to_time(model.added))
+        return replace(
+            entry_of((*texts[:3], FoundBy(model.found_by).value, *texts[4:], facts)), added=to_time(model.added)
+        )
     except (TypeError, ValueError, RecursionError) as error:
-        raise BadModel(f"model {model.id!r}: expected JSON facts, found_by weights or metadata, found: {error}; mend the model") from None
+        raise BadModel(
+            f"model {model.id!r}: expected JSON facts, found_by weights or metadata, found: {error}; mend the model"
+        ) from None
 
 
 def to_time(added: int | None) -> int | None:
@@ -92,7 +100,12 @@ def entry_of(texts: tuple[str | None, ...]) -> Entry:
     named = [*strings(facts, "tags"), *strings(facts, "trigger_words")]
     format = facts.get("format")
     words = spelt(str(texts[1])), spelt(*named, *strings(facts, "title")), spelt(*strings(facts, "notes"))
-    return Entry((*texts, format if isinstance(format, str) else None), max(ranks, default=None), frozenset(map(tag_of, named)), words)
+    return Entry(
+        (*texts, format if isinstance(format, str) else None),
+        max(ranks, default=None),
+        frozenset(map(tag_of, named)),
+        words,
+    )
 
 
 def listed(facts: dict[str, Any], name: str) -> list[Any]:
@@ -159,7 +172,9 @@ def put(connection: Connection, entry: Entry, vector: Vector | None, generation:
         connection.execute(f"UPDATE models SET ({', '.join(COLUMNS)}) = ({marks}) WHERE key = ?", (*values, key))
         forget_words(connection, key)
     else:
-        key = int(connection.execute(f"INSERT INTO models ({', '.join(COLUMNS)}) VALUES ({marks})", values).lastrowid or 0)
+        key = int(
+            connection.execute(f"INSERT INTO models ({', '.join(COLUMNS)}) VALUES ({marks})", values).lastrowid or 0
+        )
     put_words(connection, key, entry)
     put_vector(connection, key, vector, generation)
     return key
@@ -186,7 +201,9 @@ def put_vector(connection: Connection, key: int, vector: Vector | None, generati
     if blob is None:
         take_vector(connection, key, generation)
         return
-    connection.execute("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?, ?)", (key, blob, blob_sum(key, blob), generation))
+    connection.execute(
+        "INSERT OR REPLACE INTO vectors VALUES (?, ?, ?, ?)", (key, blob, blob_sum(key, blob), generation)
+    )
     if not known:
         connection.execute("UPDATE zoo SET vectors = vectors + 1")
 
@@ -259,7 +276,12 @@ def sound(row: Row, length: int | None, path: Path) -> bytes:
         ZooDamaged: they are not those that were written, or of another length.
     """
     key, blob, crc = row
-    if type(blob) is not bytes or type(key) is not int or crc32(blob, key & 0xFFFFFFFF) != crc or length not in (None, len(blob)):
+    if (
+        type(blob) is not bytes
+        or type(key) is not int
+        or crc32(blob, key & 0xFFFFFFFF) != crc
+        or length not in (None, len(blob))
+    ):
         raise damaged_row(path, key)
     return blob
 
@@ -269,14 +291,20 @@ def put_fingerprint(connection: Connection, key: int, data: bytes) -> None:
     connection.execute("INSERT OR REPLACE INTO fingerprints VALUES (?, ?, ?)", (key, data, blob_sum(key, data)))
 
 
-def read_fingerprints(connection: Connection, path: Path, ids: Sequence[str] | None = None) -> Iterator[tuple[str, bytes]]:
+def read_fingerprints(
+    connection: Connection, path: Path, ids: Sequence[str] | None = None
+) -> Iterator[tuple[str, bytes]]:
     """Ids and fingerprints of all models that have one, in order of id, or of some.
 
     Raises:
         ZooDamaged: a fingerprint is not the one that was written.
     """
     statement = "SELECT id, key, data, fingerprints.crc FROM fingerprints JOIN models USING (key)"
-    rows = connection.execute(f"{statement} ORDER BY id") if ids is None else select_in(connection, f"{statement} WHERE id IN", ids)
+    rows = (
+        connection.execute(f"{statement} ORDER BY id")
+        if ids is None
+        else select_in(connection, f"{statement} WHERE id IN", ids)
+    )
     for id, *row in rows:
         yield id, sound(tuple(row), None, path)
 
@@ -290,6 +318,10 @@ def put_file(connection: Connection, file: KnownFile, key: int | None) -> None:
 def read_files(connection: Connection, ids: Sequence[str] | None = None) -> Iterator[KnownFile]:
     """The files that were read, in order of path, or those of some models."""
     statement = "SELECT files.path, size, mtime_ns, id, refusal, reader FROM files LEFT JOIN models USING (key)"
-    rows = connection.execute(f"{statement} ORDER BY files.path") if ids is None else select_in(connection, f"{statement} WHERE id IN", ids)
+    rows = (
+        connection.execute(f"{statement} ORDER BY files.path")
+        if ids is None
+        else select_in(connection, f"{statement} WHERE id IN", ids)
+    )
     for path, size, mtime_ns, id, refusal, reader in rows:
         yield KnownFile(str(from_text(path)), size, mtime_ns, id, from_text(refusal), reader)

@@ -21,7 +21,9 @@ Migration = Callable[[Connection], None]
 
 def create_tables(connection: Connection) -> None:
     """Version 1: the zoo's own row, models, their vectors, and the files that were read."""
-    connection.execute("CREATE TABLE migrations (name TEXT PRIMARY KEY, applied TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP)")
+    connection.execute(
+        "CREATE TABLE migrations (name TEXT PRIMARY KEY, applied TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP)"
+    )
     connection.execute(  # vectors is the number of rows that a sound catalogue has; generation gave way to commits in version 3
         "CREATE TABLE zoo (space TEXT NOT NULL, dim INTEGER NOT NULL, generation INTEGER NOT NULL, vectors INTEGER NOT NULL)"
     )
@@ -98,9 +100,16 @@ def copy_rows(connection: Connection) -> None:
             if crc32(blob, crc32(id.encode())) != crc:
                 raise damaged_row(Path("catalogue"), id)
             end = (0,) if table == "vectors" else ()
-            connection.execute(f"INSERT INTO new_{table} VALUES ({', '.join('?' * (3 + len(end)))})", (keys[id], blob, blob_sum(keys[id], blob), *end))
-    for path, size, mtime_ns, id, refusal in connection.execute("SELECT path, size, mtime_ns, model_id, refusal FROM files").fetchall():
-        connection.execute("INSERT INTO new_files VALUES (?, ?, ?, ?, ?, '')", (path, size, mtime_ns, keys.get(id), refusal))
+            connection.execute(
+                f"INSERT INTO new_{table} VALUES ({', '.join('?' * (3 + len(end)))})",
+                (keys[id], blob, blob_sum(keys[id], blob), *end),
+            )
+    for path, size, mtime_ns, id, refusal in connection.execute(
+        "SELECT path, size, mtime_ns, model_id, refusal FROM files"
+    ).fetchall():
+        connection.execute(
+            "INSERT INTO new_files VALUES (?, ?, ?, ?, ?, '')", (path, size, mtime_ns, keys.get(id), refusal)
+        )
 
 
 MIGRATIONS: Final[tuple[Migration, ...]] = (create_tables, create_fingerprints, give_keys)
@@ -113,11 +122,15 @@ def version_of(connection: Connection, path: Path) -> int:
         ZooDamaged: it is an SQLite file of something else.
         ZooTooNew: a later Loradex wrote it.
     """
-    application, version = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
+    application, version = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
+    )
     if application != APPLICATION_ID or version < 1:
         raise ZooDamaged(f"{path}: expected a Loradex catalogue, found another file; {RESTORE}")
     if version > len(MIGRATIONS):
-        raise ZooTooNew(f"{path}: expected schema version {len(MIGRATIONS)} or older, found {version}; update Loradex to open this zoo")
+        raise ZooTooNew(
+            f"{path}: expected schema version {len(MIGRATIONS)} or older, found {version}; update Loradex to open this zoo"
+        )
     return int(version)
 
 
@@ -131,7 +144,9 @@ def expect_current(connection: Connection, path: Path) -> None:
     """
     version = version_of(connection, path)
     if version < len(MIGRATIONS):
-        raise ZooReadOnly(f"{path}: expected schema version {len(MIGRATIONS)}, found {version}; open it for writing once")
+        raise ZooReadOnly(
+            f"{path}: expected schema version {len(MIGRATIONS)}, found {version}; open it for writing once"
+        )
 
 
 def migrate(connection: Connection, version: int = 0) -> None:

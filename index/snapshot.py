@@ -49,7 +49,12 @@ class State:
 
     def known_to(self, connection: Connection) -> bool:
         """Whether the catalogue went through this state and remembers what was changed since."""
-        return connection.execute("SELECT 1 FROM commits WHERE (generation, token) = (?, ?)", (self.generation, self.token)).fetchone() is not None
+        return (
+            connection.execute(
+                "SELECT 1 FROM commits WHERE (generation, token) = (?, ?)", (self.generation, self.token)
+            ).fetchone()
+            is not None
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +104,9 @@ class Segment:
         scores, rows = self.engine.candidates(queries, wanted, mask)
         return [self._settle(*each, mask, among, k, fetch) for each in zip(queries, scores, rows, strict=True)]
 
-    def _settle(self, query: Vector, scores: Vector, rows: Rows, mask: Mask | None, among: int, k: int, fetch: Fetch) -> Found:
+    def _settle(
+        self, query: Vector, scores: Vector, rows: Rows, mask: Mask | None, among: int, k: int, fetch: Fetch
+    ) -> Found:
         """The best of some candidates, once there are enough of them that none outside can be better, where the engine can tell."""
         while True:
             keys, exact, vectors = self._best(query, rows[rows >= 0], k, fetch)
@@ -127,7 +134,9 @@ class Segment:
 
 def join(segments: Sequence[Segment], wanted: str) -> Segment:
     """One segment of the living rows of several."""
-    keys = np.concatenate([segment.keys if segment.alive is None else segment.keys[segment.alive] for segment in segments])
+    keys = np.concatenate(
+        [segment.keys if segment.alive is None else segment.keys[segment.alive] for segment in segments]
+    )
     coded = next((type(segment.engine) for segment in segments if not isinstance(segment.engine, Exact)), None)
     kind = coded or engine_for(len(keys), wanted)
     engine = joined(kind, [(segment.engine, segment.alive) for segment in segments])  # type: ignore[arg-type]
@@ -145,7 +154,9 @@ class Snapshot:
     dim: int
     segments: tuple[Segment, ...] = ()
     wanted: str = AUTO
-    masks: dict[object, tuple[Mask, ...]] = field(default_factory=dict, compare=False)  # by filter, remembered while the state lasts
+    masks: dict[object, tuple[Mask, ...]] = field(
+        default_factory=dict, compare=False
+    )  # by filter, remembered while the state lasts
 
     @property
     def live(self) -> int:
@@ -174,7 +185,9 @@ class Snapshot:
         segments = [segment for segment in segments if segment.live]
         while len(segments) > 1 and segments[-2].live < 2 * segments[-1].live:
             segments[-2:] = [join(segments[-2:], self.wanted)]
-        segments = [join([segment], self.wanted) if 2 * segment.live < len(segment.keys) else segment for segment in segments]
+        segments = [
+            join([segment], self.wanted) if 2 * segment.live < len(segment.keys) else segment for segment in segments
+        ]
         return Snapshot(state, self.dim, tuple(segments), self.wanted)
 
     def in_one(self) -> "Snapshot":
@@ -205,8 +218,18 @@ def read_changes(connection: Connection, since: int, dim: int, path: Path) -> tu
     Raises:
         ZooDamaged: a vector is not the one that was written.
     """
-    gone = np.array([key for (key,) in connection.execute("SELECT DISTINCT key FROM removed WHERE generation > ? ORDER BY key", (since,))], np.int64)
-    condition, values = ("", ()) if since < 0 else ("INDEXED BY vectors_by_generation WHERE generation > ?", (since,))  # else SQLite goes by key, over all
+    gone = np.array(
+        [
+            key
+            for (key,) in connection.execute(
+                "SELECT DISTINCT key FROM removed WHERE generation > ? ORDER BY key", (since,)
+            )
+        ],
+        np.int64,
+    )
+    condition, values = (
+        ("", ()) if since < 0 else ("INDEXED BY vectors_by_generation WHERE generation > ?", (since,))
+    )  # else SQLite goes by key, over all
     rows = connection.execute(f"SELECT key, vector, crc FROM vectors {condition} ORDER BY key", values)
     keys, blocks = [], []
     while page := rows.fetchmany(PAGE):

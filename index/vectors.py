@@ -10,7 +10,9 @@ from loradex.index.errors import ZooError
 
 Vector = NDArray[np.float32]
 ROUNDING: Final = 2.0**-23  # by which a vector of float32 may be off length 1, which then stays as it is
-Vectors = NDArray[np.floating] | Sequence[NDArray[np.floating] | None]  # (n, dim), or n vectors of which some may be absent
+Vectors = (
+    NDArray[np.floating] | Sequence[NDArray[np.floating] | None]
+)  # (n, dim), or n vectors of which some may be absent
 
 
 def to_unit(vector: ArrayLike, dim: int, what: str, error: type[ZooError]) -> Vector:
@@ -22,16 +24,22 @@ def to_unit(vector: ArrayLike, dim: int, what: str, error: type[ZooError]) -> Ve
     try:
         found = np.asarray(vector)
     except (TypeError, ValueError) as cause:
-        raise error(f"{what}: expected {dim} numbers, found {type(vector).__name__}: {cause}; pass a NumPy array") from None
+        raise error(
+            f"{what}: expected {dim} numbers, found {type(vector).__name__}: {cause}; pass a NumPy array"
+        ) from None
     if found.shape != (dim,) or found.dtype.kind not in "fiu":
-        raise error(f"{what}: expected shape ({dim},) of numbers, found {found.shape} of {found.dtype}; encode it with the zoo's own space")
+        raise error(
+            f"{what}: expected shape ({dim},) of numbers, found {found.shape} of {found.dtype}; encode it with the zoo's own space"
+        )
     with np.errstate(over="ignore"):
         wide = found.astype(np.float64)
     largest = np.abs(wide).max()
     if not np.isfinite(largest):
         raise error(f"{what}: expected finite numbers, found NaN or infinity; encode it again, the source is broken")
     if largest == 0:
-        raise error(f"{what}: expected a direction, found only zeros; a vector of zero length is like nothing, leave it out")
+        raise error(
+            f"{what}: expected a direction, found only zeros; a vector of zero length is like nothing, leave it out"
+        )
     if found.dtype == np.float32 and abs(np.linalg.norm(wide) - 1) < ROUNDING:
         return found.copy()
     wide /= largest  # so that the squares of huge and tiny numbers stay in range
@@ -47,7 +55,9 @@ def count(vectors: Sized, error: type[ZooError]) -> int:
     try:
         return len(vectors)
     except TypeError:
-        raise error(f"vectors: expected an array (n, dim), found {type(vectors).__name__} without a length; stack them") from None
+        raise error(
+            f"vectors: expected an array (n, dim), found {type(vectors).__name__} without a length; stack them"
+        ) from None
 
 
 def to_bytes(vector: Vector) -> bytes:

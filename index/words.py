@@ -7,7 +7,9 @@ from loradex.index.rows import WORD
 
 MOST_WORDS: Final = 32
 LONGEST: Final = 1000  # characters of a text that are read
-STOP_WORDS: Final = set("a an and as at be by for from in into is it its of off on or over some something that the their this to under up with".split())  # noqa: SIM905
+STOP_WORDS: Final = set(
+    "a an and as at be by for from in into is it its of off on or over some something that the their this to under up with".split()  # noqa: SIM905
+)
 
 
 def words_query(texts: Sequence[str], without: Sequence[str] = ()) -> str | None:
@@ -27,4 +29,6 @@ def every_word(text: str) -> str:
 
 def said_words(text: str) -> list[str]:
     """The words of a text, as they are written, but those that say little."""
-    return [word for word in WORD.findall(text[:LONGEST]) if word.strip("_") and word.lower() not in STOP_WORDS][:MOST_WORDS]
+    return [word for word in WORD.findall(text[:LONGEST]) if word.strip("_") and word.lower() not in STOP_WORDS][
+        :MOST_WORDS
+    ]

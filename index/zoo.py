@@ -15,7 +15,16 @@ from numpy.typing import ArrayLike, NDArray
 from loradex.index.base import ALL, BaseZoo
 from loradex.index.cache import STALE, WORTH_IT, drop_engines, engines_on_disk, load_engine, save_engine
 from loradex.index.care import Progress, mend, problems_of
-from loradex.index.connections import CATALOGUE, Readers, Writer, WriterLock, sync, sync_folder, typed_errors, write_empty
+from loradex.index.connections import (
+    CATALOGUE,
+    Readers,
+    Writer,
+    WriterLock,
+    sync,
+    sync_folder,
+    typed_errors,
+    write_empty,
+)
 from loradex.index.engine import AUTO, ENGINES, Mask
 from loradex.index.errors import (
     RESTORE,
@@ -95,7 +104,9 @@ class Zoo(BaseZoo):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise DiskRefused(f"{folder}: expected to make a folder, found: {error.strerror}; use another folder") from None
+            raise DiskRefused(
+                f"{folder}: expected to make a folder, found: {error.strerror}; use another folder"
+            ) from None
         lock = WriterLock(folder)
         try:
             if has_zoo(folder):
@@ -117,11 +128,15 @@ class Zoo(BaseZoo):
             ZooDamaged, ZooTooNew: the catalogue cannot be used.
         """
         if not has_zoo(folder):
-            raise ZooMissing(f"{folder}: expected a zoo ({CATALOGUE}), found none; check the path, or make one with `loradex index`")
+            raise ZooMissing(
+                f"{folder}: expected a zoo ({CATALOGUE}), found none; check the path, or make one with `loradex index`"
+            )
         zoo = cls(folder, read_only=read_only)
         if space not in (None, zoo.space):
             zoo.close()
-            raise SpaceMismatch(f"{folder}: expected space {space!r}, found space {zoo.space!r}; use its encoder, or index into a new zoo")
+            raise SpaceMismatch(
+                f"{folder}: expected space {space!r}, found space {zoo.space!r}; use its encoder, or index into a new zoo"
+            )
         return zoo
 
     @classmethod
@@ -154,15 +169,21 @@ class Zoo(BaseZoo):
             ZooReadOnly, DiskRefused, ZooDamaged: the zoo cannot be written; nothing is.
         """
         if (given := count(vectors, BadVector)) != len(models):
-            raise BadVector(f"{self.folder}: expected a vector for each of {len(models)} models, found {given}; pass one for each")
-        batch = [(to_entry(model), unit_of(model, vector, self.dim)) for model, vector in zip(models, vectors, strict=True)]
+            raise BadVector(
+                f"{self.folder}: expected a vector for each of {len(models)} models, found {given}; pass one for each"
+            )
+        batch = [
+            (to_entry(model), unit_of(model, vector, self.dim)) for model, vector in zip(models, vectors, strict=True)
+        ]
         with self._changing() as (connection, generation):
             for entry, unit in batch:
                 put(connection, entry, unit, generation)
             for id, data in fingerprints.items():
                 key = key_of(connection, id)
                 if key is None:
-                    raise ModelMissing(f"fingerprint of model {id!r}: expected the model in the zoo, found none; add both at once")
+                    raise ModelMissing(
+                        f"fingerprint of model {id!r}: expected the model in the zoo, found none; add both at once"
+                    )
                 put_fingerprint(connection, key, data)
         return len({model.id for model in models})
 
@@ -187,7 +208,9 @@ class Zoo(BaseZoo):
     def models_of(self, ids: Sequence[str]) -> dict[str, Model]:
         """Those of some models that are there, by id."""
         with self._reading() as connection:
-            return {str(row[0]): from_row(row, self._path) for row in select_in(connection, f"{MODEL} WHERE id IN", ids)}
+            return {
+                str(row[0]): from_row(row, self._path) for row in select_in(connection, f"{MODEL} WHERE id IN", ids)
+            }
 
     def has(self, id: str) -> bool:
         """Whether there is a model of this id."""
@@ -210,7 +233,9 @@ class Zoo(BaseZoo):
         (condition, values), last = where.sql(), to_text(after)
         while True:
             with self._reading() as connection:
-                rows = connection.execute(f"{MODEL} WHERE {condition} AND id > ? ORDER BY id LIMIT {PAGE}", (*values, last)).fetchall()
+                rows = connection.execute(
+                    f"{MODEL} WHERE {condition} AND id > ? ORDER BY id LIMIT {PAGE}", (*values, last)
+                ).fetchall()
             if not rows:
                 return
             for row in rows:
@@ -221,7 +246,9 @@ class Zoo(BaseZoo):
         """How many models there are of each ``family``, ``format``, ``found_by`` or ``tag``, the most frequent first."""
         table = {"family": "models", "format": "models", "found_by": "models", "tag": "tags"}[column]
         with self._reading() as connection:
-            rows = connection.execute(f"SELECT {column}, count(*) FROM {table} WHERE {column} IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1").fetchall()
+            rows = connection.execute(
+                f"SELECT {column}, count(*) FROM {table} WHERE {column} IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1"
+            ).fetchall()
         return {str(value): number for value, number in rows}
 
     def vectors(self, ids: Sequence[str]) -> Vector:
@@ -235,7 +262,9 @@ class Zoo(BaseZoo):
             found = read_vectors(connection, self.dim, self._path, list(keys.values()))
         missing = [id for id in ids if keys.get(id, -1) not in found]
         if missing:
-            raise ModelMissing(f"{self.folder}: expected a vector of model {missing[0]!r}, found none; index its file again")
+            raise ModelMissing(
+                f"{self.folder}: expected a vector of model {missing[0]!r}, found none; index its file again"
+            )
         return np.stack([found[keys[id]] for id in ids]) if ids else np.empty((0, self.dim), np.float32)
 
     def vectors_of(self, ids: Sequence[str]) -> dict[str, Vector]:
@@ -244,7 +273,9 @@ class Zoo(BaseZoo):
             return {}
         with self._reading() as connection:
             keys: dict[int, str] = dict(select_in(connection, "SELECT key, id FROM models WHERE id IN", ids))
-            return {keys[key]: vector for key, vector in read_vectors(connection, self.dim, self._path, list(keys)).items()}
+            return {
+                keys[key]: vector for key, vector in read_vectors(connection, self.dim, self._path, list(keys)).items()
+            }
 
     def fingerprints(self, ids: Sequence[str] | None = None) -> dict[str, bytes]:
         """The fingerprints of all models that have one, or of some, by id."""
@@ -253,7 +284,9 @@ class Zoo(BaseZoo):
         with self._reading() as connection:
             return dict(read_fingerprints(connection, self._path, ids))
 
-    def search_many(self, queries: NDArray[np.floating] | Sequence[NDArray[np.floating]], k: int = 10, where: Filter = ALL) -> list[list[Hit]]:
+    def search_many(
+        self, queries: NDArray[np.floating] | Sequence[NDArray[np.floating]], k: int = 10, where: Filter = ALL
+    ) -> list[list[Hit]]:
         """The hits of each query (q, dim), all over one committed state.
 
         Raises:
@@ -283,7 +316,9 @@ class Zoo(BaseZoo):
             return []
         statement = f"{MODEL} JOIN words ON words.rowid = models.key WHERE words MATCH ? AND {condition} ORDER BY bm25(words, 10, 5, 1), models.id LIMIT ?"
         with self._reading() as connection:
-            return [from_row(row, self._path) for row in connection.execute(statement, (query, *values, min(wanted, MOST)))]
+            return [
+                from_row(row, self._path) for row in connection.execute(statement, (query, *values, min(wanted, MOST)))
+            ]
 
     def known_files(self) -> dict[str, KnownFile]:
         """The files that were read, by path."""
@@ -311,7 +346,9 @@ class Zoo(BaseZoo):
             for file in files:
                 key = key_of(connection, file.model_id) if file.model_id is not None else None
                 if file.model_id is not None and key is None:
-                    raise ModelMissing(f"file {file.path!r}: expected model {file.model_id!r} in the zoo, found none; add it first")
+                    raise ModelMissing(
+                        f"file {file.path!r}: expected model {file.model_id!r} in the zoo, found none; add it first"
+                    )
                 put_file(connection, file, key)
 
     def save_engine(self, wanted: str | None = None) -> bool:
@@ -345,9 +382,14 @@ class Zoo(BaseZoo):
 
     def _is_stale(self, connection: Connection, live: int) -> bool:
         """Whether no engine on the disk is of nearly all the vectors that a transaction sees."""
-        stored = next((cached.state.generation for cached in engines_on_disk(self.folder) if cached.state.known_to(connection)), -1)
+        stored = next(
+            (cached.state.generation for cached in engines_on_disk(self.folder) if cached.state.known_to(connection)),
+            -1,
+        )
         enough = max(1, int(STALE * live))
-        since = connection.execute("SELECT count(*) FROM (SELECT 1 FROM vectors WHERE generation > ? LIMIT ?)", (stored, enough)).fetchone()[0]
+        since = connection.execute(
+            "SELECT count(*) FROM (SELECT 1 FROM vectors WHERE generation > ? LIMIT ?)", (stored, enough)
+        ).fetchone()[0]
         return bool(since >= enough)
 
     def copy_to(self, folder: Path) -> None:
@@ -429,7 +471,9 @@ class Zoo(BaseZoo):
             connection.execute("INSERT INTO commits VALUES (?, randomblob(8))", (generation,))
 
     def _refusal(self) -> ZooReadOnly:
-        return ZooReadOnly(f"{self.folder}: expected a zoo open for writing, found it open for reading only; open it without read_only")
+        return ZooReadOnly(
+            f"{self.folder}: expected a zoo open for writing, found it open for reading only; open it without read_only"
+        )
 
     def _read_binding(self) -> tuple[str, int]:
         with self._reading() as connection:
@@ -441,7 +485,9 @@ class Zoo(BaseZoo):
     def _get(self, connection: Connection, id: str) -> Model:
         row = connection.execute(f"{MODEL} WHERE id = ?", (id,)).fetchone()
         if row is None:
-            raise ModelMissing(f"{self.folder}: expected a model {id!r}, found none; list the zoo's models for their ids")
+            raise ModelMissing(
+                f"{self.folder}: expected a model {id!r}, found none; list the zoo's models for their ids"
+            )
         return from_row(row, self._path)
 
     def _fetch(self, connection: Connection) -> Fetch:
@@ -456,12 +502,17 @@ class Zoo(BaseZoo):
             ids: dict[int, str] = dict(select_in(connection, "SELECT key, id FROM models WHERE key IN", tied))
             kept = sorted(tied, key=lambda key: ids.get(key, ""))[: k - len(scores) + len(tied)]
             scores = {key: score for key, score in scores.items() if score > last or key in set(kept)}
-        models = {row[-1]: from_row(row, self._path) for row in select_in(connection, f"{MODEL} WHERE key IN", list(scores))}
+        models = {
+            row[-1]: from_row(row, self._path) for row in select_in(connection, f"{MODEL} WHERE key IN", list(scores))
+        }
         lost = [key for key in scores if key not in models]
         if lost:
             raise damaged_row(self._path, lost[0])
         vectors = dict(zip(found[0].tolist(), found[2], strict=True))
-        return sorted((Hit(models[key], score, vectors[key]) for key, score in scores.items()), key=lambda hit: (-hit.score, hit.model.id))
+        return sorted(
+            (Hit(models[key], score, vectors[key]) for key, score in scores.items()),
+            key=lambda hit: (-hit.score, hit.model.id),
+        )
 
     def _masks(self, connection: Connection, snapshot: Snapshot, where: Filter) -> tuple[Mask, ...]:
         """The rows of each segment that a filter lets through."""
@@ -510,7 +561,9 @@ def unit_of(model: Model, vector: ArrayLike | None, dim: int) -> Vector | None:
         return to_unit(vector, dim, f"vector of model {model.id!r}", BadVector)
     if model.found_by == FoundBy.METADATA:
         return None
-    raise BadVector(f"vector of model {model.id!r}: expected one, as it was found by weights, found None; give it, or say metadata")
+    raise BadVector(
+        f"vector of model {model.id!r}: expected one, as it was found by weights, found None; give it, or say metadata"
+    )
 
 
 def whole_number(k: object) -> int:
@@ -537,4 +590,6 @@ def has_zoo(folder: Path) -> bool:
     try:
         return (folder / CATALOGUE).is_file()
     except OSError as error:
-        raise DiskRefused(f"{folder}: expected a folder to look into, found: {error.strerror}; check access rights") from None
+        raise DiskRefused(
+            f"{folder}: expected a folder to look into, found: {error.strerror}; check access rights"
+        ) from None

@@ -21,7 +21,9 @@ from loradex.retrieval.lora.whole import weights_of
 from loradex.retrieval.probex.expert import NEAR
 from loradex.retrieval.router import compared_distance
 
-STRANGE: Final = 1.0  # times its length from the base: weights that were trained on their own, such as new heads, lie further
+STRANGE: Final = (
+    1.0  # times its length from the base: weights that were trained on their own, such as new heads, lie further
+)
 LOOKED_AT: Final = 20  # models, to tell which layers stayed near
 MOST_NEAR: Final = 0.95  # of the models lie within half of a tree's reach
 
@@ -35,7 +37,9 @@ def keep_layers(source: Path, layers: Collection[str], place: Path, dtype: torch
     """
     header = Header.read(source)
     names = [name for layer, (name, _) in weights_of(header.layout).items() if layer in layers]
-    save_tensors(place, {name: tensor.to(dtype or tensor.dtype) for name, tensor in header.load(names).items()}, header.metadata)
+    save_tensors(
+        place, {name: tensor.to(dtype or tensor.dtype) for name, tensor in header.load(names).items()}, header.metadata
+    )
 
 
 def write_mean(models: Sequence[Path], layers: Collection[str], place: Path) -> None:
@@ -47,7 +51,11 @@ def write_mean(models: Sequence[Path], layers: Collection[str], place: Path) -> 
     """
     headers = [Header.read(path) for path in models]
     tensors = [{layer: name for layer, (name, _) in weights_of(header.layout).items()} for header in headers]
-    save_tensors(place, {tensors[0][layer]: mean_of(headers, [names[layer] for names in tensors]) for layer in layers}, {"format": "pt"})
+    save_tensors(
+        place,
+        {tensors[0][layer]: mean_of(headers, [names[layer] for names in tensors]) for layer in layers},
+        {"format": "pt"},
+    )
 
 
 def mean_of(headers: Sequence[Header], names: Sequence[str]) -> Tensor:
@@ -56,7 +64,9 @@ def mean_of(headers: Sequence[Header], names: Sequence[str]) -> Tensor:
     for header, name in zip(headers, names, strict=True):
         tensor = header.load([name])[name].float()
         if not tensor.isfinite().all():
-            raise FileCorrupt(f"{header.path}: layer {shown(name)}: expected finite weights, found NaN or infinity; the training run broke")
+            raise FileCorrupt(
+                f"{header.path}: layer {shown(name)}: expected finite weights, found NaN or infinity; the training run broke"
+            )
         total = total + tensor
     return total / len(headers)
 
@@ -79,4 +89,6 @@ def near_layers(models: Sequence[WholeModel], layers: Collection[str]) -> list[s
 
 def reach_of(models: Sequence[WholeModel], layers: Collection[str]) -> float:
     """How far models of the tree may lie from the base: twice as far as most of those known, at least ``NEAR``, and no further than strangers do."""
-    return min(max(NEAR, 2 * float(np.quantile([compared_distance(model, layers) for model in models], MOST_NEAR))), STRANGE)
+    return min(
+        max(NEAR, 2 * float(np.quantile([compared_distance(model, layers) for model in models], MOST_NEAR))), STRANGE
+    )

@@ -47,7 +47,11 @@ def load_checkpoint(path: Path, form: str) -> tuple[dict[str, Any], dict[str, Te
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: expected a checkpoint of format {form}, found none: {error}; train one or restore the file") from None
+        raise CheckpointError(
+            f"{path}: expected a checkpoint of format {form}, found none: {error}; train one or restore the file"
+        ) from None
     if metadata.get("format") != form:
-        raise CheckpointError(f"{path}: expected format {form}, found {metadata.get('format')!r}; use the Loradex that wrote it, or train it again")
+        raise CheckpointError(
+            f"{path}: expected format {form}, found {metadata.get('format')!r}; use the Loradex that wrote it, or train it again"
+        )
     return json.loads(metadata["settings"]), tensors

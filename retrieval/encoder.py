@@ -58,7 +58,9 @@ class Encoder:
         """The same, with experts that encode on a device."""
         experts = {tree: expert.on(device) for tree, expert in self.experts.items()}
         categories = {tree: expert.on(device) for tree, expert in self.categories.items()}
-        return replace(self, experts=experts, categories=categories, router=Router({**experts, **categories}, self.router.bases))
+        return replace(
+            self, experts=experts, categories=categories, router=Router({**experts, **categories}, self.router.bases)
+        )
 
     @cached_property
     def signature(self) -> str:
@@ -111,7 +113,14 @@ class Encoder:
         return expert.encode_factors(layers)[0]
 
 
-def of_space(space: str, places: Sequence[Path], kind: str, load: Callable[[Path], Kind], bases: dict[str, Path], files: list[Path]) -> dict[str, Kind]:
+def of_space(
+    space: str,
+    places: Sequence[Path],
+    kind: str,
+    load: Callable[[Path], Kind],
+    bases: dict[str, Path],
+    files: list[Path],
+) -> dict[str, Kind]:
     """The experts of a space in the folders ``kind`` of some places, the first of each tree; their files and the weights of their ancestors are noted.
 
     Raises:
@@ -128,5 +137,7 @@ def of_space(space: str, places: Sequence[Path], kind: str, load: Callable[[Path
                 if expert.base and experts[expert.tree] is expert:
                     bases[expert.tree] = place / expert.base
             elif place == places[0]:
-                raise CheckpointError(f"{path}: expected an expert of space {space}, found one of {expert.space}; keep each space's experts apart")
+                raise CheckpointError(
+                    f"{path}: expected an expert of space {space}, found one of {expert.space}; keep each space's experts apart"
+                )
     return experts

@@ -80,4 +80,6 @@ def hashes(layer: str, side: str, width: int) -> tuple[Tensor, Tensor]:
     """The place (width,) and sign (width,) of every index of one side of a layer, the same on every machine."""
     seed = int.from_bytes(hashlib.sha256(f"{layer} {side} {width}".encode()).digest()[:8], "little")
     rng = np.random.Generator(np.random.PCG64(seed))
-    return torch.from_numpy(rng.integers(SIZE, size=width)), torch.from_numpy(rng.integers(2, size=width) * 2 - 1).float()
+    return torch.from_numpy(rng.integers(SIZE, size=width)), torch.from_numpy(
+        rng.integers(2, size=width) * 2 - 1
+    ).float()

@@ -61,7 +61,9 @@ class Lookalikes:
 
     def __init__(self, prints: Sequence[Fingerprint]) -> None:
         """Take the fingerprints; indices in all answers count them."""
-        self.sketches: NDArray[np.float32] = np.stack([found.sketch for found in prints]) if prints else np.empty((0, 0), np.float32)
+        self.sketches: NDArray[np.float32] = (
+            np.stack([found.sketch for found in prints]) if prints else np.empty((0, 0), np.float32)
+        )
         self.norms = np.array([found.norm for found in prints])
 
     def of(self, one: Fingerprint, at_least: float = RELATED) -> list[Likeness]:
@@ -70,7 +72,11 @@ class Lookalikes:
             return []
         cosines = self.sketches @ one.sketch
         order = np.argsort(-cosines, kind="stable")
-        return [Likeness(int(i), float(cosines[i]), float(self.norms[i]) / max(one.norm, 1e-30)) for i in order if cosines[i] >= at_least]
+        return [
+            Likeness(int(i), float(cosines[i]), float(self.norms[i]) / max(one.norm, 1e-30))
+            for i in order
+            if cosines[i] >= at_least
+        ]
 
     def pairs(self, at_least: float = RELATED) -> Iterator[tuple[int, Likeness]]:
         """Every two that are alike, as the first's index and what the second, of a higher index, is to it."""
@@ -78,7 +84,12 @@ class Lookalikes:
             cosines = self.sketches[start : start + BLOCK] @ self.sketches[start:].T
             for row, column in zip(*np.nonzero(np.triu(cosines >= at_least, 1)), strict=True):
                 first, second = start + int(row), start + int(column)
-                yield first, Likeness(second, float(cosines[row, column]), float(self.norms[second] / max(self.norms[first], 1e-30)))
+                yield (
+                    first,
+                    Likeness(
+                        second, float(cosines[row, column]), float(self.norms[second] / max(self.norms[first], 1e-30))
+                    ),
+                )
 
     def merge_of(self, one: Fingerprint, leave_out: int = -1) -> Merge | None:
         """What a LoRA was merged from, where strangers to each other make up nearly all of it and none alone does."""
@@ -101,4 +112,7 @@ class Lookalikes:
         basis = self.sketches[parts].T
         found = np.linalg.lstsq(basis, one.sketch, rcond=None)[0]
         explained = 1 - float(np.sum((one.sketch - basis @ found) ** 2))
-        return {part: float(share) * one.norm / max(float(self.norms[part]), 1e-30) for part, share in zip(parts, found, strict=True)}, explained
+        return {
+            part: float(share) * one.norm / max(float(self.norms[part]), 1e-30)
+            for part, share in zip(parts, found, strict=True)
+        }, explained

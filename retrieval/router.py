@@ -42,8 +42,14 @@ class Router:
             models = list(self._descents(path))
             if not models:
                 raise
-            shared = set.intersection(*(set(model.layers) for model in models))  # so that distances of different bases are of the same layers
-            return min(models, key=lambda model: compared_distance(model, shared or self._read(model))) if len(models) > 1 else models[0]
+            shared = set.intersection(
+                *(set(model.layers) for model in models)
+            )  # so that distances of different bases are of the same layers
+            return (
+                min(models, key=lambda model: compared_distance(model, shared or self._read(model)))
+                if len(models) > 1
+                else models[0]
+            )
 
     def _descents(self, path: str | Path) -> Iterator[WholeModel]:
         """The file beside each base model of its structure."""
@@ -65,21 +71,32 @@ class Router:
             FileCorrupt: the weights cannot be used.
         """
         kind = Reader if isinstance(model, WholeModel) else Expert
-        of_family = [expert for expert in self.experts.values() if expert.family == model.family and isinstance(expert, kind)]
+        of_family = [
+            expert for expert in self.experts.values() if expert.family == model.family and isinstance(expert, kind)
+        ]
         if not of_family:
             known = ", ".join(sorted({expert.family for expert in self.experts.values()})) or "none"
-            raise NoExpert(f"{model.path}: expected a model of a family with an expert ({known}), found family {model.family}; train an expert for it")
+            raise NoExpert(
+                f"{model.path}: expected a model of a family with an expert ({known}), found family {model.family}; train an expert for it"
+            )
         able = [expert for expert in of_family if expert.readable(model)]
         if not able:
-            layer, shape = next((layer, shape) for layer, shape in of_family[0].shapes.items() if model.shapes.get(layer) != shape)
-            raise NoExpert(f"{model.path}: expected layer {layer} of {shape}, found {model.shapes.get(layer)}; the model was trained on other layers")
+            layer, shape = next(
+                (layer, shape) for layer, shape in of_family[0].shapes.items() if model.shapes.get(layer) != shape
+            )
+            raise NoExpert(
+                f"{model.path}: expected layer {layer} of {shape}, found {model.shapes.get(layer)}; the model was trained on other layers"
+            )
         if isinstance(model, WholeModel):
             return self._of_base(model, able)
         return self._of_updates(model, [expert for expert in able if isinstance(expert, Expert)])
 
     def _of_base(self, model: WholeModel, able: list[Reader]) -> tuple[Reader, dict[str, Factors]]:
         """The expert of the base model that a whole model lies near."""
-        away, of_base = compared_distance(model, self._read(model)), [expert for expert in able if self.bases.get(expert.tree) == model.base.path]
+        away, of_base = (
+            compared_distance(model, self._read(model)),
+            [expert for expert in able if self.bases.get(expert.tree) == model.base.path],
+        )
         if not of_base or away > of_base[0].reach:
             reach = f" ({of_base[0].reach:.0%} is the most)" if of_base else ""
             raise NoExpert(

@@ -57,7 +57,11 @@ def bench_reading(layers: int = 128) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "lora.safetensors")
         names = [f"unet.down_blocks.2.attentions.{i}.transformer_blocks.0.attn2.to_q" for i in range(layers)]
-        tensors = {f"{name}.lora.{part}.weight": torch.randn(shape) for name in names for part, shape in (("down", (RANK, 768)), ("up", (768, RANK)))}
+        tensors = {
+            f"{name}.lora.{part}.weight": torch.randn(shape)
+            for name in names
+            for part, shape in (("down", (RANK, 768)), ("up", (768, RANK)))
+        }
         save_file(tensors, path)
 
         def load_all() -> None:
@@ -67,7 +71,12 @@ def bench_reading(layers: int = 128) -> dict[str, float]:
 
         one = milliseconds(lambda: LoraFile.open(path).updates([names[7].removeprefix("unet.")]))
         whole = milliseconds(load_all)
-        return {"one_layer_ms": one, "all_layers_ms": whole, "times_faster": whole / one, "file_mb": path.stat().st_size / 1e6}
+        return {
+            "one_layer_ms": one,
+            "all_layers_ms": whole,
+            "times_faster": whole / one,
+            "file_mb": path.stat().st_size / 1e6,
+        }
 
 
 def bench_inspecting(layouts: int = 10, files: int = 4, passes: int = 25) -> dict[str, float]:
@@ -94,9 +103,16 @@ def bench_inspecting(layouts: int = 10, files: int = 4, passes: int = 25) -> dic
             "header_of_a_new_layout": new_layout,
             "header_and_alphas": lambda path: describe(LoraFile.open(path), hashes=False),
         }
-        times = {name: milliseconds(lambda work=work: [work(path) for path in paths], repeats=passes) / len(paths) for name, work in works.items()}  # type: ignore[misc]
+        times = {
+            name: milliseconds(lambda work=work: [work(path) for path in paths], repeats=passes) / len(paths)
+            for name, work in works.items()
+        }  # type: ignore[misc]
         faster = {f"{name}_times_faster": times["load"] / time for name, time in times.items() if name != "load"}
-        return {f"{name}_ms": time for name, time in times.items()} | faster | {"file_mb": statistics.mean(path.stat().st_size for path in paths) / 1e6}
+        return (
+            {f"{name}_ms": time for name, time in times.items()}
+            | faster
+            | {"file_mb": statistics.mean(path.stat().st_size for path in paths) / 1e6}
+        )
 
 
 def stable_diffusion_lora(rank: int, kohya: bool) -> dict[str, torch.Tensor]:
@@ -111,10 +127,16 @@ def stable_diffusion_lora(rank: int, kohya: bool) -> dict[str, torch.Tensor]:
             layer = f"{block}.transformer_blocks.0.{name}"
             if kohya:
                 module = "lora_unet_" + layer.replace(".", "_")
-                tensors |= {f"{module}.lora_{half}.weight": torch.randn(shape).half() for half, shape in zip(("down", "up"), shapes, strict=True)}
+                tensors |= {
+                    f"{module}.lora_{half}.weight": torch.randn(shape).half()
+                    for half, shape in zip(("down", "up"), shapes, strict=True)
+                }
                 tensors[f"{module}.alpha"] = torch.tensor(float(rank)).half()
             else:
-                tensors |= {f"unet.{layer}.lora.{half}.weight": torch.randn(shape) for half, shape in zip(("down", "up"), shapes, strict=True)}
+                tensors |= {
+                    f"unet.{layer}.lora.{half}.weight": torch.randn(shape)
+                    for half, shape in zip(("down", "up"), shapes, strict=True)
+                }
     return tensors
 
 
@@ -126,9 +148,15 @@ def bench_text_to_hits(count: int = 100_000) -> dict[str, float]:
         labels = encoder.default_labels.vectors.numpy()
         with Zoo.create(loradex.zoo_folder, encoder.space.name, encoder.space.dim) as zoo:
             for start in range(0, count, BATCH):
-                near = labels[rng.integers(len(labels), size=BATCH)] + rng.standard_normal((BATCH, zoo.dim)) / zoo.dim**0.5
-                some = [replace(model, family="mini-a") for model in models(start, BATCH)]  # for which there are probabilities
-                zoo.add(some, near.astype(np.float32), {f"{i:020x}": rng.bytes(1032) for i in range(start, start + BATCH)})
+                near = (
+                    labels[rng.integers(len(labels), size=BATCH)] + rng.standard_normal((BATCH, zoo.dim)) / zoo.dim**0.5
+                )
+                some = [
+                    replace(model, family="mini-a") for model in models(start, BATCH)
+                ]  # for which there are probabilities
+                zoo.add(
+                    some, near.astype(np.float32), {f"{i:020x}": rng.bytes(1032) for i in range(start, start + BATCH)}
+                )
             zoo.save_engine("auto")
         loradex.search("warm up")
         words = [word["word"] for word in json.loads((MINIATURE / "keywords.json").read_text())][:300]
@@ -136,7 +164,11 @@ def bench_text_to_hits(count: int = 100_000) -> dict[str, float]:
         for word in words:  # each text is new to the encoder's memory
             whole += times_of(lambda _, word=word: loradex.search(f"{word} one"), 0)  # type: ignore[misc]
             alone += times_of(lambda _, word=word: encoder.encode_texts([f"{word} two"]), 0)  # type: ignore[misc]
-        return {"search_ms": statistics.median(whole), "text_ms": statistics.median(alone), "ratio": statistics.median(whole) / statistics.median(alone)}
+        return {
+            "search_ms": statistics.median(whole),
+            "text_ms": statistics.median(alone),
+            "ratio": statistics.median(whole) / statistics.median(alone),
+        }
 
 
 def as_served(work: Callable[[], dict[str, float]]) -> dict[str, float]:
@@ -148,8 +180,17 @@ def as_served(work: Callable[[], dict[str, float]]) -> dict[str, float]:
 
 def main() -> None:
     """Run every benchmark."""
-    document = {"machine": platform.processor() or platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__}
-    benches = {"probing": bench_probing, "reading": bench_reading, "inspecting": bench_inspecting, "text_to_hits": lambda: as_served(bench_text_to_hits)}
+    document = {
+        "machine": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+    benches = {
+        "probing": bench_probing,
+        "reading": bench_reading,
+        "inspecting": bench_inspecting,
+        "text_to_hits": lambda: as_served(bench_text_to_hits),
+    }
     benches |= {"embedding": bench_embedding, "epoch": bench_epoch}
     results = {name: {key: round(value, 3) for key, value in bench().items()} for name, bench in benches.items()}
     sys.stdout.write(json.dumps(document | results, indent=1) + "\n")

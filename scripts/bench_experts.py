@@ -27,7 +27,13 @@ CLASSES, TEXT = 200, 768
 
 def official_net() -> nn.ModuleDict:
     """ProbeX's modules as the official code has them."""
-    return nn.ModuleDict({"probes": nn.Linear(128, SIDE, bias=False), "proj": nn.Linear(SIDE, 128, bias=False), "encoder": nn.Linear(128 * 128, 512)})
+    return nn.ModuleDict(
+        {
+            "probes": nn.Linear(128, SIDE, bias=False),
+            "proj": nn.Linear(SIDE, 128, bias=False),
+            "encoder": nn.Linear(128 * 128, 512),
+        }
+    )
 
 
 def official_forward(net: nn.ModuleDict, x: Tensor) -> Tensor:
@@ -71,7 +77,9 @@ def our_net() -> ProbeNet:
     return ProbeNet({LAYER: (SIDE, SIDE)}, TEXT, ProbeConfig((LAYER,)))
 
 
-def measured(work: Callable[..., None], make: Callable[[], nn.Module], paths: list[Path], warm: int) -> tuple[float, float]:
+def measured(
+    work: Callable[..., None], make: Callable[[], nn.Module], paths: list[Path], warm: int
+) -> tuple[float, float]:
     """Seconds and MiB of memory beyond what was there before, of one way to embed files; run in a process of its own."""
     torch.set_num_threads(2)
     net = make()
@@ -90,7 +98,9 @@ def memory(name: str) -> float:
     return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(name))
 
 
-def alone(work: Callable[..., None], make: Callable[[], nn.Module], paths: list[Path], warm: int) -> tuple[float, float]:
+def alone(
+    work: Callable[..., None], make: Callable[[], nn.Module], paths: list[Path], warm: int
+) -> tuple[float, float]:
     """``measured`` in a new process, so that each way has its own peak of memory."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(measured, (work, make, paths, warm))
@@ -101,7 +111,10 @@ def save_lora(path: Path, layers: int, seed: int) -> None:
     torch.manual_seed(seed)
     names = [LAYER, *(f"down_blocks.2.attentions.1.transformer_blocks.{i}.attn1.to_q" for i in range(layers - 1))]
     shapes = {"down": (RANK, SIDE), "up": (SIDE, RANK)}
-    save_file({f"unet.{name}.lora.{part}.weight": torch.randn(shape) for name in names for part, shape in shapes.items()}, path)
+    save_file(
+        {f"unet.{name}.lora.{part}.weight": torch.randn(shape) for name in names for part, shape in shapes.items()},
+        path,
+    )
 
 
 def bench_embedding(files: int = 40, uses: int = 25) -> dict[str, float]:
@@ -111,7 +124,10 @@ def bench_embedding(files: int = 40, uses: int = 25) -> dict[str, float]:
         for number, path in enumerate(paths):
             save_lora(path, layers=79, seed=number)
         size = paths[0].stat().st_size
-        ours, published = (alone(work, make, paths * uses, files) for work, make in ((embed_ours, our_net), (embed_as_published, official_net)))
+        ours, published = (
+            alone(work, make, paths * uses, files)
+            for work, make in ((embed_ours, our_net), (embed_as_published, official_net))
+        )
     return {
         "models_per_s": files * uses / ours[0],
         "published_models_per_s": files * uses / published[0],
@@ -137,7 +153,9 @@ def bench_epoch(files: int = 512) -> dict[str, float]:
         started = perf_counter()
         for rows in torch.randperm(files).split(BATCH):
             up, down = read_pairs([paths[row] for row in rows.tolist()])
-            loss = F.cross_entropy(official_forward(net, up @ down) @ F.normalize(head(texts[:, 0]), dim=-1).T, concepts[rows])
+            loss = F.cross_entropy(
+                official_forward(net, up @ down) @ F.normalize(head(texts[:, 0]), dim=-1).T, concepts[rows]
+            )
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -149,5 +167,12 @@ def ours_per_epoch(packed: dict[str, Factors], concepts: Tensor, texts: Tensor, 
     """Seconds of an epoch, the first left out."""
     ticks = [perf_counter()]
     training = ProbeTraining(epochs=epochs, check_every=1, patience=epochs)
-    train_probes(packed, Contrast(concepts, texts), ProbeConfig((LAYER,)), training, lambda net: 0.0, lambda epoch, score: ticks.append(perf_counter()))
+    train_probes(
+        packed,
+        Contrast(concepts, texts),
+        ProbeConfig((LAYER,)),
+        training,
+        lambda net: 0.0,
+        lambda epoch, score: ticks.append(perf_counter()),
+    )
     return (ticks[-1] - ticks[1]) / (epochs - 1)

@@ -20,7 +20,11 @@ from loradex.index.moving import copy_zoo
 from scripts.bench_zoo import DIM, QUERIES, Array, K, Vectors, apart, fill, percentiles, recall, rounded, times_of
 
 FILTERED = 50  # queries with a filter, which milvus-lite takes long for
-FILTERS = {"all": Filter(), "one_in_8": Filter(families=("family-3",)), "one_in_800": Filter(families=("family-3",), folder="/loras/3")}
+FILTERS = {
+    "all": Filter(),
+    "one_in_8": Filter(families=("family-3",)),
+    "one_in_800": Filter(families=("family-3",), folder="/loras/3"),
+}
 
 
 def truth_of(count: int, queries: Array) -> list[list[str]]:
@@ -58,13 +62,19 @@ def bench(count: int, said: str | None) -> dict[str, Any]:
             codes.save_engine("codes")
             began = perf_counter()
             copy_zoo(exact, place)
-            answer: dict[str, Any] = {"vectors": count, "milvus": said or "milvus-lite", "copied_per_s": count / (perf_counter() - began)}
+            answer: dict[str, Any] = {
+                "vectors": count,
+                "milvus": said or "milvus-lite",
+                "copied_per_s": count / (perf_counter() - began),
+            }
             queries = Vectors().queries()
             with open_zoo(place, read_only=True) as milvus:
                 for name, where in FILTERS.items():
                     timed = in_turn({"faiss_exact": exact, "faiss_codes": codes, "milvus": milvus}, queries, where)
                     truth = truth_of(count, queries) if not where else timed["faiss_exact"]["found"]
-                    answer[name] = {zoo: {"recall_at_10": recall(each.pop("found"), truth), **each} for zoo, each in timed.items()}
+                    answer[name] = {
+                        zoo: {"recall_at_10": recall(each.pop("found"), truth), **each} for zoo, each in timed.items()
+                    }
         return answer
 
 
@@ -72,4 +82,9 @@ if __name__ == "__main__":
     size, address = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000, sys.argv[2] if len(sys.argv) > 2 else None
     np.seterr(all="raise")
     answer = bench(size, address)
-    sys.stdout.write(json.dumps({name: value if isinstance(value, str) else rounded(value) for name, value in answer.items()}, indent=1) + "\n")
+    sys.stdout.write(
+        json.dumps(
+            {name: value if isinstance(value, str) else rounded(value) for name, value in answer.items()}, indent=1
+        )
+        + "\n"
+    )

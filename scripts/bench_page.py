@@ -14,8 +14,27 @@ from typing import Any
 
 from playwright.async_api import Page, async_playwright
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-QUERIES = ("a slice of pizza", "hound + hat", "fruit - red", "a vehicle with wings", "musical instrument", "rain", "a cold drink", "tool", "bird", "face")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+QUERIES = (
+    "a slice of pizza",
+    "hound + hat",
+    "fruit - red",
+    "a vehicle with wings",
+    "musical instrument",
+    "rain",
+    "a cold drink",
+    "tool",
+    "bird",
+    "face",
+)
 THINK = 1.0  # seconds between an answer and the next query
 # From the key press to the frame that shows another gallery; queries that follow each other have other answers.
 SEARCH = """async (query) => {
@@ -64,7 +83,10 @@ async def measure(address: str, server: int, people: int, seconds: float) -> dic
         for _ in range(people):
             page = await (await browser.new_context()).new_page()
             page.on("requestfailed", lambda request: failed.append(request.url))
-            page.on("response", lambda response: failed.append(f"{response.status} {response.url}") if response.status >= 400 else None)
+            page.on(
+                "response",
+                lambda response: failed.append(f"{response.status} {response.url}") if response.status >= 400 else None,
+            )
             began = time.monotonic()
             await page.goto(address)
             await page.locator(".ld-card").first.wait_for()
@@ -75,7 +97,11 @@ async def measure(address: str, server: int, people: int, seconds: float) -> dic
         before, until = memory_of(server), time.monotonic() + seconds
         halfway: list[float] = []
         asyncio.get_running_loop().call_later(seconds / 2, lambda: halfway.append(memory_of(server)))
-        took = sorted(each for took in await asyncio.gather(*(person(page, number, until) for number, page in enumerate(pages))) for each in took)
+        took = sorted(
+            each
+            for took in await asyncio.gather(*(person(page, number, until) for number, page in enumerate(pages)))
+            for each in took
+        )
         after = memory_of(server)
         await browser.close()
     return {
@@ -99,7 +125,9 @@ def main() -> None:
     options = parser.parse_args()
     command = [str(Path(sys.executable).with_name("loradex")), "serve", "--zoo", "miniature", "--port", "0", "--json"]
     began = time.monotonic()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"}) as server:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"}
+    ) as server:
         try:
             assert server.stdout is not None
             address = json.loads(server.stdout.readline())["page"]

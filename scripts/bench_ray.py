@@ -55,8 +55,14 @@ def compare(first: Path, second: Path) -> dict[str, Any]:
     with Zoo.open(first, read_only=True) as one, Zoo.open(second, read_only=True) as other:
         ids = [model.id for model in one.models()]
         ours, theirs = one.vectors_of(ids), other.vectors_of(ids)
-        same = list(one.models()) == list(other.models()) and one.known_files() == other.known_files() and one.fingerprints(ids) == other.fingerprints(ids)
-        largest = max(float(np.abs(ours[id] - theirs[id]).max()) for id in ours) if ours.keys() == theirs.keys() else None
+        same = (
+            list(one.models()) == list(other.models())
+            and one.known_files() == other.known_files()
+            and one.fingerprints(ids) == other.fingerprints(ids)
+        )
+        largest = (
+            max(float(np.abs(ours[id] - theirs[id]).max()) for id in ours) if ours.keys() == theirs.keys() else None
+        )
         return {"models": len(ids), "same": same, "largest_difference": largest}
 
 
@@ -74,7 +80,13 @@ def main() -> None:
         local = seconds(places, folder / "local", encoder, LocalEngine())
         ray = seconds(places, folder / "ray", encoder, RayEngine(folder / "parts", str(folder / "ray")))
         files = sum(1 for place in places for _ in place.rglob("*.safetensors"))
-        said = {"processors": os.cpu_count(), "files": files, "local_s": round(local, 1), "ray_s": round(ray, 1), "ray_over_local": round(ray / local, 3)}
+        said = {
+            "processors": os.cpu_count(),
+            "files": files,
+            "local_s": round(local, 1),
+            "ray_s": round(ray, 1),
+            "ray_over_local": round(ray / local, 3),
+        }
         sys.stdout.write(json.dumps(said | compare(folder / "local", folder / "ray")) + "\n")
 
 

@@ -72,7 +72,12 @@ def models(start: int, count: int) -> list[Model]:
     """Models as an index run makes them, of eight families."""
     return [
         Model(
-            f"{i:020x}", f"model {i}", f"family-{i % 8}", FoundBy.WEIGHTS, f"/loras/{i % 100}/{i}.safetensors", facts={"format": "kohya", "ranks": [4 << i % 5]}
+            f"{i:020x}",
+            f"model {i}",
+            f"family-{i % 8}",
+            FoundBy.WEIGHTS,
+            f"/loras/{i % 100}/{i}.safetensors",
+            facts={"format": "kohya", "ranks": [4 << i % 5]},
         )
         for i in range(start, start + count)
     ]
@@ -113,7 +118,13 @@ def open_and_search(folder: Path, engine: str | None) -> dict[str, Any]:
     plain, bare = side_by_side(lambda i: zoo.search(queries[i], K), raw_call(zoo, queries))
     filtered = times(lambda i: zoo.search(queries[i], K, where))
     few = times(lambda i: zoo.search(queries[i], K, narrow))
-    answer = {**percentiles(plain), "open_s": opened, "first_hit_s": first, "memory_mb": resident() - before, "found": found}
+    answer = {
+        **percentiles(plain),
+        "open_s": opened,
+        "first_hit_s": first,
+        "memory_mb": resident() - before,
+        "found": found,
+    }
     answer |= {"faiss_in_turn": percentiles(bare), "one_in_8": percentiles(filtered), "one_in_800": percentiles(few)}
     answer["overhead"] = answer["p50_ms"] / answer["faiss_in_turn"]["p50_ms"]
     if engine is None:
@@ -180,7 +191,10 @@ def raw(count: int, graph: bool) -> dict[str, Any]:
     answers["faiss_flat"] = percentiles(times(lambda i: flat.search(queries[i : i + 1], K)))
     answers["faiss_flat"]["memory_mb"] = resident() - before - vectors.nbytes / 1e6
     if graph:
-        answers |= {"faiss_hnsw32": approximate(hnsw(vectors), queries, truth, "efSearch"), "faiss_ivf": approximate(ivf(vectors), queries, truth, "nprobe")}
+        answers |= {
+            "faiss_hnsw32": approximate(hnsw(vectors), queries, truth, "efSearch"),
+            "faiss_ivf": approximate(ivf(vectors), queries, truth, "nprobe"),
+        }
     answers["truth"] = [[f"{row:020x}" for row in rows] for rows in truth]
     return answers
 
@@ -221,7 +235,10 @@ def approximate(build: Callable[[], Any], queries: Array, truth: NDArray[np.int6
         else:
             index.hnsw.efSearch = effort
         found = index.search(queries, K)[1]
-        answer[f"{setting}_{effort}"] = {**percentiles(times(lambda i: index.search(queries[i : i + 1], K))), "recall_at_10": recall(found, truth)}
+        answer[f"{setting}_{effort}"] = {
+            **percentiles(times(lambda i: index.search(queries[i : i + 1], K))),
+            "recall_at_10": recall(found, truth),
+        }
     return answer
 
 
@@ -245,7 +262,9 @@ def percentiles(found: list[float]) -> dict[str, Any]:
 
 def recall(found: Any, truth: Any) -> float:
     """The share of true neighbours that were found."""
-    return statistics.mean(len(set(mine) & set(theirs)) / K for mine, theirs in zip(list(found), list(truth), strict=True))
+    return statistics.mean(
+        len(set(mine) & set(theirs)) / K for mine, theirs in zip(list(found), list(truth), strict=True)
+    )
 
 
 def resident() -> float:

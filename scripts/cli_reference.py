@@ -13,7 +13,9 @@ from typer.main import get_command
 from loradex.app.commands.main import app
 
 REFERENCE: Final = Path(__file__).parents[1] / "docs" / "cli.md"
-MADE: Final = "Made from the commands' own help by `python -m scripts.cli_reference`. Every command also takes `--help`."
+MADE: Final = (
+    "Made from the commands' own help by `python -m scripts.cli_reference`. Every command also takes `--help`."
+)
 
 Command = TyperCommand | TyperGroup
 
@@ -25,7 +27,11 @@ def plain(text: str | None) -> str:
 
 def members(command: Command) -> list[Command]:
     """The commands of a group as its help has them, panel by panel."""
-    found = [each for each in command.commands.values() if isinstance(each, Command)] if isinstance(command, TyperGroup) else []
+    found = (
+        [each for each in command.commands.values() if isinstance(each, Command)]
+        if isinstance(command, TyperGroup)
+        else []
+    )
     panels = list(dict.fromkeys(str(each.rich_help_panel) for each in found))
     return sorted(found, key=lambda each: panels.index(str(each.rich_help_panel)))
 
@@ -34,7 +40,9 @@ def contents(command: Command, name: str) -> Iterator[str]:
     """A line for each command of a group, below the names of its panels where it has some."""
     for panel, panelled in groupby(members(command), lambda each: each.rich_help_panel):
         yield f"**{panel if isinstance(panel, str) else 'Commands'}**\n"
-        yield from (f"- [`{name} {each.name}`](#{name.replace(' ', '-')}-{each.name}): {plain(each.help)}" for each in panelled)
+        yield from (
+            f"- [`{name} {each.name}`](#{name.replace(' ', '-')}-{each.name}): {plain(each.help)}" for each in panelled
+        )
         yield ""
 
 

@@ -67,14 +67,20 @@ def resized(rank: Callable[[int], int]) -> Callable[[LayerUpdate], LayerUpdate]:
 def merged(one: Updates, other: Updates, share: float) -> Updates:
     """A weighted sum of two LoRAs, by stacking their factors."""
     return {
-        n: LayerUpdate(torch.cat([one[n].down, other[n].down]), torch.cat([share * one[n].up, (1 - share) * other[n].up], 1)) for n in one.keys() & other.keys()
+        n: LayerUpdate(
+            torch.cat([one[n].down, other[n].down]), torch.cat([share * one[n].up, (1 - share) * other[n].up], 1)
+        )
+        for n in one.keys() & other.keys()
     }
 
 
 def variants(all_updates: list[Updates]) -> Iterator[tuple[str, Updates, Updates]]:
     """(kind, original, variant) of everything that is made from the files themselves."""
     for number, one in enumerate(all_updates):
-        other = next((u for u in (*all_updates[:number][::-1], *all_updates[::-1]) if u is not one and shapes(u) == shapes(one)), None)
+        other = next(
+            (u for u in (*all_updates[:number][::-1], *all_updates[::-1]) if u is not one and shapes(u) == shapes(one)),
+            None,
+        )
         yield "saved as bfloat16", one, each(one, as_dtype(torch.bfloat16))
         yield "saved as float8 (e4m3)", one, each(one, as_dtype(torch.float8_e4m3fn))
         yield "half the strength", one, each(one, lambda u: LayerUpdate(u.down, u.up / 2))
@@ -82,7 +88,8 @@ def variants(all_updates: list[Updates]) -> Iterator[tuple[str, Updates, Updates
         yield "rank 1", one, each(one, resized(lambda rank: 1))
         if other is None:
             continue
-        balanced = merged(one, each(other, lambda u: LayerUpdate(u.down, u.up * (inner(one, one) / inner(other, other)) ** 0.5)), 0.5)  # noqa: B023 - used at once
+        louder = (inner(one, one) / inner(other, other)) ** 0.5
+        balanced = merged(one, each(other, lambda u, by=louder: LayerUpdate(u.down, u.up * by)), 0.5)
         yield "merged half and half", one, balanced
         yield "merged half and half, then cut to the rank", one, each(balanced, resized(lambda rank: rank // 2))
         yield "merged 0.8 and 0.2", one, merged(one, other, 0.8)
@@ -93,7 +100,9 @@ def checkpoints(build: Build) -> Iterator[tuple[str, Updates, Updates]]:
     trainer, chunk = FleetTrainer(build, "a"), next(chunks(recipes(build, "a")))
     ends = as_updates(trainer.train(chunk)[0])
     for share in CHECKPOINTS:
-        for end, early in zip(ends, as_updates(trainer.train([replace(r, steps=round(share * r.steps)) for r in chunk])[0]), strict=True):
+        for end, early in zip(
+            ends, as_updates(trainer.train([replace(r, steps=round(share * r.steps)) for r in chunk])[0]), strict=True
+        ):
             yield f"checkpoint after {share:.0%} of the steps", end, early
 
 
@@ -129,10 +138,15 @@ def main() -> None:
     parser.add_argument("--build", type=Path)
     parser.add_argument("files", nargs="*", type=Path)
     arguments = parser.parse_args()
-    loras = [LoraFile.open(path) for path in (*sorted(MINIATURE.glob("models/mini-a/*/*/*.safetensors")), *arguments.files)]
+    loras = [
+        LoraFile.open(path) for path in (*sorted(MINIATURE.glob("models/mini-a/*/*/*.safetensors")), *arguments.files)
+    ]
     if arguments.build:  # two trainings on each held-out concept, from a fleet that does not ship whole
         shipped = {lora.id for lora in loras}
-        twins = [LoraFile.open(path) for path in sorted((arguments.build / "fleet-a" / "test_holdout").glob("*/*.safetensors"))]
+        twins = [
+            LoraFile.open(path)
+            for path in sorted((arguments.build / "fleet-a" / "test_holdout").glob("*/*.safetensors"))
+        ]
         loras += [lora for lora in twins if lora.id not in shipped]
     found = strangers(loras, [lora.header.metadata.get("class_name") for lora in loras])
     found |= compare(variants([lora.updates() for lora in loras]))
@@ -143,7 +157,11 @@ def main() -> None:
         if cosines:
             estimated, true = np.array(cosines).T
             quantiles = {str(q): round(float(np.quantile(estimated, q)), 3) for q in QUANTILES}
-            rows[kind] = {"n": len(cosines), "quantiles": quantiles, "error": round(float(np.sqrt(np.mean((estimated - true) ** 2))), 4)}
+            rows[kind] = {
+                "n": len(cosines),
+                "quantiles": quantiles,
+                "error": round(float(np.sqrt(np.mean((estimated - true) ** 2))), 4),
+            }
     sys.stdout.write(json.dumps({"loras": len(loras), "kinds": rows}, indent=1) + "\n")
 
 

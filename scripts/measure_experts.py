@@ -24,7 +24,9 @@ def main() -> None:
     for tree in TREES:
         metrics = evaluate_miniature(tree)["metrics"]
         on = "Shipped LoRAs of 165 concepts that no expert saw, 95 % intervals over concepts; in-distribution: new LoRAs of seen concepts (loradex evaluate)"
-        Measured(on, {name: metrics[name] for name in TOLD}).save(MINIATURE / "encoder" / "experts" / f"{tree}.safetensors")
+        Measured(on, {name: metrics[name] for name in TOLD}).save(
+            MINIATURE / "encoder" / "experts" / f"{tree}.safetensors"
+        )
 
 
 if __name__ == "__main__":

@@ -16,10 +16,25 @@ from safetensors.torch import load_file, save_file
 from loradex.app.places import MINIATURE
 
 QUERY = "a slice of pizza"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-LORAS = [*sorted(MINIATURE.glob("models/mini-a/test_holdout/*/*.safetensors"))[2:4], *sorted(MINIATURE.glob("models/mini-b/test_holdout/*/*.safetensors"))[:1]]
-CLASSIFIERS = [sorted(MINIATURE.glob(f"classifiers/{tree}/test/*/*.safetensors"))[0] for tree in ("mini-vit", "mini-resnet")]
-LIBRARY = [*sorted(MINIATURE.glob("models/mini-a/test_holdout/*/*.safetensors"))[:9], *sorted(MINIATURE.glob("models/mini-b/test_holdout/*/*.safetensors"))[:5]]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+LORAS = [
+    *sorted(MINIATURE.glob("models/mini-a/test_holdout/*/*.safetensors"))[2:4],
+    *sorted(MINIATURE.glob("models/mini-b/test_holdout/*/*.safetensors"))[:1],
+]
+CLASSIFIERS = [
+    sorted(MINIATURE.glob(f"classifiers/{tree}/test/*/*.safetensors"))[0] for tree in ("mini-vit", "mini-resnet")
+]
+LIBRARY = [
+    *sorted(MINIATURE.glob("models/mini-a/test_holdout/*/*.safetensors"))[:9],
+    *sorted(MINIATURE.glob("models/mini-b/test_holdout/*/*.safetensors"))[:5],
+]
 SETTLE = 1200  # milliseconds
 
 
@@ -46,7 +61,10 @@ def categories(page: Page) -> None:
     """Tell what two classifiers were trained on."""
     page.get_by_role("tab", name="Categories").click()
     names = [f"{path.parts[-4]}-{path.parts[-2].removeprefix('model_idx_')}.safetensors" for path in CLASSIFIERS]
-    sent = [FilePayload(name=name, mimeType="application/octet-stream", buffer=path.read_bytes()) for name, path in zip(names, CLASSIFIERS, strict=True)]
+    sent = [
+        FilePayload(name=name, mimeType="application/octet-stream", buffer=path.read_bytes())
+        for name, path in zip(names, CLASSIFIERS, strict=True)
+    ]
     page.set_input_files("input[type=file]", sent)
     page.get_by_text("mini-vit").first.wait_for()
     page.get_by_role("button", name="Tell categories").click()
@@ -78,7 +96,13 @@ def about(page: Page) -> None:
     page.get_by_text("What Loradex can know").wait_for()
 
 
-SHOTS: dict[str, Callable[[Page], None]] = {"search": search, "label": label, "map": look_at_map, "categories": categories, "about": about}
+SHOTS: dict[str, Callable[[Page], None]] = {
+    "search": search,
+    "label": label,
+    "map": look_at_map,
+    "categories": categories,
+    "about": about,
+}
 
 
 def folder_of_loras(place: Path) -> Path:
@@ -87,7 +111,9 @@ def folder_of_loras(place: Path) -> Path:
     folder.mkdir()
     for lora in LIBRARY:
         shutil.copy(lora, folder / f"{lora.parts[-4]}-{lora.parts[-2]}.safetensors")
-    save_file({name: value.half() for name, value in load_file(LIBRARY[0]).items()}, folder / "final_v2_fp16.safetensors")
+    save_file(
+        {name: value.half() for name, value in load_file(LIBRARY[0]).items()}, folder / "final_v2_fp16.safetensors"
+    )
     (folder / "download.safetensors").write_text("<!doctype html><title>404</title>")
     return folder
 
@@ -100,9 +126,15 @@ def take(address: str, docs: Path, folder: Path) -> None:
             **SHOTS,
             "library": partial(library, folder=folder),
         }
-        looks = [("search", 1280, 860, "dark"), ("search", 390, 844, "phone"), *((name, 1280, 860, "light") for name in shots)]
+        looks = [
+            ("search", 1280, 860, "dark"),
+            ("search", 390, 844, "phone"),
+            *((name, 1280, 860, "light") for name in shots),
+        ]
         for name, width, height, look in looks:
-            page = browser.new_page(viewport={"width": width, "height": height}, color_scheme="dark" if look == "dark" else "light")
+            page = browser.new_page(
+                viewport={"width": width, "height": height}, color_scheme="dark" if look == "dark" else "light"
+            )
             page.goto(address)
             page.locator(".ld-card").first.wait_for()
             shots[name](page)

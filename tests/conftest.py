@@ -9,9 +9,21 @@ from typing import Any
 
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side: threads of torch that wait for one another would take a hundred times as long
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # tests run side by side: threads of torch that wait for one another would take a hundred times as long
 os.environ["HF_HUB_OFFLINE"] = "1"  # huggingface_hub reads it once, when it is first imported: a fixture is too late
-FOLDERS = ("HOME", "USERPROFILE", "APPDATA", "LOCALAPPDATA", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "HF_HOME")
+FOLDERS = (
+    "HOME",
+    "USERPROFILE",
+    "APPDATA",
+    "LOCALAPPDATA",
+    "XDG_DATA_HOME",
+    "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
+    "XDG_STATE_HOME",
+    "HF_HOME",
+)
 
 
 @pytest.fixture(autouse=True)

@@ -25,7 +25,15 @@ PAGE = 3  # entries of a listing
 
 def shapes() -> dict[str, tuple[int, int]]:
     """(out, in) of the 128 attention layers of Stable Diffusion 1."""
-    widths = {"down_blocks.0": 320, "down_blocks.1": 640, "down_blocks.2": 1280, "mid_block": 1280, "up_blocks.1": 1280, "up_blocks.2": 640, "up_blocks.3": 320}
+    widths = {
+        "down_blocks.0": 320,
+        "down_blocks.1": 640,
+        "down_blocks.2": 1280,
+        "mid_block": 1280,
+        "up_blocks.1": 1280,
+        "up_blocks.2": 640,
+        "up_blocks.3": 320,
+    }
     made = {}
     for name in unet_order(False):
         out = next(width for block, width in widths.items() if name.startswith(f"unet.{block}"))
@@ -62,7 +70,9 @@ class Hub:
     sent: int = 0  # bytes of files
 
     def listing(self, folder: str) -> list[dict[str, Any]]:
-        return [self.entry(path) for path in sorted((self.folder / folder).rglob("*"))] + [entry for entry in self.entries if entry["path"].startswith(folder)]
+        return [self.entry(path) for path in sorted((self.folder / folder).rglob("*"))] + [
+            entry for entry in self.entries if entry["path"].startswith(folder)
+        ]
 
     def entry(self, path: Path) -> dict[str, Any]:
         name = path.relative_to(self.folder).as_posix()
@@ -105,13 +115,25 @@ class Handler(BaseHTTPRequestHandler):
         elif path.startswith(start := f"/{self.hub.repository}/resolve/{SHA}/"):
             name = path.removeprefix(start)
             size = str((self.hub.folder / name).stat().st_size)
-            self.answer(302, b"", Location=f"{self.hub.cdn}/cdn/{name}", ETag=f'"{name}"', X_Repo_Commit=SHA, X_Linked_Size=size, X_Linked_ETag='"e"')
+            self.answer(
+                302,
+                b"",
+                Location=f"{self.hub.cdn}/cdn/{name}",
+                ETag=f'"{name}"',
+                X_Repo_Commit=SHA,
+                X_Linked_Size=size,
+                X_Linked_ETag='"e"',
+            )
         elif path.startswith(start := f"/api/models/{self.hub.repository}/tree/{SHA}"):
             self.list(path.removeprefix(start).removeprefix("/"), parse_qs(url.query))
         elif path.startswith(start := f"/api/models/{self.hub.repository}"):
             revision = path.removeprefix(start).removeprefix("/revision/") or "main"
             if revision in (SHA, *self.hub.revisions):
-                self.answer(200, json.dumps({"id": self.hub.repository, "sha": self.hub.commit, "siblings": []}).encode(), Content_Type="application/json")
+                self.answer(
+                    200,
+                    json.dumps({"id": self.hub.repository, "sha": self.hub.commit, "siblings": []}).encode(),
+                    Content_Type="application/json",
+                )
             else:
                 self.answer(404, b"", X_Error_Code="RevisionNotFound")
         else:
@@ -121,8 +143,17 @@ class Handler(BaseHTTPRequestHandler):
         entries, start = self.hub.listing(folder), int(query.get("cursor", ["0"])[0])
         if not entries:
             return self.answer(404, b"", X_Error_Code="EntryNotFound")
-        more = f'<{self.hub.hub}{urlsplit(self.path).path}?recursive=true&cursor={start + PAGE}>; rel="next"' if start + PAGE < len(entries) else ""
-        return self.answer(200, json.dumps(entries[start : start + PAGE]).encode(), Content_Type="application/json", **({"Link": more} if more else {}))
+        more = (
+            f'<{self.hub.hub}{urlsplit(self.path).path}?recursive=true&cursor={start + PAGE}>; rel="next"'
+            if start + PAGE < len(entries)
+            else ""
+        )
+        return self.answer(
+            200,
+            json.dumps(entries[start : start + PAGE]).encode(),
+            Content_Type="application/json",
+            **({"Link": more} if more else {}),
+        )
 
     def part(self) -> tuple[int, int]:
         """The range that is asked for: start, end."""
@@ -133,7 +164,12 @@ class Handler(BaseHTTPRequestHandler):
         raw, asked = path.read_bytes(), "Range" in self.headers
         start, end = self.part() if asked else (0, len(raw))
         self.hub.sent += end - start
-        self.answer(206 if asked else 200, raw[start:end], ETag='"e"', **({"Content-Range": f"bytes {start}-{end - 1}/{len(raw)}"} if asked else {}))
+        self.answer(
+            206 if asked else 200,
+            raw[start:end],
+            ETag='"e"',
+            **({"Content-Range": f"bytes {start}-{end - 1}/{len(raw)}"} if asked else {}),
+        )
 
 
 class QuietServer(ThreadingHTTPServer):
@@ -198,11 +234,17 @@ def serve(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     threads = [threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}) for server in servers]
     for thread in threads:
         thread.start()
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)  # the guard of conftest still keeps tests on this machine
+    monkeypatch.setattr(
+        huggingface_hub.constants, "HF_HUB_OFFLINE", False
+    )  # the guard of conftest still keeps tests on this machine
     monkeypatch.setattr(remote, "PAUSE", 0.0)
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.hub)  # of HF_ENDPOINT, which is read when it is first imported
-    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.hub + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(
+        huggingface_hub.constants, "ENDPOINT", hub.hub
+    )  # of HF_ENDPOINT, which is read when it is first imported
+    monkeypatch.setattr(
+        huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.hub + "/{repo_id}/resolve/{revision}/{filename}"
+    )
     close_session()
     yield hub
     close_session()

@@ -23,7 +23,12 @@ def test_milvus_is_open_to_this_machine_alone() -> None:
     assert version >= (2, 6, 10)
     environment = services["milvus"]["environment"]
     assert environment["COMMON_SECURITY_AUTHORIZATIONENABLED"] == "true"
-    secrets = [value for service in services.values() for name, value in service["environment"].items() if "PASSWORD" in name or "SECRET" in name]
+    secrets = [
+        value
+        for service in services.values()
+        for name, value in service["environment"].items()
+        if "PASSWORD" in name or "SECRET" in name
+    ]
     assert len(secrets) == 3 and all(value.startswith("${") and ":?" in value for value in secrets)
     assert services["etcd"]["networks"] == services["minio"]["networks"] == ["inside"]
 
@@ -33,6 +38,13 @@ def test_the_cluster_file_is_one_of_ray() -> None:
     util = pytest.importorskip("ray.autoscaler._private.util")
     config = loaded("ray-cluster.yaml")
     util.validate_config(util.prepare_config(dict(config)))
-    starts = [line for key in ("head_start_ray_commands", "worker_start_ray_commands") for line in config[key] if "ray start" in line]
-    assert len(starts) == 2 and all("RAY_AUTH_MODE=token" in line and "RAY_USAGE_STATS_ENABLED=0" in line for line in starts)
+    starts = [
+        line
+        for key in ("head_start_ray_commands", "worker_start_ray_commands")
+        for line in config[key]
+        if "ray start" in line
+    ]
+    assert len(starts) == 2 and all(
+        "RAY_AUTH_MODE=token" in line and "RAY_USAGE_STATS_ENABLED=0" in line for line in starts
+    )
     assert "--include-dashboard=false" in starts[0]

@@ -26,7 +26,10 @@ CONFIG = ExpertConfig(SketchConfig(tuple(LAYERS), 12, 12, ridge=0.03))
 def ancestor(seed: int) -> dict[str, Tensor]:
     """Weights of a model from which others are fine-tuned; the second layer is a convolution."""
     torch.manual_seed(seed)
-    return {"vit.layers.0.mlp.fc1.weight": torch.randn(24, 16), "resnet.stages.0.convolution.weight": torch.randn(10, 3, 3, 3)}
+    return {
+        "vit.layers.0.mlp.fc1.weight": torch.randn(24, 16),
+        "resnet.stages.0.convolution.weight": torch.randn(10, 3, 3, 3),
+    }
 
 
 def moved(base: dict[str, Tensor], members: Tensor, seed: int) -> dict[str, Tensor]:
@@ -34,7 +37,10 @@ def moved(base: dict[str, Tensor], members: Tensor, seed: int) -> dict[str, Tens
     torch.manual_seed(77)
     directions = {name: torch.randn(len(NAMES), *weight.shape) for name, weight in base.items()}
     torch.manual_seed(seed)
-    return {n: w + 0.05 * torch.tensordot(members.float(), directions[n], 1) + 0.02 * torch.randn_like(w) for n, w in base.items()}
+    return {
+        n: w + 0.05 * torch.tensordot(members.float(), directions[n], 1) + 0.02 * torch.randn_like(w)
+        for n, w in base.items()
+    }
 
 
 def write_models(folder: Path) -> Tensor:
@@ -48,7 +54,9 @@ def write_models(folder: Path) -> Tensor:
             path = folder / split / f"model_idx_{number:04d}" / "model.safetensors"
             path.parent.mkdir(parents=True)
             chosen = [name for name, there in zip(NAMES, own.tolist(), strict=True) if there]
-            save_file(moved(base, own, len(members)), path, {CHOSEN: repr(chosen) if number % 2 else json.dumps(chosen)})
+            save_file(
+                moved(base, own, len(members)), path, {CHOSEN: repr(chosen) if number % 2 else json.dumps(chosen)}
+            )
             members.append(own)
     return torch.stack(members)
 
@@ -78,5 +86,7 @@ def write_encoder(own: Path, models: Path) -> Encoder:
     encoder = Encoder.load(own)
     (own / "categories").mkdir()
     base = str(models / "base.safetensors")
-    expert_of(study_of(models), encoder.encode_texts(NAMES), encoder.space.name, base).save(own / "categories" / "mini-x.safetensors")
+    expert_of(study_of(models), encoder.encode_texts(NAMES), encoder.space.name, base).save(
+        own / "categories" / "mini-x.safetensors"
+    )
     return Encoder.load(own)

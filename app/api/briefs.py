@@ -34,7 +34,9 @@ class BriefHit(BriefModel):
     """A model that fits a query."""
 
     score: Annotated[float, Field(description="Cosine with the query, from -1 to 1.")]
-    probability: Annotated[float | None, Field(description="How likely it draws what was asked for, where known.")] = None
+    probability: Annotated[float | None, Field(description="How likely it draws what was asked for, where known.")] = (
+        None
+    )
     found_by: Annotated[list[str], Field(description="weights: by what it does; metadata: by its own words.")]
     copies: Annotated[int, Field(description="Further models with the same weights.")] = 0
 
@@ -82,7 +84,9 @@ class Likes(BaseModel):
     """Copies, re-saves, merges and other versions of a model."""
 
     hits: list[BriefLike]
-    merged_from: Annotated[dict[str, float], Field(description="Names of the models that it was merged from, with their weights.")] = {}
+    merged_from: Annotated[
+        dict[str, float], Field(description="Names of the models that it was merged from, with their weights.")
+    ] = {}
 
 
 class ZooBrief(BaseModel):
@@ -156,14 +160,29 @@ def likely_labels(found: Any) -> dict[str, float]:
 def named(model: Model, zoo: str | None) -> dict[str, Any]:
     """Which model it is; where its file lies, if ``zoo`` says from where paths are seen."""
     path = None if zoo is None else path_of(model, zoo)
-    told = {"id": said(model.id), "name": said(model.name), "family": said(model.family), "concept": said(model.concept)}
-    return {**told, "labels": likely_labels(model.facts.get("labels")), "path": None if path is None else readable(path)}
+    told = {
+        "id": said(model.id),
+        "name": said(model.name),
+        "family": said(model.family),
+        "concept": said(model.concept),
+    }
+    return {
+        **told,
+        "labels": likely_labels(model.facts.get("labels")),
+        "path": None if path is None else readable(path),
+    }
 
 
 def hit(found: Found, zoo: str | None) -> BriefHit:
     """One hit."""
     likely = None if found.probability is None else round(found.probability, 3)
-    return BriefHit(**named(found.model, zoo), score=round(found.score, 3), probability=likely, found_by=[*found.matched], copies=len(found.copies))
+    return BriefHit(
+        **named(found.model, zoo),
+        score=round(found.score, 3),
+        probability=likely,
+        found_by=[*found.matched],
+        copies=len(found.copies),
+    )
 
 
 def whole(model: Model, files: int, zoo: str | None) -> WholeModel:

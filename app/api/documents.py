@@ -7,10 +7,18 @@ from pydantic import BaseModel, Field
 from loradex.app.desk import State
 from loradex.index import FoundBy
 
-Id = Annotated[str, Field(description="Derived from the weights, so that a renamed or moved file keeps it.", examples=["c09c39f128ab3b9811f2"])]
+Id = Annotated[
+    str,
+    Field(
+        description="Derived from the weights, so that a renamed or moved file keeps it.",
+        examples=["c09c39f128ab3b9811f2"],
+    ),
+]
 Path = Annotated[str | None, Field(description="Where its file was seen last, on the server's machine or a hub.")]
 Family = Annotated[str, Field(description="The model tree it was fine-tuned from.", examples=["sdxl"])]
-Probability = Annotated[float | None, Field(description="How likely it is what was asked for, where that is known.", ge=0, le=1)]
+Probability = Annotated[
+    float | None, Field(description="How likely it is what was asked for, where that is known.", ge=0, le=1)
+]
 
 
 class Zoo(BaseModel):
@@ -37,7 +45,10 @@ class Hit(Named):
     """One answer to a query."""
 
     family: Family
-    score: float = Field(description="Cosine with the query, from -1 to 1; 1 for a model without a vector that was found by its words.", examples=[0.41])
+    score: float = Field(
+        description="Cosine with the query, from -1 to 1; 1 for a model without a vector that was found by its words.",
+        examples=[0.41],
+    )
     found_by: FoundBy = Field(description="What its place among the hits rests on first.")
     concept: str | None = Field(description="What it was made for, where known.")
     matched: list[FoundBy] = Field(description="The ways in which it was found.")
@@ -80,7 +91,9 @@ class Model(Named):
     found_by: FoundBy = Field(description="What its vector rests on.")
     concept: str | None
     preview: str | None = Field(description="Its drawing, if it has one: `/models/{id}/drawing`.")
-    facts: dict[str, Any] = Field(description="What its file says: format, ranks, tags, trigger_words, title, notes and more; and its likeliest labels.")
+    facts: dict[str, Any] = Field(
+        description="What its file says: format, ranks, tags, trigger_words, title, notes and more; and its likeliest labels."
+    )
     added: int | None = Field(description="When the zoo took it first, in seconds since 1970.")
 
 
@@ -165,7 +178,9 @@ class Duplicates(Compared):
     """The first of all look-alikes of the zoo."""
 
     found: Found
-    groups: list[list[LookAlike]] = Field(description="Models with one update; the first is what the others are compared with.")
+    groups: list[list[LookAlike]] = Field(
+        description="Models with one update; the first is what the others are compared with."
+    )
     related: list[RelatedPair]
     merges: list[Merge]
 
@@ -252,7 +267,9 @@ class Run(BaseModel):
     """The last run of indexing."""
 
     state: State
-    doing: str = Field(description="Whether files are read, or models drawn that have no drawing.", examples=["reading", "drawing"])
+    doing: str = Field(
+        description="Whether files are read, or models drawn that have no drawing.", examples=["reading", "drawing"]
+    )
     folders: list[str]
     done: int = Field(description="How many of them it is done with.")
     total: int

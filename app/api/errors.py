@@ -38,4 +38,6 @@ def status_of(error: Exception) -> int:
 
 def typed(error: OSError) -> ZooError:
     """An error of the system as one of the tree, without the path that it happened at."""
-    return DiskRefused(f"server: expected a disk that works, found: {error.strerror or type(error).__name__}; check its free space and access rights")
+    return DiskRefused(
+        f"server: expected a disk that works, found: {error.strerror or type(error).__name__}; check its free space and access rights"
+    )

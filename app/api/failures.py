@@ -45,7 +45,10 @@ def failed(request: Request, error: Exception) -> Response:
 def misread(request: Request, error: Exception) -> Response:
     """A request that is not as the API's description says."""
     assert isinstance(error, RequestValidationError)
-    faults = [f"{'.'.join(map(str, fault['loc']))[:80]}: {fault['msg']}, found {fault.get('input')!r:.80}" for fault in error.errors()[:SHOWN]]
+    faults = [
+        f"{'.'.join(map(str, fault['loc']))[:80]}: {fault['msg']}, found {fault.get('input')!r:.80}"
+        for fault in error.errors()[:SHOWN]
+    ]
     return failure(422, "QueryError", "; ".join(faults) + "; see openapi.json")
 
 
@@ -59,4 +62,6 @@ def refused(request: Request, error: Exception) -> Response:
 
 def broken(request: Request, error: Exception) -> Response:
     """An error of Loradex itself, which goes to the server's log."""
-    return failure(500, "InternalError", "server: expected to answer, found an error of Loradex itself; see the server's log")
+    return failure(
+        500, "InternalError", "server: expected to answer, found an error of Loradex itself; see the server's log"
+    )

@@ -60,8 +60,19 @@ class FormReader:
         """
         kind, options = parse_options_header(content_type)
         if kind != b"multipart/form-data" or b"boundary" not in options:
-            raise QueryError(f"body: expected multipart/form-data with a boundary, found {content_type[:80]!r}; send a form with files")
-        names = ("part_begin", "part_data", "part_end", "header_field", "header_value", "header_end", "headers_finished", "end")
+            raise QueryError(
+                f"body: expected multipart/form-data with a boundary, found {content_type[:80]!r}; send a form with files"
+            )
+        names = (
+            "part_begin",
+            "part_data",
+            "part_end",
+            "header_field",
+            "header_value",
+            "header_end",
+            "headers_finished",
+            "end",
+        )
         calls: Any = {f"on_{name}": getattr(self, name) for name in names}
         return MultipartParser(options[b"boundary"], calls, max_header_size=LARGEST_HEADER)
 
@@ -105,7 +116,9 @@ class FormReader:
         ending = Path(name).suffix.lower()
         if self._field != self.upload or ending not in self.kind.endings:
             endings = ", ".join(self.kind.endings)
-            raise QueryError(f"{one_line(self._field)[:80]} {name!r}: expected {self.upload} named *{endings}, found another field or ending; send these")
+            raise QueryError(
+                f"{one_line(self._field)[:80]} {name!r}: expected {self.upload} named *{endings}, found another field or ending; send these"
+            )
         if len(self.names) == self.kind.most:
             raise TooLarge(f"{self.upload}: expected up to {self.kind.most} files, found more; send fewer at a time")
         path = self.folder / f"{len(self.names)}{ending}"
@@ -117,11 +130,15 @@ class FormReader:
         if self._file is None:
             self._text += data[start:end]
             if len(self._text) > LARGEST_FIELD:
-                raise TooLarge(f"{one_line(self._field)[:80]}: expected up to {LARGEST_FIELD} bytes of text, found more; send less")
+                raise TooLarge(
+                    f"{one_line(self._field)[:80]}: expected up to {LARGEST_FIELD} bytes of text, found more; send less"
+                )
             return
         self._left -= end - start
         if self._left < 0:
-            raise TooLarge(f"{list(self.names.values())[-1]!r}: expected up to {self.kind.largest:,} bytes, found more; use the command line for it")
+            raise TooLarge(
+                f"{list(self.names.values())[-1]!r}: expected up to {self.kind.largest:,} bytes, found more; use the command line for it"
+            )
         self._file.write(data[start:end])
 
     def part_end(self) -> None:

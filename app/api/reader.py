@@ -50,7 +50,10 @@ class Reader:
     def __init__(self, desk: Desk) -> None:
         """Read the zoo that the desk serves when it is asked."""
         self.desk = desk
-        self.searching, self.working = Turns(at_once=4, waiting=16, patience=20), Turns(at_once=2, waiting=4, patience=60)  # fewer than the pool's 40 threads
+        self.searching, self.working = (
+            Turns(at_once=4, waiting=16, patience=20),
+            Turns(at_once=2, waiting=4, patience=60),
+        )  # fewer than the pool's 40 threads
         self._comparing = Lock()
         self._compared: Compared | None = None
 
@@ -58,8 +61,17 @@ class Reader:
         """What the zoo is and holds."""
         loradex = self.desk.loradex
         name = SHIPPED_NAME if loradex.zoo_folder == SHIPPED_ZOO else loradex.zoo_folder.absolute().name
-        counts = {plural: loradex.zoo.counts(one) for one, plural in (("family", "families"), ("format", "formats"), ("found_by", "found_by"))}
-        return {"name": name, "space": loradex.zoo.space, "models": len(loradex.zoo), **counts, "version": version("loradex")}
+        counts = {
+            plural: loradex.zoo.counts(one)
+            for one, plural in (("family", "families"), ("format", "formats"), ("found_by", "found_by"))
+        }
+        return {
+            "name": name,
+            "space": loradex.zoo.space,
+            "models": len(loradex.zoo),
+            **counts,
+            "version": version("loradex"),
+        }
 
     def search(self, fields: SearchFields, pictures: Sequence[str] = ()) -> SearchPage:
         """The models that fit a query best, after some others.
@@ -91,7 +103,9 @@ class Reader:
             ModelMissing: there is none.
         """
         zoo = self.desk.loradex.zoo
-        return described(zoo.get(id), str(zoo.folder)) | {"files": [asdict(file) for file in zoo.files_of([id]).get(id, [])]}
+        return described(zoo.get(id), str(zoo.folder)) | {
+            "files": [asdict(file) for file in zoo.files_of([id]).get(id, [])]
+        }
 
     def drawing(self, id: str) -> Path:
         """Where a model's drawing lies.
@@ -102,7 +116,9 @@ class Reader:
         zoo = self.desk.loradex.zoo
         path = drawing_of(zoo.get(id), zoo.folder)
         if path is None:
-            raise DrawingMissing(f"model {id!r}: expected a drawing, found none; it had no picture beside it when it was indexed")
+            raise DrawingMissing(
+                f"model {id!r}: expected a drawing, found none; it had no picture beside it when it was indexed"
+            )
         return path
 
     def similar(self, id: str, limit: int) -> dict[str, Any]:
@@ -120,7 +136,13 @@ class Reader:
             hits, merge = library.likes(entry.fingerprint, id, Path(entry.paths[0]).resolve() if entry.paths else None)
             named = library.merge(entry.name, next(iter(entry.paths), None), merge) if merge else None
         compared = {"compared": len(library.entries), "not_compared": len(library.refused)}
-        return {"id": id, "name": entry.name, **compared, "hits": [asdict(like) for like in hits[:limit]], "merge": asdict(named) if named else None}
+        return {
+            "id": id,
+            "name": entry.name,
+            **compared,
+            "hits": [asdict(like) for like in hits[:limit]],
+            "merge": asdict(named) if named else None,
+        }
 
     def duplicates(self, limit: int) -> dict[str, Any]:
         """Groups of models with one update, related pairs and merges: how many there are, and the first of each.
@@ -134,12 +156,23 @@ class Reader:
         lists: dict[str, Sequence[Any]] = {"groups": answer.groups, "related": answer.related, "merges": answer.merges}
         first = replace(answer, **{name: found[:limit] for name, found in lists.items()}, refused={}).document()  # type: ignore[arg-type]
         del first["refused"]
-        return first | {"not_compared": len(answer.refused), "found": {name: len(found) for name, found in lists.items()}}
+        return first | {
+            "not_compared": len(answer.refused),
+            "found": {name: len(found) for name, found in lists.items()},
+        }
 
     def run(self) -> dict[str, Any]:
         """How the run of indexing stands."""
         run = self.desk.run
-        told = {"state": run.state, "doing": run.doing, "folders": run.folders, "done": run.done, "total": run.total, "file": run.file, "reason": run.reason}
+        told = {
+            "state": run.state,
+            "doing": run.doing,
+            "folders": run.folders,
+            "done": run.done,
+            "total": run.total,
+            "file": run.file,
+            "reason": run.reason,
+        }
         return told | {"answer": run.answer.document() if run.answer else None}
 
     def _compared_now(self) -> Compared:
@@ -148,7 +181,9 @@ class Reader:
         key = (zoo.folder, zoo.state())
         if self._compared is None or self._compared.of != key:
             if len(zoo) > MOST_COMPARED:
-                raise QueryError(f"look-alikes: expected up to {MOST_COMPARED:,} models, found {len(zoo):,}; use `loradex similar`")
+                raise QueryError(
+                    f"look-alikes: expected up to {MOST_COMPARED:,} models, found {len(zoo):,}; use `loradex similar`"
+                )
             self._compared = Compared(key, Library.of_zoo(zoo.folder, lambda done, total, name: None))
         return self._compared
 
@@ -162,4 +197,6 @@ def where_of(fields: Filters) -> Filter:
     return filter_of(**{name: getattr(fields, plain) for name, plain in FILTERS.items()})
 
 
-FILTERS: Final = {"families": "family", "formats": "format", "tags": "tag"} | {name: name for name in ("rank", "folder", "after", "before", "found_by")}
+FILTERS: Final = {"families": "family", "formats": "format", "tags": "tag"} | {
+    name: name for name in ("rank", "folder", "after", "before", "found_by")
+}

@@ -28,10 +28,16 @@ class Filters(Asked):
 
     family: list[Short] = Field([], max_length=MOST_VALUES, description="Only models of one of these families.")
     format: list[Short] = Field([], max_length=MOST_VALUES, description="Only files of one of these formats.")
-    tag: list[Short] = Field([], max_length=MOST_VALUES, description="Only models with all of these tags or trigger words.")
+    tag: list[Short] = Field(
+        [], max_length=MOST_VALUES, description="Only models with all of these tags or trigger words."
+    )
     rank: Short | None = Field(None, description="Only models of this rank, or range of ranks.", examples=["4-16"])
-    folder: str | None = Field(None, max_length=LONGEST_PATH, description="Only models with a file below this folder of the server's machine.")
-    after: Short | None = Field(None, description="Only models added since then (UTC), or since 7d, 12h, 2w ago.", examples=["2026-11-24"])
+    folder: str | None = Field(
+        None, max_length=LONGEST_PATH, description="Only models with a file below this folder of the server's machine."
+    )
+    after: Short | None = Field(
+        None, description="Only models added since then (UTC), or since 7d, 12h, 2w ago.", examples=["2026-11-24"]
+    )
     before: Short | None = Field(None, description="Only models added before then.")
     found_by: FoundBy | None = Field(None, description="Only models that are known by weights, or by metadata alone.")
 
@@ -39,7 +45,9 @@ class Filters(Asked):
 class SearchFields(Filters):
     """A query: its parts are added up, each may end in a weight as dog^0.5."""
 
-    text: list[Short] = Field([], max_length=MOST_PARTS, description="What the model should draw.", examples=[["a slice of pizza"]])
+    text: list[Short] = Field(
+        [], max_length=MOST_PARTS, description="What the model should draw.", examples=[["a slice of pizza"]]
+    )
     minus: list[Short] = Field([], max_length=MOST_PARTS, description="What it should not draw.")
     model: list[Short] = Field([], max_length=MOST_PARTS, description="Ids of models that it should be like.")
     limit: int = Field(10, ge=1, le=MOST_HITS - 1, description="How many hits.")
@@ -50,13 +58,17 @@ class ModelFields(Filters):
     """A page of models in order of id."""
 
     limit: int = Field(50, ge=1, le=MOST_ON_A_PAGE, description="How many models.")
-    cursor: Short = Field("", description="The `next` of the page before, so that none is left out or told twice while others are added.")
+    cursor: Short = Field(
+        "", description="The `next` of the page before, so that none is left out or told twice while others are added."
+    )
 
 
 class LabelFields(Asked):
     """How files are labelled."""
 
-    labels: list[Short] = Field([], max_length=MOST_LABELS, description="The labels to choose from; none: the concepts that ship.")
+    labels: list[Short] = Field(
+        [], max_length=MOST_LABELS, description="The labels to choose from; none: the concepts that ship."
+    )
     count: int = Field(5, ge=1, le=MOST_HITS, description="How many labels a file.")
 
 
@@ -70,5 +82,8 @@ class Folders(Asked):
     """Where LoRAs lie that should be added to the zoo."""
 
     folders: list[Annotated[str, Field(max_length=LONGEST_PATH)]] = Field(
-        min_length=1, max_length=MOST_FOLDERS, description="Full paths of folders of the server's machine.", examples=[["/srv/ComfyUI/models/loras"]]
+        min_length=1,
+        max_length=MOST_FOLDERS,
+        description="Full paths of folders of the server's machine.",
+        examples=[["/srv/ComfyUI/models/loras"]],
     )

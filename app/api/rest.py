@@ -10,7 +10,15 @@ from loradex.app.api import documents as doc
 from loradex.app.api.failures import answer_failures
 from loradex.app.api.multipart import DRAWINGS, LORAS
 from loradex.app.api.reader import Reader
-from loradex.app.api.requests import LONGEST_TEXT, MOST_ON_A_PAGE, Folders, InspectFields, LabelFields, ModelFields, SearchFields
+from loradex.app.api.requests import (
+    LONGEST_TEXT,
+    MOST_ON_A_PAGE,
+    Folders,
+    InspectFields,
+    LabelFields,
+    ModelFields,
+    SearchFields,
+)
 from loradex.app.api.texts import mapped, readable
 from loradex.app.api.turns import Turns
 from loradex.app.api.uploads import Form, body_of, form_of
@@ -32,8 +40,14 @@ MEANINGS: Final = {
     500: "The zoo or the server is damaged.",
     503: "Too much is asked for at once, or the zoo is locked; try again after `Retry-After`.",
 }
-CACHED: Final = {"Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}  # asked again each time, sent again when changed
-PICTURE: Final = {200: {"content": {"image/png": {}}, "description": "The drawing."}, 304: {"description": "It is as the caller has it."}}
+CACHED: Final = {
+    "Cache-Control": "private, no-cache",
+    "X-Content-Type-Options": "nosniff",
+}  # asked again each time, sent again when changed
+PICTURE: Final = {
+    200: {"content": {"image/png": {}}, "description": "The drawing."},
+    304: {"description": "It is as the caller has it."},
+}
 
 Id = Annotated[str, Path(max_length=LONGEST_TEXT, description="A model's id, as searches show it.")]
 Most = Annotated[int, Query(ge=1, le=MOST_ON_A_PAGE, description="How many at the most, of each kind.")]
@@ -91,9 +105,15 @@ class Routes:
 
     def drawing(self, id: Id, request: Request) -> Response:
         """What a model draws."""
-        answer = FileResponse(path := self.reader.drawing(id), media_type="image/png", headers=CACHED, stat_result=path.stat())
+        answer = FileResponse(
+            path := self.reader.drawing(id), media_type="image/png", headers=CACHED, stat_result=path.stat()
+        )
         tag = answer.headers["etag"]
-        return Response(status_code=304, headers={"etag": tag, **CACHED}) if request.headers.get("if-none-match") == tag else answer
+        return (
+            Response(status_code=304, headers={"etag": tag, **CACHED})
+            if request.headers.get("if-none-match") == tag
+            else answer
+        )
 
     def similar(self, id: Id, limit: Most = 10) -> Any:
         """Find copies, re-saves, merges and other versions of a model, of any family."""
@@ -112,7 +132,9 @@ class Routes:
     def inspect(self, form: InspectForm) -> Any:
         """Show format, family, ranks, trainer and trigger words of LoRAs, from their headers."""
         with form.telling_names(), self.reader.working:
-            answer = inspect_files([pathlib.Path(file) for file in form.files], form.fields.hash, lambda done, total, name: None)
+            answer = inspect_files(
+                [pathlib.Path(file) for file in form.files], form.fields.hash, lambda done, total, name: None
+            )
             return form.named(clean(answer.document()))
 
     def index(self, asked: Folders) -> Any:
@@ -132,7 +154,9 @@ class Routes:
 
 def rest_api(desk: Desk) -> FastAPI:
     """The API as an app of its own, to be mounted at ``/api/v1``."""
-    failures: dict[int | str, dict[str, Any]] = {status: {"model": doc.Failure, "description": meaning} for status, meaning in MEANINGS.items()}
+    failures: dict[int | str, dict[str, Any]] = {
+        status: {"model": doc.Failure, "description": meaning} for status, meaning in MEANINGS.items()
+    }
     api = Api(
         title="Loradex",
         version=VERSION,
@@ -155,19 +179,44 @@ def add_routes(api: FastAPI, routes: Routes) -> None:
     add("/zoo", routes.zoo, operation_id="describe_zoo", response_model=doc.Zoo)
     add("/search", routes.search, operation_id="search", response_model=doc.SearchPage)
     body = body_of(SearchFields, "picture", DRAWINGS)
-    add("/search", routes.search_with_pictures, methods=["POST"], operation_id="search_with_pictures", response_model=doc.SearchPage, openapi_extra=body)
+    add(
+        "/search",
+        routes.search_with_pictures,
+        methods=["POST"],
+        operation_id="search_with_pictures",
+        response_model=doc.SearchPage,
+        openapi_extra=body,
+    )
     add("/models", routes.models, operation_id="list_models", response_model=doc.ModelPage)
     add("/models/{id}", routes.model, operation_id="get_model", response_model=doc.ModelWithFiles)
     add("/models/{id}/drawing", routes.drawing, operation_id="get_drawing", response_class=Response, responses=PICTURE)  # type: ignore[arg-type]
     add("/models/{id}/similar", routes.similar, operation_id="similar_models", response_model=doc.LookAlikes)
     add("/duplicates", routes.duplicates, operation_id="find_duplicates", response_model=doc.Duplicates)
     body = body_of(LabelFields, "files", LORAS)
-    add("/label", routes.label, methods=["POST"], operation_id="label_files", response_model=doc.Labelled, openapi_extra=body)
+    add(
+        "/label",
+        routes.label,
+        methods=["POST"],
+        operation_id="label_files",
+        response_model=doc.Labelled,
+        openapi_extra=body,
+    )
     body = body_of(InspectFields, "files", LORAS)
-    add("/inspect", routes.inspect, methods=["POST"], operation_id="inspect_files", response_model=doc.Inspected, openapi_extra=body)
-    add("/index", routes.index, methods=["POST"], operation_id="start_indexing", response_model=doc.Run, status_code=202)
+    add(
+        "/inspect",
+        routes.inspect,
+        methods=["POST"],
+        operation_id="inspect_files",
+        response_model=doc.Inspected,
+        openapi_extra=body,
+    )
+    add(
+        "/index", routes.index, methods=["POST"], operation_id="start_indexing", response_model=doc.Run, status_code=202
+    )
     add("/index", routes.run, operation_id="indexing_run", response_model=doc.Run)
-    add("/index", routes.stop, methods=["DELETE"], operation_id="stop_indexing", response_model=doc.Run, status_code=202)
+    add(
+        "/index", routes.stop, methods=["DELETE"], operation_id="stop_indexing", response_model=doc.Run, status_code=202
+    )
 
 
 def clean(document: dict[str, Any]) -> dict[str, Any]:

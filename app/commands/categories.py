@@ -13,7 +13,9 @@ EXAMPLE = examples("loradex categories model.safetensors")
 
 
 def categories(
-    files: Annotated[list[str], typer.Argument(metavar="FILE", help="Whole models that tell pictures apart (.safetensors).")],
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE", help="Whole models that tell pictures apart (.safetensors).")
+    ],
     as_json: Json = False,
 ) -> None:
     """Say which categories whole models were trained on, by their weights alone."""
@@ -31,7 +33,11 @@ def categories(
         rows = [(a.file, a.tree, a.line) for a in answers if not a.reason]
         show(
             {"results": [answer.document() for answer in answers]},
-            table_of(("file", "tree", f"trained on (sure to {SURE:.0%} where no number stands)"), rows, f"{len(rows)} of {len(files)} files"),
+            table_of(
+                ("file", "tree", f"trained on (sure to {SURE:.0%} where no number stands)"),
+                rows,
+                f"{len(rows)} of {len(files)} files",
+            ),
             as_json,
         )
     leave_if_refused([str(answer.reason) for answer in refused], len(answers))

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from loradex.app.drawing.studio import Pair, Studio
     from loradex.app.drawing.wish import Wish
 
-EXAMPLE = examples('loradex draw my_lora.safetensors --base sdxl=models/sdxl --prompt "a lighthouse"', "loradex draw --missing --zoo my-zoo")
+EXAMPLE = examples(
+    'loradex draw my_lora.safetensors --base sdxl=models/sdxl --prompt "a lighthouse"',
+    "loradex draw --missing --zoo my-zoo",
+)
 PNG = ".png"
 LIMIT = 3600.0  # seconds a file; large models take long on a CPU, and Ctrl+C ends it
 
@@ -25,14 +28,33 @@ LIMIT = 3600.0  # seconds a file; large models take long on a CPU, and Ctrl+C en
 def draw(
     files: Annotated[list[Path] | None, typer.Argument(metavar="FILE", help="LoRA files (.safetensors).")] = None,
     base: Bases = None,
-    prompt: Annotated[str, typer.Option(metavar="TEXT", help="What to draw. Default: the trigger words, else the base's own prompt.")] = "",
-    seed: Annotated[int | None, typer.Option(metavar="NUMBER", help="Where the noise comes from. Default: that of the miniature's drawings.")] = None,
-    steps: Annotated[int | None, typer.Option(metavar="NUMBER", help="How many steps, 1 to 50. Default: as the base has it.")] = None,
-    guidance: Annotated[float | None, typer.Option(metavar="NUMBER", help="How closely to follow the prompt, 0 to 30. Default: as the base has it.")] = None,
-    strength: Annotated[float, typer.Option(metavar="NUMBER", help="What the LoRA's update is multiplied by, -2 to 2.")] = 1.0,
-    size: Annotated[int | None, typer.Option(metavar="NUMBER", help="Pixels a side, 64 to 1024. Default: as the base has it.")] = None,
-    out: Annotated[Path, typer.Option(metavar="PLACE", help="Folder for the pictures, or for one file the .png to write.")] = Path(),
-    missing: Annotated[bool, typer.Option("--missing", help="Draw instead the models of --zoo that have no drawing, with default options.")] = False,
+    prompt: Annotated[
+        str, typer.Option(metavar="TEXT", help="What to draw. Default: the trigger words, else the base's own prompt.")
+    ] = "",
+    seed: Annotated[
+        int | None,
+        typer.Option(metavar="NUMBER", help="Where the noise comes from. Default: that of the miniature's drawings."),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(metavar="NUMBER", help="How many steps, 1 to 50. Default: as the base has it.")
+    ] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(metavar="NUMBER", help="How closely to follow the prompt, 0 to 30. Default: as the base has it."),
+    ] = None,
+    strength: Annotated[
+        float, typer.Option(metavar="NUMBER", help="What the LoRA's update is multiplied by, -2 to 2.")
+    ] = 1.0,
+    size: Annotated[
+        int | None, typer.Option(metavar="NUMBER", help="Pixels a side, 64 to 1024. Default: as the base has it.")
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(metavar="PLACE", help="Folder for the pictures, or for one file the .png to write.")
+    ] = Path(),
+    missing: Annotated[
+        bool,
+        typer.Option("--missing", help="Draw instead the models of --zoo that have no drawing, with default options."),
+    ] = False,
     zoo: ZooToWrite = None,
     as_json: Json = False,
 ) -> None:
@@ -40,7 +62,9 @@ def draw(
     if missing == bool(files):
         raise typer.BadParameter("expected files or --missing, and not both; name what to draw", param_hint="FILE")
     if out.suffix.lower() == PNG and len(files or ()) > 1:
-        raise typer.BadParameter(f"expected a folder for {len(files or ())} files, found a .png; name a folder", param_hint="--out")
+        raise typer.BadParameter(
+            f"expected a folder for {len(files or ())} files, found a .png; name a folder", param_hint="--out"
+        )
     from loradex.app.commands.tables import working
 
     with working("Loading the encoder"):
@@ -83,7 +107,15 @@ def draw_file(studio: Studio, file: Path, wish: Wish, out: Path) -> dict[str, An
 def document_of(file: Path, target: Path, pair: Pair) -> dict[str, Any]:
     """One result of ``loradex draw --json``."""
     cached = {"cached": {"without": pair.without.cached, "with": pair.drawn.cached}}
-    return {"file": str(file), "id": pair.id, "family": pair.family, "picture": str(target), **asdict(pair.wish), **cached, "doubts": list(pair.doubts)}
+    return {
+        "file": str(file),
+        "id": pair.id,
+        "family": pair.family,
+        "picture": str(target),
+        **asdict(pair.wish),
+        **cached,
+        "doubts": list(pair.doubts),
+    }
 
 
 def show_results(results: list[dict[str, Any]], refused: dict[str, str], as_json: bool) -> None:
@@ -93,7 +125,11 @@ def show_results(results: list[dict[str, Any]], refused: dict[str, str], as_json
 
     if results or as_json:
         rows = [(result["file"], result["family"], result["picture"], f"{result['took_s']:.1f}") for result in results]
-        show({"results": results, "refused": reasons(refused)}, table_of(("file", "family", "without | with", "seconds"), rows, "Drawings"), as_json)
+        show(
+            {"results": results, "refused": reasons(refused)},
+            table_of(("file", "family", "without | with", "seconds"), rows, "Drawings"),
+            as_json,
+        )
     for result in results:
         for doubt in result["doubts"]:
             complain(f"{result['file']}: {doubt}")

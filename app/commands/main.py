@@ -52,18 +52,32 @@ A zoo is a folder of models that were indexed; one ships, the miniature. An expe
 `loradex COMMAND --help` tells options and examples. Exit status: 0 done, 1 could not, 2 wrong usage, 3 done in part."""
 PLACES = "Folders that hold LoRAs, at any depth, hf://owner/name, if wanted with @revision, or a folder of a store as s3://bucket/folder."
 EXAMPLES = {
-    "loradex": examples('loradex search "a slice of pizza" --zoo miniature', "loradex index ~/ComfyUI/models/loras", "loradex serve"),
-    "search": examples('loradex search "a slice of pizza" -k 5', "loradex search dog --minus puppy --rank 8-32", "loradex search --like my_lora.safetensors"),
+    "loradex": examples(
+        'loradex search "a slice of pizza" --zoo miniature', "loradex index ~/ComfyUI/models/loras", "loradex serve"
+    ),
+    "search": examples(
+        'loradex search "a slice of pizza" -k 5',
+        "loradex search dog --minus puppy --rank 8-32",
+        "loradex search --like my_lora.safetensors",
+    ),
     "label": examples("loradex label my_lora.safetensors --labels words.txt"),
     "inspect": examples("loradex inspect ~/ComfyUI/models/loras --json"),
     "describe": examples("loradex describe ~/ComfyUI/models/loras --dry-run"),
     "similar": examples("loradex similar my_lora.safetensors --folder ~/ComfyUI/models/loras"),
     "duplicates": examples("loradex duplicates ~/ComfyUI/models/loras"),
     "index": examples(
-        "loradex index ~/ComfyUI/models/loras --zoo my-zoo", "loradex index hf://owner/name@revision", "loradex index s3://bucket/loras --engine ray"
+        "loradex index ~/ComfyUI/models/loras --zoo my-zoo",
+        "loradex index hf://owner/name@revision",
+        "loradex index s3://bucket/loras --engine ray",
     ),
-    "train": examples("loradex train my-loras --labels labels.csv", "loradex train my-classifiers --base ancestor.safetensors"),
-    "evaluate": examples("loradex evaluate --tree mini-b", "loradex evaluate --tree mini-vit", "loradex evaluate my-loras --labels labels.csv"),
+    "train": examples(
+        "loradex train my-loras --labels labels.csv", "loradex train my-classifiers --base ancestor.safetensors"
+    ),
+    "evaluate": examples(
+        "loradex evaluate --tree mini-b",
+        "loradex evaluate --tree mini-vit",
+        "loradex evaluate my-loras --labels labels.csv",
+    ),
     "mcp": examples("loradex mcp --zoo my-zoo", "claude mcp add loradex -- loradex mcp"),
 }
 
@@ -92,16 +106,31 @@ class Tree(StrEnum):
     RESNET = "mini-resnet"
 
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=HELP, epilog=EXAMPLES["loradex"])
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=HELP, epilog=EXAMPLES["loradex"]
+)
 app.add_typer(zoo_app, name="zoo", rich_help_panel=KEEP)
 
 
 @app.command(epilog=EXAMPLES["search"], rich_help_panel=FIND)
 def search(
-    texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT", help="What the model should draw; several are added up, dog^0.5 counts half.")] = None,
-    minus: Annotated[list[str] | None, typer.Option("--minus", metavar="TEXT", help="What it should not draw; may be repeated.")] = None,
-    picture: Annotated[list[str] | None, typer.Option("--picture", metavar="FILE", help="A picture file that it should draw like; may be repeated.")] = None,
-    like: Annotated[list[str] | None, typer.Option("--like", metavar="MODEL", help="A model, by id or file, that it should be like; may be repeated.")] = None,
+    texts: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="TEXT", help="What the model should draw; several are added up, dog^0.5 counts half."),
+    ] = None,
+    minus: Annotated[
+        list[str] | None, typer.Option("--minus", metavar="TEXT", help="What it should not draw; may be repeated.")
+    ] = None,
+    picture: Annotated[
+        list[str] | None,
+        typer.Option("--picture", metavar="FILE", help="A picture file that it should draw like; may be repeated."),
+    ] = None,
+    like: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--like", metavar="MODEL", help="A model, by id or file, that it should be like; may be repeated."
+        ),
+    ] = None,
     k: Count = 10,
     page: Annotated[int, typer.Option(metavar="NUMBER", min=1, max=10_000, help="Which page of --count answers.")] = 1,
     family: Families = None,
@@ -117,7 +146,9 @@ def search(
 ) -> None:
     """Find models by texts, pictures and other models."""
     if not (texts or picture or like):
-        raise typer.BadParameter("expected a text, --picture or --like, found none; say what the model should draw", param_hint="TEXT")
+        raise typer.BadParameter(
+            "expected a text, --picture or --like, found none; say what the model should draw", param_hint="TEXT"
+        )
     from loradex.app.commands.tables import hits_table, working
 
     with working("Loading the encoder"):
@@ -129,7 +160,9 @@ def search(
 
         where = filter_of(family or (), format or (), tag or (), rank, folder, after, before, found_by)
         files = [said for said in like or () if is_there(Path(Part.read(Kind.FILE, said).value))]
-        query = Query.of(texts or (), minus or (), picture or (), [said for said in like or () if said not in files], files)
+        query = Query.of(
+            texts or (), minus or (), picture or (), [said for said in like or () if said not in files], files
+        )
         answer = Loradex(zoo_to_read(zoo)).search(query, k, offset=k * (page - 1), where=where)
     show(answer.document(), hits_table(answer), as_json)
 
@@ -148,7 +181,16 @@ def label(
     from loradex.app.search.service import Loradex, read_labels
 
     wanted = read_labels(labels) if labels else None
-    answers = list(track(Loradex().label(files, wanted, k), "Reading", total=len(files), console=stderr(), transient=True, disable=len(files) < 20))
+    answers = list(
+        track(
+            Loradex().label(files, wanted, k),
+            "Reading",
+            total=len(files),
+            console=stderr(),
+            transient=True,
+            disable=len(files) < 20,
+        )
+    )
     refused = [answer for answer in answers if answer.refused]
     if len(refused) < len(answers) or as_json:
         show({"results": [answer.document() for answer in answers]}, labels_table(answers), as_json)
@@ -157,8 +199,12 @@ def label(
 
 @app.command(epilog=EXAMPLES["inspect"], rich_help_panel=FILES)
 def inspect(
-    places: Annotated[list[Path], typer.Argument(metavar="PLACE", help="LoRA files, or folders that hold some, at any depth.")],
-    hashes: Annotated[bool, typer.Option("--hash", help="Read each file whole, for its SHA-256 and the hash of its weights.")] = False,
+    places: Annotated[
+        list[Path], typer.Argument(metavar="PLACE", help="LoRA files, or folders that hold some, at any depth.")
+    ],
+    hashes: Annotated[
+        bool, typer.Option("--hash", help="Read each file whole, for its SHA-256 and the hash of its weights.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Show format, family, ranks, trainer and trigger words of LoRAs, from their headers."""
@@ -174,8 +220,12 @@ def inspect(
 
 @app.command(epilog=EXAMPLES["describe"], rich_help_panel=FILES)
 def describe(
-    places: Annotated[list[Path], typer.Argument(metavar="PLACE", help="LoRA files, or folders that hold some, at any depth.")],
-    form: Annotated[Form, typer.Option("--as", help="A .metadata.json beside each file, or the README.md of its folder.")] = Form.SIDE_CAR,
+    places: Annotated[
+        list[Path], typer.Argument(metavar="PLACE", help="LoRA files, or folders that hold some, at any depth.")
+    ],
+    form: Annotated[
+        Form, typer.Option("--as", help="A .metadata.json beside each file, or the README.md of its folder.")
+    ] = Form.SIDE_CAR,
     labels: Labels = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, and write nothing.")] = False,
     as_json: Json = False,
@@ -218,7 +268,10 @@ def similar(
 
 @app.command(epilog=EXAMPLES["duplicates"], rich_help_panel=FIND)
 def duplicates(
-    folders: Annotated[list[Path] | None, typer.Argument(metavar="FOLDER", help="Folders that hold LoRAs, at any depth. Default: the zoo.")] = None,
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="FOLDER", help="Folders that hold LoRAs, at any depth. Default: the zoo."),
+    ] = None,
     zoo: Zoo = None,
     as_json: Json = False,
 ) -> None:
@@ -244,8 +297,15 @@ def library_of(folders: list[Path] | None, zoo: str | None) -> Library:
 def index(
     places: Annotated[list[str], typer.Argument(metavar="PLACE", help=PLACES)],
     zoo: ZooToWrite = None,
-    prune: Annotated[bool, typer.Option("--prune", help="Forget files that are gone, and models of which no file is left.")] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Go on, and read files as they come, until Ctrl+C; --json then prints a document each time.")] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Forget files that are gone, and models of which no file is left.")
+    ] = False,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch", help="Go on, and read files as they come, until Ctrl+C; --json then prints a document each time."
+        ),
+    ] = False,
     engine: Engine = EngineName.LOCAL,
     parts: Parts = None,
     ray_address: RayAddress = None,
@@ -268,7 +328,9 @@ def index(
 
         complain(f"watching {', '.join(places)} (Ctrl+C ends it)")
         with suppress(KeyboardInterrupt):
-            for answer in index_again(local(places), lambda: index_places(places, target, encoder, prune=prune, engine=chosen)):
+            for answer in index_again(
+                local(places), lambda: index_places(places, target, encoder, prune=prune, engine=chosen)
+            ):
                 show(answer.document(), index_table(answer), as_json)
                 for reason in answer.refused.values():
                     complain(reason)
@@ -282,26 +344,53 @@ app.command(epilog=SERVE_EXAMPLE, rich_help_panel=KEEP)(serve)
 @app.command(epilog=EXAMPLES["train"], rich_help_panel=MEASURE)
 def train(
     zoo: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="Folder of labelled models: Model-J's layout, or any folder with labels in headers, side-cars or a CSV.")
+        Path,
+        typer.Argument(
+            metavar="FOLDER",
+            help="Folder of labelled models: Model-J's layout, or any folder with labels in headers, side-cars or a CSV.",
+        ),
     ],
     labels: LabelTable = None,
-    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Encoder folder to put the expert into. Default: $LORADEX_ENCODER, else your own.")] = None,
-    kind: Annotated[Kind, typer.Option("--expert", help="The kind of expert: Loradex's own, or the probes of a paper.")] = Kind.LORADEX,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Encoder folder to put the expert into. Default: $LORADEX_ENCODER, else your own."
+        ),
+    ] = None,
+    kind: Annotated[
+        Kind, typer.Option("--expert", help="The kind of expert: Loradex's own, or the probes of a paper.")
+    ] = Kind.LORADEX,
     layers: Annotated[
-        str, typer.Option(metavar="WHICH", help="Layers to read: auto (the best, as many as memory holds), all, a number of the best, or names with commas.")
+        str,
+        typer.Option(
+            metavar="WHICH",
+            help="Layers to read: auto (the best, as many as memory holds), all, a number of the best, or names with commas.",
+        ),
     ] = "auto",
-    tree: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the model tree. Default: the LoRAs' family, the classifiers' folder.")] = None,
+    tree: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Name of the model tree. Default: the LoRAs' family, the classifiers' folder."
+        ),
+    ] = None,
     text_encoder: Annotated[
-        str | None, typer.Option(metavar="NAME", help="CLIP of a new space, as ViT-L-14-quickgelu/openai. Default: the miniature's.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="CLIP of a new space, as ViT-L-14-quickgelu/openai. Default: the miniature's."
+        ),
     ] = None,
     base: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Weights of the base model (.safetensors), from which whole fine-tuned models are told. Default for those: their mean."
+            metavar="FILE",
+            help="Weights of the base model (.safetensors), from which whole fine-tuned models are told. Default for those: their mean.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(metavar="NUMBER", help="Where probes start.")] = 0,
-    device: Annotated[str | None, typer.Option(metavar="DEVICE", help="Where probes are trained. Default: cuda if there is one, else cpu.")] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="DEVICE", help="Where probes are trained. Default: cuda if there is one, else cpu."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train an expert on LoRAs whose concepts are known, or on whole models whose headers name categories; a run that was stopped goes on where it was."""
@@ -318,10 +407,15 @@ def train(
 @app.command(epilog=EXAMPLES["evaluate"], rich_help_panel=MEASURE)
 def evaluate(
     folder: Annotated[
-        Path | None, typer.Argument(metavar="FOLDER", help="Folder of labelled models, as `loradex train` takes it. Default: the miniature's.")
+        Path | None,
+        typer.Argument(
+            metavar="FOLDER", help="Folder of labelled models, as `loradex train` takes it. Default: the miniature's."
+        ),
     ] = None,
     labels: LabelTable = None,
-    tree: Annotated[Tree, typer.Option(help="Which of the miniature's model trees to measure: two of LoRAs, two of classifiers.")] = Tree.A,
+    tree: Annotated[
+        Tree, typer.Option(help="Which of the miniature's model trees to measure: two of LoRAs, two of classifiers.")
+    ] = Tree.A,
     as_json: Json = False,
 ) -> None:
     """Measure an expert on held-out concepts, or on classifiers that it never saw; the miniature's beside baselines."""

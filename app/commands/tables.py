@@ -78,7 +78,16 @@ def hits_table(answer: SearchAnswer) -> Table:
         likely = "" if hit.probability is None else f"{hit.probability:.0%}"
         copies = f" (and {len(hit.copies)} copies)" if hit.copies else ""
         rows.append(
-            (rank, f"{hit.score:.3f}", likely, hit.model.name + copies, hit.model.concept or "", hit.model.family, " and ".join(hit.matched), hit.model.id)
+            (
+                rank,
+                f"{hit.score:.3f}",
+                likely,
+                hit.model.name + copies,
+                hit.model.concept or "",
+                hit.model.family,
+                " and ".join(hit.matched),
+                hit.model.id,
+            )
         )
     columns = ("", "score", "likely", "name", "concept", "family", "found by", "id")
     return table_of(columns, rows, f"{answer.query}: {len(rows)} models in {answer.took_ms:.0f} ms")
@@ -89,18 +98,41 @@ def models_table(zoo: str, space: str, models: Sequence[Model]) -> Table:
     rows = []
     for model in models:
         ranks, tags = (listed(model.facts.get(name) or [], MOST_SHOWN) for name in ("ranks", "tags"))
-        rows.append((model.name, model.family, model.facts.get("format", ""), ranks, tags, model.found_by, day_of(model.added), model.id))
-    return table_of(("name", "family", "format", "rank", "tags", "known by", "added", "id"), rows, f"{zoo} ({space}): {len(rows)} models")
+        rows.append(
+            (
+                model.name,
+                model.family,
+                model.facts.get("format", ""),
+                ranks,
+                tags,
+                model.found_by,
+                day_of(model.added),
+                model.id,
+            )
+        )
+    return table_of(
+        ("name", "family", "format", "rank", "tags", "known by", "added", "id"),
+        rows,
+        f"{zoo} ({space}): {len(rows)} models",
+    )
 
 
 def model_tables(models: Sequence[dict[str, Any]]) -> Group:
     """All that is known of some models."""
     tables = []
     for model in models:
-        facts = {key: value for key, value in model.items() if key not in ("facts", "files", "added", "name") and value is not None}
-        facts |= {"added": day_of(model["added"])} | {key: listed(value) for key, value in model["facts"].items() if key != "labels"}
+        facts = {
+            key: value
+            for key, value in model.items()
+            if key not in ("facts", "files", "added", "name") and value is not None
+        }
+        facts |= {"added": day_of(model["added"])} | {
+            key: listed(value) for key, value in model["facts"].items() if key != "labels"
+        }
         facts |= {"labels": ", ".join(f"{label} {likely:.0%}" for label, likely in model["facts"].get("labels", []))}
-        facts |= {"file" if number == 0 else f"file {number + 1}": file["path"] for number, file in enumerate(model["files"])}
+        facts |= {
+            "file" if number == 0 else f"file {number + 1}": file["path"] for number, file in enumerate(model["files"])
+        }
         tables.append(table_of(("fact", "found"), list(facts.items()), model["name"]))
     return Group(*tables)
 
@@ -134,9 +166,14 @@ def index_table(answer: IndexAnswer) -> Table:
         ("read again", answer.updated),
         ("moved or renamed", answer.moved),
         ("copies of models that are there", answer.copies),
-        ("missing since last time" + (f", {answer.removed} models taken out" if answer.removed else ""), len(answer.missing)),
+        (
+            "missing since last time" + (f", {answer.removed} models taken out" if answer.removed else ""),
+            len(answer.missing),
+        ),
     ]
-    table = table_of(("files", "count"), [row for row in rows if row[1] or row[0] in ("understood by weights", "")], answer.zoo)
+    table = table_of(
+        ("files", "count"), [row for row in rows if row[1] or row[0] in ("understood by weights", "")], answer.zoo
+    )
     if answer.advice:
         named = [Path(file).name for file in answer.understood[FoundBy.METADATA]]
         table.caption = Text(plain(f"By metadata only: {listed(named)}. {answer.advice}"))
@@ -147,12 +184,22 @@ def inspect_table(answer: InspectAnswer) -> Table:
     """All of one file, or a line for each of many."""
     if len(answer.files) == 1:
         (found,) = answer.files
-        rows = [(key, "; ".join(map(str, value)) if key == "problems" else listed(value)) for key, value in found.items() if value not in (None, [])]
+        rows = [
+            (key, "; ".join(map(str, value)) if key == "problems" else listed(value))
+            for key, value in found.items()
+            if value not in (None, [])
+        ]
         return table_of(("fact", "found"), rows[1:], str(found["file"]))
     columns = ("family", "format", "ranks", "scales", "trigger_words")
-    lines = [(Path(found["file"]).name, *(listed(found[column], MOST_SHOWN) for column in columns)) for found in answer.files]
+    lines = [
+        (Path(found["file"]).name, *(listed(found[column], MOST_SHOWN) for column in columns)) for found in answer.files
+    ]
     table = table_of(("file", "family", "format", "rank", "scale", "trigger words"), lines, f"{len(lines)} files")
-    table.caption = Text("\n".join(plain(f"{Path(found['file']).name}: {problem}") for found in answer.files for problem in found["problems"]))
+    table.caption = Text(
+        "\n".join(
+            plain(f"{Path(found['file']).name}: {problem}") for found in answer.files for problem in found["problems"]
+        )
+    )
     return table
 
 
@@ -164,7 +211,11 @@ def describe_table(answer: DescribeAnswer) -> Table:
             rows.append(("" if number else file.target, change.field, in_cell(change.old), in_cell(change.new)))
     changed = len({file.target for file in answer.files if file.changes})
     done = "nothing was written" if answer.dry_run else "written"
-    said = f"{changed} of {len(answer.files)} {answer.form}s change ({done})" if rows else f"nothing to change in {len(answer.files)} {answer.form}s"
+    said = (
+        f"{changed} of {len(answer.files)} {answer.form}s change ({done})"
+        if rows
+        else f"nothing to change in {len(answer.files)} {answer.form}s"
+    )
     return table_of(("in", "field", "old", "new"), rows, said)
 
 
@@ -186,7 +237,11 @@ def listed(value: object, most: int = MOST_LISTED) -> str:
 def similar_table(answer: SimilarAnswer) -> Table:
     """The look-alikes of one file."""
     found = "" if answer.hits else ": none is like it"
-    table = table_of(LIKE, map(like_row, answer.hits), f"{answer.file} ({answer.family}), compared with {answer.compared} LoRAs{found}")
+    table = table_of(
+        LIKE,
+        map(like_row, answer.hits),
+        f"{answer.file} ({answer.family}), compared with {answer.compared} LoRAs{found}",
+    )
     table.caption = Text(merge_line(answer.merge)) if answer.merge else None
     return table
 
@@ -198,7 +253,9 @@ def duplicates_table(answer: DuplicatesAnswer) -> Table:
         rows += [(number, *like_row(like)) for like in group]
     for one, other in answer.related[:MOST_PAIRS]:
         rows += [("", one.path or one.name, "", "", ""), ("~", *like_row(other))]
-    found = f"{len(answer.groups)} groups with one update, {len(answer.related)} related pairs, {len(answer.merges)} merges"
+    found = (
+        f"{len(answer.groups)} groups with one update, {len(answer.related)} related pairs, {len(answer.merges)} merges"
+    )
     table = table_of(("", *LIKE), rows, f"{answer.compared} LoRAs: {found}")
     table.caption = Text("\n".join(map(merge_line, answer.merges)))
     return table
@@ -211,22 +268,35 @@ def like_row(like: Like) -> tuple[object, ...]:
 
 def merge_line(merge: MergeAnswer) -> str:
     """A merge in words."""
-    return plain(f"{merge.name} = " + " + ".join(f"{part.weight:.2f} x {part.name}" for part in merge.parts) + f" ({merge.explained:.0%} of it)")
+    return plain(
+        f"{merge.name} = "
+        + " + ".join(f"{part.weight:.2f} x {part.name}" for part in merge.parts)
+        + f" ({merge.explained:.0%} of it)"
+    )
 
 
 def train_table(answer: TrainAnswer) -> Table:
     """What was trained, and what it says of concepts that it had not seen."""
-    best = ", ".join(f"{layer} {said:.2f}" for layer, said in sorted(answer.layers.items(), key=lambda item: -item[1])[:3])
+    best = ", ".join(
+        f"{layer} {said:.2f}" for layer, said in sorted(answer.layers.items(), key=lambda item: -item[1])[:3]
+    )
     rows: list[tuple[object, ...]] = [
         ("expert", answer.expert),
         ("model tree, family", f"{answer.tree}, {answer.family}"),
         ("space", answer.space),
-        ("LoRAs", ", ".join(f"{count} {split}" for split, count in answer.models.items()) + (f"; {answer.left_out} left out" if answer.left_out else "")),
+        (
+            "LoRAs",
+            ", ".join(f"{count} {split}" for split, count in answer.models.items())
+            + (f"; {answer.left_out} left out" if answer.left_out else ""),
+        ),
         ("concepts", ", ".join(f"{count} {split}" for split, count in answer.concepts.items())),
         ("aims at", answer.targets),
         ("layers", f"{len(answer.layers)}; the best: {best}"),
     ]
-    rows += [(f"validation {name}", f"{value:.1%} of {answer.validation_models}") for name, value in answer.validation.items()]
+    rows += [
+        (f"validation {name}", f"{value:.1%} of {answer.validation_models}")
+        for name, value in answer.validation.items()
+    ]
     return table_of(("", "trained"), rows, f"{answer.kind}, {answer.took_s} s")
 
 
@@ -251,14 +321,20 @@ def metrics_table(document: dict[str, Any]) -> Table:
         others = [percent(metrics[name]) if name in metrics else "" for metrics in baselines.values()]
         rows.append((name, percent(metric), *others, f"{metric['chance']:.1%}", metric["n"]))
     return table_of(
-        ("metric", "Loradex", *baselines, "chance", "n"), rows, f"{document['zoo']}: % with 95 % intervals over {document.get('resampled', 'concepts')}"
+        ("metric", "Loradex", *baselines, "chance", "n"),
+        rows,
+        f"{document['zoo']}: % with 95 % intervals over {document.get('resampled', 'concepts')}",
     )
 
 
 def changes_table(document: dict[str, Any]) -> Table:
     """What is left after changes of the files."""
     changed = document["changed_files"]
-    return table_of(("change of held-out files", *HEADINGS), [(name, *map(percent, found.values())) for name, found in changed.items()], "")
+    return table_of(
+        ("change of held-out files", *HEADINGS),
+        [(name, *map(percent, found.values())) for name, found in changed.items()],
+        "",
+    )
 
 
 def seeds_table(name: str, rows: Sequence[dict[str, Any]]) -> Table:
@@ -267,9 +343,15 @@ def seeds_table(name: str, rows: Sequence[dict[str, Any]]) -> Table:
     lines = []
     for encoder in encoders:
         found = [row["metrics"] for row in rows if row["encoder"] == encoder]
-        lines.append((encoder, *(over_seeds([one[metric]["value"] for one in found if metric in one]) for metric in SEEDED)))
+        lines.append(
+            (encoder, *(over_seeds([one[metric]["value"] for one in found if metric in one]) for metric in SEEDED))
+        )
     seeds = len(rows) // max(1, len(encoders))
-    return table_of(("encoder", *SEEDED.values()), lines, f"{name}: all LoRAs of held-out concepts, mean +- deviation over {seeds} seeds, %")
+    return table_of(
+        ("encoder", *SEEDED.values()),
+        lines,
+        f"{name}: all LoRAs of held-out concepts, mean +- deviation over {seeds} seeds, %",
+    )
 
 
 def categories_table(name: str, rows: Sequence[dict[str, Any]]) -> Table:
@@ -279,17 +361,35 @@ def categories_table(name: str, rows: Sequence[dict[str, Any]]) -> Table:
         found = [row for row in rows if row["encoder"] == encoder]
         first, across = found[0], [row["across_trees"]["value"] for row in found if "across_trees" in row]
         size = f"{first['parameters'] / 1e6:.2f}" if "parameters" in first else ""
-        lines.append((encoder, size, over_seeds([row["value"] for row in found]), percent(first), over_seeds(across), first["n"], len(found)))
+        lines.append(
+            (
+                encoder,
+                size,
+                over_seeds([row["value"] for row in found]),
+                percent(first),
+                over_seeds(across),
+                first["n"],
+                len(found),
+            )
+        )
     headings = ("encoder", "million parameters", "accuracy", "of the first seed", "across trees", "n", "seeds")
     return table_of(
-        headings, lines, f"{name}: all test models, % of categories told rightly, chance 50; mean +- deviation over seeds, 95 % interval over models"
+        headings,
+        lines,
+        f"{name}: all test models, % of categories told rightly, chance 50; mean +- deviation over seeds, 95 % interval over models",
     )
 
 
 def elsewhere_table(name: str, rows: dict[str, Any]) -> Table:
     """One row a group of models and metric."""
-    lines = [(group, metric, percent(value), f"{value['chance']:.1%}", value["n"]) for group, metrics in rows.items() for metric, value in metrics.items()]
-    return table_of(("models", "metric", "%", "chance", "n"), lines, f"{name}: models of other trainers and trees, and whole models")
+    lines = [
+        (group, metric, percent(value), f"{value['chance']:.1%}", value["n"])
+        for group, metrics in rows.items()
+        for metric, value in metrics.items()
+    ]
+    return table_of(
+        ("models", "metric", "%", "chance", "n"), lines, f"{name}: models of other trainers and trees, and whole models"
+    )
 
 
 def over_seeds(values: Sequence[float]) -> str:
@@ -313,8 +413,17 @@ class RateColumn(ProgressColumn):
 @contextmanager
 def progress_bar(what: str = "Reading") -> Iterator[Report]:
     """A function that draws progress on stderr, in a terminal only."""
-    columns = (TextColumn(what), BarColumn(BAR), MofNCompleteColumn(), RateColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False))
+    columns = (
+        TextColumn(what),
+        BarColumn(BAR),
+        MofNCompleteColumn(),
+        RateColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}", markup=False),
+    )
     console = stderr()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=None)
-        yield lambda done, total, file: progress.update(task, completed=done, total=total, description=plain(file[-40:]))
+        yield lambda done, total, file: progress.update(
+            task, completed=done, total=total, description=plain(file[-40:])
+        )

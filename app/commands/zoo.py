@@ -8,12 +8,33 @@ from typing import Annotated
 
 import typer
 
-from loradex.app.commands.options import MILVUS, After, Before, Below, Families, Formats, Json, Known, Rank, Tags, Zoo, ZooToWrite, examples
+from loradex.app.commands.options import (
+    MILVUS,
+    After,
+    Before,
+    Below,
+    Families,
+    Formats,
+    Json,
+    Known,
+    Rank,
+    Tags,
+    Zoo,
+    ZooToWrite,
+    examples,
+)
 from loradex.app.commands.output import complain, show
 
-zoo_app = typer.Typer(no_args_is_help=True, add_completion=False, epilog=examples("loradex zoo list"), help="Look at a zoo, check it, mend it, copy it.")
+zoo_app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    epilog=examples("loradex zoo list"),
+    help="Look at a zoo, check it, mend it, copy it.",
+)
 
-Ids = Annotated[list[str], typer.Argument(metavar="ID", help="Ids of models, as `loradex search` and `loradex zoo list` show them.")]
+Ids = Annotated[
+    list[str], typer.Argument(metavar="ID", help="Ids of models, as `loradex search` and `loradex zoo list` show them.")
+]
 
 
 @zoo_app.command("list", epilog=examples("loradex zoo list --tag anime --rank 16-"))
@@ -40,7 +61,12 @@ def list_models(
     with open_zoo(zoo_to_read(zoo), read_only=True) as opened:
         models = list(opened.models(where))
         place, space, kinds = str(opened.folder), opened.space, opened.counts("family")
-    document = {"zoo": place, "space": space, "families": kinds, "models": [described(model, place) for model in models]}
+    document = {
+        "zoo": place,
+        "space": space,
+        "families": kinds,
+        "models": [described(model, place) for model in models],
+    }
     show(document, models_table(place, space, models), as_json)
 
 
@@ -54,7 +80,9 @@ def show_models(ids: Ids, zoo: Zoo = None, as_json: Json = False) -> None:
 
     with open_zoo(zoo_to_read(zoo), read_only=True) as opened:
         files, place = opened.files_of(ids), str(opened.folder)
-        found = [described(opened.get(id), place) | {"files": [asdict(file) for file in files.get(id, [])]} for id in ids]
+        found = [
+            described(opened.get(id), place) | {"files": [asdict(file) for file in files.get(id, [])]} for id in ids
+        ]
     show({"zoo": place, "models": found}, model_tables(found), as_json)
 
 
@@ -82,7 +110,11 @@ def verify(zoo: Zoo = None, as_json: Json = False) -> None:
 def rebuild(
     zoo: ZooToWrite = None,
     engine: Annotated[
-        str | None, typer.Option(metavar="auto|exact|codes|gpu", help="The kind of search engine from now on; auto chooses by the size of the zoo.")
+        str | None,
+        typer.Option(
+            metavar="auto|exact|codes|gpu",
+            help="The kind of search engine from now on; auto chooses by the size of the zoo.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -111,7 +143,11 @@ def compact(zoo: ZooToWrite = None, as_json: Json = False) -> None:
         opened.compact()
         opened.save_engine()
     document = {"zoo": str(folder), "bytes_before": before, "bytes": size_of(folder)}
-    show(document, table_of(("", "bytes"), [("before", f"{before:,}"), ("now", f"{document['bytes']:,}")], str(folder)), as_json)
+    show(
+        document,
+        table_of(("", "bytes"), [("before", f"{before:,}"), ("now", f"{document['bytes']:,}")], str(folder)),
+        as_json,
+    )
 
 
 def size_of(folder: Path) -> int:
@@ -136,9 +172,13 @@ def remove(ids: Ids, zoo: ZooToWrite = None, as_json: Json = False) -> None:
         raise typer.Exit(3 if removed else 1)
 
 
-@zoo_app.command("copy", epilog=examples("loradex zoo copy backup/zoo", "loradex zoo copy milvus://localhost:19530/loras"))
+@zoo_app.command(
+    "copy", epilog=examples("loradex zoo copy backup/zoo", "loradex zoo copy milvus://localhost:19530/loras")
+)
 def copy(
-    target: Annotated[str, typer.Argument(metavar="PLACE", help=f"Folder of the copy, or {MILVUS}; it must not hold a zoo yet.")],
+    target: Annotated[
+        str, typer.Argument(metavar="PLACE", help=f"Folder of the copy, or {MILVUS}; it must not hold a zoo yet.")
+    ],
     zoo: Zoo = None,
     as_json: Json = False,
 ) -> None:
@@ -151,11 +191,17 @@ def copy(
     with open_zoo(zoo_to_read(zoo), read_only=True) as opened, progress_bar("Copying") as progress:
         count = copy_zoo(opened, place_of(target, make=True), lambda done, total: progress(done, total, ""))
         place = str(opened.folder)
-    show({"zoo": place, "copy": target, "models": count}, table_of(("copy", "models"), [(target, count)], place), as_json)
+    show(
+        {"zoo": place, "copy": target, "models": count}, table_of(("copy", "models"), [(target, count)], place), as_json
+    )
 
 
 @zoo_app.command("export", epilog=examples("loradex zoo export zoo.parquet"))
-def export(file: Annotated[Path, typer.Argument(metavar="FILE", help="Parquet file to write.")], zoo: Zoo = None, as_json: Json = False) -> None:
+def export(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Parquet file to write.")],
+    zoo: Zoo = None,
+    as_json: Json = False,
+) -> None:
     """Write all models, vectors and drawings of a zoo to one Parquet file."""
     from loradex.app.commands.tables import progress_bar, table_of
     from loradex.app.places import zoo_to_read
@@ -164,12 +210,18 @@ def export(file: Annotated[Path, typer.Argument(metavar="FILE", help="Parquet fi
 
     with open_zoo(zoo_to_read(zoo), read_only=True) as opened, progress_bar("Writing") as progress:
         count, place = export_zoo(opened, file, lambda done, total: progress(done, total, "")), str(opened.folder)
-    show({"zoo": place, "file": str(file), "models": count}, table_of(("file", "models"), [(file, count)], place), as_json)
+    show(
+        {"zoo": place, "file": str(file), "models": count},
+        table_of(("file", "models"), [(file, count)], place),
+        as_json,
+    )
 
 
 @zoo_app.command("import", epilog=examples("loradex zoo import zoo.parquet --zoo another-zoo"))
 def import_models(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Parquet file of `loradex zoo export`.")], zoo: ZooToWrite = None, as_json: Json = False
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Parquet file of `loradex zoo export`.")],
+    zoo: ZooToWrite = None,
+    as_json: Json = False,
 ) -> None:
     """Add the models of a Parquet file to a zoo, which is made if there is none."""
     from loradex.app.commands.tables import progress_bar, table_of
@@ -179,4 +231,8 @@ def import_models(
     target = zoo_to_write(zoo)
     with progress_bar("Reading") as progress:
         count = import_zoo(file, target, lambda done, total: progress(done, total, ""))
-    show({"zoo": str(target), "file": str(file), "models": count}, table_of(("file", "models"), [(file, count)], str(target)), as_json)
+    show(
+        {"zoo": str(target), "file": str(file), "models": count},
+        table_of(("file", "models"), [(file, count)], str(target)),
+        as_json,
+    )

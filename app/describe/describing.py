@@ -41,10 +41,23 @@ class DescribeAnswer:
 
     def document(self) -> dict[str, object]:
         """The JSON of ``loradex describe --json``."""
-        return {"as": self.form, "dry_run": self.dry_run, "files": [asdict(file) for file in self.files], "refused": reasons(self.refused)}
+        return {
+            "as": self.form,
+            "dry_run": self.dry_run,
+            "files": [asdict(file) for file in self.files],
+            "refused": reasons(self.refused),
+        }
 
 
-def describe_files(places: Sequence[Path], loradex: Loradex, form: str, labels: Sequence[str] | None, *, dry_run: bool, progress: Progress) -> DescribeAnswer:
+def describe_files(
+    places: Sequence[Path],
+    loradex: Loradex,
+    form: str,
+    labels: Sequence[str] | None,
+    *,
+    dry_run: bool,
+    progress: Progress,
+) -> DescribeAnswer:
     """Write what was found about each file, and about each ``.safetensors`` file below each folder; a bad one never stops the others.
 
     Args:

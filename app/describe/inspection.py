@@ -82,6 +82,10 @@ def describe(lora: LoraFile, hashes: bool) -> dict[str, Any]:
         "tags": list(facts.tags),
         "notes": facts.notes,
         "sources": list(facts.sources),
-        "problems": lora.problems + [f"side-car {name} is no JSON object of up to {LARGEST_SIDE_CAR >> 20} MiB and is not read" for name in facts.broken],
+        "problems": lora.problems
+        + [
+            f"side-car {name} is no JSON object of up to {LARGEST_SIDE_CAR >> 20} MiB and is not read"
+            for name in facts.broken
+        ],
     }
     return described | ({"id": lora.id, "data_hash": lora.data_hash, "sha256": lora.sha256} if hashes else {})

@@ -64,7 +64,11 @@ def with_members(text: str, values: Mapping[str, Any], step: str = STEP, outside
     places = members_of(text)
     lead = lead_of(text) if places else outside + step if "\n" in outside else ""
     edits = [(*places[key], dumped(value, lead, step)) for key, value in values.items() if key in places]
-    added = [f"{json.dumps(key, ensure_ascii=False)}: {dumped(value, lead, step)}" for key, value in values.items() if key not in places]
+    added = [
+        f"{json.dumps(key, ensure_ascii=False)}: {dumped(value, lead, step)}"
+        for key, value in values.items()
+        if key not in places
+    ]
     joined = (f",{lead}" if "\n" in lead else ", ").join(added)
     if added and places:
         end = max(end for _, end in places.values())
@@ -90,4 +94,8 @@ def with_members_within(text: str, key: str, values: Mapping[str, Any], step: st
 
 def dumped(value: Any, lead: str, step: str) -> str:
     """A value as JSON, laid out as a member after ``lead`` is."""
-    return json.dumps(value, ensure_ascii=False, indent=step).replace("\n", lead) if "\n" in lead else json.dumps(value, ensure_ascii=False)
+    return (
+        json.dumps(value, ensure_ascii=False, indent=step).replace("\n", lead)
+        if "\n" in lead
+        else json.dumps(value, ensure_ascii=False)
+    )

@@ -44,11 +44,18 @@ def plan_card(lora: LoraFile, answer: LabelAnswer, space: str | None = None) -> 
     """
     target = lora.path.with_name(NAME)
     try:
-        count = sum(path.name.lower().endswith(ENDING) and not path.name.startswith(".") for path in lora.path.absolute().parent.iterdir())
+        count = sum(
+            path.name.lower().endswith(ENDING) and not path.name.startswith(".")
+            for path in lora.path.absolute().parent.iterdir()
+        )
     except OSError as error:
-        raise DescriptionError(f"{target.parent}: cannot be looked through: {error.strerror}; check the access rights") from None
+        raise DescriptionError(
+            f"{target.parent}: cannot be looked through: {error.strerror}; check the access rights"
+        ) from None
     if count > 1:
-        raise DescriptionError(f"{target}: expected a folder with one LoRA, found {count}; a card speaks for one, so write side-cars (--as side-car)")
+        raise DescriptionError(
+            f"{target}: expected a folder with one LoRA, found {count}; a card speaks for one, so write side-cars (--as side-car)"
+        )
     return planned(target, read_text(target), lora, answer, space)
 
 
@@ -66,7 +73,9 @@ def planned(target: Path, before: str | None, lora: LoraFile, answer: LabelAnswe
     except DescriptionError as error:
         raise DescriptionError(f"{target}: {error}") from None
     except (ValueError, RecursionError) as error:
-        raise DescriptionError(f"{target}: expected YAML between two lines of ---, found none that can be changed: {error}; mend it by hand") from None
+        raise DescriptionError(
+            f"{target}: expected YAML between two lines of ---, found none that can be changed: {error}; mend it by hand"
+        ) from None
 
 
 def split(text: str) -> tuple[str, Block, str]:
@@ -83,7 +92,11 @@ def split(text: str) -> tuple[str, Block, str]:
         return text[:begin], Block.read(text[begin:end], line_break), text[end:]
     if text[start:].lstrip().startswith("---"):
         raise ValueError("it has no end")
-    return text[:start] + f"---{line_break}", Block.read("", line_break), f"{line_break}---{line_break}{line_break}{text[start:]}"
+    return (
+        text[:start] + f"---{line_break}",
+        Block.read("", line_break),
+        f"{line_break}---{line_break}{line_break}{text[start:]}",
+    )
 
 
 def fields_of(lora: LoraFile, answer: LabelAnswer) -> dict[str, Any]:

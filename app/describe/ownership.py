@@ -23,7 +23,9 @@ def wrote_in(there: Mapping[str, Any]) -> dict[str, Any]:
     """
     own = there.get(OWN, {WROTE: {}})
     if not isinstance(own, dict) or not isinstance(own.get(WROTE), dict):
-        raise DescriptionError(f"expected under the key {OWN!r} what Loradex wrote, found something else; take that key out")
+        raise DescriptionError(
+            f"expected under the key {OWN!r} what Loradex wrote, found something else; take that key out"
+        )
     return own[WROTE]
 
 

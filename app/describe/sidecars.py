@@ -68,7 +68,9 @@ def plan_side_car(lora: LoraFile, answer: LabelAnswer, space: str | None = None)
     except DescriptionError as error:
         raise DescriptionError(f"{target}: {error}") from None
     except (ValueError, RecursionError) as error:
-        raise DescriptionError(f"{target}: expected a JSON object, found none that can be changed: {error}; mend it, or move it away") from None
+        raise DescriptionError(
+            f"{target}: expected a JSON object, found none that can be changed: {error}; mend it, or move it away"
+        ) from None
     return Plan(target, before, BOM + after if before and before.startswith(BOM) else after, changes)
 
 
@@ -81,7 +83,11 @@ def fields_in(text: str) -> dict[str, Any]:
     places = members_of(text)
     there = {key: json.loads(text[start:end]) for key, (start, end) in places.items()}
     trained = there.get("civitai") or {}
-    return {**there, TRAINED_WORDS: trained["trainedWords"]} if isinstance(trained, dict) and "trainedWords" in trained else there
+    return (
+        {**there, TRAINED_WORDS: trained["trainedWords"]}
+        if isinstance(trained, dict) and "trainedWords" in trained
+        else there
+    )
 
 
 def fields_of(lora: LoraFile, answer: LabelAnswer, there: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,19 +23,27 @@ def read_text(path: Path) -> str | None:
     """
     try:
         if not stat.S_ISREG(os.lstat(path).st_mode):  # what a link leads to may be another's
-            raise DescriptionError(f"{path}: expected a regular file, found a link, folder or device, which is left alone; put a file there")
+            raise DescriptionError(
+                f"{path}: expected a regular file, found a link, folder or device, which is left alone; put a file there"
+            )
         with open_regular(path) as file:
             raw = file.read(LARGEST_SIDE_CAR + 1)
     except FileNotFoundError:
         return None
     except (FileMissing, OSError, ValueError) as error:
-        raise DescriptionError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}; check the path and the access rights") from None
+        raise DescriptionError(
+            f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}; check the path and the access rights"
+        ) from None
     if len(raw) > LARGEST_SIDE_CAR:
-        raise DescriptionError(f"{path}: expected at most {LARGEST_SIDE_CAR >> 20} MiB, found more; it is left alone, move it away to get a new one")
+        raise DescriptionError(
+            f"{path}: expected at most {LARGEST_SIDE_CAR >> 20} MiB, found more; it is left alone, move it away to get a new one"
+        )
     try:
         return raw.decode()
     except UnicodeDecodeError:
-        raise DescriptionError(f"{path}: expected UTF-8, found other bytes; it is left alone, save it as UTF-8") from None
+        raise DescriptionError(
+            f"{path}: expected UTF-8, found other bytes; it is left alone, save it as UTF-8"
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +86,17 @@ def carry_out(plan: Plan, like: Path) -> None:
                 sync(file)
             part.chmod((like if plan.before is None else path).stat().st_mode & 0o666 | WRITABLE)
             if read_text(path) != plan.before:
-                raise DescriptionError(f"{path}: expected it as it was read, found it changed; something else writes to it, run this again")
+                raise DescriptionError(
+                    f"{path}: expected it as it was read, found it changed; something else writes to it, run this again"
+                )
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
         sync_folder(path.parent)
     except OSError as error:
-        raise DescriptionError(f"{path}: cannot be written: {error.strerror}; check the disk and the access rights") from None
+        raise DescriptionError(
+            f"{path}: cannot be written: {error.strerror}; check the disk and the access rights"
+        ) from None
 
 
 def clean(name: str) -> str:

@@ -41,11 +41,15 @@ class Block:
         if len(text) > LONGEST:
             raise ValueError(f"it is longer than {LONGEST} characters")
         try:
-            loader = Loader(text + line_break)  # as what stands at the end shall not mean another thing once lines follow it
+            loader = Loader(
+                text + line_break
+            )  # as what stands at the end shall not mean another thing once lines follow it
             node = loader.get_single_node()
             if node is None:
                 return cls(text, {}, {}, line_break)
-            if not isinstance(node, yaml.MappingNode) or not all(isinstance(key, yaml.ScalarNode) for key, _ in node.value):
+            if not isinstance(node, yaml.MappingNode) or not all(
+                isinstance(key, yaml.ScalarNode) for key, _ in node.value
+            ):
                 raise ValueError("it is no mapping of names")
             spans = {key.value: (key.start_mark.index, value.end_mark.index) for key, value in node.value}
             if len(spans) < len(node.value):
@@ -74,7 +78,9 @@ class Block:
             new = "" if change.new is None else self.lines_of(change.field, change.new)
             if change.field in self.spans:
                 start, end = self.spans[change.field]
-                end = end if is_empty(change.field, change.old) else start + len(self.lines_of(change.field, change.old))
+                end = (
+                    end if is_empty(change.field, change.old) else start + len(self.lines_of(change.field, change.old))
+                )
                 edits.append((start, end if new else end + len(self.line_break), new))
             else:
                 added.append(new)

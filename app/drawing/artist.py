@@ -63,11 +63,15 @@ class MiniatureArtist(Artist):
     def paint(self, wish: Wish, step: Step) -> Image.Image:
         """Four drawings in a square."""
         assert wish.steps is not None and wish.guidance is not None
-        states = context_of(self.clip.model.text, self.clip.tokenizer([wish.prompt, CONSTANT_PROMPT])).repeat_interleave(DRAWINGS, 0)
+        states = context_of(
+            self.clip.model.text, self.clip.tokenizer([wish.prompt, CONSTANT_PROMPT])
+        ).repeat_interleave(DRAWINGS, 0)
         prompt, constant = states.split(DRAWINGS)
         generator = torch.Generator().manual_seed(wish.seed)
         with one_thread():
-            return sheet(self.pipeline(prompt, constant, wish.guidance, wish.steps, generator, lambda _: step(), self.alone), 2)
+            return sheet(
+                self.pipeline(prompt, constant, wish.guidance, wish.steps, generator, lambda _: step(), self.alone), 2
+            )
 
 
 class DiffusersArtist(Artist):
@@ -79,17 +83,24 @@ class DiffusersArtist(Artist):
         Raises:
             BadBase: it cannot be loaded.
         """
-        self.folder, (device, dtype) = folder, ("cuda", torch.float16) if torch.cuda.is_available() else ("cpu", torch.float32)
+        self.folder, (device, dtype) = (
+            folder,
+            ("cuda", torch.float16) if torch.cuda.is_available() else ("cpu", torch.float32),
+        )
         for library in (diffusers, transformers):
             library.utils.logging.disable_progress_bar()
         with usable(folder):
             index = AutoPipelineForText2Image.load_config(folder, local_files_only=True)
             checker = {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in index else {}
-            loaded = AutoPipelineForText2Image.from_pretrained(folder, local_files_only=True, use_safetensors=True, **checker)
+            loaded = AutoPipelineForText2Image.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, **checker
+            )
             self.pipeline: Any = loaded.to(device, dtype)
         self.pipeline.set_progress_bar_config(disable=True)
         components = self.pipeline.components
-        texts = {name: part for name, part in components.items() if name.startswith("text_encoder") and part is not None}
+        texts = {
+            name: part for name, part in components.items() if name.startswith("text_encoder") and part is not None
+        }
         self.parts = {DENOISER: components.get("unet") or components.get("transformer"), **texts}
 
     def paint(self, wish: Wish, step: Step) -> Image.Image:
@@ -103,7 +114,13 @@ class DiffusersArtist(Artist):
         options = {name: value for name, value in chosen.items() if value is not None}
         generator = torch.Generator().manual_seed(wish.seed)  # on the CPU, so that a seed means the same everywhere
         with usable(self.folder):
-            drawn = self.pipeline(wish.prompt, num_inference_steps=wish.steps, generator=generator, callback_on_step_end=after_step, **options)
+            drawn = self.pipeline(
+                wish.prompt,
+                num_inference_steps=wish.steps,
+                generator=generator,
+                callback_on_step_end=after_step,
+                **options,
+            )
             picture: Image.Image = drawn.images[0]
         return picture
 
@@ -132,4 +149,6 @@ def usable(folder: Path) -> Iterator[None]:
         raise
     except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:LONGEST_REASON]}"
-        raise BadBase(f"{folder}: expected a text-to-image model of diffusers in safetensors files, found {reason}; name another folder") from None
+        raise BadBase(
+            f"{folder}: expected a text-to-image model of diffusers in safetensors files, found {reason}; name another folder"
+        ) from None

@@ -58,4 +58,6 @@ def adding(module: nn.Linear | nn.Conv2d, update: LayerUpdate, strength: float) 
     if isinstance(module, nn.Linear):
         return lambda _, given, made: made + F.linear(F.linear(given[0], down), up)
     kernel, mix, padding = down.unflatten(1, module.weight.shape[1:]), up[..., None, None], module.padding
-    return lambda _, given, made: made + F.conv2d(F.conv2d(given[0], kernel, None, module.stride, padding, module.dilation), mix)
+    return lambda _, given, made: (
+        made + F.conv2d(F.conv2d(given[0], kernel, None, module.stride, padding, module.dilation), mix)
+    )

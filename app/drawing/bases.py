@@ -17,7 +17,9 @@ from loradex.retrieval.errors import QueryError
 from loradex.retrieval.lora import WeightsFile
 
 BASES: Final = "LORADEX_BASES"  # the environment's FAMILY=FOLDER pairs, with os.pathsep between them
-ICON: Final = Wish(CONSTANT_PROMPT, steps=16, guidance=2.0)  # the mini-CLIP names 48 to 55 % of validation LoRAs' drawings so, 14 to 33 % without guidance
+ICON: Final = Wish(
+    CONSTANT_PROMPT, steps=16, guidance=2.0
+)  # the mini-CLIP names 48 to 55 % of validation LoRAs' drawings so, 14 to 33 % without guidance
 PICTURE: Final = Wish("a picture", steps=20)
 
 
@@ -52,7 +54,9 @@ class Base:
     def signature(self) -> str:
         """A name made of its files' places, sizes and times."""
         digest = hashlib.sha256()
-        for path in sorted(path for folder in self.folders for depth in ("*", "*/*") for path in folder.glob(depth) if path.is_file()):
+        for path in sorted(
+            path for folder in self.folders for depth in ("*", "*/*") for path in folder.glob(depth) if path.is_file()
+        ):
             about = path.stat()
             digest.update(f"{path.absolute()} {about.st_size} {about.st_mtime_ns}\n".encode(errors="surrogateescape"))
         return digest.hexdigest()[:20]
@@ -64,7 +68,9 @@ class Base:
             QueryError: a size is wished of a base model that has but one.
         """
         if wish.size is not None and not self.resizes:
-            raise QueryError(f"size: expected none, as {self.family} draws in one size, found {wish.size}; leave it out")
+            raise QueryError(
+                f"size: expected none, as {self.family} draws in one size, found {wish.size}; leave it out"
+            )
         prompt = wish.prompt or ", ".join(model.facts.trigger_words)[:LONGEST_PROMPT] or self.usual.prompt
         guidance = self.usual.guidance if wish.guidance is None else wish.guidance
         return replace(wish, prompt=prompt, steps=wish.steps or self.usual.steps, guidance=guidance)
@@ -75,7 +81,9 @@ class Bases:
 
     def __init__(self, *named: Base) -> None:
         """The miniature's, and named ones."""
-        self.by_family = {base.family: base for base in (Base.of_miniature("mini-a"), Base.of_miniature("mini-b"), *named)}
+        self.by_family = {
+            base.family: base for base in (Base.of_miniature("mini-a"), Base.of_miniature("mini-b"), *named)
+        }
         self._loaded: tuple[str, Artist] | None = None
 
     @classmethod
@@ -120,5 +128,7 @@ def pair_of(written: str) -> tuple[str, Path]:
     """
     family, _, folder = (part.strip() for part in written.partition("="))
     if not family or not folder:
-        raise QueryError(f"base model: expected FAMILY=FOLDER, such as sdxl=models/sdxl, found {written[:80]!r}; write it so")
+        raise QueryError(
+            f"base model: expected FAMILY=FOLDER, such as sdxl=models/sdxl, found {written[:80]!r}; write it so"
+        )
     return family, Path(folder).expanduser()

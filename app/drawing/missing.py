@@ -26,7 +26,9 @@ def undrawn(zoo: AnyZoo, studio: Studio) -> list[Model]:
     return [model for model in zoo.models(Filter(tuple(studio.bases.by_family))) if model.preview is None]
 
 
-def draw_missing(zoo: AnyZoo, studio: Studio, models: list[Model], stop: threading.Event | None = None) -> Iterator[Outcome]:
+def draw_missing(
+    zoo: AnyZoo, studio: Studio, models: list[Model], stop: threading.Event | None = None
+) -> Iterator[Outcome]:
     """Draw some models of a zoo that is open for writing, one after another, until ``stop`` is set; one that cannot be drawn never stops the others.
 
     Raises:
@@ -54,7 +56,9 @@ def draw_preview(zoo: AnyZoo, studio: Studio, model: Model, stop: threading.Even
     """
     path = path_of(model, str(zoo.folder))
     if path is None or "://" in path:
-        raise FileMissing(f"{path or model.name}: expected a file on this machine, found none; fetch it, and index it from a folder")
+        raise FileMissing(
+            f"{path or model.name}: expected a file on this machine, found none; fetch it, and index it from a folder"
+        )
     opened = studio.open_file(Path(path))
     if opened.id != model.id:
         raise FileMissing(f"{path}: expected model {model.id}, found {opened.id}; index it again")

@@ -18,7 +18,9 @@ from loradex.retrieval.lora import LoraFile, WeightsFile
 
 USUAL: Final = Wish()
 LIMIT: Final = 600.0  # seconds
-RECIPE: Final = 1  # counts up whenever the same wish is drawn in another way, so that no old drawing is taken for a new one
+RECIPE: Final = (
+    1  # counts up whenever the same wish is drawn in another way, so that no old drawing is taken for a new one
+)
 WHOLE: Final = "of a whole model, the leading differences to its base are drawn, without those of norms and biases"
 TURNS: Final = Turns()
 
@@ -53,12 +55,30 @@ class Studio:
     """Draws, one drawing at a time in a process, what is not in the cache."""
 
     def __init__(
-        self, bases: Bases, cache: Drawings | None = None, open_file: Callable[[Path], WeightsFile] = LoraFile.open, limit: float = LIMIT, turns: Turns = TURNS
+        self,
+        bases: Bases,
+        cache: Drawings | None = None,
+        open_file: Callable[[Path], WeightsFile] = LoraFile.open,
+        limit: float = LIMIT,
+        turns: Turns = TURNS,
     ) -> None:
         """Draw with these bases; ``open_file`` may be a router's, so that whole models are read as well; ``limit`` is in seconds a pair."""
-        self.bases, self.cache, self.open_file, self.limit, self.turns = bases, cache or Drawings(), open_file, limit, turns
+        self.bases, self.cache, self.open_file, self.limit, self.turns = (
+            bases,
+            cache or Drawings(),
+            open_file,
+            limit,
+            turns,
+        )
 
-    def draw(self, file: Path, wish: Wish = USUAL, *, stop: threading.Event | None = None, progress: Progress = lambda done, total: None) -> Pair:
+    def draw(
+        self,
+        file: Path,
+        wish: Wish = USUAL,
+        *,
+        stop: threading.Event | None = None,
+        progress: Progress = lambda done, total: None,
+    ) -> Pair:
         """Draw a file's model.
 
         Raises:
@@ -69,21 +89,34 @@ class Studio:
         """
         return self.draw_model(self.open_file(file), wish, stop=stop, progress=progress)
 
-    def draw_model(self, model: WeightsFile, wish: Wish = USUAL, *, stop: threading.Event | None = None, progress: Progress = lambda done, total: None) -> Pair:
+    def draw_model(
+        self,
+        model: WeightsFile,
+        wish: Wish = USUAL,
+        *,
+        stop: threading.Event | None = None,
+        progress: Progress = lambda done, total: None,
+    ) -> Pair:
         """Draw a model that was opened; it raises what ``draw`` does."""
         base = self.bases.of_family(model.family)
         wish = base.completed(wish, model)
         plain, subject = replace(wish, strength=0.0), model if wish.strength else None
         keys = [key_of(base, plain, None), key_of(base, wish, subject)]
         jobs = dict(zip(keys, [(plain, None), (wish, subject)], strict=True))
-        found = {key: Drawing(self.cache.path(key), picture, cached=True) for key in jobs if (picture := self.cache.find(key)) is not None}
+        found = {
+            key: Drawing(self.cache.path(key), picture, cached=True)
+            for key in jobs
+            if (picture := self.cache.find(key)) is not None
+        }
         missing = {key: job for key, job in jobs.items() if key not in found}
         if missing:
             found |= self.draw_all(base, missing, stop or threading.Event(), progress)
         doubts = tuple(model.problems) if isinstance(model, LoraFile) else (WHOLE,)
         return Pair(model.id, model.family, wish, found[keys[0]], found[keys[1]], doubts)
 
-    def draw_all(self, base: Base, jobs: dict[str, tuple[Wish, WeightsFile | None]], stop: threading.Event, progress: Progress) -> dict[str, Drawing]:
+    def draw_all(
+        self, base: Base, jobs: dict[str, tuple[Wish, WeightsFile | None]], stop: threading.Event, progress: Progress
+    ) -> dict[str, Drawing]:
         """Draw and keep what others have not drawn while this waited."""
         made: dict[str, Drawing] = {}
         with self.turns.turn(stop):

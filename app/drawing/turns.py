@@ -68,7 +68,9 @@ class Pace:
         """
         refuse_stopped(self.stop)
         if monotonic() - self.began > self.limit:
-            raise TooSlow(f"drawing: expected at most {self.limit:g} s, found more at step {self.done} of {self.total}; ask for fewer steps")
+            raise TooSlow(
+                f"drawing: expected at most {self.limit:g} s, found more at step {self.done} of {self.total}; ask for fewer steps"
+            )
 
 
 def refuse_stopped(stop: threading.Event) -> None:

@@ -37,15 +37,21 @@ class Wish:
     def __post_init__(self) -> None:
         """Check every bound."""
         object.__setattr__(self, "prompt", printable(self.prompt))
-        object.__setattr__(self, "strength", self.strength + 0.0)  # a float, and no negative zero: equal wishes have equal keys
+        object.__setattr__(
+            self, "strength", self.strength + 0.0
+        )  # a float, and no negative zero: equal wishes have equal keys
         if len(self.prompt) > LONGEST_PROMPT:
-            raise QueryError(f"prompt: expected at most {LONGEST_PROMPT} characters, found {len(self.prompt)}; say it shorter")
+            raise QueryError(
+                f"prompt: expected at most {LONGEST_PROMPT} characters, found {len(self.prompt)}; say it shorter"
+            )
         check_whole("seed", self.seed, 0, 2**32 - 1)
         check_whole("steps", 1 if self.steps is None else self.steps, 1, MOST_STEPS)
         check("guidance", 0 if self.guidance is None else self.guidance, 0, MOST_GUIDANCE)
         check("strength", self.strength, -STRONGEST, STRONGEST)
         if self.size is not None and self.size not in SIZES:
-            raise QueryError(f"size: expected {SIZES[0]} to {SIZES[-1]} pixels in steps of {SIZES.step}, found {self.size}; choose such a size")
+            raise QueryError(
+                f"size: expected {SIZES[0]} to {SIZES[-1]} pixels in steps of {SIZES.step}, found {self.size}; choose such a size"
+            )
 
 
 def check(name: str, value: float, low: float, high: float) -> None:

@@ -29,7 +29,9 @@ class CategoriesAnswer:
     @property
     def line(self) -> str:
         """Those, with the probability of what is not sure."""
-        return ", ".join(name if probability >= SURE else f"{name} {probability:.0%}" for name, probability in self.likely)
+        return ", ".join(
+            name if probability >= SURE else f"{name} {probability:.0%}" for name, probability in self.likely
+        )
 
     def document(self) -> dict[str, object]:
         """One result of ``loradex categories --json``."""
@@ -46,7 +48,9 @@ def categories_of(encoder: Encoder, model: WeightsFile) -> tuple[str, list[tuple
     """
     expert, layers = encoder.router.route(model)
     if not isinstance(expert, CategoryExpert):
-        raise NoExpert(f"{model.path}: expected a model that tells categories apart, found one of {expert.tree}, which draws; ask `loradex label`")
+        raise NoExpert(
+            f"{model.path}: expected a model that tells categories apart, found one of {expert.tree}, which draws; ask `loradex label`"
+        )
     found = expert.probabilities(layers)[0].tolist()
     return expert.tree, likely_first(expert.categories, found)
 

@@ -37,7 +37,9 @@ def evaluate_classifiers(zoo: Path, found: Sequence[Classifier], encoder: Encode
         if isinstance(expert, CategoryExpert):
             read[expert.tree].append((model, expert.probabilities(layers)[0]))
     if not read:
-        raise FileUnsupported(f"{zoo}: expected test models that an expert tells the categories of, found none of {len(tests)}; train one with `loradex train`")
+        raise FileUnsupported(
+            f"{zoo}: expected test models that an expert tells the categories of, found none of {len(tests)}; train one with `loradex train`"
+        )
     tree, told = max(read.items(), key=lambda item: len(item[1]))
     expert = encoder.categories[tree]
     members = np.array([[name in model.categories for name in expert.categories] for model, _ in told])
@@ -46,11 +48,20 @@ def evaluate_classifiers(zoo: Path, found: Sequence[Classifier], encoder: Encode
         "models_of_other_trees": sum(map(len, read.values())) - len(told),
         "refused": len(tests) - sum(map(len, read.values())),
         "categories": len(expert.categories),
-        "categories_unknown_to_it": len({name for model, _ in told for name in model.categories}.difference(expert.categories)),
+        "categories_unknown_to_it": len(
+            {name for model, _ in told for name in model.categories}.difference(expert.categories)
+        ),
     }
     metrics = metrics_of(expert, torch.stack([probabilities for _, probabilities in told]), members)
     told_of = {name: asdict(metric) for name, metric in metrics.items()}
-    return {"zoo": str(zoo), "split": split, "resampled": "models", "metrics": told_of, "baselines": {}, "changed_files": {}}
+    return {
+        "zoo": str(zoo),
+        "split": split,
+        "resampled": "models",
+        "metrics": told_of,
+        "baselines": {},
+        "changed_files": {},
+    }
 
 
 def evaluate_shipped_classifiers(tree: str, folder: Path = MINIATURE) -> dict[str, Any]:
@@ -63,17 +74,30 @@ def evaluate_shipped_classifiers(tree: str, folder: Path = MINIATURE) -> dict[st
 def metrics_of(expert: CategoryExpert, probabilities: Tensor, members: np.ndarray) -> dict[str, Metric]:
     """Metrics of ``probabilities`` (models, categories) against ``members`` (models, categories), with intervals over models."""
     odds = probabilities.double().numpy()
-    found = (expert.place(probabilities) @ expert.texts.mT).double().numpy()  # what a search for each category's words sees
-    models, confidence, right = np.arange(len(odds)), np.maximum(odds, 1 - odds), ((odds > 0.5) == members).astype(np.float64)
+    found = (
+        (expert.place(probabilities) @ expert.texts.mT).double().numpy()
+    )  # what a search for each category's words sees
+    models, confidence, right = (
+        np.arange(len(odds)),
+        np.maximum(odds, 1 - odds),
+        ((odds > 0.5) == members).astype(np.float64),
+    )
 
     def error(rows: np.ndarray) -> float:
         return calibration_error(confidence[rows].ravel(), right[rows].ravel())
 
     def order(rows: np.ndarray) -> float:
-        ranked = [auroc(said[own], said[~own]) for said, own in zip(found[rows].T, members[rows].T, strict=True) if 0 < own.sum() < len(own)]
+        ranked = [
+            auroc(said[own], said[~own])
+            for said, own in zip(found[rows].T, members[rows].T, strict=True)
+            if 0 < own.sum() < len(own)
+        ]
         return float(np.mean(ranked)) if ranked else 0.5
 
-    metrics = {"accuracy_per_category": category_accuracy(odds - 0.5, members), "calibration_error": bootstrapped(error, models, 0.0)}
+    metrics = {
+        "accuracy_per_category": category_accuracy(odds - 0.5, members),
+        "calibration_error": bootstrapped(error, models, 0.0),
+    }
     if len(odds) >= FEWEST_RANKED and (members.any(0) & ~members.all(0)).any():
         metrics["category_to_model_auroc"] = bootstrapped(order, models, 0.5)
     return metrics

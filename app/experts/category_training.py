@@ -10,7 +10,17 @@ from time import perf_counter
 from typing import Final
 
 from loradex.app.experts.measured import Measured
-from loradex.app.experts.training import FEWEST, Report, TrainAnswer, TrainOptions, check, check_free, choose_layers, open_space, train_expert
+from loradex.app.experts.training import (
+    FEWEST,
+    Report,
+    TrainAnswer,
+    TrainOptions,
+    check,
+    check_free,
+    choose_layers,
+    open_space,
+    train_expert,
+)
 from loradex.app.places import own_encoder
 from loradex.retrieval.ancestor import keep_layers, near_layers, reach_of, write_mean
 from loradex.retrieval.errors import FileUnsupported
@@ -27,7 +37,9 @@ FEWEST_JUDGED: Final = 10  # validation models, by which odds are told
 ACCURACY: Final = "accuracy a category"
 
 
-def train_any(zoo: Path, out: Path | None, options: TrainOptions, report: Report = lambda what, done, total: None) -> TrainAnswer:
+def train_any(
+    zoo: Path, out: Path | None, options: TrainOptions, report: Report = lambda what, done, total: None
+) -> TrainAnswer:
     """``loradex train``: on whole models where headers name categories, else on LoRAs.
 
     Raises:
@@ -37,7 +49,9 @@ def train_any(zoo: Path, out: Path | None, options: TrainOptions, report: Report
     return train_category_expert(zoo, found, out, options, report) if found else train_expert(zoo, out, options, report)
 
 
-def train_category_expert(zoo: Path, found: Sequence[Classifier], out: Path, options: TrainOptions, report: Report) -> TrainAnswer:
+def train_category_expert(
+    zoo: Path, found: Sequence[Classifier], out: Path, options: TrainOptions, report: Report
+) -> TrainAnswer:
     """Train an expert on the ``found`` models of a folder and save it, with the ancestor's weights that it needs, into the encoder folder ``out``.
 
     Raises:
@@ -62,7 +76,16 @@ def train_category_expert(zoo: Path, found: Sequence[Classifier], out: Path, opt
         state = place.with_name(f".{tree}.training")
         config = tells_categories(options.kind, layers, len(study.names)).changed(seed=options.seed)
         epochs = config.training.epochs
-        expert, right = make_category_expert(study, config, encoder, tree, tree, lambda epoch, score: report("epochs", epoch, epochs), state, options.where)
+        expert, right = make_category_expert(
+            study,
+            config,
+            encoder,
+            tree,
+            tree,
+            lambda epoch, score: report("epochs", epoch, epochs),
+            state,
+            options.where,
+        )
         own = Path("ancestors", f"{tree}.safetensors")
         keep_layers(base, expert.layers, out / own)
         expert = replace(expert, base=own.as_posix(), farthest=reach_of(opened, expert.layers))
@@ -78,7 +101,8 @@ def train_category_expert(zoo: Path, found: Sequence[Classifier], out: Path, opt
         layers=getattr(expert.model, "alignment", dict.fromkeys(expert.layers, 1.0)),
         models=dict(Counter(model.split for model in kept)),
         concepts={"categories": len(study.names)},
-        targets="the categories in the headers, by the difference to " + ("the base model" if options.base else "the mean of the models"),
+        targets="the categories in the headers, by the difference to "
+        + ("the base model" if options.base else "the mean of the models"),
         left_out=len(found) - len(kept),
         validation={ACCURACY: right.value},
         validation_models=right.n,
@@ -86,7 +110,9 @@ def train_category_expert(zoo: Path, found: Sequence[Classifier], out: Path, opt
     )
 
 
-def alike(zoo: Path, found: Sequence[Classifier], base: Path | None) -> tuple[list[Classifier], dict[str, tuple[int, int]]]:
+def alike(
+    zoo: Path, found: Sequence[Classifier], base: Path | None
+) -> tuple[list[Classifier], dict[str, tuple[int, int]]]:
     """The models that have all layers which nearly all share, and those layers; with a base model, the ones that it has too.
 
     Raises:

@@ -31,12 +31,23 @@ TREES: Final = ("mini-a", "mini-b")
 class Measured:
     """Labelled LoRAs of one tree in memory, read by its expert, beside the words of all concepts."""
 
-    def __init__(self, files: Sequence[LabelledFile], expert: Expert, encoder: Encoder, labels: Sequence[str], concept_split: np.ndarray) -> None:
+    def __init__(
+        self,
+        files: Sequence[LabelledFile],
+        expert: Expert,
+        encoder: Encoder,
+        labels: Sequence[str],
+        concept_split: np.ndarray,
+    ) -> None:
         """Read the files; ``concept_split`` is that of the ``labels``."""
         numbers = {label: number for number, label in enumerate(labels)}
         self.expert, self.names = expert, [file.path.parent.name for file in files]
         self.models = pack([file.path for file in files], expert.layers)
-        self.gallery = Gallery(concept_split, np.array([numbers[file.class_name] for file in files]), np.array([file.split for file in files]))
+        self.gallery = Gallery(
+            concept_split,
+            np.array([numbers[file.class_name] for file in files]),
+            np.array([file.split for file in files]),
+        )
         self.vectors: Tensor = expert.encode_factors(self.models)
         self.held_out = np.flatnonzero(self.gallery.split == HELD_OUT)
         self.labels, self.texts = labels, encoder.encode_texts(labels)
@@ -45,7 +56,11 @@ class Measured:
         """Everything that is told from these models alone."""
         calibration = self.expert.calibration
         scores = calibration.scores(self.vectors, self.texts)
-        return self.gallery.metrics(scores) | self.gallery.calibrated(calibration, scores) | self.gallery.neighbours(self.vectors)
+        return (
+            self.gallery.metrics(scores)
+            | self.gallery.calibrated(calibration, scores)
+            | self.gallery.neighbours(self.vectors)
+        )
 
     def document(self, zoo: str, metrics: dict[str, Metric]) -> dict[str, Any]:
         """The JSON of the design."""
@@ -62,7 +77,10 @@ class Measured:
     def robustness(self) -> dict[str, dict[str, Metric]]:
         """Top-1 of held-out models among all concepts after changes of their files, and how near the vectors stay."""
         rows, calibration = torch.from_numpy(self.held_out), self.expert.calibration
-        models, truth = {layer: factors[rows] for layer, factors in self.models.items()}, self.gallery.concept[self.held_out]
+        models, truth = (
+            {layer: factors[rows] for layer, factors in self.models.items()},
+            self.gallery.concept[self.held_out],
+        )
         found = {}
         for name, change in VARIANTS.items():
             changed = change(models)
@@ -70,7 +88,10 @@ class Measured:
                 vectors = self.expert.encode_factors(changed)
                 right = top_k(calibration.scores(vectors, self.texts).double().numpy(), truth, 1)
                 cosines = (vectors * self.vectors[rows]).sum(1).double().numpy()
-                found[name] = {"zero_shot_top1_all": summarise(right, truth, 1 / len(self.texts)), "cosine_with_the_original": summarise(cosines, truth, 0.0)}
+                found[name] = {
+                    "zero_shot_top1_all": summarise(right, truth, 1 / len(self.texts)),
+                    "cosine_with_the_original": summarise(cosines, truth, 0.0),
+                }
         return found
 
 
@@ -91,9 +112,14 @@ def evaluate_zoo(zoo: Path, labels: Path | None = None) -> dict[str, Any]:
                 able[tree].append(file)
     tree, files = max(able.items(), key=lambda item: len(item[1]), default=("none", []))
     names = list(dict.fromkeys(file.class_name for file in files))
-    concept, split = torch.tensor([names.index(file.class_name) for file in files]), np.array([file.split for file in files])
+    concept, split = (
+        torch.tensor([names.index(file.class_name) for file in files]),
+        np.array([file.split for file in files]),
+    )
     if HELD_OUT not in split:
-        raise FileUnsupported(f"{zoo}: expected LoRAs of held-out concepts ({HELD_OUT}) that an expert reads, found {dict(Counter(split.tolist()))} for {tree}")
+        raise FileUnsupported(
+            f"{zoo}: expected LoRAs of held-out concepts ({HELD_OUT}) that an expert reads, found {dict(Counter(split.tolist()))} for {tree}"
+        )
     measured = Measured(files, encoder.experts[tree], encoder, names, concept_splits(concept, split, len(names)))
     return measured.document(str(zoo), measured.metrics())
 
@@ -112,13 +138,17 @@ def evaluate_miniature(tree: str = "mini-a", folder: Path = MINIATURE) -> dict[s
     for kind in "synonym", "keyword":
         words = read_json(folder / f"{kind}s.json")
         truth = np.array([labels.index(word["label"]) for word in words])
-        metrics[f"{kind}_top10"] = synonym_metric(encoder.encode_texts([word["word"] for word in words]), own.texts, truth)
+        metrics[f"{kind}_top10"] = synonym_metric(
+            encoder.encode_texts([word["word"] for word in words]), own.texts, truth
+        )
     baselines = Baselines.load(folder / "baselines" / f"{tree}.safetensors").scores(own.models, own.texts)
     baselines["file_names"] = encoder.encode_texts(own.names) @ own.texts.mT
     return own.document(f"miniature/{tree}", metrics) | {
         "baselines": {name: as_fractions(own.gallery.metrics(found)) for name, found in baselines.items()},
         "measured_while_building": {
-            path.stem: read_json(path) for path in sorted((folder / "measured").glob("*.json")) if path.stem in (f"reading-{tree[-1]}", "elsewhere")
+            path.stem: read_json(path)
+            for path in sorted((folder / "measured").glob("*.json"))
+            if path.stem in (f"reading-{tree[-1]}", "elsewhere")
         },
     }
 
@@ -132,9 +162,10 @@ def across_trees(own: Measured, other: Measured) -> dict[str, Metric]:
     queries = np.intersect1d(concept, others)
     both = own.texts[queries] @ torch.cat([mine, theirs]).mT
     found = text_to_model(both.double().numpy(), queries, np.concatenate([concept, others]))
-    return {"nearest_model_of_the_other_tree_top1": nearest_label(*parts), "one_class_auroc_across_trees": one_class(*parts)} | {
-        f"both_trees_{name}": metric for name, metric in found.items()
-    }
+    return {
+        "nearest_model_of_the_other_tree_top1": nearest_label(*parts),
+        "one_class_auroc_across_trees": one_class(*parts),
+    } | {f"both_trees_{name}": metric for name, metric in found.items()}
 
 
 def same_texts(labels: Sequence[str]) -> list[str]:

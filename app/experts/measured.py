@@ -26,7 +26,10 @@ def measured_of(expert: Path) -> Measured | None:
     try:
         with beside(expert).open("rb") as file:
             found = json.loads(file.read(LARGEST))
-        metrics = {str(name): {str(key): float(value) for key, value in metric.items()} for name, metric in found["metrics"].items()}
+        metrics = {
+            str(name): {str(key): float(value) for key, value in metric.items()}
+            for name, metric in found["metrics"].items()
+        }
         if not all({"value", "n"} <= metric.keys() for metric in metrics.values()):
             return None
         return Measured(str(found["on"]), metrics)

@@ -77,7 +77,9 @@ class TrainAnswer:
         return asdict(self)
 
 
-def train_expert(zoo: Path, out: Path, options: TrainOptions, report: Report = lambda what, done, total: None) -> TrainAnswer:
+def train_expert(
+    zoo: Path, out: Path, options: TrainOptions, report: Report = lambda what, done, total: None
+) -> TrainAnswer:
     """Train an expert on a zoo and save it into the encoder folder ``out``, which is made if there is none.
 
     Raises:
@@ -101,7 +103,16 @@ def train_expert(zoo: Path, out: Path, options: TrainOptions, report: Report = l
     state = place.with_name(f".{tree}.training")
     config = recipe(options, layers)
     epochs = config.training.epochs
-    expert, validation = make_expert(study, config, encoder.space, tree, family, lambda epoch, score: report("epochs", epoch, epochs), state, options.where)
+    expert, validation = make_expert(
+        study,
+        config,
+        encoder.space,
+        tree,
+        family,
+        lambda epoch, score: report("epochs", epoch, epochs),
+        state,
+        options.where,
+    )
     replace(expert, base=str(Header.read(options.base).path.absolute()) if options.base else None).save(place)
     tried = int((study.split == "val_holdout").sum())
     metrics = {name: {"value": value, "n": tried} for name, value in validation.items()}
@@ -118,7 +129,9 @@ def train_expert(zoo: Path, out: Path, options: TrainOptions, report: Report = l
         layers=getattr(expert.model, "alignment", dict.fromkeys(expert.layers, 1.0)),
         models=dict(Counter(study.split.tolist())),
         concepts=dict(Counter(study.concept_split.tolist())),
-        targets="pictures beside the models" if len(pictures) and not torch.equal(study.targets, study.labels[study.concept]) else "names of the concepts",
+        targets="pictures beside the models"
+        if len(pictures) and not torch.equal(study.targets, study.labels[study.concept])
+        else "names of the concepts",
         left_out=len(found) - len(files),
         validation=validation,
         validation_models=tried,
@@ -133,9 +146,13 @@ def check(options: TrainOptions) -> None:
         QueryError: with which and why.
     """
     if options.layers.isdecimal() and not int(options.layers):
-        raise QueryError(f"--layers: expected auto, all, a number from 1 or names, found {options.layers}; read at least one layer")
+        raise QueryError(
+            f"--layers: expected auto, all, a number from 1 or names, found {options.layers}; read at least one layer"
+        )
     if options.tree is not None and (Path(options.tree).name != options.tree or options.tree[:1] in ("", ".")):
-        raise QueryError(f"--tree: expected a name that can be a file's, found {options.tree!r}; leave out slashes and a dot at the beginning")
+        raise QueryError(
+            f"--tree: expected a name that can be a file's, found {options.tree!r}; leave out slashes and a dot at the beginning"
+        )
 
 
 def check_free(tree: str, out: Path, others: str) -> None:
@@ -146,7 +163,9 @@ def check_free(tree: str, out: Path, others: str) -> None:
     """
     for folder in (out, MINIATURE / "encoder"):
         if (taken := folder / others / f"{tree}.safetensors").exists():
-            raise QueryError(f"--tree: expected a name that no expert of the other kind has, found {tree}, which is {taken}'s; choose another")
+            raise QueryError(
+                f"--tree: expected a name that no expert of the other kind has, found {tree}, which is {taken}'s; choose another"
+            )
 
 
 def of_one_family(found: Sequence[LabelledFile]) -> tuple[list[LabelledFile], str, dict[str, tuple[int, int]]]:
@@ -189,7 +208,9 @@ def open_space(out: Path, text_encoder: str | None, names: Sequence[str]) -> Enc
         make_space(out, text_encoder, names)
     encoder = Encoder.load(out)
     if text_encoder and encoder.space.text_encoder != text_encoder:
-        raise QueryError(f"{out}: expected text encoder {text_encoder}, found a space of {encoder.space.text_encoder}; name another folder with --out")
+        raise QueryError(
+            f"{out}: expected text encoder {text_encoder}, found a space of {encoder.space.text_encoder}; name another folder with --out"
+        )
     return encoder
 
 
@@ -209,7 +230,11 @@ def picture_vectors(paths: Sequence[Path], encoder: Encoder, progress: Callable[
     """Where CLIP puts the pictures that lie beside files, by row."""
     found: dict[int, Tensor] = {}
     for start in range(0, len(paths), BATCH):
-        pictures = {row: picture for row in range(start, min(start + BATCH, len(paths))) if (picture := picture_beside(paths[row]))}
+        pictures = {
+            row: picture
+            for row in range(start, min(start + BATCH, len(paths)))
+            if (picture := picture_beside(paths[row]))
+        }
         if pictures:
             found |= dict(zip(pictures, encoder.encode_pictures(list(pictures.values())), strict=True))
         progress(min(start + BATCH, len(paths)))
@@ -217,7 +242,12 @@ def picture_vectors(paths: Sequence[Path], encoder: Encoder, progress: Callable[
 
 
 def choose_layers(
-    options: TrainOptions, paths: Sequence[Path], study: Subject, shapes: dict[str, tuple[int, int]], opener: Callable[[Path], WeightsFile], report: Report
+    options: TrainOptions,
+    paths: Sequence[Path],
+    study: Subject,
+    shapes: dict[str, tuple[int, int]],
+    opener: Callable[[Path], WeightsFile],
+    report: Report,
 ) -> tuple[str, ...]:
     """The layers to read, by the option ``--layers``; ``study`` need not hold any yet.
 
@@ -232,11 +262,19 @@ def choose_layers(
         named = tuple(options.layers.split(","))
         missing = [layer for layer in named if layer not in shapes]
         if missing:
-            raise QueryError(f"--layers: expected layers that nearly all files have, found {missing[0]!r}; the first of {len(shapes)} is {next(iter(shapes))}")
+            raise QueryError(
+                f"--layers: expected layers that nearly all files have, found {missing[0]!r}; the first of {len(shapes)} is {next(iter(shapes))}"
+            )
         return named
     rows = study.rows("train")
     train = [paths[row] for row in rows.tolist()]
-    ranking = rank_layers(train, list(shapes), *study.aims(rows, Aim.DRAWINGS), opener, lambda done: report("ranking layers", done, len(shapes)))
+    ranking = rank_layers(
+        train,
+        list(shapes),
+        *study.aims(rows, Aim.DRAWINGS),
+        opener,
+        lambda done: report("ranking layers", done, len(shapes)),
+    )
     if options.layers.isdecimal():
         return tuple(ranking)[: int(options.layers)]
     most, size = 1 if options.kind != "loradex" else len(ranking), 0

@@ -63,5 +63,9 @@ class IndexAnswer:
     def document(self) -> dict[str, object]:
         """The JSON of ``loradex index --json``."""
         counts = {"by_weights": self.by_weights, "by_metadata": self.by_metadata, "advice": self.advice}
-        files = [{"file": file, "family": family, "found_by": str(by)} for by, known in self.understood.items() for file, family in known.items()]
+        files = [
+            {"file": file, "family": family, "found_by": str(by)}
+            for by, known in self.understood.items()
+            for file, family in known.items()
+        ]
         return asdict(self) | counts | {"understood": files, "refused": reasons(self.refused)}

@@ -32,7 +32,9 @@ def engine_of(name: EngineName, zoo: str, parts: Path | None = None, address: st
 
         return RayEngine(parts or own_cache() / "parts" / hashlib.sha256(zoo.encode()).hexdigest()[:20], zoo, address)
     if parts or address:
-        raise EngineError("--parts and --ray-address: expected --engine ray with them, found the local engine; leave them out, or add it")
+        raise EngineError(
+            "--parts and --ray-address: expected --engine ray with them, found the local engine; leave them out, or add it"
+        )
     from loradex.app.indexing.local_engine import LocalEngine
 
     return LocalEngine()

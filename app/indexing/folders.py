@@ -41,14 +41,20 @@ class Scan:
                 scan.look_at(path)
         if not scan.files and not scan.refused:
             where = ", ".join(map(str, places))
-            raise FileMissing(f"{where}: expected {ENDING} files somewhere below, found none; name the folder that holds your LoRAs")
+            raise FileMissing(
+                f"{where}: expected {ENDING} files somewhere below, found none; name the folder that holds your LoRAs"
+            )
         return scan
 
     def walk(self, folder: Path) -> Iterator[str]:
         """Files below a folder whose name says safetensors, in order."""
         for parent, folders, files in os.walk(folder, onerror=self.refuse):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
-            yield from (os.path.join(parent, name) for name in sorted(files) if name.lower().endswith(ENDING) and not name.startswith("."))  # noqa: PTH118
+            yield from (
+                os.path.join(parent, name)  # noqa: PTH118
+                for name in sorted(files)
+                if name.lower().endswith(ENDING) and not name.startswith(".")
+            )
 
     def look_at(self, path: str) -> None:
         """The one look at a file."""
@@ -61,11 +67,15 @@ class Scan:
 
     def refuse(self, error: OSError) -> None:
         """Note what could not be looked at."""
-        self.refused[str(error.filename)] = f"{error.filename}: cannot be read: {error.strerror}; check the link or the access rights"
+        self.refused[str(error.filename)] = (
+            f"{error.filename}: cannot be read: {error.strerror}; check the link or the access rights"
+        )
 
     def covers(self, path: str) -> bool:
         """Whether a path lies below one of the roots, and below nothing that could not be looked at."""
-        return any(lies_below(path, root) for root in self.roots) and not any(lies_below(path, refused) for refused in self.refused)
+        return any(lies_below(path, root) for root in self.roots) and not any(
+            lies_below(path, refused) for refused in self.refused
+        )
 
 
 def lies_below(path: str, folder: str) -> bool:

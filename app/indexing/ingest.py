@@ -41,12 +41,16 @@ def index_places(
         EngineError: the engine cannot be used.
         ZooError: the zoo is locked, damaged, or bound to another space.
     """
-    elsewhere, unlisted = listed([str(place) for place in places if is_remote(str(place))], alone=all(is_remote(str(place)) for place in places))
+    elsewhere, unlisted = listed(
+        [str(place) for place in places if is_remote(str(place))], alone=all(is_remote(str(place)) for place in places)
+    )
     folders = [Path(place) for place in places if not is_remote(str(place))]
     scan = Scan.of(folders) if folders else Scan()
     engine = engine or LocalEngine()
     with open_or_create_zoo(zoo_folder, encoder.space.name, encoder.space.dim) as zoo:
-        run = Ingestion(zoo, Reader(encoder), len(scan.files) + sum(len(folder.files) for folder in elsewhere), progress)
+        run = Ingestion(
+            zoo, Reader(encoder), len(scan.files) + sum(len(folder.files) for folder in elsewhere), progress
+        )
         run.answer.refused |= unlisted
         run.take_all(engine, scan, elsewhere)
         run.note_missing(scan, prune)
@@ -131,7 +135,10 @@ class Ingestion:
             noted.append(replace(file, model_id=entry.model.id))
             forgotten += gone
             self.progress(self.answer.files, self.total, Path(file.path).name)
-        models = [replace(entry.model, preview=keep_preview(entry.preview, id, self.zoo.folder)) for id, entry in entries.items()]
+        models = [
+            replace(entry.model, preview=keep_preview(entry.preview, id, self.zoo.folder))
+            for id, entry in entries.items()
+        ]
         prints = {id: entry.fingerprint for id, entry in entries.items() if entry.fingerprint is not None}
         self.zoo.add(models, [entry.vector for entry in entries.values()], prints)
         self.zoo.note_files(noted, forgotten)
@@ -139,7 +146,9 @@ class Ingestion:
             self.known.pop(path, None)
         self.known |= {file.path: file for file in noted}
 
-    def sort_in(self, file: KnownFile, entry: Entry, entries: dict[str, Entry], files: Sequence[KnownFile], before: Model | None) -> list[str]:
+    def sort_in(
+        self, file: KnownFile, entry: Entry, entries: dict[str, Entry], files: Sequence[KnownFile], before: Model | None
+    ) -> list[str]:
         """Count a file as added, updated, moved or a copy of the model ``before``, which has other ``files``; paths that are gone come back.
 
         Its model goes into ``entries`` unless it is a copy.
@@ -168,5 +177,7 @@ class Ingestion:
             models, gone = {str(self.known[path].model_id) for path in missing} - {"None"}, set(missing)
             files = self.zoo.files_of(sorted(models))
             orphans = [id for id in sorted(models) if all(file.path in gone for file in files.get(id, []))]
-            self.answer.removed = self.zoo.remove(orphans)  # first, with their files: if this is cut short, the rest is found again
+            self.answer.removed = self.zoo.remove(
+                orphans
+            )  # first, with their files: if this is cut short, the rest is found again
             self.zoo.note_files([], missing)

@@ -30,13 +30,20 @@ class BadPart(ValueError):
 def layout(dim: int) -> pa.Schema:
     """The columns of a part; ``file`` and ``model`` are JSON in ASCII, so that every path comes back as it was."""
     columns = [("file", pa.string()), ("refusal", pa.string()), ("noted", pa.bool_()), ("model", pa.string())]
-    return pa.schema([*columns, ("vector", pa.list_(pa.float32(), dim)), ("fingerprint", pa.binary()), ("preview", pa.binary())])
+    return pa.schema(
+        [*columns, ("vector", pa.list_(pa.float32(), dim)), ("fingerprint", pa.binary()), ("preview", pa.binary())]
+    )
 
 
 def part_of(outcomes: Sequence[Outcome], dim: int) -> bytes:
     """Outcomes as a part; the same outcomes are the same bytes."""
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist([row_of(outcome) for outcome in outcomes], layout(dim)), sink, compression="none", use_dictionary=False)
+    pq.write_table(
+        pa.Table.from_pylist([row_of(outcome) for outcome in outcomes], layout(dim)),
+        sink,
+        compression="none",
+        use_dictionary=False,
+    )
     return sink.getvalue().to_pybytes()
 
 
@@ -67,12 +74,25 @@ def outcomes_of(raw: bytes, dim: int) -> list[Outcome]:
             raise BadPart("other columns, or too many rows")
         for column in range(said.num_columns if said.num_rows else 0):
             chunk = said.row_group(0).column(column)
-            if chunk.compression != "UNCOMPRESSED" or "RLE_DICTIONARY" in chunk.encodings or chunk.total_uncompressed_size > len(raw):
+            if (
+                chunk.compression != "UNCOMPRESSED"
+                or "RLE_DICTIONARY" in chunk.encodings
+                or chunk.total_uncompressed_size > len(raw)
+            ):
                 raise BadPart("compressed columns")
         table = file.read()
         table.validate(full=True)
         return [outcome_of(row) for row in table.to_pylist()]
-    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
+    except (
+        pa.ArrowException,
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        RecursionError,
+        OverflowError,
+    ) as error:
         raise BadPart((str(error).splitlines() or [type(error).__name__])[0][:200]) from None
 
 
@@ -101,7 +121,11 @@ def entry_of(row: dict[str, Any], path: str) -> Entry:
     """
     model = Model(**json.loads(bounded(row["model"])))
     texts = [getattr(model, name) for name in TEXTS]
-    if not all(isinstance(text, str) for text in texts) or not isinstance(model.concept, str | None) or not isinstance(model.facts, dict):
+    if (
+        not all(isinstance(text, str) for text in texts)
+        or not isinstance(model.concept, str | None)
+        or not isinstance(model.facts, dict)
+    ):
         raise ValueError("a model of other types")
     if not ID.fullmatch(model.id) or model.path != path or model.preview is not None or model.added is not None:
         raise ValueError("a model of another file")

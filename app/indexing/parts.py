@@ -61,7 +61,9 @@ class Parts:
             folder.mkdir(parents=True, exist_ok=True)
             before = parts._manifest()
             if before and before.zoo != purpose.zoo:
-                raise EngineError(f"{folder}: expected parts for zoo {purpose.zoo}, found some for {before.zoo[:200]}; name another folder with --parts")
+                raise EngineError(
+                    f"{folder}: expected parts for zoo {purpose.zoo}, found some for {before.zoo[:200]}; name another folder with --parts"
+                )
             if before != purpose:
                 parts._remove()
                 parts._write(MANIFEST, json.dumps({"format": FORMAT, **asdict(purpose)}).encode())
@@ -86,7 +88,9 @@ class Parts:
             try:
                 self._keep(name, self._read(name))
             except (BadPart, FileError) as error:
-                raise EngineError(f"{self.folder / name}: expected the part that was written, found it damaged ({error}); run it again to go on") from None
+                raise EngineError(
+                    f"{self.folder / name}: expected the part that was written, found it damaged ({error}); run it again to go on"
+                ) from None
         self._open.move_to_end(name)
         return self._open[name][row]
 
@@ -101,7 +105,9 @@ class Parts:
             outcomes = outcomes_of(raw, self.purpose.dim)
             self._write(name, raw)
         except BadPart as error:
-            raise EngineError(f"a worker: expected a part of {FORMAT}, found none ({error}); have the same Loradex on all machines") from None
+            raise EngineError(
+                f"a worker: expected a part of {FORMAT}, found none ({error}); have the same Loradex on all machines"
+            ) from None
         except OSError as error:
             raise refused(self.folder, error) from None
         self._take(name, outcomes)
@@ -125,15 +131,21 @@ class Parts:
         path = self.folder / MANIFEST
         if not path.exists():
             if any(not name.endswith(UNFINISHED) for name in os.listdir(self.folder)):  # noqa: PTH208
-                raise EngineError(f"{self.folder}: expected an empty folder or parts of Loradex, found other files; name another folder with --parts")
+                raise EngineError(
+                    f"{self.folder}: expected an empty folder or parts of Loradex, found other files; name another folder with --parts"
+                )
             return None
         try:
             said = json.loads(self._bytes(path, LARGEST_MANIFEST))
-            if said.pop("format") != FORMAT or not all(type(said[name]) is kind for name, kind in Purpose.__annotations__.items()):
+            if said.pop("format") != FORMAT or not all(
+                type(said[name]) is kind for name, kind in Purpose.__annotations__.items()
+            ):
                 raise ValueError("another format")
             return Purpose(**said)
         except (FileError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise EngineError(f"{path}: expected a manifest of {FORMAT}, found none ({str(error)[:200]}); remove the folder") from None
+            raise EngineError(
+                f"{path}: expected a manifest of {FORMAT}, found none ({str(error)[:200]}); remove the folder"
+            ) from None
 
     def _take_finished(self) -> None:
         """Take the parts that are whole, but for refusals that may have passed, and remove the others."""
@@ -160,7 +172,9 @@ class Parts:
             raise BadPart(f"more than {most} bytes")
         return raw
 
-    def _take(self, name: str, outcomes: list[Outcome], taken: Callable[[Outcome], bool] = lambda outcome: True) -> None:
+    def _take(
+        self, name: str, outcomes: list[Outcome], taken: Callable[[Outcome], bool] = lambda outcome: True
+    ) -> None:
         self._places |= {outcome.file: (name, row) for row, outcome in enumerate(outcomes) if taken(outcome)}
         self._keep(name, outcomes)
 
@@ -186,4 +200,6 @@ class Parts:
 
 def refused(folder: Path, error: OSError) -> EngineError:
     """What to say when the disk refuses."""
-    return EngineError(f"{folder}: cannot be used: {error.strerror or error}; check the disk and the access rights, or name another folder with --parts")
+    return EngineError(
+        f"{folder}: cannot be used: {error.strerror or error}; check the disk and the access rights, or name another folder with --parts"
+    )

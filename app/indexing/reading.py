@@ -86,10 +86,16 @@ class Reader:
         try:
             return Outcome(task.file, self.fetch(task.remote) if task.remote else self.open(task.file.path))
         except (FileError, FetchError) as error:
-            return Outcome(task.file, refusal=str(error), noted=isinstance(error, FileError))  # what a hub refuses today it may send tomorrow
+            return Outcome(
+                task.file, refusal=str(error), noted=isinstance(error, FileError)
+            )  # what a hub refuses today it may send tomorrow
         except Exception as error:
             found = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            return Outcome(task.file, refusal=f"{task.file.path}: expected to read it, found an error of Loradex itself, {found}; report it", noted=False)
+            return Outcome(
+                task.file,
+                refusal=f"{task.file.path}: expected to read it, found an error of Loradex itself, {found}; report it",
+                noted=False,
+            )
 
     def open(self, path: str) -> Entry:
         """A file on this machine.
@@ -103,7 +109,16 @@ class Reader:
             raise FileUnsupported(f"{path}: expected a weight update, found zeros alone; the training run did nothing")
         vector, found_by, labels = self.encode(model)
         facts = facts_as_json(str(model.format), model.ranks, len(model.layers), model.facts) | labels
-        named = Model(model.id, name_of(model.path), model.family, found_by, str(model.path), class_of(model.header.metadata), None, facts)
+        named = Model(
+            model.id,
+            name_of(model.path),
+            model.family,
+            found_by,
+            str(model.path),
+            class_of(model.header.metadata),
+            None,
+            facts,
+        )
         return Entry(named, vector, fingerprint.to_bytes(), preview_beside(model.path))
 
     def fetch(self, folder: RemoteFolder[Any]) -> Entry:
@@ -115,13 +130,18 @@ class Reader:
         """
         (file,) = folder.files
         found = folder.read(file, self.encoder)
-        facts = facts_as_json(str(found.format), found.ranks, len(found.layers), found.facts) | {"bytes_read": found.received, "bytes": file.size}
+        facts = facts_as_json(str(found.format), found.ranks, len(found.layers), found.facts) | {
+            "bytes_read": found.received,
+            "bytes": file.size,
+        }
         vector = None if found.vector is None else found.vector.numpy()
         facts |= self.labels_of(found.family, vector)
         found_by = FoundBy.METADATA if found.vector is None else FoundBy.WEIGHTS
         stem = PurePosixPath(file.name).stem
         name = folder.name.rpartition("/")[2] if stem in GENERIC_STEMS else stem
-        return Entry(Model(found.id, name, found.family, found_by, file.path, class_of(found.metadata), None, facts), vector)
+        return Entry(
+            Model(found.id, name, found.family, found_by, file.path, class_of(found.metadata), None, facts), vector
+        )
 
     def labels_of(self, family: str, vector: NDArray[np.float32] | None) -> dict[str, Any]:
         """The likeliest of the default labels, each with its probability, where one expert reads the family."""
@@ -142,13 +162,21 @@ class Reader:
             return vector, FoundBy.WEIGHTS, self.labels_of(model.family, vector)
         probabilities = expert.probabilities(layers)
         likely = likely_of(likely_first(expert.categories, probabilities[0].tolist()))
-        return expert.place(probabilities)[0].numpy(), FoundBy.WEIGHTS, {"labels": [[name, round(probability, 3)] for name, probability in likely]}
+        return (
+            expert.place(probabilities)[0].numpy(),
+            FoundBy.WEIGHTS,
+            {"labels": [[name, round(probability, 3)] for name, probability in likely]},
+        )
 
 
 def facts_as_json(format: str, ranks: Sequence[int], layers: int, said: Facts) -> dict[str, Any]:
     """What a zoo keeps besides name and family."""
-    written = {name: getattr(said, name) for name in ("title", "base_model", "trainer", "trigger_words", "tags", "notes")}
-    return {"format": format, "ranks": list(ranks), "layers": layers} | {name: value for name, value in written.items() if value}
+    written = {
+        name: getattr(said, name) for name in ("title", "base_model", "trainer", "trigger_words", "tags", "notes")
+    }
+    return {"format": format, "ranks": list(ranks), "layers": layers} | {
+        name: value for name, value in written.items() if value
+    }
 
 
 def class_of(metadata: Mapping[str, str]) -> str | None:

@@ -19,7 +19,9 @@ RESCAN: Final = 60_000  # milliseconds after which the folders are looked throug
 TRIES: Final = 30  # at a zoo that another process writes to, a second apart
 
 
-def index_again(folders: Sequence[Path], index: Callable[[], IndexAnswer], stop: threading.Event | None = None) -> Iterator[IndexAnswer]:
+def index_again(
+    folders: Sequence[Path], index: Callable[[], IndexAnswer], stop: threading.Event | None = None
+) -> Iterator[IndexAnswer]:
     """What became of the files each time that some below the folders changed, until ``stop`` is set.
 
     Raises:
@@ -31,7 +33,13 @@ def index_again(folders: Sequence[Path], index: Callable[[], IndexAnswer], stop:
     def concerns(change: Change, path: str) -> bool:
         return ENDING in path.lower()
 
-    options = {"debounce": LONGEST, "step": QUIET, "rust_timeout": RESCAN, "yield_on_timeout": True, "ignore_permission_denied": True}
+    options = {
+        "debounce": LONGEST,
+        "step": QUIET,
+        "rust_timeout": RESCAN,
+        "yield_on_timeout": True,
+        "ignore_permission_denied": True,
+    }
     for changes in watch(*folders, watch_filter=concerns, stop_event=stop, **options):  # type: ignore[arg-type]
         for left in reversed(range(TRIES)):
             try:

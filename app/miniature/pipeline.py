@@ -27,7 +27,8 @@ class Upsampler(ModelMixin, ConfigMixin):
         super().__init__()
         self.first = nn.Conv2d(3, width, 3, padding=1)
         self.blocks = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1)) for _ in range(depth)
+            nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1))
+            for _ in range(depth)
         )
         self.last = nn.Conv2d(width, 12, 3, padding=1)
 
@@ -76,7 +77,9 @@ class MiniaturePipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         was loaded into, where one is given.
         """
         config = self.unet.config
-        drawn = randn_tensor((len(prompt_embeds), config.in_channels, config.sample_size, config.sample_size), generator=generator)
+        drawn = randn_tensor(
+            (len(prompt_embeds), config.in_channels, config.sample_size, config.sample_size), generator=generator
+        )
         self.scheduler.set_timesteps(num_inference_steps)
         for step, time in enumerate(self.scheduler.timesteps):
             guess = self.unet(drawn, time, prompt_embeds).sample

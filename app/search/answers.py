@@ -38,7 +38,12 @@ class SearchAnswer:
             }
             for hit in self.hits
         ]
-        about = {"query": self.query.document(), "zoo": self.zoo, "space": self.space, "took_ms": round(self.took_ms, 3)}
+        about = {
+            "query": self.query.document(),
+            "zoo": self.zoo,
+            "space": self.space,
+            "took_ms": round(self.took_ms, 3),
+        }
         return {**about, "offset": self.offset, "hits": hits}
 
     def named(self, model: Model) -> dict[str, object]:
@@ -64,5 +69,14 @@ class LabelAnswer:
 
     def document(self) -> dict[str, object]:
         """One result of ``loradex label --json``."""
-        labels = [{"label": found.label, "score": round(found.score, 6), "probability": round(found.probability, 6)} for found in self.labels]
-        return {"file": self.file, "family": self.family, "abstained": self.abstained, "reason": self.reason, "labels": labels}
+        labels = [
+            {"label": found.label, "score": round(found.score, 6), "probability": round(found.probability, 6)}
+            for found in self.labels
+        ]
+        return {
+            "file": self.file,
+            "family": self.family,
+            "abstained": self.abstained,
+            "reason": self.reason,
+            "labels": labels,
+        }

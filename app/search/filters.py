@@ -59,7 +59,13 @@ def time_of(said: str) -> int:
     """
     ago = AGO.fullmatch(said.strip())
     try:
-        when = datetime.now(UTC) - timedelta(hours=int(ago[1]) * HOURS[ago[2]]) if ago else datetime.fromisoformat(said.strip())
+        when = (
+            datetime.now(UTC) - timedelta(hours=int(ago[1]) * HOURS[ago[2]])
+            if ago
+            else datetime.fromisoformat(said.strip())
+        )
         return int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp())
     except (ValueError, OverflowError):
-        raise QueryError(f"time: expected a date as 2026-11-24, or 7d, 12h or 2w ago, found {said[:80]!r}; write it so") from None
+        raise QueryError(
+            f"time: expected a date as 2026-11-24, or 7d, 12h or 2w ago, found {said[:80]!r}; write it so"
+        ) from None

@@ -86,7 +86,10 @@ class DuplicatesAnswer:
         return {
             "compared": self.compared,
             "groups": [[asdict(like) for like in group] for group in self.groups],
-            "related": [{"id": one.id, "name": one.name, "path": one.path, "other": asdict(other)} for one, other in self.related],
+            "related": [
+                {"id": one.id, "name": one.name, "path": one.path, "other": asdict(other)}
+                for one, other in self.related
+            ],
             "merges": [asdict(merge) for merge in self.merges],
             "refused": reasons(self.refused),
         }
@@ -126,7 +129,11 @@ class Library:
             for number, model in enumerate(zoo.models(), 1):
                 paths = tuple(files[model.id]) or ((str((folder / model.path).resolve()),) if model.path else ())
                 try:
-                    found = Fingerprint.from_bytes(stored[model.id]) if model.id in stored else fingerprint_of(LoraFile.open(paths[0] if paths else model.name))
+                    found = (
+                        Fingerprint.from_bytes(stored[model.id])
+                        if model.id in stored
+                        else fingerprint_of(LoraFile.open(paths[0] if paths else model.name))
+                    )
                     entries.append(Entry(model.id, model.name, paths, found))
                 except FileError as error:
                     refused[model.name] = str(error)
@@ -174,7 +181,9 @@ class Library:
         for entry in self.entries:
             if entry.id == id:
                 return entry
-        raise ModelMissing(f"look-alikes: expected a model {id!r} with a fingerprint, found none; list the zoo's models, or index its file again")
+        raise ModelMissing(
+            f"look-alikes: expected a model {id!r} with a fingerprint, found none; list the zoo's models, or index its file again"
+        )
 
     def likes(self, one: Fingerprint, id: str, itself: Path | None) -> tuple[list[Like], Merge | None]:
         """The look-alikes of a fingerprint, most like first, and what it was merged from; the LoRA of that id is one in its other files than ``itself``."""
@@ -201,10 +210,16 @@ class Library:
         groups = []
         for index, entry in enumerate(self.entries):
             copies = [Like(entry.id, entry.name, path, IDENTICAL, 1.0, 1.0) for path in entry.paths or (None,)]
-            copies += [self.like(found, None, path) for found in same.get(index, ()) for path in self.entries[found.index].paths or (None,)]
+            copies += [
+                self.like(found, None, path)
+                for found in same.get(index, ())
+                for path in self.entries[found.index].paths or (None,)
+            ]
             if len(copies) > 1 and index not in taken:
                 groups.append(copies)
-        pairs = [(self.part(first), self.like(other)) for first, other in related if taken.isdisjoint((first, other.index))]
+        pairs = [
+            (self.part(first), self.like(other)) for first, other in related if taken.isdisjoint((first, other.index))
+        ]
         suspects = sorted({index for first, other in related for index in (first, other.index)} - taken)
         merges = [(index, self.known.merge_of(self.entries[index].fingerprint, leave_out=index)) for index in suspects]
         named = [self.merge(self.entries[i].name, self.path(i), merge) for i, merge in merges if merge]
@@ -213,11 +228,20 @@ class Library:
     def like(self, found: Likeness, relation: str | None = None, path: str | None = None) -> Like:
         """A look-alike by name."""
         entry = self.entries[found.index]
-        return Like(entry.id, entry.name, path or self.path(found.index), relation or str(found.relation), found.cosine, found.strength)
+        return Like(
+            entry.id,
+            entry.name,
+            path or self.path(found.index),
+            relation or str(found.relation),
+            found.cosine,
+            found.strength,
+        )
 
     def merge(self, name: str, path: str | None, merge: Merge) -> MergeAnswer:
         """A merge by names."""
-        return MergeAnswer(name, path, [self.part(index, weight) for index, weight in merge.weights.items()], merge.explained)
+        return MergeAnswer(
+            name, path, [self.part(index, weight) for index, weight in merge.weights.items()], merge.explained
+        )
 
     def part(self, index: int, weight: float = 1.0) -> Part:
         """One LoRA by name."""

@@ -53,7 +53,8 @@ class ZooMap:
             "drawn": [drawing_of(model, self.zoo) is not None for model in self.models],
             "families": table_of([model.family for model in self.models]),
             "folders": table_of([folder_of(model, self.zoo) for model in self.models]),
-            "concepts": concepts | {"hues": hues_of(self.vectors, np.array(concepts["of"], np.int64), len(concepts["words"]))},
+            "concepts": concepts
+            | {"hues": hues_of(self.vectors, np.array(concepts["of"], np.int64), len(concepts["words"]))},
         }
 
 
@@ -62,7 +63,11 @@ class Maps:
 
     def __init__(self) -> None:
         """None yet."""
-        self._making, self._made, self._key = threading.Lock(), ZooMap(Path(), [], np.empty((0, 1), np.float32), np.empty((0, 2), np.float32)), object()
+        self._making, self._made, self._key = (
+            threading.Lock(),
+            ZooMap(Path(), [], np.empty((0, 1), np.float32), np.empty((0, 2), np.float32)),
+            object(),
+        )
 
     def of(self, zoo: AnyZoo) -> ZooMap:
         """The map of a zoo as it is now; it is computed once for each state, which takes a second for 300 models and about 20 for 5,000."""
@@ -73,7 +78,9 @@ class Maps:
                 models = [model for number, model in enumerate(zoo.models()) if number % step == 0]
                 known = zoo.vectors_of([model.id for model in models])
                 models = [model for model in models if model.id in known]
-                vectors = np.stack([known[model.id] for model in models]) if models else np.empty((0, zoo.dim), np.float32)
+                vectors = (
+                    np.stack([known[model.id] for model in models]) if models else np.empty((0, zoo.dim), np.float32)
+                )
                 self._made, self._key = ZooMap(zoo.folder, models, vectors, kept_places(zoo.folder, vectors)), key
             return self._made
 
@@ -85,7 +92,12 @@ def kept_places(zoo: Path, vectors: Floats) -> Floats:
     try:
         with file.open("rb") as opened, np.load(opened, allow_pickle=False) as kept:
             places = kept["places"]
-            if str(kept["digest"]) == digest and places.shape == (len(vectors), 2) and places.dtype == np.float32 and np.isfinite(places).all():
+            if (
+                str(kept["digest"]) == digest
+                and places.shape == (len(vectors), 2)
+                and places.dtype == np.float32
+                and np.isfinite(places).all()
+            ):
                 return places
     except (OSError, ValueError, EOFError, KeyError, BadZipFile, zlib.error):
         pass  # it is computed again
@@ -120,7 +132,9 @@ def places_of(vectors: Floats) -> Floats:
 def laid_out(vectors: Floats) -> Floats:
     """Places (n, 2) from 0 to 1, computed together."""
     if len(vectors) < 4:
-        return np.stack([np.linspace(0, 1, len(vectors) + 2)[1:-1], np.full(len(vectors), 0.5)], axis=1).astype(np.float32)
+        return np.stack([np.linspace(0, 1, len(vectors) + 2)[1:-1], np.full(len(vectors), 0.5)], axis=1).astype(
+            np.float32
+        )
     from sklearn.manifold import TSNE
 
     perplexity = min(PERPLEXITY, (len(vectors) - 1) / 3)
@@ -161,7 +175,9 @@ def hues_of(vectors: Floats, words: NDArray[np.int64], count: int) -> list[int]:
 def concept_of(model: Model) -> str:
     """What a model was made for, else its likeliest label, else nothing."""
     labels = model.facts.get("labels")
-    likeliest = labels[0][0] if isinstance(labels, list) and labels and isinstance(labels[0], list) and labels[0] else ""
+    likeliest = (
+        labels[0][0] if isinstance(labels, list) and labels and isinstance(labels[0], list) and labels[0] else ""
+    )
     return (model.concept or str(likeliest))[:LONGEST]
 
 

@@ -46,7 +46,9 @@ class Part:
         found = WEIGHT.fullmatch(written)
         value, weight = (found[1], float(found[2])) if found else (written, 1.0)
         if not 0 < weight <= LARGEST_WEIGHT:
-            raise QueryError(f"weight of {value[:80]!r}: expected more than 0 and at most {LARGEST_WEIGHT:g}, found {weight:g}; write it as dog^0.5")
+            raise QueryError(
+                f"weight of {value[:80]!r}: expected more than 0 and at most {LARGEST_WEIGHT:g}, found {weight:g}; write it as dog^0.5"
+            )
         return cls(kind, value, sign * weight)
 
 
@@ -58,7 +60,12 @@ class Query:
 
     @classmethod
     def of(
-        cls, texts: Sequence[str] = (), minus: Sequence[str] = (), pictures: Sequence[str] = (), models: Sequence[str] = (), files: Sequence[str] = ()
+        cls,
+        texts: Sequence[str] = (),
+        minus: Sequence[str] = (),
+        pictures: Sequence[str] = (),
+        models: Sequence[str] = (),
+        files: Sequence[str] = (),
     ) -> Self:
         """A query of texts, texts that are taken away, picture files, ids of models, and LoRA files; each may end in ``^weight``.
 
@@ -70,7 +77,9 @@ class Query:
         parts += [Part.read(Kind.MODEL, model) for model in models]
         parts += [Part.read(Kind.FILE, file) for file in files]
         if not parts:
-            raise QueryError("query: expected a text, a picture or a model, found none; say what the model should draw, such as 'a slice of pizza'")
+            raise QueryError(
+                "query: expected a text, a picture or a model, found none; say what the model should draw, such as 'a slice of pizza'"
+            )
         parts += [Part.read(Kind.TEXT, text, -1) for text in minus]
         if len(parts) > MOST_PARTS:
             raise QueryError(f"query: expected at most {MOST_PARTS} parts, found {len(parts)}; leave some out")
@@ -91,14 +100,19 @@ class Query:
 
     def document(self) -> dict[str, Any]:
         """The query in JSON."""
-        return {"text": str(self), "parts": [{"kind": str(part.kind), "value": part.value, "weight": part.weight} for part in self.parts]}
+        return {
+            "text": str(self),
+            "parts": [{"kind": str(part.kind), "value": part.value, "weight": part.weight} for part in self.parts],
+        }
 
 
 def plus_and_minus(box: str) -> tuple[list[str], list[str]]:
     """The texts that a search box adds and takes away: ``hound + hat - red``, as ``str(query)`` writes it."""
     first, *rest = SIGN.split(box)
     signed = [("+", first), *zip(rest[::2], rest[1::2], strict=True)]
-    return [text.strip() for sign, text in signed if sign == "+" and text.strip()], [text.strip() for sign, text in signed if sign == "-" and text.strip()]
+    return [text.strip() for sign, text in signed if sign == "+" and text.strip()], [
+        text.strip() for sign, text in signed if sign == "-" and text.strip()
+    ]
 
 
 def open_picture(path: str | Path) -> Image.Image:
@@ -110,8 +124,12 @@ def open_picture(path: str | Path) -> Image.Image:
     try:
         with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
-                raise QueryError(f"{path}: expected at most {MOST_PIXELS:,} pixels, found {image.width} x {image.height}; make it smaller")
+                raise QueryError(
+                    f"{path}: expected at most {MOST_PIXELS:,} pixels, found {image.width} x {image.height}; make it smaller"
+                )
             return image.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         kinds = ", ".join(FORMATS)
-        raise QueryError(f"{path}: expected a picture ({kinds}), found none that can be read: {type(error).__name__}; choose another file") from None
+        raise QueryError(
+            f"{path}: expected a picture ({kinds}), found none that can be read: {type(error).__name__}; choose another file"
+        ) from None

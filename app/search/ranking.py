@@ -46,11 +46,16 @@ def fused(by_weights: Sequence[Hit], by_words: Sequence[Model], scores: Mapping[
     """
     models = {hit.model.id: hit.model for hit in by_weights} | {model.id: model for model in by_words}
     words = {model.id: rank for rank, model in enumerate(by_words, 1)}
-    weights = {hit.model.id: rank for rank, hit in enumerate(by_weights, 1) if rank <= most or hit.model.id not in words}
+    weights = {
+        hit.model.id: rank for rank, hit in enumerate(by_weights, 1) if rank <= most or hit.model.id not in words
+    }
     cosines = dict(scores) | {hit.model.id: hit.score for hit in by_weights}
     values = {id: sum(1 / (EVEN + ranks[id]) for ranks in (weights, words) if id in ranks) for id in models}
     order = sorted(models, key=lambda id: (-values[id], weights.get(id, len(models)), words.get(id, 0)))
-    ways = {id: tuple(way for way, ranks in ((FoundBy.WEIGHTS, weights), (FoundBy.METADATA, words)) if id in ranks) for id in models}
+    ways = {
+        id: tuple(way for way, ranks in ((FoundBy.WEIGHTS, weights), (FoundBy.METADATA, words)) if id in ranks)
+        for id in models
+    }
     return [Found(models[id], cosines.get(id, 1.0), ways[id]) for id in order]
 
 
@@ -75,9 +80,15 @@ def folded(hits: Sequence[Found], prints: Mapping[str, bytes]) -> list[Found]:
     head_of: dict[str, str] = {}
     for row, hit in enumerate(known):
         if hit.model.id not in head_of:
-            head_of |= {known[i].model.id: hit.model.id for i in np.flatnonzero(same[row]) if known[i].model.id not in head_of}
+            head_of |= {
+                known[i].model.id: hit.model.id for i in np.flatnonzero(same[row]) if known[i].model.id not in head_of
+            }
     copies: dict[str, list[Model]] = {}
     for hit in known:
         if head_of[hit.model.id] != hit.model.id:
             copies.setdefault(head_of[hit.model.id], []).append(hit.model)
-    return [replace(hit, copies=tuple(copies.get(hit.model.id, ()))) for hit in hits if head_of.get(hit.model.id, hit.model.id) == hit.model.id]
+    return [
+        replace(hit, copies=tuple(copies.get(hit.model.id, ())))
+        for hit in hits
+        if head_of.get(hit.model.id, hit.model.id) == hit.model.id
+    ]

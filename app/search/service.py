@@ -57,13 +57,17 @@ class Loradex:
             ZooError: the zoo cannot be read, or has no vector of a model that is part of the query.
         """
         if not 1 <= k <= MOST_HITS or not 0 <= offset <= MOST_OFFSET:
-            raise QueryError(f"number of hits: expected 1 to {MOST_HITS} after at most {MOST_OFFSET}, found {k} after {offset}; ask for fewer at a time")
+            raise QueryError(
+                f"number of hits: expected 1 to {MOST_HITS} after at most {MOST_OFFSET}, found {k} after {offset}; ask for fewer at a time"
+            )
         started = perf_counter()
         query = Query.of([query]) if isinstance(query, str) else query
         vector, itself = self.vector_of(query)
         ranked, vectors = self.ranked(query, vector / np.linalg.norm(vector), itself, offset + k, where)
         hits = self.with_probabilities(ranked[offset : offset + k], vector, vectors)
-        return SearchAnswer(query, str(self.zoo_folder), self.encoder.space.name, (perf_counter() - started) * 1e3, hits, offset)
+        return SearchAnswer(
+            query, str(self.zoo_folder), self.encoder.space.name, (perf_counter() - started) * 1e3, hits, offset
+        )
 
     def vector_of(self, query: Query) -> tuple[NDArray[np.float32], set[str]]:
         """The direction (dim,) of a query, and the ids of the models in it.
@@ -87,7 +91,9 @@ class Loradex:
                 total += part.weight * self.encoder.encode_file(model).numpy()
                 itself.add(model.id)
         if np.linalg.norm(total) < LEAST_LENGTH:
-            raise QueryError(f"query {str(query)[:80]!r}: expected parts that leave a direction, found that they cancel out; change a weight")
+            raise QueryError(
+                f"query {str(query)[:80]!r}: expected parts that leave a direction, found that they cancel out; change a weight"
+            )
         return total, itself
 
     def ranked(
@@ -101,14 +107,21 @@ class Loradex:
             weights = self.zoo.search(unit, wanted, where)
             vectors = {hit.model.id: hit.vector for hit in weights}
             vectors |= self.zoo.vectors_of([model.id for model in words if model.id not in vectors])
-            hits = fused(weights, words, {model.id: float(vectors[model.id] @ unit) for model in words if model.id in vectors}, MOST_BY_WORDS)
+            hits = fused(
+                weights,
+                words,
+                {model.id: float(vectors[model.id] @ unit) for model in words if model.id in vectors},
+                MOST_BY_WORDS,
+            )
             hits = [hit for hit in hits if hit.model.id not in itself]
             folds = folded(hits, self.zoo.fingerprints(may_be_copies(hits, vectors)))
             if len(folds) >= depth or len(weights) < wanted:
                 return folds, vectors
             wanted *= 2
 
-    def with_probabilities(self, hits: Sequence[Found], query: NDArray[np.float32], vectors: Mapping[str, NDArray[np.float32]]) -> list[Found]:
+    def with_probabilities(
+        self, hits: Sequence[Found], query: NDArray[np.float32], vectors: Mapping[str, NDArray[np.float32]]
+    ) -> list[Found]:
         """The hits with how likely each is what was asked for, where an expert of its family tells."""
         likely: dict[str, float] = {}
         for family in {hit.model.family for hit in hits} & self.relevances.keys():
@@ -130,7 +143,9 @@ class Loradex:
         """Zero-shot labels of files, one after another; a file that cannot be read is answered with the reason."""
         if labels and len(labels) > MOST_LABELS:
             raise QueryError(f"labels: expected 1 to {MOST_LABELS}, found {len(labels)}; give one label a line")
-        candidates = LabelList(tuple(labels), self.encoder.encode_texts(labels)) if labels else self.encoder.default_labels
+        candidates = (
+            LabelList(tuple(labels), self.encoder.encode_texts(labels)) if labels else self.encoder.default_labels
+        )
         for file in files:
             family = "unknown"
             try:
@@ -138,11 +153,15 @@ class Loradex:
                 family = model.family
                 expert, layers = self.encoder.router.route(model)
                 if isinstance(expert, CategoryExpert):
-                    raise NoExpert(f"{file}: expected a model that draws, found one that tells categories apart; ask `loradex categories`")
+                    raise NoExpert(
+                        f"{file}: expected a model that draws, found one that tells categories apart; ask `loradex categories`"
+                    )
                 vector = expert.encode_factors(layers)[0]
                 best = candidates.best(expert.calibration, vector, k)
                 unsure = f"the best guess, {best[0].label}, is only {best[0].probability:.0%} likely; {SURE:.0%} is expected of an answer"
-                yield LabelAnswer(file, family, best, unsure if best[0].probability < SURE else None, vector=vector.numpy())
+                yield LabelAnswer(
+                    file, family, best, unsure if best[0].probability < SURE else None, vector=vector.numpy()
+                )
             except (FileError, NoExpert) as error:
                 yield LabelAnswer(file, family, [], str(error), refused=True)
 
@@ -156,7 +175,9 @@ def read_labels(path: Path) -> list[str]:
     try:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise QueryError(f"{path}: expected a UTF-8 text file with one label a line, found: {error}; check the path") from None
+        raise QueryError(
+            f"{path}: expected a UTF-8 text file with one label a line, found: {error}; check the path"
+        ) from None
     labels = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
     if not labels:
         raise QueryError(f"{path}: expected one label a line, found an empty file; write some words into it")

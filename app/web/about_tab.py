@@ -62,10 +62,15 @@ def build(desk: Desk, page: gr.Blocks) -> None:
 def figures_view(desk: Desk) -> str:
     """The experts that are loaded, and what was measured of each."""
     encoder = desk.loradex.encoder
-    parts = [f"<h2>Loradex {text(version('loradex'))}</h2>", table([("space", text(encoder.space.name)), ("text encoder", text(encoder.space.text_encoder))])]
+    parts = [
+        f"<h2>Loradex {text(version('loradex'))}</h2>",
+        table([("space", text(encoder.space.name)), ("text encoder", text(encoder.space.text_encoder))]),
+    ]
     for file, expert in zip(encoder.files[1:], (*encoder.experts.values(), *encoder.categories.values()), strict=True):
         found, tells = measured_of(file), "" if expert.tree in encoder.experts else ", which tells categories"
-        parts.append(f"<h4>Expert of {text(expert.tree)} (family {text(expert.family)}, {len(expert.layers)} layers){tells}</h4>")
+        parts.append(
+            f"<h4>Expert of {text(expert.tree)} (family {text(expert.family)}, {len(expert.layers)} layers){tells}</h4>"
+        )
         parts.append(measured_table(found) if found else notice("No figures lie beside this expert."))
     return "".join(parts)
 
@@ -77,5 +82,10 @@ def measured_table(found: Measured) -> str:
         low, high = metric.get("low", np.nan), metric.get("high", np.nan)
         interval = f" [{100 * low:.1f}, {100 * high:.1f}]" if low <= metric["value"] <= high else ""
         chance = f", chance {100 * metric['chance']:.1f}" if metric.get("chance") else ""
-        rows.append((NAMES.get(name, name.replace("_", " ")), f"<b>{100 * metric['value']:.1f}</b>{interval} % (n = {metric['n']:.0f}{chance})"))
+        rows.append(
+            (
+                NAMES.get(name, name.replace("_", " ")),
+                f"<b>{100 * metric['value']:.1f}</b>{interval} % (n = {metric['n']:.0f}{chance})",
+            )
+        )
     return f'<p class="ld-why">{text(found.on, 300)}</p>{table(rows)}'

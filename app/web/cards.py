@@ -29,7 +29,11 @@ element.addEventListener('click', (click) => {
 """
 
 
-QUIET: Final[dict[str, Any]] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}  # how functions are called: by one request
+QUIET: Final[dict[str, Any]] = {
+    "show_progress": "hidden",
+    "queue": False,
+    "api_visibility": "private",
+}  # how functions are called: by one request
 
 
 def html(value: str = "", **options: Any) -> gr.HTML:
@@ -50,15 +54,16 @@ def attribute(value: object) -> str:
 
 def act(what: str, id: str, label: str, said: str, kind: str = "ld-act") -> str:
     """A button that fires an event."""
-    return (
-        f'<button type="button" class="{kind}" data-act="{what}" data-id={attribute(id)} title={attribute(label)} aria-label={attribute(label)}>{said}</button>'
-    )
+    named = f"title={attribute(label)} aria-label={attribute(label)}"
+    return f'<button type="button" class="{kind}" data-act="{what}" data-id={attribute(id)} {named}>{said}</button>'
 
 
 def copy_button(value: str | None, said: str = "path") -> str:
     """A button that copies a text."""
     return (
-        "" if value is None else f'<button type="button" class="ld-act" data-copy={attribute(value)} title={attribute(f"Copy {value}")}>{escape(said)}</button>'
+        ""
+        if value is None
+        else f'<button type="button" class="ld-act" data-copy={attribute(value)} title={attribute(f"Copy {value}")}>{escape(said)}</button>'
     )
 
 
@@ -85,7 +90,11 @@ def drawing(model: Model, zoo: Path) -> str:
 
 def ranks_of(model: Model) -> str:
     """The ranks of a model in words."""
-    ranks = [rank for rank in model.facts.get("ranks") or [] if isinstance(rank, int)] if isinstance(model.facts.get("ranks"), list) else []
+    ranks = (
+        [rank for rank in model.facts.get("ranks") or [] if isinstance(rank, int)]
+        if isinstance(model.facts.get("ranks"), list)
+        else []
+    )
     return "" if not ranks else f"rank {ranks[0]}" if len(ranks) == 1 else f"rank {min(ranks)}–{max(ranks)}"
 
 
@@ -122,7 +131,9 @@ def found_card(hit: Found, zoo: Path) -> str:
     concept = f" · made for {text(hit.model.concept, 40)}" if hit.model.concept else ""
     why = f"found {WHY.get(hit.matched, 'by its weights and its words')}{concept}"
     copies = (
-        f'<p class="ld-why">and {len(hit.copies)} with the same update: {", ".join(text(copy.name, 30) for copy in hit.copies[:3])}</p>' if hit.copies else ""
+        f'<p class="ld-why">and {len(hit.copies)} with the same update: {", ".join(text(copy.name, 30) for copy in hit.copies[:3])}</p>'
+        if hit.copies
+        else ""
     )
     return card(hit.model, zoo, score, why, copies)
 
@@ -151,13 +162,20 @@ def counted(number: int, thing: str) -> str:
 def labels_of(model: Model) -> list[tuple[str, float]]:
     """The labels that a zoo keeps of a model, likeliest first."""
     kept = model.facts.get("labels")
-    pairs = [pair for pair in kept if isinstance(pair, list) and len(pair) == 2 and isinstance(pair[1], int | float)] if isinstance(kept, list) else []
+    pairs = (
+        [pair for pair in kept if isinstance(pair, list) and len(pair) == 2 and isinstance(pair[1], int | float)]
+        if isinstance(kept, list)
+        else []
+    )
     return [(str(label), float(likely)) for label, likely in pairs]
 
 
 def label_bars(labels: Iterable[tuple[str, float]]) -> str:
     """Labels with their probabilities as bars."""
-    return "".join(f'<div class="ld-label"><span>{text(label, 40)}</span>{bar(likely, f"{likely:.0%}")}</div>' for label, likely in labels)
+    return "".join(
+        f'<div class="ld-label"><span>{text(label, 40)}</span>{bar(likely, f"{likely:.0%}")}</div>'
+        for label, likely in labels
+    )
 
 
 def notice(message: str, kind: str = "ld-note") -> str:
@@ -170,7 +188,12 @@ def facts_table(facts: Mapping[str, object]) -> str:
     rows = []
     for name, value in facts.items():
         if isinstance(value, list):
-            rows.append((name.replace("_", " "), ", ".join(text(item, 60) for item in value[:20]) + (", …" if len(value) > 20 else "")))
+            rows.append(
+                (
+                    name.replace("_", " "),
+                    ", ".join(text(item, 60) for item in value[:20]) + (", …" if len(value) > 20 else ""),
+                )
+            )
         elif value not in (None, ""):
             rows.append((name.replace("_", " "), text(value, 400)))
     return table(rows)

@@ -29,7 +29,9 @@ def build(desk: Desk) -> None:
 def tell_files(encoder: Encoder, files: Sequence[str] | None) -> str:
     """A card for each file."""
     if not files or len(files) > MOST_FILES:
-        return notice(f"files: expected 1 to {MOST_FILES}, found {len(files or [])}; drop some .safetensors files", "ld-warn")
+        return notice(
+            f"files: expected 1 to {MOST_FILES}, found {len(files or [])}; drop some .safetensors files", "ld-warn"
+        )
     return f'<div class="ld-files">{"".join(card(answer, len(encoder.categories)) for answer in tell_categories(encoder, files))}</div>'
 
 

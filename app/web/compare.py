@@ -38,7 +38,11 @@ def column(model: Model, drawn: str, near: str) -> str:
         ("tags", ", ".join(text(tag, 40) for tag in words_of(model, "tags")[:8])),
         ("trigger words", ", ".join(text(word, 40) for word in words_of(model, "trigger_words")[:8])),
     ]
-    acts = act("open", model.id, "Open", "open") + act("like", model.id, "More like this", "more like this") + act("drop", model.id, "Take away", "✕")
+    acts = (
+        act("open", model.id, "Open", "open")
+        + act("like", model.id, "More like this", "more like this")
+        + act("drop", model.id, "Take away", "✕")
+    )
     return (
         f'<div><div class="ld-drawing">{drawn}</div><h3>{text(model.name)}</h3>{label_bars(labels_of(model))}'
         f'{table((name, value) for name, value in rows if value != "<bdi></bdi>")}<div class="ld-acts">{acts}</div></div>'

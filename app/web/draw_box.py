@@ -35,7 +35,9 @@ class DrawBox:
         """Build it where it stands."""
         self.desk, self.job = desk, gr.State(None)
         with gr.Accordion("Draw what it does", open=False):
-            prompt = gr.Textbox("", label="Prompt", placeholder="its trigger words, or the base's own prompt", max_lines=2)
+            prompt = gr.Textbox(
+                "", label="Prompt", placeholder="its trigger words, or the base's own prompt", max_lines=2
+            )
             with gr.Row():
                 strength = gr.Slider(-2, 2, value=1, step=0.1, label="Strength")
                 seed = gr.Number(0, label="Seed (0: the usual)", precision=0, minimum=0, maximum=2**32 - 1)
@@ -48,7 +50,9 @@ class DrawBox:
         stop.click(self.stop, self.job, self.shown, **QUIET)
         self.clock.tick(self.look, self.job, self.shown, **QUIET)
 
-    def start(self, subject: str | Path, prompt: str, strength: float, seed: float, before: Job | None) -> tuple[Job | None, str, gr.Timer]:
+    def start(
+        self, subject: str | Path, prompt: str, strength: float, seed: float, before: Job | None
+    ) -> tuple[Job | None, str, gr.Timer]:
         """Begin; what was begun before is stopped."""
         if before:
             before.stop.set()
@@ -81,25 +85,40 @@ class DrawBox:
 
         path: str | None = None
         try:
-            path = str(subject) if isinstance(subject, Path) else path_of(self.desk.loradex.zoo.get(subject), str(self.desk.loradex.zoo_folder))
+            path = (
+                str(subject)
+                if isinstance(subject, Path)
+                else path_of(self.desk.loradex.zoo.get(subject), str(self.desk.loradex.zoo_folder))
+            )
             if path is None or "://" in path:
-                job.result = notice("model: expected a file on the server's machine, found none; index it from a folder", "ld-warn")
+                job.result = notice(
+                    "model: expected a file on the server's machine, found none; index it from a folder", "ld-warn"
+                )
                 return
             wish = Wish(prompt, int(seed) or SEED, strength=float(strength))
             pair = self.desk.studio.draw(Path(path), wish, stop=job.stop, progress=progress)
-            sides = "".join(side(said, drawing.picture) for said, drawing in (("without it", pair.without), ("with it", pair.drawn)))
-            facts = table([("prompt", text(pair.wish.prompt, 300)), ("seed", str(pair.wish.seed)), ("steps", str(pair.wish.steps))])
+            sides = "".join(
+                side(said, drawing.picture) for said, drawing in (("without it", pair.without), ("with it", pair.drawn))
+            )
+            facts = table(
+                [
+                    ("prompt", text(pair.wish.prompt, 300)),
+                    ("seed", str(pair.wish.seed)),
+                    ("steps", str(pair.wish.steps)),
+                ]
+            )
             job.result = f'<div class="ld-pair">{sides}</div>{facts}{"".join(notice(doubt) for doubt in pair.doubts)}'
         except (LoradexError, ZooError, OSError, TypeError, ValueError) as error:
             job.result = notice(str(error).replace(path, Path(path).name) if path else str(error), "ld-warn")
         finally:
-            job.result = job.result or notice("drawing: expected to finish, found an error of Loradex itself; see the server's log", "ld-warn")
+            job.result = job.result or notice(
+                "drawing: expected to finish, found an error of Loradex itself; see the server's log", "ld-warn"
+            )
 
 
 def side(said: str, picture: Image.Image) -> str:
     """One picture, within the page."""
     content = io.BytesIO()
     picture.save(content, "PNG")
-    return (
-        f'<figure><img src="data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}" alt="drawn {said}"><figcaption>{said}</figcaption></figure>'
-    )
+    encoded = base64.b64encode(content.getvalue()).decode()
+    return f'<figure><img src="data:image/png;base64,{encoded}" alt="drawn {said}"><figcaption>{said}</figcaption></figure>'

@@ -90,11 +90,23 @@ class Gate:
         if refused is None and self.login and not self.login.admits(headers.get("authorization", "")):
             if "authorization" in headers:
                 await asyncio.sleep(PAUSE)
-            refused = refusal(401, "LoginNeeded", "login: expected a name and a password, found none that fit; ask who runs this server")
+            refused = refusal(
+                401,
+                "LoginNeeded",
+                "login: expected a name and a password, found none that fit; ask who runs this server",
+            )
             refused.headers["www-authenticate"] = 'Basic realm="Loradex", charset="UTF-8"'
         size = int(headers.get("content-length", 0)) if refused is None else 0
-        if refused is None and UPLOADS.fullmatch(scope["path"]) and not await asyncio.to_thread(self.uploads.make_room, size):
-            refused = refusal(507, "UploadsFull", "upload: expected room for it, found none; files are kept for 15 minutes, try again later")
+        if (
+            refused is None
+            and UPLOADS.fullmatch(scope["path"])
+            and not await asyncio.to_thread(self.uploads.make_room, size)
+        ):
+            refused = refusal(
+                507,
+                "UploadsFull",
+                "upload: expected room for it, found none; files are kept for 15 minutes, try again later",
+            )
         if refused:
             await refused(scope, receive, guarded(send))
             return
@@ -102,9 +114,11 @@ class Gate:
             if scope["path"] != PAGE:
                 await self.app(scope, receive, guarded(send))
             elif self.room.locked():
-                await refusal(503, "Busy", "server: expected fewer requests at a time, found too many that wait; try again in a moment")(
-                    scope, receive, guarded(send)
-                )
+                await refusal(
+                    503,
+                    "Busy",
+                    "server: expected fewer requests at a time, found too many that wait; try again in a moment",
+                )(scope, receive, guarded(send))
             else:
                 async with self.room, self.turns:
                     await self.app(scope, receive, guarded(send))
@@ -114,11 +128,17 @@ class Gate:
         host = headers.get("host", "")
         if self.names is not None and name_in(host) not in self.names:
             return refusal(
-                403, "UnknownHost", f"host: expected {' or '.join(sorted(self.names))}, found {host[:80]!r}; start the server with --name for others"
+                403,
+                "UnknownHost",
+                f"host: expected {' or '.join(sorted(self.names))}, found {host[:80]!r}; start the server with --name for others",
             )
         origin = headers.get("origin")
         if origin is not None and origin.partition("://")[2] != host:
-            return refusal(403, "ForeignOrigin", "origin: expected this server's own page, found another; open the page at its own address")
+            return refusal(
+                403,
+                "ForeignOrigin",
+                "origin: expected this server's own page, found another; open the page at its own address",
+            )
         if not (GRADIO.fullmatch(path) or path.startswith(self.ours)):
             return refusal(404, "NotFound", "address: expected one of this server's, found another; check it")
         size = headers.get("content-length", "0")
@@ -126,7 +146,9 @@ class Gate:
         if "transfer-encoding" in headers or not size.isdecimal():
             return refusal(411, "LengthMissing", "request: expected a Content-Length, found none; send the body whole")
         if len(size) > 15 or int(size) > bound:
-            return refusal(413, "TooLarge", f"request: expected at most {bound:,} bytes, found {size[:20]}; send less at a time")
+            return refusal(
+                413, "TooLarge", f"request: expected at most {bound:,} bytes, found {size[:20]}; send less at a time"
+            )
         return None
 
 
@@ -151,7 +173,10 @@ def guarded(send: Send) -> Send:
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message["headers"] = [*message["headers"], *((name.encode(), value.encode()) for name, value in HEADERS.items())]
+            message["headers"] = [
+                *message["headers"],
+                *((name.encode(), value.encode()) for name, value in HEADERS.items()),
+            ]
         await send(message)
 
     return sending

@@ -36,7 +36,13 @@ def build(desk: Desk, panel: Panel) -> gr.State:
     with gr.Row():
         files = file_place(label="LoRA files (.safetensors)", file_types=[".safetensors"], height=180)
         with gr.Column():
-            words = gr.Textbox("", label="Your labels, one a line (empty: the default list)", lines=5, max_lines=12, max_length=LONGEST_LIST)
+            words = gr.Textbox(
+                "",
+                label="Your labels, one a line (empty: the default list)",
+                lines=5,
+                max_lines=12,
+                max_length=LONGEST_LIST,
+            )
             count = gr.Slider(1, 20, value=5, step=1, label="Labels a file")
     go = gr.Button("Label", variant="primary")
     results = html()
@@ -49,7 +55,9 @@ def build(desk: Desk, panel: Panel) -> gr.State:
 def label_files(desk: Desk, files: Sequence[str] | None, words: str, k: float) -> tuple[str, list[Upload]]:
     """A card for each file, links to take the answers away, and what was sent."""
     if not files or len(files) > MOST_FILES:
-        return notice(f"files: expected 1 to {MOST_FILES}, found {len(files or [])}; drop some .safetensors files", "ld-warn"), []
+        return notice(
+            f"files: expected 1 to {MOST_FILES}, found {len(files or [])}; drop some .safetensors files", "ld-warn"
+        ), []
     labels = [line.strip() for line in words.splitlines() if line.strip()] or None
     try:
         answers = list(desk.loradex.label(files, labels, int(k)))
@@ -64,7 +72,11 @@ def file_card(desk: Desk, number: int, answer: LabelAnswer) -> str:
     """One file: what it draws, or that this is unknown and why; its facts; its nearest models."""
     name = Path(answer.file).name
     reason = (answer.reason or "").replace(answer.file, name)
-    said = notice(reason if answer.refused else f"unknown: {reason}", "ld-warn" if answer.refused else "ld-note") if answer.abstained else ""
+    said = (
+        notice(reason if answer.refused else f"unknown: {reason}", "ld-warn" if answer.refused else "ld-note")
+        if answer.abstained
+        else ""
+    )
     near = [] if answer.vector is None else desk.loradex.zoo.search(answer.vector, NEAR)
     try:
         facts = describe(LoraFile.open(answer.file), hashes=False)
@@ -85,7 +97,16 @@ def nearest(desk: Desk, hits: Sequence[Hit]) -> str:
     if not hits:
         return ""
     folder = desk.loradex.zoo_folder
-    small = [act("open", hit.model.id, f"{hit.model.name[:80]}, cosine {hit.score:.2f}", drawing(hit.model, folder), "ld-open") for hit in hits]
+    small = [
+        act(
+            "open",
+            hit.model.id,
+            f"{hit.model.name[:80]}, cosine {hit.score:.2f}",
+            drawing(hit.model, folder),
+            "ld-open",
+        )
+        for hit in hits
+    ]
     return f'<h4>Nearest models</h4><div class="ld-near">{"".join(small)}</div>'
 
 

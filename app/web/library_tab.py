@@ -25,9 +25,17 @@ TICK: Final = 0.7  # seconds
 
 def build(desk: Desk, panel: Panel, page: gr.Blocks, head_of: Callable[[], str], head: gr.HTML) -> None:
     """The tab."""
-    gr.Markdown("### Add a folder of LoRAs\nIts files are read where they lie and never changed. Files that were read before cost one look.")
+    gr.Markdown(
+        "### Add a folder of LoRAs\nIts files are read where they lie and never changed. Files that were read before cost one look."
+    )
     with gr.Row():
-        folders = gr.Textbox("", label="Folders on the server's machine, one a line", placeholder="/home/me/ComfyUI/models/loras", max_lines=6, scale=5)
+        folders = gr.Textbox(
+            "",
+            label="Folders on the server's machine, one a line",
+            placeholder="/home/me/ComfyUI/models/loras",
+            max_lines=6,
+            scale=5,
+        )
         start = gr.Button("Index", variant="primary", scale=0, min_width=110)
         stop = gr.Button("Stop", scale=0, min_width=90, interactive=False)
     progress = html(elem_id="ld-run")
@@ -36,7 +44,13 @@ def build(desk: Desk, panel: Panel, page: gr.Blocks, head_of: Callable[[], str],
 
     def tick() -> tuple[str, gr.Timer, gr.Button, gr.Button, str]:
         runs = desk.run.state is State.RUNNING
-        return run_view(desk.run), gr.Timer(active=runs), gr.Button(interactive=not runs), gr.Button(interactive=runs), head_of()
+        return (
+            run_view(desk.run),
+            gr.Timer(active=runs),
+            gr.Button(interactive=not runs),
+            gr.Button(interactive=runs),
+            head_of(),
+        )
 
     def begin(said: str) -> tuple[str, gr.Timer, gr.Button, gr.Button, str]:
         try:
@@ -69,7 +83,9 @@ def run_view(run: Run) -> str:
             going = f'<p class="ld-why">{escape(run.doing)} {run.done:,} of {run.total:,} · {text(run.file)}</p>{bar(share, f"{share:.0%}")}'
             return going + (understood(run.answer) if run.answer else "")
         case Run(state=State.STOPPED):
-            return notice(f"Stopped after {run.done:,} of {run.total:,} files. What was read is kept; index again to go on.")
+            return notice(
+                f"Stopped after {run.done:,} of {run.total:,} files. What was read is kept; index again to go on."
+            )
         case Run(answer=IndexAnswer() as answer):
             new = f"{counted(answer.added, 'new model')}, {answer.updated:,} read again, {answer.moved:,} moved, {answer.copies:,} saved twice"
             return notice(f"Done: {new}, {counted(answer.unchanged, 'file')} unchanged.") + understood(answer)
@@ -79,7 +95,11 @@ def run_view(run: Run) -> str:
 def understood(answer: IndexAnswer) -> str:
     """Which files are known by their weights, which by their metadata alone, which not at all, and what would change that."""
     titles = {FoundBy.WEIGHTS: "understood by their weights", FoundBy.METADATA: "known by their metadata alone"}
-    parts = [listing(titles[by], [(Path(file).name, family) for file, family in known.items()]) for by, known in answer.understood.items() if known]
+    parts = [
+        listing(titles[by], [(Path(file).name, family) for file, family in known.items()])
+        for by, known in answer.understood.items()
+        if known
+    ]
     if answer.advice:
         parts.append(notice(answer.advice))
     if answer.refused:
@@ -107,10 +127,21 @@ def duplicates_view(desk: Desk) -> str:
     counts = f"{counted(len(answer.groups), 'group')} with one update, {counted(len(answer.related), 'related pair')}, {counted(len(answer.merges), 'merge')}"
     parts = [notice(f"{counted(answer.compared, 'model')}: {counts}.")]
     for group in answer.groups[:MOST_GROUPS]:
-        cards = [plain_card(one_copy(loradex.zoo.get(like.id), like), loradex.zoo_folder, alike(like)) for like in group]
+        cards = [
+            plain_card(one_copy(loradex.zoo.get(like.id), like), loradex.zoo_folder, alike(like)) for like in group
+        ]
         parts.append(f'<div class="ld-group">{"".join(cards)}</div>')
-    rows = [(f"{other.cosine:.2f}", f"{text(one.name)} and {text(other.name)}: {escape(other.relation)}") for one, other in answer.related[:MOST_LISTED]]
-    rows += [("merge", f"{text(merge.name)} = " + " + ".join(f"{part.weight:.2f} × {text(part.name)}" for part in merge.parts)) for merge in answer.merges]
+    rows = [
+        (f"{other.cosine:.2f}", f"{text(one.name)} and {text(other.name)}: {escape(other.relation)}")
+        for one, other in answer.related[:MOST_LISTED]
+    ]
+    rows += [
+        (
+            "merge",
+            f"{text(merge.name)} = " + " + ".join(f"{part.weight:.2f} × {text(part.name)}" for part in merge.parts),
+        )
+        for merge in answer.merges
+    ]
     return "".join(parts) + table(rows)
 
 

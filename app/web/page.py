@@ -16,7 +16,9 @@ FILES_LIVE: Final = 900  # seconds
 
 def build_page(desk: Desk) -> gr.Blocks:
     """The Gradio page over a desk."""
-    with gr.Blocks(title="Loradex", analytics_enabled=False, delete_cache=(FILES_LIVE, FILES_LIVE), fill_width=True) as page:
+    with gr.Blocks(
+        title="Loradex", analytics_enabled=False, delete_cache=(FILES_LIVE, FILES_LIVE), fill_width=True
+    ) as page:
         head = gr.HTML(head_of(desk))
         panel = Panel(desk)
         with gr.Tabs():

@@ -6,7 +6,19 @@ import gradio as gr
 
 from loradex.app.desk import Desk
 from loradex.app.models import path_of
-from loradex.app.web.cards import QUIET, act, copy_button, drawing, facts_table, html, label_bars, labels_of, notice, table, text
+from loradex.app.web.cards import (
+    QUIET,
+    act,
+    copy_button,
+    drawing,
+    facts_table,
+    html,
+    label_bars,
+    labels_of,
+    notice,
+    table,
+    text,
+)
 from loradex.app.web.choice import id_of
 from loradex.app.web.draw_box import DrawBox
 from loradex.app.web.upload import Upload
@@ -43,9 +55,19 @@ class Panel:
         """Open at a file that was sent."""
         number = int(id_of(event)) if id_of(event).isdecimal() else len(uploads)
         if number >= len(uploads):
-            return gr.Sidebar(open=True), notice("file: expected one that was just labelled, found none; send it again", "ld-warn"), "", ""
+            return (
+                gr.Sidebar(open=True),
+                notice("file: expected one that was just labelled, found none; send it again", "ld-warn"),
+                "",
+                "",
+            )
         name = uploads[number].name
-        return gr.Sidebar(open=True), f"<h2>{text(name)}</h2>{notice('Choose how, then Draw.')}", Path(uploads[number].path), ""
+        return (
+            gr.Sidebar(open=True),
+            f"<h2>{text(name)}</h2>{notice('Choose how, then Draw.')}",
+            Path(uploads[number].path),
+            "",
+        )
 
 
 def model_view(desk: Desk, id: str) -> str:
@@ -57,8 +79,17 @@ def model_view(desk: Desk, id: str) -> str:
     except ZooError as error:
         return notice(str(error), "ld-warn")
     labels = labels_of(model)
-    known = "read by its weights" if model.found_by == "weights" else "known by its metadata alone: no expert reads its family"
-    rows = [("family", text(model.family)), ("made for", text(model.concept) if model.concept else ""), ("known how", known), ("id", text(model.id))]
+    known = (
+        "read by its weights"
+        if model.found_by == "weights"
+        else "known by its metadata alone: no expert reads its family"
+    )
+    rows = [
+        ("family", text(model.family)),
+        ("made for", text(model.concept) if model.concept else ""),
+        ("known how", known),
+        ("id", text(model.id)),
+    ]
     paths = [file.path for file in files] or [path for path in (path_of(model, str(loradex.zoo_folder)),) if path]
     where = "".join(f"<p class='ld-why'>{text(path, 400)} {copy_button(path, 'copy')}</p>" for path in paths[:10])
     acts = act("like", id, "More like this", "more like this") + act("compare", id, "Compare side by side", "compare")

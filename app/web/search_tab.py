@@ -28,24 +28,45 @@ MOST_COMPARED: Final = 4
 MOST_CHOICES: Final = 200
 SUGGESTIONS: Final = 3000
 QUESTION: Final = "What should the model draw?"
-EXAMPLES: Final = ("a slice of pizza", "hound + hat", "something to keep the rain off", "a vehicle with wings", "fruit - red", "musical instrument")
+EXAMPLES: Final = (
+    "a slice of pizza",
+    "hound + hat",
+    "something to keep the rain off",
+    "a vehicle with wings",
+    "fruit - red",
+    "musical instrument",
+)
 ANY: Final = "any way"
 
 
 def build(desk: Desk, panel: Panel, page: gr.Blocks) -> None:
     """The tab."""
     with gr.Row():
-        box = gr.Textbox("", label=QUESTION, placeholder="a slice of pizza, or: hound + hat - red", max_lines=1, scale=6, autofocus=True, elem_id="ld-query")
+        box = gr.Textbox(
+            "",
+            label=QUESTION,
+            placeholder="a slice of pizza, or: hound + hat - red",
+            max_lines=1,
+            scale=6,
+            autofocus=True,
+            elem_id="ld-query",
+        )
         button = gr.Button("Search", variant="primary", scale=0, min_width=120, elem_id="ld-go")
-    examples = html(f'<div class="ld-acts">{"".join(act("write", example, f"Search for {example}", example) for example in EXAMPLES)}</div>')
+    examples = html(
+        f'<div class="ld-acts">{"".join(act("write", example, f"Search for {example}", example) for example in EXAMPLES)}</div>'
+    )
     with gr.Accordion("Refine: concepts, a picture, filters", open=False), gr.Row():
         with gr.Column(scale=2):
             concept = gr.Textbox("", label="One more concept", placeholder="hat", max_lines=1)
             with gr.Row():
                 plus, minus = gr.Button("+ add", size="sm"), gr.Button("− subtract", size="sm")
-        picture = picture_place(label="Like a picture", height=150, sources=["upload", "clipboard"], buttons=[], scale=2)
+        picture = picture_place(
+            label="Like a picture", height=150, sources=["upload", "clipboard"], buttons=[], scale=2
+        )
         with gr.Column(scale=3), gr.Row():
-            kinds = [gr.Dropdown([], label=label, multiselect=True, min_width=130) for label in ("Family", "Format", "Tags")]
+            kinds = [
+                gr.Dropdown([], label=label, multiselect=True, min_width=130) for label in ("Family", "Format", "Tags")
+            ]
             rank = gr.Textbox("", label="Rank", placeholder="8 or 4-16", max_lines=1, min_width=90)
             folder = gr.Textbox("", label="Folder", placeholder="full path", max_lines=1, min_width=130)
             known = gr.Dropdown([ANY, *FoundBy], value=ANY, label="Known by", min_width=110)
@@ -57,13 +78,18 @@ def build(desk: Desk, panel: Panel, page: gr.Blocks) -> None:
     count = gr.State(STEP)
 
     asked = [box, likes.ids, picture, *kinds, rank, folder, known]
-    answer, anew = partial(search, desk), {"fn": lambda *wishes: (*search(desk, *wishes), STEP), "inputs": asked, "outputs": [results, status, count]}
+    answer, anew = (
+        partial(search, desk),
+        {"fn": lambda *wishes: (*search(desk, *wishes), STEP), "inputs": asked, "outputs": [results, status, count]},
+    )
     changes = [control.change for control in (*kinds, known, picture)]
     gr.on([button.click, box.submit, rank.submit, folder.submit, *changes], **anew, **QUIET)
     for pressed, sign in ((plus.click, "+"), (minus.click, "-"), (concept.submit, "+")):
         pressed(partial(joined, sign), [box, concept], [box, concept], **QUIET).then(**anew, **QUIET)
     examples.write(written, None, box, **QUIET).then(**anew, **QUIET)
-    results.more(lambda held: min(held + STEP, MOST_SHOWN), count, count, **QUIET).then(answer, [*asked, count], [results, status], **QUIET)
+    results.more(lambda held: min(held + STEP, MOST_SHOWN), count, count, **QUIET).then(
+        answer, [*asked, count], [results, status], **QUIET
+    )
     for place in (results, panel.view, compared.place):
         likes.taken(place.like).then(**anew, **QUIET)
         compared.taken(place.compare)
@@ -81,7 +107,9 @@ def build(desk: Desk, panel: Panel, page: gr.Blocks) -> None:
 def fresh(desk: Desk, said: str) -> tuple[object, ...]:
     """What a page shows first: what its address asks for with ``?q=``, and what there is to choose from."""
     zoo = desk.loradex.zoo
-    choices = (gr.Dropdown(choices=list(islice(zoo.counts(column), MOST_CHOICES))) for column in ("family", "format", "tag"))
+    choices = (
+        gr.Dropdown(choices=list(islice(zoo.counts(column), MOST_CHOICES))) for column in ("family", "format", "tag")
+    )
     return (said, *choices, word_list(desk), *search(desk, said))
 
 
@@ -102,13 +130,20 @@ def search(
     loradex = desk.loradex
     try:
         if len(said) > LONGEST_QUERY:
-            return notice(f"query: expected at most {LONGEST_QUERY} characters, found {len(said):,}; say it shorter", "ld-warn"), ""
+            return notice(
+                f"query: expected at most {LONGEST_QUERY} characters, found {len(said):,}; say it shorter", "ld-warn"
+            ), ""
         by = None if known == ANY else known
-        where = filter_of(families or (), formats or (), tags or (), rank.strip() or None, folder.strip() or None, found_by=by)
+        where = filter_of(
+            families or (), formats or (), tags or (), rank.strip() or None, folder.strip() or None, found_by=by
+        )
         texts, minus = plus_and_minus(said)
         if not (texts or likes or picture):
             if minus:
-                return notice("query: expected something to look for, found only what to leave out; add what the model should draw", "ld-warn"), ""
+                return notice(
+                    "query: expected something to look for, found only what to leave out; add what the model should draw",
+                    "ld-warn",
+                ), ""
             return browse(desk, where, count)
         query = Query.of(texts, minus, [picture] if picture else (), likes)
         found = loradex.search(query, count, where=where)
@@ -127,7 +162,11 @@ def browse(desk: Desk, where: Filter, count: int) -> tuple[str, str]:
     models = list(islice(zoo.models(where), count + 1))
     cards = [plain_card(model, folder) for model in models[:count]]
     more = len(models) > count < MOST_SHOWN
-    empty = "No model fits these filters." if where else "The zoo is empty. Open Library and name the folder that holds your LoRAs."
+    empty = (
+        "No model fits these filters."
+        if where
+        else "The zoo is empty. Open Library and name the folder that holds your LoRAs."
+    )
     line = f"A look into the zoo: {len(cards)} of {len(zoo):,} models. Say above what the model should draw."
     return gallery(cards, empty) + (more_button() if more else ""), line
 

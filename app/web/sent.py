@@ -24,12 +24,16 @@ async def not_fetched(address: str, cache_dir: str) -> NoReturn:
 def file_place(**options: Any) -> gr.File:
     """A place for files; functions get their paths, and check what they are."""
     place = gr.File(file_count="multiple", **options)
-    place.preprocess = lambda sent: [file.path for file in sent] if sent else []  # Gradio's own leaves an empty file for each
+    place.preprocess = lambda sent: (
+        [file.path for file in sent] if sent else []
+    )  # Gradio's own leaves an empty file for each
     return place
 
 
 def picture_place(**options: Any) -> gr.Image:
     """A place for a picture; functions get its path, and check what it is."""
     place = gr.Image(type="filepath", **options)
-    place.preprocess = lambda sent: sent.path if sent else None  # Gradio's own writes what comes as a data: address to the disk
+    place.preprocess = lambda sent: (
+        sent.path if sent else None
+    )  # Gradio's own writes what comes as a data: address to the disk
     return place

@@ -88,7 +88,11 @@ def drawing(desk: Desk, id: str) -> Response:
         path = drawing_of(loradex.zoo.get(id), loradex.zoo_folder)
     except ZooError:
         path = None
-    return FileResponse(path, media_type="image/png", headers={"cache-control": f"private, max-age={KEPT}"}) if path else Response(status_code=404)
+    return (
+        FileResponse(path, media_type="image/png", headers={"cache-control": f"private, max-age={KEPT}"})
+        if path
+        else Response(status_code=404)
+    )
 
 
 def serve(desk: Desk, service: Service, told: Callable[[str], None]) -> None:
@@ -103,7 +107,14 @@ def serve(desk: Desk, service: Service, told: Callable[[str], None]) -> None:
         desk.loradex.search("warm up", 1)
         app = build_app(desk, uploads, service)
         listening = listen(service.host, service.port)
-        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=PATIENCE, server_header=False, ws="none")
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=PATIENCE,
+            server_header=False,
+            ws="none",
+        )
         told(f"http://{f'[{service.host}]' if ':' in service.host else service.host}:{listening.getsockname()[1]}")
         uvicorn.Server(config).run(sockets=[listening])
     finally:
@@ -119,7 +130,9 @@ def login_of(written: str) -> Login:
     """
     name, _, password = written.strip().partition(":")
     if not name or len(password) < LEAST_PASSWORD or "\n" in written.strip():
-        raise QueryError(f"login: expected one line name:password with {LEAST_PASSWORD} characters or more behind the colon, found none; write it so")
+        raise QueryError(
+            f"login: expected one line name:password with {LEAST_PASSWORD} characters or more behind the colon, found none; write it so"
+        )
     return Login.of(name, password)
 
 
@@ -133,4 +146,6 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
-        raise QueryError(f"{host} port {port}: expected to listen there, found: {error.strerror}; choose another --port") from None
+        raise QueryError(
+            f"{host} port {port}: expected to listen there, found: {error.strerror}; choose another --port"
+        ) from None

@@ -38,12 +38,26 @@ class Binding:
             except (ValueError, TypeError):
                 break
         if found is None:
-            raise ZooDamaged(f"{files.connection}: expected the row of the zoo itself, found none or another; {RESTORE}")
+            raise ZooDamaged(
+                f"{files.connection}: expected the row of the zoo itself, found none or another; {RESTORE}"
+            )
         if found.version > VERSION:
-            raise ZooTooNew(f"{files.connection}: expected layout {VERSION} or earlier, found {found.version}; update Loradex")
+            raise ZooTooNew(
+                f"{files.connection}: expected layout {VERSION} or earlier, found {found.version}; update Loradex"
+            )
         return found
 
     def write(self, files: Table) -> None:
         """Write it, as a new state."""
         following = replace(self, generation=self.generation + 1, token=secrets.token_hex(8))
-        files.upsert([{"id": OWN, "shard": shard_of(OWN), "model": "", "record": packed(astuple(following)), "nothing": [0.0, 0.0]}])
+        files.upsert(
+            [
+                {
+                    "id": OWN,
+                    "shard": shard_of(OWN),
+                    "model": "",
+                    "record": packed(astuple(following)),
+                    "nothing": [0.0, 0.0],
+                }
+            ]
+        )

@@ -24,9 +24,23 @@ def make_collections(connection: Connection, dim: int) -> None:
         ZooError: the server refuses them.
     """
     models, files = names_of(connection)
-    make(connection, files, {"model": ("VARCHAR", {"max_length": SHORT}), "nothing": ("FLOAT_VECTOR", {"dim": 2})}, "nothing", ("shard", "model"))
+    make(
+        connection,
+        files,
+        {"model": ("VARCHAR", {"max_length": SHORT}), "nothing": ("FLOAT_VECTOR", {"dim": 2})},
+        "nothing",
+        ("shard", "model"),
+    )
     codes = ("ARRAY", {"element_type": "VARCHAR", "max_length": SHORT, "max_capacity": MOST_TAGS})
-    text = ("VARCHAR", {"max_length": LONGEST, "enable_analyzer": True, "enable_match": True, "analyzer_params": {"tokenizer": "standard"}})
+    text = (
+        "VARCHAR",
+        {
+            "max_length": LONGEST,
+            "enable_analyzer": True,
+            "enable_match": True,
+            "analyzer_params": {"tokenizer": "standard"},
+        },
+    )
     columns: dict[str, tuple[str, dict[str, Any]]] = {
         **dict.fromkeys(("family", "format", "found_by"), ("VARCHAR", {"max_length": SHORT})),
         **dict.fromkeys(("rank", "added"), ("INT64", {})),
@@ -40,14 +54,22 @@ def make_collections(connection: Connection, dim: int) -> None:
     make(connection, models, columns, "vector", SCALARS)
 
 
-def make(connection: Connection, name: str, columns: dict[str, tuple[str, dict[str, Any]]], vector: str, scalars: tuple[str, ...]) -> None:
+def make(
+    connection: Connection,
+    name: str,
+    columns: dict[str, tuple[str, dict[str, Any]]],
+    vector: str,
+    scalars: tuple[str, ...],
+) -> None:
     """Make one collection, with an id, a shard and a record besides its columns."""
     from pymilvus import DataType, Function, FunctionType, MilvusClient
 
     schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
     schema.add_field("id", DataType.VARCHAR, max_length=SHORT, is_primary=True)
     schema.add_field("shard", DataType.INT64)
-    schema.add_field("record", DataType.ARRAY, element_type=DataType.VARCHAR, max_length=LONGEST, max_capacity=MOST_CHUNKS)
+    schema.add_field(
+        "record", DataType.ARRAY, element_type=DataType.VARCHAR, max_length=LONGEST, max_capacity=MOST_CHUNKS
+    )
     indexes = MilvusClient.prepare_index_params()
     for column, (kind, options) in columns.items():
         options = {key: DataType[value] if key == "element_type" else value for key, value in options.items()}
@@ -56,7 +78,9 @@ def make(connection: Connection, name: str, columns: dict[str, tuple[str, dict[s
         schema.add_function(Function("bm25", FunctionType.BM25, ["words"], ["words_bm25"]))
         indexes.add_index("words_bm25", index_type="SPARSE_INVERTED_INDEX", metric_type="BM25")
     indexes.add_index(vector, index_type=ENGINES["exact"], metric_type="IP")
-    for column in () if connection.is_lite else scalars:  # milvus-lite has no such index for arrays, and needs none for what it holds
+    for column in (
+        () if connection.is_lite else scalars
+    ):  # milvus-lite has no such index for arrays, and needs none for what it holds
         indexes.add_index(column, index_type="INVERTED")
     connection.ask("create_collection", name, schema=schema, consistency_level="Strong")
     connection.ask("create_index", name, indexes, sync=False)  # nothing is in it, and loading waits for them

@@ -14,11 +14,29 @@ from loradex.index.milvus.place import FILES, TOKEN, Address, address_of
 
 INSTALL: Final = "pip install 'loradex[milvus]'"
 PATIENCE: Final = 60.0  # seconds for an answer
-LONG_WORK: Final = {"load_collection": 24 * 3600.0, "flush": 3600.0, "create_index": 3600.0, "drop_index": 3600.0}  # seconds, as these wait for all vectors
-UNREACHED: Final = ("Fail connecting", "Retry timeout", "Retry run out", "loading collection timeout", "closed channel", "server unavailable")
+LONG_WORK: Final = {
+    "load_collection": 24 * 3600.0,
+    "flush": 3600.0,
+    "create_index": 3600.0,
+    "drop_index": 3600.0,
+}  # seconds, as these wait for all vectors
+UNREACHED: Final = (
+    "Fail connecting",
+    "Retry timeout",
+    "Retry run out",
+    "loading collection timeout",
+    "closed channel",
+    "server unavailable",
+)
 TO_CONNECT: Final = 10.0
-NO_PINGS: Final = {"grpc.keepalive_time_ms": 2**31 - 1, "grpc.keepalive_permit_without_calls": 0}  # which milvus-lite takes for an attack
-_sharing, _sharers = Lock(), dict[str, int]()  # how many zoos of this process use the files of a folder; milvus-lite itself never closes them
+NO_PINGS: Final = {
+    "grpc.keepalive_time_ms": 2**31 - 1,
+    "grpc.keepalive_permit_without_calls": 0,
+}  # which milvus-lite takes for an attack
+_sharing, _sharers = (
+    Lock(),
+    dict[str, int](),
+)  # how many zoos of this process use the files of a folder; milvus-lite itself never closes them
 
 
 class Connection:
@@ -41,7 +59,9 @@ class Connection:
             if self._files:
                 import milvus_lite  # noqa: F401
         except ModuleNotFoundError as error:
-            raise ZooUnreachable(f"{self}: expected {error.name} for a zoo in Milvus, found none installed; {INSTALL}") from None
+            raise ZooUnreachable(
+                f"{self}: expected {error.name} for a zoo in Milvus, found none installed; {INSTALL}"
+            ) from None
         logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs each error that it raises
         logging.getLogger("milvus_lite").setLevel(logging.CRITICAL)
         with _sharing if self._files else Lock():
@@ -98,9 +118,17 @@ class Connection:
         except (MilvusException, RpcError, ValueError, OSError) as error:
             said = " ".join(str(getattr(error, "message", error)).split())[:200]
             if kind is ZooLocked:
-                raise ZooLocked(f"{self}: expected milvus-lite to open {FILES}, found that it does not ({said}); end the other process that has it") from None
-            if isinstance(error, RpcError | OSError) or kind is ZooUnreachable or any(sign in said for sign in UNREACHED):
-                raise ZooUnreachable(f"{self}: expected Milvus to answer, found: {said}; check the address, ${TOKEN} and the server") from None
+                raise ZooLocked(
+                    f"{self}: expected milvus-lite to open {FILES}, found that it does not ({said}); end the other process that has it"
+                ) from None
+            if (
+                isinstance(error, RpcError | OSError)
+                or kind is ZooUnreachable
+                or any(sign in said for sign in UNREACHED)
+            ):
+                raise ZooUnreachable(
+                    f"{self}: expected Milvus to answer, found: {said}; check the address, ${TOKEN} and the server"
+                ) from None
             raise kind(f"{self}: expected Milvus to take a request, found: {said}; mend the request") from None
 
 
@@ -109,4 +137,6 @@ def client_of(pymilvus: Any, files: str | None, address: Address) -> Any:
     if files:
         return pymilvus.MilvusClient(files, timeout=TO_CONNECT, grpc_options=NO_PINGS)
     # a connection of its own: pymilvus shares one by address and token alone, whether it is encrypted or not
-    return pymilvus.MilvusClient(address.uri, token=os.environ.get(TOKEN, ""), db_name=address.database, timeout=TO_CONNECT, dedicated=True)
+    return pymilvus.MilvusClient(
+        address.uri, token=os.environ.get(TOKEN, ""), db_name=address.database, timeout=TO_CONNECT, dedicated=True
+    )

@@ -16,7 +16,11 @@ def of_filter(where: Filter) -> str:
         BadQuery: the filter cannot be used.
     """
     where.check()
-    parts = [f"{column} in {json.dumps(list(map(code, wanted)))}" for column, wanted in (("family", where.families), ("format", where.formats)) if wanted]
+    parts = [
+        f"{column} in {json.dumps(list(map(code, wanted)))}"
+        for column, wanted in (("family", where.families), ("format", where.formats))
+        if wanted
+    ]
     parts += [f"array_contains(tags, {json.dumps(code(tag_of(tag)))})" for tag in where.tags]
     if where.lowest_rank is not None or where.highest_rank is not None:
         parts.append(f"rank >= {max(0, where.lowest_rank or 0)}")

@@ -40,7 +40,9 @@ class Address:
         Raises:
             BadQuery: it is none.
         """
-        refusal = BadQuery(f"{said[:200]!r}: expected {SCHEME}host:{PORT}/name, if wanted with ?db=NAME&tls=true, found another address; mend it")
+        refusal = BadQuery(
+            f"{said[:200]!r}: expected {SCHEME}host:{PORT}/name, if wanted with ?db=NAME&tls=true, found another address; mend it"
+        )
         try:
             parts = urlsplit(said)
             host, port, name = parts.hostname or "", parts.port or PORT, parts.path.removeprefix("/")
@@ -48,9 +50,17 @@ class Address:
         except ValueError:
             raise refusal from None
         if parts.username or parts.password:
-            raise BadQuery(f"{SCHEME}…@{host}: expected no name or password in an address, found some; put NAME:PASSWORD or a key into ${TOKEN}")
+            raise BadQuery(
+                f"{SCHEME}…@{host}: expected no name or password in an address, found some; put NAME:PASSWORD or a key into ${TOKEN}"
+            )
         database, tls = options.pop("db", ""), options.pop("tls", "false")
-        if options or not HOST.fullmatch(host) or not NAME.fullmatch(name) or (database and not NAME.fullmatch(database)) or tls not in ("true", "false"):
+        if (
+            options
+            or not HOST.fullmatch(host)
+            or not NAME.fullmatch(name)
+            or (database and not NAME.fullmatch(database))
+            or tls not in ("true", "false")
+        ):
             raise refusal
         return cls(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", name, database, tls == "true")
 
@@ -77,7 +87,11 @@ def folder_of(said: str, parent: Path, *, make: bool = False) -> Path:
     """
     local = said.startswith(f"{SCHEME}/")
     address = Address() if local else Address.read(said)
-    name = re.sub(r"[^A-Za-z0-9._-]", "_", "-".join(filter(None, ("tls" if address.tls else "", address.host, address.database, address.name))))
+    name = re.sub(
+        r"[^A-Za-z0-9._-]",
+        "_",
+        "-".join(filter(None, ("tls" if address.tls else "", address.host, address.database, address.name))),
+    )
     folder = Path(unquote(said.removeprefix(SCHEME))) if local else parent / name
     if make or not local:
         mark(folder, address)
@@ -95,7 +109,9 @@ def mark(folder: Path, address: Address) -> None:
         if (folder / MARK).is_file() and (not address.host or address_of(folder) == address):
             return
         if (folder / CATALOGUE).exists():
-            raise ZooExists(f"{folder}: expected no zoo in SQLite, found one; copy it to Milvus with `loradex zoo copy {SCHEME}…`, or use another folder")
+            raise ZooExists(
+                f"{folder}: expected no zoo in SQLite, found one; copy it to Milvus with `loradex zoo copy {SCHEME}…`, or use another folder"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         part = folder / f".{MARK}.part"
         part.write_text(json.dumps({"version": 1, "address": str(address) if address.host else None}), "utf-8")
@@ -128,4 +144,6 @@ def address_of(folder: Path) -> Address:
             return Address() if said["address"] is None else Address.read(said["address"])
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, BadQuery):
         pass
-    raise ZooDamaged(f"{path}: expected where a zoo in Milvus lies, found {raw[:80]!r}; delete the file, and name the zoo by its address again")
+    raise ZooDamaged(
+        f"{path}: expected where a zoo in Milvus lies, found {raw[:80]!r}; delete the file, and name the zoo by its address again"
+    )

@@ -44,7 +44,9 @@ def packed(value: object) -> list[str]:
     text = b64encode(zlib.compress(json.dumps(value).encode())).decode()
     chunks = [text[start : start + CHUNK] for start in range(0, len(text), CHUNK)]
     if len(chunks) > MOST_CHUNKS:
-        raise BadModel(f"record: expected at most {MOST_CHUNKS * CHUNK:,} bytes for Milvus, found {len(text):,}; leave notes or tags out")
+        raise BadModel(
+            f"record: expected at most {MOST_CHUNKS * CHUNK:,} bytes for Milvus, found {len(text):,}; leave notes or tags out"
+        )
     return chunks
 
 
@@ -88,14 +90,21 @@ def folders_of(paths: Iterable[str | None]) -> list[str]:
     """
     found = {code(path[: end + 1]) for path in paths if path for end, letter in enumerate(path) if letter in SEPARATORS}
     if len(found) > MOST_TAGS:
-        raise BadModel(f"files of a model: expected at most {MOST_TAGS} folders above them for Milvus, found {len(found)}; delete copies")
+        raise BadModel(
+            f"files of a model: expected at most {MOST_TAGS} folders above them for Milvus, found {len(found)}; delete copies"
+        )
     return sorted(found)
 
 
 def tokens(text: str) -> list[str]:
     """The words of a text, without case and accents, each as Milvus's standard tokenizer leaves it whole."""
-    plain = "".join(letter for letter in unicodedata.normalize("NFD", text.casefold()) if not "\u0300" <= letter <= "\u036f")
-    return [word if word.isascii() and len(word) <= LONGEST_WORD else f"x{digest(word)}" for word in WORD.findall(unicodedata.normalize("NFC", plain))]
+    plain = "".join(
+        letter for letter in unicodedata.normalize("NFD", text.casefold()) if not "\u0300" <= letter <= "\u036f"
+    )
+    return [
+        word if word.isascii() and len(word) <= LONGEST_WORD else f"x{digest(word)}"
+        for word in WORD.findall(unicodedata.normalize("NFC", plain))
+    ]
 
 
 def words_of(entry: Entry) -> str:
@@ -105,10 +114,14 @@ def words_of(entry: Entry) -> str:
         for token in tokens(text):
             counts[token] += weight
     words = [*counts, *(token for token, count in counts.items() for _ in range(count - 1))]
-    return " ".join(words)[:LONGEST].rpartition(" ")[0] if sum(map(len, words)) + len(words) > LONGEST else " ".join(words)
+    return (
+        " ".join(words)[:LONGEST].rpartition(" ")[0] if sum(map(len, words)) + len(words) > LONGEST else " ".join(words)
+    )
 
 
-def to_row(entry: Entry, added: int, vector: Vector | None, dim: int, paths: Iterable[str | None], fingerprint: Sequence[str]) -> Row:
+def to_row(
+    entry: Entry, added: int, vector: Vector | None, dim: int, paths: Iterable[str | None], fingerprint: Sequence[str]
+) -> Row:
     """A model's row.
 
     Raises:
@@ -116,9 +129,13 @@ def to_row(entry: Entry, added: int, vector: Vector | None, dim: int, paths: Ite
     """
     id, name, family, found_by, *_, format = entry.texts
     if not is_id(str(id)):
-        raise BadModel(f"model {id!r}: expected an id of up to 64 letters, digits, spaces and ._+- for Milvus, found another; mend the model")
+        raise BadModel(
+            f"model {id!r}: expected an id of up to 64 letters, digits, spaces and ._+- for Milvus, found another; mend the model"
+        )
     if len(entry.tags) > MOST_TAGS:
-        raise BadModel(f"model {id!r}: expected at most {MOST_TAGS} tags for Milvus, found {len(entry.tags)}; mend the model")
+        raise BadModel(
+            f"model {id!r}: expected at most {MOST_TAGS} tags for Milvus, found {len(entry.tags)}; mend the model"
+        )
     return {
         "id": id,
         "shard": shard_of(str(id)),
@@ -149,7 +166,9 @@ def from_row(row: Row, where: str) -> Model:
             return Model(id, name, family, FoundBy(found_by), path, concept, preview, json.loads(facts), added)
     except (ValueError, TypeError, KeyError, RecursionError):
         pass
-    raise ZooDamaged(f"{where}: expected the row of model {row.get('id')!r} as it was written, found another; {RESTORE}")
+    raise ZooDamaged(
+        f"{where}: expected the row of model {row.get('id')!r} as it was written, found another; {RESTORE}"
+    )
 
 
 def vector_of(row: Row) -> Vector | None:

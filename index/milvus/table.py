@@ -36,7 +36,10 @@ class Table:
     def get(self, ids: Sequence[str], columns: Sequence[str], condition: str = "") -> list[Row]:
         """The rows of those ids that are there and meet a condition."""
         known = [id for id in dict.fromkeys(ids) if is_id(id)]
-        found = (self.ask("query", filter=both(of_ids(some), condition), output_fields=list(columns)) for some in parts_of(known))
+        found = (
+            self.ask("query", filter=both(of_ids(some), condition), output_fields=list(columns))
+            for some in parts_of(known)
+        )
         return [plain_row(row) for rows in found for row in rows]
 
     def walk(self, condition: str, columns: Sequence[str], total: int | None = None) -> Iterator[Row]:
@@ -54,12 +57,22 @@ class Table:
                 middle = (start + end) // 2
                 waiting += [(middle, end), (start, middle)]
 
-    def search(self, asked: Any, field: str, k: int, condition: str, columns: Sequence[str], enough: Callable[[Sequence[Row]], bool]) -> list[Row]:
+    def search(
+        self,
+        asked: Any,
+        field: str,
+        k: int,
+        condition: str,
+        columns: Sequence[str],
+        enough: Callable[[Sequence[Row]], bool],
+    ) -> list[Row]:
         """The rows nearest to what is asked, each with its ``distance``: somewhat more than ``k``, and more again until there are ``enough``, or all."""
         wanted = k + SPARE
         while True:
             limit = min(wanted, MOST)
-            (found,) = self.ask("search", data=[asked], anns_field=field, limit=limit, filter=condition, output_fields=list(columns))
+            (found,) = self.ask(
+                "search", data=[asked], anns_field=field, limit=limit, filter=condition, output_fields=list(columns)
+            )
             rows = [{"id": hit["id"], "distance": hit["distance"], **hit["entity"]} for hit in found]
             if len(rows) < limit or limit == MOST or enough(rows):
                 return rows
@@ -83,4 +96,7 @@ def parts_of(ids: Sequence[str]) -> Iterator[Sequence[str]]:
 
 def plain_row(row: Row) -> Row:
     """A row with lists in the place of what pymilvus has for them."""
-    return {column: list(value) if not isinstance(value, str | int | float | list | None) else value for column, value in row.items()}
+    return {
+        column: list(value) if not isinstance(value, str | int | float | list | None) else value
+        for column, value in row.items()
+    }

@@ -19,7 +19,17 @@ from loradex.index.base import ALL, BaseZoo
 from loradex.index.care import Progress
 from loradex.index.connections import WriterLock
 from loradex.index.engine import WIDE, WIDER
-from loradex.index.errors import BadModel, BadQuery, BadVector, ModelMissing, SpaceMismatch, ZooDamaged, ZooExists, ZooMissing, ZooReadOnly
+from loradex.index.errors import (
+    BadModel,
+    BadQuery,
+    BadVector,
+    ModelMissing,
+    SpaceMismatch,
+    ZooDamaged,
+    ZooExists,
+    ZooMissing,
+    ZooReadOnly,
+)
 from loradex.index.filters import Filter
 from loradex.index.milvus.binding import OWN, VERSION, Binding
 from loradex.index.milvus.collections import ENGINES, change_engine, load, make_collections, names_of
@@ -45,7 +55,10 @@ from loradex.index.vectors import Vector, Vectors, count, to_unit
 from loradex.index.zoo import EMPTY, unit_of, whole_number
 
 MODEL: Final = ("id", "record")
-COLUMNS: Final = (*MODEL, *"shard family format found_by rank added tags folders words placed vector fingerprint".split())  # noqa: SIM905
+COLUMNS: Final = (
+    *MODEL,
+    *"shard family format found_by rank added tags folders words placed vector fingerprint".split(),  # noqa: SIM905
+)
 
 
 class MilvusZoo(BaseZoo):
@@ -103,10 +116,14 @@ class MilvusZoo(BaseZoo):
         zoo = cls(folder, read_only=read_only)
         try:
             if not zoo._is_there():
-                raise ZooMissing(f"{zoo._connection}: expected a zoo, found none; check the address, or make one with `loradex index`")
+                raise ZooMissing(
+                    f"{zoo._connection}: expected a zoo, found none; check the address, or make one with `loradex index`"
+                )
             zoo._read_binding()
             if space not in (None, zoo.space):
-                raise SpaceMismatch(f"{folder}: expected space {space!r}, found space {zoo.space!r}; use its encoder, or index into a new zoo")
+                raise SpaceMismatch(
+                    f"{folder}: expected space {space!r}, found space {zoo.space!r}; use its encoder, or index into a new zoo"
+                )
         except BaseException:
             zoo.close()
             raise
@@ -143,18 +160,31 @@ class MilvusZoo(BaseZoo):
             ZooError: the zoo cannot be written.
         """
         if (given := count(vectors, BadVector)) != len(models):
-            raise BadVector(f"{self.folder}: expected a vector for each of {len(models)} models, found {given}; pass one for each")
-        batch = {model.id: (to_entry(model), unit_of(model, vector, self.dim)) for model, vector in zip(models, vectors, strict=True)}
+            raise BadVector(
+                f"{self.folder}: expected a vector for each of {len(models)} models, found {given}; pass one for each"
+            )
+        batch = {
+            model.id: (to_entry(model), unit_of(model, vector, self.dim))
+            for model, vector in zip(models, vectors, strict=True)
+        }
         prints = {id: packed(data.hex()) for id, data in fingerprints.items()}
         with self._changing():
             known = self._rows(list({*batch, *prints}))
             for id in prints.keys() - batch.keys() - known.keys():
-                raise ModelMissing(f"fingerprint of model {id!r}: expected the model in the zoo, found none; add both at once")
+                raise ModelMissing(
+                    f"fingerprint of model {id!r}: expected the model in the zoo, found none; add both at once"
+                )
             files = self.files_of(list(known))
             rows = [known[id] | {"fingerprint": prints[id]} for id in prints.keys() - batch.keys()]
             for id, (entry, unit) in batch.items():
                 before = known.get(id)
-                added = unpacked(before["record"])[-1] if before else entry.added if entry.added is not None else int(time())
+                added = (
+                    unpacked(before["record"])[-1]
+                    if before
+                    else entry.added
+                    if entry.added is not None
+                    else int(time())
+                )
                 own = prints.get(id) or (before["fingerprint"] if before else [])
                 rows.append(to_row(entry, added, unit, self.dim, paths_of(entry, files.get(id, [])), own))
             self._models.upsert(rows)
@@ -226,12 +256,20 @@ class MilvusZoo(BaseZoo):
             for row in self._models.walk("", MODEL):
                 entry = to_entry(from_row(row, str(self._connection)))
                 *_, format = entry.texts
-                values = {"family": [entry.texts[2]], "format": [format], "found_by": [entry.texts[3]], "tag": entry.tags}
+                values = {
+                    "family": [entry.texts[2]],
+                    "format": [format],
+                    "found_by": [entry.texts[3]],
+                    "tag": entry.tags,
+                }
                 for name, some in values.items():
                     for value in some:
                         if value is not None:
                             found[name][value] = found[name].get(value, 0) + 1
-            self._counts = {name: (state, dict(sorted(each.items(), key=lambda pair: (-pair[1], pair[0])))) for name, each in found.items()}
+            self._counts = {
+                name: (state, dict(sorted(each.items(), key=lambda pair: (-pair[1], pair[0]))))
+                for name, each in found.items()
+            }
         return self._counts[column][1]
 
     def vectors(self, ids: Sequence[str]) -> Vector:
@@ -243,7 +281,9 @@ class MilvusZoo(BaseZoo):
         found = self.vectors_of(ids)
         for id in ids:
             if id not in found:
-                raise ModelMissing(f"{self.folder}: expected a vector of model {id!r}, found none; index its file again")
+                raise ModelMissing(
+                    f"{self.folder}: expected a vector of model {id!r}, found none; index its file again"
+                )
         return np.stack([found[id] for id in ids]) if ids else np.empty((0, self.dim), np.float32)
 
     def vectors_of(self, ids: Sequence[str]) -> dict[str, Vector]:
@@ -255,9 +295,15 @@ class MilvusZoo(BaseZoo):
         """The fingerprints of all models that have one, or of some, by id."""
         columns = ("id", "fingerprint")
         rows = self._models.walk("", columns) if ids is None else self._models.get(ids, columns)
-        return {row["id"]: bytes.fromhex(unpacked(row["fingerprint"])) for row in sorted(rows, key=lambda row: row["id"]) if row["fingerprint"]}
+        return {
+            row["id"]: bytes.fromhex(unpacked(row["fingerprint"]))
+            for row in sorted(rows, key=lambda row: row["id"])
+            if row["fingerprint"]
+        }
 
-    def search_many(self, queries: NDArray[np.floating] | Sequence[NDArray[np.floating]], k: int = 10, where: Filter = ALL) -> list[list[Hit]]:
+    def search_many(
+        self, queries: NDArray[np.floating] | Sequence[NDArray[np.floating]], k: int = 10, where: Filter = ALL
+    ) -> list[list[Hit]]:
         """The hits of each query (q, dim).
 
         Raises:
@@ -284,7 +330,9 @@ class MilvusZoo(BaseZoo):
         candidates = k if self.engine == "exact" else WIDER * k + WIDE
         rows = self._models.search(query.tolist(), "vector", candidates, condition, (*MODEL, "vector"), enough)
         best = sorted(zip(scores(rows).tolist(), rows, strict=True), key=lambda pair: (-pair[0], pair[1]["id"]))[:k]
-        return [Hit(from_row(row, str(self._connection)), score, np.array(row["vector"], np.float32)) for score, row in best]
+        return [
+            Hit(from_row(row, str(self._connection)), score, np.array(row["vector"], np.float32)) for score, row in best
+        ]
 
     def find(self, words: Sequence[str], k: int = 10, where: Filter = ALL, without: Sequence[str] = ()) -> list[Model]:
         """As ``Zoo.find``, in Milvus's own order of BM25, at most ``MOST``.
@@ -332,14 +380,21 @@ class MilvusZoo(BaseZoo):
             known = self._rows(sorted(named))
             for file in noted.values():
                 if file.model_id is not None and file.model_id not in known:
-                    raise ModelMissing(f"file {file.path!r}: expected model {file.model_id!r} in the zoo, found none; add it first")
+                    raise ModelMissing(
+                        f"file {file.path!r}: expected model {file.model_id!r} in the zoo, found none; add it first"
+                    )
             dropped = [file_row(KnownFile(path, 0, 0))["id"] for path in gone - noted.keys()]
             before = self._files.get([*dropped, *written], ("id", "model"))
             known |= self._rows(sorted({row["model"] for row in before} - named - {""}))
-            after = {id: [file for file in some if file.path not in noted and file.path not in gone] for id, some in self.files_of(list(known)).items()}
+            after = {
+                id: [file for file in some if file.path not in noted and file.path not in gone]
+                for id, some in self.files_of(list(known)).items()
+            }
             for file in noted.values():
                 after.setdefault(str(file.model_id), []).append(file)
-            changed = self._changed(known, after)[0]  # made first: what has no room is refused before anything is written
+            changed = self._changed(known, after)[
+                0
+            ]  # made first: what has no room is refused before anything is written
             self._files.delete(dropped)
             self._files.upsert([file_row(file) for file in noted.values()])
             self._models.upsert(changed)
@@ -384,12 +439,19 @@ class MilvusZoo(BaseZoo):
         for done, row in enumerate(self._models.walk("", COLUMNS), 1):
             try:
                 if self._made_anew(row, paths.get(row["id"], [])) != row:
-                    problems.append(f"{self._connection}: the columns of model {row['id']!r} are not those of its record")
+                    problems.append(
+                        f"{self._connection}: the columns of model {row['id']!r} are not those of its record"
+                    )
             except (ZooDamaged, BadVector, BadModel) as error:
                 problems.append(str(error))
             progress(done, total)
-        lost = {file.model_id for file in files.values() if file.model_id} - {row["id"] for row in self._models.get([*paths], ("id",))}
-        return [*problems, *(f"{self._connection}: a file of model {id!r}, which is not there" for id in sorted(map(str, lost)))]
+        lost = {file.model_id for file in files.values() if file.model_id} - {
+            row["id"] for row in self._models.get([*paths], ("id",))
+        }
+        return [
+            *problems,
+            *(f"{self._connection}: a file of model {id!r}, which is not there" for id in sorted(map(str, lost))),
+        ]
 
     def rebuild(self, engine: str | None = None) -> list[str]:
         """Make all columns anew from the records; return the ids of models that were damaged and are taken out.
@@ -410,7 +472,9 @@ class MilvusZoo(BaseZoo):
             self.save_engine(engine)
         return lost
 
-    def _changed(self, rows: Mapping[str, Row], files: Mapping[str, Sequence[KnownFile]]) -> tuple[list[Row], list[str]]:
+    def _changed(
+        self, rows: Mapping[str, Row], files: Mapping[str, Sequence[KnownFile]]
+    ) -> tuple[list[Row], list[str]]:
         """The rows whose columns are not those of their record and files, made anew; and the ids of rows that no model can be read from."""
         lost, changed = [], []
         for id, row in rows.items():
@@ -426,7 +490,9 @@ class MilvusZoo(BaseZoo):
         model, vector = from_row(row, str(self._connection)), vector_of(row)
         entry = to_entry(model)
         unit = None if vector is None else to_unit(vector, self.dim, f"vector of model {model.id!r}", BadVector)
-        return to_row(entry, entry.added or 0, unit, self.dim, paths_of(entry, files), row["fingerprint"]) | {"record": row["record"]}
+        return to_row(entry, entry.added or 0, unit, self.dim, paths_of(entry, files), row["fingerprint"]) | {
+            "record": row["record"]
+        }
 
     def _rows(self, ids: Sequence[str]) -> dict[str, Row]:
         """The whole rows of those models that are there, by id."""
@@ -445,7 +511,9 @@ class MilvusZoo(BaseZoo):
                 Binding.of(self._files).write(self._files)
 
     def _refusal(self) -> ZooReadOnly:
-        return ZooReadOnly(f"{self.folder}: expected a zoo open for writing, found it open for reading only; open it without read_only")
+        return ZooReadOnly(
+            f"{self.folder}: expected a zoo open for writing, found it open for reading only; open it without read_only"
+        )
 
     def _is_there(self) -> bool:
         tables = (self._models, self._files)

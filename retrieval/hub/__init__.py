@@ -5,4 +5,13 @@ from loradex.retrieval.hub.lora import HubModel
 from loradex.retrieval.hub.repository import HubFile, HubRepository
 from loradex.retrieval.hub.store import StoreFile, StoreFolder
 
-__all__ = ["HubFile", "HubModel", "HubRepository", "RemoteFolder", "StoreFile", "StoreFolder", "is_remote", "open_folder"]
+__all__ = [
+    "HubFile",
+    "HubModel",
+    "HubRepository",
+    "RemoteFolder",
+    "StoreFile",
+    "StoreFolder",
+    "is_remote",
+    "open_folder",
+]

@@ -96,11 +96,15 @@ class RemoteHeader(Header):
         missing = [name for name in wanted if name not in self.kept]
         asked = sum(self.tensors[name].end - self.tensors[name].start for name in missing)
         if asked > MOST_READ:
-            raise FileUnsupported(f"{self.where}: expected at most {MOST_READ} bytes to read, found {asked}; download the file and read it here")
+            raise FileUnsupported(
+                f"{self.where}: expected at most {MOST_READ} bytes to read, found {asked}; download the file and read it here"
+            )
         for run in runs(self.layout, missing):
             start, end = self.tensors[run[0]].start, self.tensors[run[-1]].end
             block = self.remote.read(self.start + start, self.start + end) if end > start else b""
-            self.kept.update({name: block[self.tensors[name].start - start : self.tensors[name].end - start] for name in run})
+            self.kept.update(
+                {name: block[self.tensors[name].start - start : self.tensors[name].end - start] for name in run}
+            )
         return {name: self.kept[name] for name in wanted}
 
     def beside(self, name: str, most: int) -> bytes | None:
@@ -118,7 +122,9 @@ class RemoteHeader(Header):
         Raises:
             FileMissing: always.
         """
-        raise FileMissing(f"{self.where}: expected a file on this machine, found one on a hub, which is not read whole; download it")
+        raise FileMissing(
+            f"{self.where}: expected a file on this machine, found one on a hub, which is not read whole; download it"
+        )
 
 
 def runs(layout: Layout, names: Iterable[str]) -> list[list[str]]:

@@ -56,4 +56,6 @@ def read_model(name: str, header: RemoteHeader, encoder: Encoder) -> HubModel:
     except NoExpert:
         vector = None
     facts = header_facts(header.metadata)
-    return HubModel(name, lora.family, lora.format, lora.ranks, list(lora.layers), facts, header.metadata, vector, header.received)
+    return HubModel(
+        name, lora.family, lora.format, lora.ranks, list(lora.layers), facts, header.metadata, vector, header.received
+    )

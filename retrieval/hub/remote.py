@@ -17,7 +17,9 @@ PAUSE: Final = 1.0  # seconds before the second try, twice as long before each l
 LONGEST_PAUSE: Final = 300.0  # a hub's windows of rate limits are of five minutes
 TIMEOUT: Final = 30.0  # seconds without a byte
 BUSY: Final = (408, 425, 429, 500, 502, 503, 504)
-HTTP_ERRORS: Final = cast(tuple[type[Exception], ...], HfHubHTTPError.__bases__)  # the HTTPError of the client that huggingface_hub uses, and OSError
+HTTP_ERRORS: Final = cast(
+    tuple[type[Exception], ...], HfHubHTTPError.__bases__
+)  # the HTTPError of the client that huggingface_hub uses, and OSError
 CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
 
 
@@ -76,7 +78,11 @@ class RemoteFile:
     def _request(self, start: int, end: int) -> bytes:
         """One request."""
         url = self.place or self.url
-        headers = {name: value for name, value in self.headers.items() if name.lower() != "authorization" or host(url) == host(self.url)}
+        headers = {
+            name: value
+            for name, value in self.headers.items()
+            if name.lower() != "authorization" or host(url) == host(self.url)
+        }
         headers |= {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
         body = bytearray()
         with get_session().stream("GET", url, headers=headers, timeout=TIMEOUT) as answer:
@@ -86,7 +92,9 @@ class RemoteFile:
                 body += part
                 self.received += len(part)
                 if len(body) > end - start:
-                    raise FetchError(f"{self.name}: expected {end - start} bytes, found more; the server does not keep to its own headers, use another")
+                    raise FetchError(
+                        f"{self.name}: expected {end - start} bytes, found more; the server does not keep to its own headers, use another"
+                    )
         if len(body) != end - start:
             raise Interrupted(f"an answer that ends after {len(body)} of {end - start} bytes")
         return bytes(body)
@@ -98,15 +106,25 @@ class RemoteFile:
             raise Interrupted(f"status {status}", seconds(answer.headers.get("Retry-After")))
         whole = status == 200 and (start, end) == (0, self.size)
         if status == 200 and not whole:
-            raise FetchError(f"{self.name}: expected a part of the file, found all of it: the server ignores Range; fetch whole files from it, or use another")
+            raise FetchError(
+                f"{self.name}: expected a part of the file, found all of it: the server ignores Range; fetch whole files from it, or use another"
+            )
         if status not in (200, 206):
-            raise FetchError(f"{self.name}: expected status 206, found {status} at {host(self.url)}; check the repository, its revision and HF_TOKEN")
+            raise FetchError(
+                f"{self.name}: expected status 206, found {status} at {host(self.url)}; check the repository, its revision and HF_TOKEN"
+            )
         said = CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
-        if not whole and (said is None or (int(said[1]), int(said[2])) != (start, end - 1) or said[3] not in ("*", str(self.size))):
+        if not whole and (
+            said is None or (int(said[1]), int(said[2])) != (start, end - 1) or said[3] not in ("*", str(self.size))
+        ):
             found = answer.headers.get("Content-Range", "none")[:80]
-            raise FetchError(f"{self.name}: expected Content-Range bytes {start}-{end - 1}/{self.size}, found {found!r}; the file changed, run it again")
+            raise FetchError(
+                f"{self.name}: expected Content-Range bytes {start}-{end - 1}/{self.size}, found {found!r}; the file changed, run it again"
+            )
         if answer.headers.get("Content-Encoding", "identity") != "identity":
-            raise FetchError(f"{self.name}: expected plain bytes, found {answer.headers['Content-Encoding'][:40]!r}; the server re-encodes parts, use another")
+            raise FetchError(
+                f"{self.name}: expected plain bytes, found {answer.headers['Content-Encoding'][:40]!r}; the server re-encodes parts, use another"
+            )
 
 
 def ask_again(name: str, start: int, end: int, ask: Callable[[int, int], bytes]) -> bytes:
@@ -126,7 +144,9 @@ def ask_again(name: str, start: int, end: int, ask: Callable[[int, int], bytes])
             if attempt < TRIES - 1:
                 asked = error.pause if isinstance(error, Interrupted) else None
                 time.sleep(min(PAUSE * 2**attempt if asked is None else asked, LONGEST_PAUSE))
-    raise FetchError(f"{name}: expected bytes {start} to {end - 1}, found after {TRIES} tries: {reason[:200]}; run it again later to go on")
+    raise FetchError(
+        f"{name}: expected bytes {start} to {end - 1}, found after {TRIES} tries: {reason[:200]}; run it again later to go on"
+    )
 
 
 def host(url: str) -> tuple[str, str]:

@@ -49,7 +49,12 @@ class HubFile:
         """
         refuse_escapes(entry.path)
         told = entry.lfs.sha256 if entry.lfs else None
-        return cls(entry.path, entry.size, f"{place}/{entry.path}", told if isinstance(told, str) and SHA256.fullmatch(told) else None)
+        return cls(
+            entry.path,
+            entry.size,
+            f"{place}/{entry.path}",
+            told if isinstance(told, str) and SHA256.fullmatch(told) else None,
+        )
 
     @property
     def stamp(self) -> int:
@@ -102,7 +107,9 @@ class HubRepository:
         """
         read = PLACE.fullmatch(place)
         if read is None:
-            raise FetchError(f"{ascii(place)[:200]}: expected hf://owner/name or hf://owner/name@revision, found something else; check how it is written")
+            raise FetchError(
+                f"{ascii(place)[:200]}: expected hf://owner/name or hf://owner/name@revision, found something else; check how it is written"
+            )
         api = HfApi(endpoint=endpoint)
         commit = commit_of(api, read[1], read[2])
         where = f"hf://{read[1]}@{commit}"
@@ -114,7 +121,9 @@ class HubRepository:
             elif PurePosixPath(entry.path).name == CONFIG:
                 settings[entry.path] = HubFile.of(entry, where)
             if len(weights) > MOST_FILES:
-                raise FetchError(f"{where}: expected at most {MOST_FILES} {WEIGHTS} files, found more; index another repository")
+                raise FetchError(
+                    f"{where}: expected at most {MOST_FILES} {WEIGHTS} files, found more; index another repository"
+                )
         if not weights:
             raise FetchError(f"{where}: expected {WEIGHTS} files, found none; check the name and the revision")
         return cls(read[1], commit, str(api.endpoint), list(weights.values()), settings)
@@ -139,7 +148,10 @@ class HubRepository:
             FileError: it is unsafe or corrupt.
             FetchError: the server does not send what is asked.
         """
-        siblings = {PurePosixPath(path).name: self.remote(settings) for path, settings in beside(file.name, self.settings).items()}
+        siblings = {
+            PurePosixPath(path).name: self.remote(settings)
+            for path, settings in beside(file.name, self.settings).items()
+        }
         return RemoteHeader.fetch(self.remote(file), siblings)
 
     def remote(self, file: HubFile) -> RemoteFile:

@@ -19,9 +19,23 @@ from loradex.retrieval.hub.remote import Interrupted, ask_again
 from loradex.retrieval.hub.repository import MOST_FILES, WEIGHTS
 from loradex.retrieval.lora.settings import CONFIG
 
-SECRET: Final = re.compile(r"\w[\w+.-]*://.*:.*@|https?://([^/?#]*@|.*\?)", re.DOTALL)  # a password, or a token of a web address
+SECRET: Final = re.compile(
+    r"\w[\w+.-]*://.*:.*@|https?://([^/?#]*@|.*\?)", re.DOTALL
+)  # a password, or a token of a web address
 DEEPEST: Final = 64  # folders in one another
-MARKS: Final = ("ETag", "etag", "generation", "md5Hash", "content_md5", "LastModified", "last_modified", "mtime", "modified", "updated", "created")
+MARKS: Final = (
+    "ETag",
+    "etag",
+    "generation",
+    "md5Hash",
+    "content_md5",
+    "LastModified",
+    "last_modified",
+    "mtime",
+    "modified",
+    "updated",
+    "created",
+)
 FINAL: Final = (FileNotFoundError, PermissionError, IsADirectoryError)  # what another try does not mend
 
 
@@ -69,12 +83,16 @@ class StoreBytes:
         try:
             raw = bytes(system.cat_file(path, start, end))
         except FINAL as error:
-            raise FetchError(f"{self.name}: expected a file that may be read, found: {brief_of(error)}; check that it is there, and your rights") from None
+            raise FetchError(
+                f"{self.name}: expected a file that may be read, found: {brief_of(error)}; check that it is there, and your rights"
+            ) from None
         except Exception as error:
             raise Interrupted(brief_of(error)) from None
         self.received += len(raw)
         if len(raw) != end - start:
-            raise FetchError(f"{self.name}: expected bytes {start} to {end - 1}, found {len(raw)} bytes; the file changed, or the store ignores ranges")
+            raise FetchError(
+                f"{self.name}: expected bytes {start} to {end - 1}, found {len(raw)} bytes; the file changed, or the store ignores ranges"
+            )
         return raw
 
 
@@ -100,7 +118,9 @@ class StoreFolder:
             FetchError: the address is none, there is nothing to read, or the store cannot be used.
         """
         if SECRET.match(place):
-            raise FetchError("address of a store: expected none with a password, which a zoo would keep; put it where fsspec looks, as ~/.config/fsspec")
+            raise FetchError(
+                "address of a store: expected none with a password, which a zoo would keep; put it where fsspec looks, as ~/.config/fsspec"
+            )
         single = place.endswith(WEIGHTS)
         folder = place.rpartition("/")[0] if single else place.rstrip("/")
         listed = list(listing(folder, 1 if single else DEEPEST))
@@ -108,7 +128,9 @@ class StoreFolder:
         if not files:
             raise FetchError(f"{place}: expected {WEIGHTS} files, found none; check the address")
         if len(files) > MOST_FILES:
-            raise FetchError(f"{place}: expected at most {MOST_FILES} {WEIGHTS} files, found {len(files)}; index its folders one by one")
+            raise FetchError(
+                f"{place}: expected at most {MOST_FILES} {WEIGHTS} files, found {len(files)}; index its folders one by one"
+            )
         return cls(folder, files, {file.name: file for file in listed if PurePosixPath(file.name).name == CONFIG})
 
     def only(self, file: StoreFile) -> "StoreFolder":
@@ -122,7 +144,10 @@ class StoreFolder:
             FileError: it is unsafe, corrupt, or holds no update that can be read.
             FetchError: the store does not send what is asked.
         """
-        siblings = {PurePosixPath(path).name: StoreBytes(settings.path, settings.size) for path, settings in beside(file.name, self.settings).items()}
+        siblings = {
+            PurePosixPath(path).name: StoreBytes(settings.path, settings.size)
+            for path, settings in beside(file.name, self.settings).items()
+        }
         return read_model(file.id, RemoteHeader.fetch(StoreBytes(file.path, file.size), siblings), encoder)
 
 
@@ -141,7 +166,9 @@ def listing(folder: str, depth: int) -> Iterator[StoreFile]:
                 del folders[name]
             seen += len(folders) + len(files)
             if seen > MOST_ENTRIES:
-                raise FetchError(f"{folder}: expected at most {MOST_ENTRIES} files, found more; index its folders one by one")
+                raise FetchError(
+                    f"{folder}: expected at most {MOST_ENTRIES} files, found more; index its folders one by one"
+                )
             below = parent.rstrip("/")[len(root.rstrip("/")) :].lstrip("/")
             for name, info in sorted(files.items()):
                 if (name.endswith(WEIGHTS) or name == CONFIG) and not name.startswith("."):
@@ -149,7 +176,9 @@ def listing(folder: str, depth: int) -> Iterator[StoreFile]:
     except (FetchError, GeneratorExit):
         raise
     except Exception as error:
-        raise FetchError(f"{folder}: cannot be listed: {brief_of(error)}; check the address, the connection and your rights") from None
+        raise FetchError(
+            f"{folder}: cannot be listed: {brief_of(error)}; check the address, the connection and your rights"
+        ) from None
 
 
 def listed_file(folder: str, name: str, info: dict[str, Any]) -> StoreFile:
@@ -161,7 +190,9 @@ def listed_file(folder: str, name: str, info: dict[str, Any]) -> StoreFile:
     refuse_unreadable(name)
     size = info.get("size")
     if type(size) is not int or not 0 <= size < 2**63:
-        raise FetchError(f"{folder}: expected a size of each file, found {ascii((name, size))[:200]}; index another store")
+        raise FetchError(
+            f"{folder}: expected a size of each file, found {ascii((name, size))[:200]}; index another store"
+        )
     marks = repr([str(info.get(mark)) for mark in MARKS]).encode()
     return StoreFile(name, size, f"{folder}/{name}", int.from_bytes(hashlib.sha256(marks).digest()[:8]) >> 1)
 
@@ -179,6 +210,10 @@ def system_of(address: str) -> tuple[AbstractFileSystem, str]:
         system, path = url_to_fs(address)
         return system, str(path)
     except ImportError as error:
-        raise FetchError(f"{address}: expected a package that reads {kind}://, found none: {brief_of(error)}; install it with pip") from None
+        raise FetchError(
+            f"{address}: expected a package that reads {kind}://, found none: {brief_of(error)}; install it with pip"
+        ) from None
     except Exception as error:
-        raise FetchError(f"{address}: expected hf:// or an address that fsspec reads, found: {brief_of(error)}; check how it is written") from None
+        raise FetchError(
+            f"{address}: expected hf:// or an address that fsspec reads, found: {brief_of(error)}; check how it is written"
+        ) from None

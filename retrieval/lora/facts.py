@@ -64,7 +64,9 @@ def facts_of(path: Path, metadata: Mapping[str, str]) -> Facts:
         side_car = path.with_name(path.stem + ending)
         if side_car != path and is_there(side_car):
             entries = read_json_object(side_car)
-            facts = facts.merged(Facts(broken=(side_car.name,)) if entries is None else said(read(entries), side_car.name))
+            facts = facts.merged(
+                Facts(broken=(side_car.name,)) if entries is None else said(read(entries), side_car.name)
+            )
     return facts.merged(header_facts(metadata))
 
 
@@ -83,7 +85,11 @@ def is_there(path: Path) -> bool:
 
 def said(facts: Facts, source: str) -> Facts:
     """The facts with their source, where there are any."""
-    return Facts(facts.title, facts.base_model, facts.trainer, facts.trigger_words, facts.tags, facts.notes, (source,)) if facts != Facts() else facts
+    return (
+        Facts(facts.title, facts.base_model, facts.trainer, facts.trigger_words, facts.tags, facts.notes, (source,))
+        if facts != Facts()
+        else facts
+    )
 
 
 def from_header(metadata: Mapping[str, str]) -> Facts:
@@ -91,11 +97,21 @@ def from_header(metadata: Mapping[str, str]) -> Facts:
     triggers = (*words(metadata.get("modelspec.trigger_phrase")), *class_tokens(metadata.get("ss_datasets")))
     return Facts(
         title=text(metadata.get("modelspec.title")) or text(metadata.get("ss_output_name")),
-        base_model=next(filter(None, (text(metadata.get(key)) for key in ("ss_base_model_version", "modelspec.architecture", "ss_sd_model_name"))), None),
+        base_model=next(
+            filter(
+                None,
+                (
+                    text(metadata.get(key))
+                    for key in ("ss_base_model_version", "modelspec.architecture", "ss_sd_model_name")
+                ),
+            ),
+            None,
+        ),
         trainer=trainer_of(metadata),
         trigger_words=unique(triggers),
         tags=unique((*frequent_tags(metadata.get("ss_tag_frequency")), *words(metadata.get("modelspec.tags")))),
-        notes=text(metadata.get("modelspec.description"), LONGEST_NOTES) or text(metadata.get("ss_training_comment"), LONGEST_NOTES),
+        notes=text(metadata.get("modelspec.description"), LONGEST_NOTES)
+        or text(metadata.get("ss_training_comment"), LONGEST_NOTES),
     )
 
 
@@ -134,14 +150,20 @@ def class_tokens(datasets: str | None) -> tuple[str, ...]:
 def from_a1111(entries: Mapping[str, Any]) -> Facts:
     """A1111's ``<name>.json``, as its own editor writes it."""
     notes = text(entries.get("notes"), LONGEST_NOTES) or text(entries.get("description"), LONGEST_NOTES)
-    return Facts(base_model=text(entries.get("sd version")), trigger_words=words(entries.get("activation text")), notes=notes)
+    return Facts(
+        base_model=text(entries.get("sd version")), trigger_words=words(entries.get("activation text")), notes=notes
+    )
 
 
 def from_lora_manager(entries: Mapping[str, Any]) -> Facts:
     """ComfyUI-Lora-Manager's ``<name>.metadata.json``, without what Loradex itself wrote into it."""
     own = as_object(as_object(entries.get(OWN)).get(WROTE))
     trained = words(as_object(entries.get("civitai")).get("trainedWords"))
-    said = {key: found for key, longest in LORA_MANAGER.items() if (found := text(entries.get(key), longest)) != text(own.get(key), longest)}
+    said = {
+        key: found
+        for key, longest in LORA_MANAGER.items()
+        if (found := text(entries.get(key), longest)) != text(own.get(key), longest)
+    }
     base_model = said.get("base_model") if said.get("base_model") != "Unknown" else None
     left = (without(trained, own.get(TRAINED_WORDS)), without(words(entries.get("tags")), own.get("tags")))
     return Facts(said.get("model_name"), base_model, None, *left, said.get("notes"))
@@ -155,13 +177,21 @@ def without(said: tuple[str, ...], own: Any) -> tuple[str, ...]:
 def from_stability_matrix(entries: Mapping[str, Any]) -> Facts:
     """StabilityMatrix' ``<name>.cm-info.json``."""
     title = text(entries.get("UserTitle")) or text(entries.get("ModelName"))
-    return Facts(title, text(entries.get("BaseModel")), None, words(entries.get("TrainedWords")), words(entries.get("Tags")))
+    return Facts(
+        title, text(entries.get("BaseModel")), None, words(entries.get("TrainedWords")), words(entries.get("Tags"))
+    )
 
 
 def from_civitai(entries: Mapping[str, Any]) -> Facts:
     """Civitai Helper's ``<name>.civitai.info``: one version of a model, as Civitai's API gives it."""
     model = as_object(entries.get("model"))
-    return Facts(text(model.get("name")), text(entries.get("baseModel")), None, words(entries.get("trainedWords")), words(model.get("tags")))
+    return Facts(
+        text(model.get("name")),
+        text(entries.get("baseModel")),
+        None,
+        words(entries.get("trainedWords")),
+        words(model.get("tags")),
+    )
 
 
 LORA_MANAGER: Final = {"model_name": LONGEST, "base_model": LONGEST, "notes": LONGEST_NOTES}
@@ -195,7 +225,12 @@ def text(value: Any, longest: int = LONGEST) -> str | None:
 def words(value: Any) -> tuple[str, ...]:
     """The words of a list, or of a text with commas."""
     parts = value if isinstance(value, list) else value.split(",") if isinstance(value, str) else []
-    return unique(found for part in parts[: 4 * MOST_WORDS] for found in [text(part.get("name") if isinstance(part, dict) else part)] if found)
+    return unique(
+        found
+        for part in parts[: 4 * MOST_WORDS]
+        for found in [text(part.get("name") if isinstance(part, dict) else part)]
+        if found
+    )
 
 
 def unique(found: Iterable[str]) -> tuple[str, ...]:

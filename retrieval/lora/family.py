@@ -100,7 +100,9 @@ VERSIONS: Final = {
 }
 
 
-def families_of(shapes: Mapping[str, tuple[int, int]], trees: Iterable[str] = ("unet",), modules: Iterable[str] = ()) -> list[str]:
+def families_of(
+    shapes: Mapping[str, tuple[int, int]], trees: Iterable[str] = ("unet",), modules: Iterable[str] = ()
+) -> list[str]:
     """The families that fit, the likeliest first.
 
     Args:

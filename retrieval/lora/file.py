@@ -106,7 +106,10 @@ class LoraFile:
             lines.append(f"these layers fit the families {', '.join(self.families)}; the first is assumed")
         if named and self.families and named not in self.families:
             lines.append(f"the metadata name the family {named}, the layers fit {self.family}")
-        lines += [f"alpha_pattern {pattern[:80]!r} is a regular expression, which is not run" for pattern in strange_patterns(self.settings)[:1]]
+        lines += [
+            f"alpha_pattern {pattern[:80]!r} is a regular expression, which is not run"
+            for pattern in strange_patterns(self.settings)[:1]
+        ]
         return lines
 
     @cached_property
@@ -169,7 +172,9 @@ class LoraFile:
         wanted = self.layers if layers is None else layers
         missing = [layer for layer in wanted if layer not in self.layers]
         if missing:
-            raise FileCorrupt(f"{self.header.where}: expected layer {missing[0]}, found {len(self.layers)} others; the LoRA was trained on fewer layers")
+            raise FileCorrupt(
+                f"{self.header.where}: expected layer {missing[0]}, found {len(self.layers)} others; the LoRA was trained on fewer layers"
+            )
         tensors = self.header.load({tensor for name in wanted for tensor in self.layers[name].needed.values()})
         return {name: self._update(name, tensors) for name in wanted}
 
@@ -186,7 +191,9 @@ class LoraFile:
         """The update of one layer from the file's tensors."""
         layer = self.layers[name]
         algorithm = ALGORITHMS[layer.format]
-        down, up = algorithm.factors({role: tensors[tensor] for role, tensor in layer.needed.items() if role != "alpha"})
+        down, up = algorithm.factors(
+            {role: tensors[tensor] for role, tensor in layer.needed.items() if role != "alpha"}
+        )
         up = pick(up, layer.rows) * self._scale(layer, tensors)
         if not (down.abs().max() <= LARGEST_WEIGHT and up.abs().max() <= LARGEST_WEIGHT):
             found = f"expected finite weights up to {LARGEST_WEIGHT:.0e}, found NaN, infinity or larger ones"
@@ -198,10 +205,14 @@ class LoraFile:
         if "alpha" in layer.parts:
             alpha = tensors[layer.parts["alpha"]].double().item()
             if not math.isfinite(alpha):
-                raise FileCorrupt(f"{self.header.where}: layer {shown(layer.module)}: expected a finite alpha, found {alpha}; save it again")
+                raise FileCorrupt(
+                    f"{self.header.where}: layer {shown(layer.module)}: expected a finite alpha, found {alpha}; save it again"
+                )
             return alpha / layer.base_rank if alpha and layer.base_rank else 1.0
         if layer.format is Format.PEFT or self.settings.get("peft_type") == layer.format.name:
-            return peft_scale(f"{self.header.where}: layer {shown(layer.module)}", self.settings, layer.module, layer.base_rank)
+            return peft_scale(
+                f"{self.header.where}: layer {shown(layer.module)}", self.settings, layer.module, layer.base_rank
+            )
         return 1.0
 
 

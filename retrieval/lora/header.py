@@ -23,7 +23,11 @@ from loradex.retrieval.lora.problems import shown
 LARGEST_HEADER: Final = 16 * 2**20  # bytes
 FIRST: Final = 9  # bytes, which tell how long the header is, or what else the file is
 Stamp = tuple[int, int, int]
-FOREIGN: Final = {b"PK\x03\x04": "a zip archive, as torch.save writes it", **{bytes([0x80, i]): "a pickle" for i in range(2, 6)}, b"\x1f\x8b": "gzip data"}
+FOREIGN: Final = {
+    b"PK\x03\x04": "a zip archive, as torch.save writes it",
+    **{bytes([0x80, i]): "a pickle" for i in range(2, 6)},
+    b"\x1f\x8b": "gzip data",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +98,10 @@ class Header:
         """
         wanted = sorted(names, key=lambda name: self.tensors[name].start)
         with self.opened() as file:
-            return {name: self._read(file, name, 0, info.shape) for name, info in ((name, self.tensors[name]) for name in wanted)}
+            return {
+                name: self._read(file, name, 0, info.shape)
+                for name, info in ((name, self.tensors[name]) for name in wanted)
+            }
 
     def blocks(self, name: str, rows: int) -> Iterator[Tensor]:
         """A tensor as a matrix (out, everything else), ``rows`` rows at a time.
@@ -117,7 +124,9 @@ class Header:
         file.seek(self.start + info.start + first * dtype.itemsize)
         raw = bytearray(file.read(expected))
         if len(raw) != expected:
-            raise FileCorrupt(f"{self.path}: tensor {shown(name)}: expected {expected} bytes, found {len(raw)}; the file changed while it was read")
+            raise FileCorrupt(
+                f"{self.path}: tensor {shown(name)}: expected {expected} bytes, found {len(raw)}; the file changed while it was read"
+            )
         return tensor_of(raw, dtype, shape)
 
     @contextmanager
@@ -130,7 +139,9 @@ class Header:
         """
         with open_regular(self.path) as file:
             if stamp_of(file) != self.stamp:
-                raise FileCorrupt(f"{self.path}: expected the file whose header was read, found another; it changed while it was read, so read it again")
+                raise FileCorrupt(
+                    f"{self.path}: expected the file whose header was read, found another; it changed while it was read, so read it again"
+                )
             yield file
 
 
@@ -159,7 +170,9 @@ def open_regular(path: Path) -> Iterator[FileIO]:
         try:
             yield file
         except OSError as error:
-            raise FileMissing(f"{path}: cannot be read: {error.strerror}; check the disk, or copy the file again") from None
+            raise FileMissing(
+                f"{path}: cannot be read: {error.strerror}; check the disk, or copy the file again"
+            ) from None
 
 
 def end_of_header(first: bytes, size: int) -> int:
@@ -174,7 +187,9 @@ def end_of_header(first: bytes, size: int) -> int:
     length = int.from_bytes(first[:8], "little")
     if len(first) < 8 or length > min(size - 8, LARGEST_HEADER):
         limit = f"at most {LARGEST_HEADER >> 20} MiB and the file's {size} bytes"
-        raise FileCorrupt(f"no safetensors file: expected a header of {limit}, found a length of {length}; download it again")
+        raise FileCorrupt(
+            f"no safetensors file: expected a header of {limit}, found a length of {length}; download it again"
+        )
     return 8 + length
 
 
@@ -182,7 +197,9 @@ def refuse_foreign(first: bytes) -> None:
     """Name the containers that people mistake for safetensors."""
     for magic, what in FOREIGN.items():
         if first.startswith(magic):
-            raise FileUnsafe(f"expected safetensors, found {what}, which was not opened as it could run code; convert it to .safetensors first")
+            raise FileUnsafe(
+                f"expected safetensors, found {what}, which was not opened as it could run code; convert it to .safetensors first"
+            )
 
 
 def parse_head(head: bytes, size: int) -> tuple[dict[str, str], Layout]:
@@ -194,7 +211,9 @@ def parse_head(head: bytes, size: int) -> tuple[dict[str, str], Layout]:
     """
     metadata, layout = parse_header(head[8:])
     if len(head) + layout.size != size:
-        raise FileCorrupt(f"expected {len(head) + layout.size} bytes, found {size}; the file is cut short or has something appended")
+        raise FileCorrupt(
+            f"expected {len(head) + layout.size} bytes, found {size}; the file is cut short or has something appended"
+        )
     return metadata, layout
 
 

@@ -85,7 +85,13 @@ ENDINGS: Final = {
 BY_LAST_WORD: Final[dict[str, list[str]]] = {}
 for _ending in sorted(ENDINGS, key=len, reverse=True):
     BY_LAST_WORD.setdefault(_ending.rpartition(".")[2].rpartition("_")[2], []).append(_ending)
-PEFT_ROLES: Final = {"lora_A": "down", "lora_B": "up", "lora_magnitude_vector": "magnitude", "lora_embedding_A": "embedding", "lora_embedding_B": "embedding"}
+PEFT_ROLES: Final = {
+    "lora_A": "down",
+    "lora_B": "up",
+    "lora_magnitude_vector": "magnitude",
+    "lora_embedding_A": "embedding",
+    "lora_embedding_B": "embedding",
+}
 CACHED_NAMES: Final = 2**14  # files of one folder share most of theirs
 LONGEST_NAME: Final = 400
 EMBEDDINGS: Final = ("bundle_emb.", "emb_params", "<")

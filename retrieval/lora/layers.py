@@ -45,7 +45,9 @@ class Layer:
     @property
     def needed(self) -> dict[str, str]:
         """The parts that make the update and its scale."""
-        return {role: name for role, name in self.parts.items() if role in ALGORITHMS[self.format].roles or role == "alpha"}
+        return {
+            role: name for role, name in self.parts.items() if role in ALGORITHMS[self.format].roles or role == "alpha"
+        }
 
     @property
     def whole(self) -> bool:
@@ -104,15 +106,26 @@ def read_layers(layout: Layout, counted: Targets = ("", "")) -> Layers:
     twice: list[str] = []
     updates = measure_all(layout, contents, twice)
     if not updates:
-        kinds = ", ".join(contents.unread) or f"{len(layout.tensors)} tensors such as {shown(next(iter(layout.tensors), 'none'))}"
-        raise FileUnsupported(f"expected LoRA factors (lora.down/up, lora_A/B, hada, lokr, diff), found {kinds}; choose another file")
+        kinds = (
+            ", ".join(contents.unread)
+            or f"{len(layout.tensors)} tensors such as {shown(next(iter(layout.tensors), 'none'))}"
+        )
+        raise FileUnsupported(
+            f"expected LoRA factors (lora.down/up, lora_A/B, hada, lokr, diff), found {kinds}; choose another file"
+        )
     paths = positional_paths(updates, counted)
     naming = name_layers({paths[module]: (layer.size.out, layer.size.width) for module, layer in updates.items()})
     layers = place({paths[module]: layer for module, layer in updates.items()}, naming.layers, twice)
     formats = Counter(layer.format for layer in layers.values())
     strange = [name for module in naming.strange for name, _ in naming.layers[module]]
     problems = describe(contents.unread, contents.unknown, strange, twice)
-    return Layers(max(formats, key=lambda form: formats[form]), list(naming.trees), dict(sorted(layers.items())), frozenset(strange), problems)
+    return Layers(
+        max(formats, key=lambda form: formats[form]),
+        list(naming.trees),
+        dict(sorted(layers.items())),
+        frozenset(strange),
+        problems,
+    )
 
 
 def measure_all(layout: Layout, contents: Contents, twice: list[str]) -> dict[str, Layer]:
@@ -153,7 +166,9 @@ def measure(layout: Layout, module: Module) -> Layer:
         raise FileCorrupt(f"{where}: expected one number as alpha, found shape {alpha}; save it again")
     for role, shape in shapes.items():
         if math.prod(max(side, 1) for side in shape) > LARGEST_FACTOR:  # torch counts the strides of empty tensors too
-            raise FileUnsupported(f"{where}: expected up to {LARGEST_FACTOR} numbers a tensor, found {role} of shape {str(shape)[:80]}; choose another file")
+            raise FileUnsupported(
+                f"{where}: expected up to {LARGEST_FACTOR} numbers a tensor, found {role} of shape {str(shape)[:80]}; choose another file"
+            )
     algorithm = ALGORITHMS[module.format]
     size = algorithm.measure(where, shapes)
     return Layer(module.name, module.format, module.parts, ((0, size.out),), size, algorithm.base_rank(shapes))
@@ -165,7 +180,9 @@ def positional_paths(updates: Mapping[str, Layer], counted: Targets) -> dict[str
     return {name: name for name in updates} | (name_positions(numbered, counted) if numbered else {})
 
 
-def place(updates: Mapping[str, Layer], names: Mapping[str, list[tuple[str, Rows]]], twice: list[str]) -> dict[str, Layer]:
+def place(
+    updates: Mapping[str, Layer], names: Mapping[str, list[tuple[str, Rows]]], twice: list[str]
+) -> dict[str, Layer]:
     """The layers by their name; of two with one name, modules that are not fused and paths with dots go first."""
     layers: dict[str, Layer] = {}
     for path in sorted(updates, key=lambda path: (len(names[path]), "." not in path, path)):

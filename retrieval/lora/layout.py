@@ -39,7 +39,12 @@ DTYPES: Final = {
     "U32": torch.uint32,
     "U64": torch.uint64,
 }
-UNREADABLE: Final = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "C64": 64}  # the other types of safetensors, in bits: of no real numbers, or of no whole bytes
+UNREADABLE: Final = {
+    "F4": 4,
+    "F6_E2M3": 6,
+    "F6_E3M2": 6,
+    "C64": 64,
+}  # the other types of safetensors, in bits: of no real numbers, or of no whole bytes
 BITS: Final = {name: 8 * dtype.itemsize for name, dtype in DTYPES.items()} | UNREADABLE
 LARGEST: Final = 2**64  # what sizes stay below in safetensors, in numbers and in bits
 KEYS: Final = {"dtype", "shape", "data_offsets"}
@@ -103,14 +108,18 @@ def parse_layout(text: str) -> Layout:
     if not isinstance(entries, dict):
         raise FileCorrupt(f"expected a JSON object as header, found {type(entries).__name__}; download it again")
     if len(entries) > MOST_TENSORS:
-        raise FileUnsupported(f"expected a LoRA of up to {MOST_TENSORS} tensors, found {len(entries)}; choose another file")
+        raise FileUnsupported(
+            f"expected a LoRA of up to {MOST_TENSORS} tensors, found {len(entries)}; choose another file"
+        )
     metadata = check_metadata(entries.pop(METADATA)) if METADATA in entries else None
     refuse_halves(entries)
     tensors = {name: tensor_info(name, entry) for name, entry in entries.items()}
     end = 0
     for name, info in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)):
         if info.start != end:
-            raise FileCorrupt(f"tensor {name[:80]!r}: expected to begin at byte {end} of the data, found {info.start}; download it again")
+            raise FileCorrupt(
+                f"tensor {name[:80]!r}: expected to begin at byte {end} of the data, found {info.start}; download it again"
+            )
         end = info.end
     return Layout(tensors, end, metadata)
 
@@ -121,7 +130,9 @@ cached_layout = lru_cache(CACHED_LAYOUTS)(parse_layout)
 def check_metadata(metadata: Any) -> dict[str, str]:
     """Metadata that map text to text."""
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise FileCorrupt(f"expected text for each entry of {METADATA}, found other types; save it again with safetensors")
+        raise FileCorrupt(
+            f"expected text for each entry of {METADATA}, found other types; save it again with safetensors"
+        )
     refuse_halves((*metadata, *metadata.values()))
     return metadata
 
@@ -131,7 +142,9 @@ def refuse_halves(texts: Iterable[str]) -> None:
     try:
         "".join(texts).encode()
     except UnicodeEncodeError as error:
-        raise FileCorrupt(f"expected Unicode text, found half of a surrogate pair: {error.object[error.start : error.end]!a}; save it again") from None
+        raise FileCorrupt(
+            f"expected Unicode text, found half of a surrogate pair: {error.object[error.start : error.end]!a}; save it again"
+        ) from None
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -157,10 +170,14 @@ def tensor_info(name: str, entry: Any) -> TensorInfo:
     """One checked entry of the header."""
     if isinstance(entry, dict) and entry.keys() == KEYS:
         dtype, shape, span = entry["dtype"], entry["shape"], entry["data_offsets"]
-        sound = isinstance(dtype, str) and dtype in BITS and are_naturals(shape) and are_naturals(span) and len(span) == 2
+        sound = (
+            isinstance(dtype, str) and dtype in BITS and are_naturals(shape) and are_naturals(span) and len(span) == 2
+        )
         if sound and bits_of(shape, BITS[dtype]) == 8 * (span[1] - span[0]):
             return TensorInfo(dtype, tuple(shape), *span)
-    raise FileCorrupt(f"tensor {name[:80]!r}: expected a known dtype, a shape and a matching span of bytes, found {reprlib.repr(entry)[:120]}")
+    raise FileCorrupt(
+        f"tensor {name[:80]!r}: expected a known dtype, a shape and a matching span of bytes, found {reprlib.repr(entry)[:120]}"
+    )
 
 
 def are_naturals(value: Any) -> bool:

@@ -74,7 +74,9 @@ def gather(layout: Layout) -> Contents:
         elif part.format is None or part.role in ("bias", "embedding"):
             contents.skip(part.role, part.module)
         else:
-            module = modules.setdefault((part.module, part.adapter, part.format), Module(part.module, part.adapter, part.format))
+            module = modules.setdefault(
+                (part.module, part.adapter, part.format), Module(part.module, part.adapter, part.format)
+            )
             module.parts[part.role] = name
     used = set()
     for module in modules.values():

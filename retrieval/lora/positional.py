@@ -23,13 +23,21 @@ CLIP_LAYERS: Final = 32  # more than any CLIP has
 
 def unet_order(feed_forward: bool) -> list[str]:
     """The linear layers of SD 1's and 2's U-Net, in the order of the trainer."""
-    inner = [*(f"attn1.{half}" for half in ATTENTION), *(["ff.net.0.proj"] if feed_forward else []), *(f"attn2.{half}" for half in ATTENTION)]
+    inner = [
+        *(f"attn1.{half}" for half in ATTENTION),
+        *(["ff.net.0.proj"] if feed_forward else []),
+        *(f"attn2.{half}" for half in ATTENTION),
+    ]
     return [f"unet.{block}.transformer_blocks.0.{name}" for block in BLOCKS for name in inner]
 
 
 def text_order() -> list[str]:
     """The linear layers of the attention of CLIP's text encoder."""
-    return [f"text_encoder.text_model.encoder.layers.{layer}.self_attn.{half}" for layer in range(CLIP_LAYERS) for half in CLIP_ATTENTION]
+    return [
+        f"text_encoder.text_model.encoder.layers.{layer}.self_attn.{half}"
+        for layer in range(CLIP_LAYERS)
+        for half in CLIP_ATTENTION
+    ]
 
 
 def targets_of(metadata: Mapping[str, str]) -> Targets:
@@ -45,12 +53,17 @@ def name_positions(modules: Collection[str], targets: Targets) -> dict[str, str]
     """
     counts = {model: sum(module.startswith(f"{model}:") for module in modules) for model in ("unet", "text_encoder")}
     unet, text = map(classes, targets)
-    orders = {"unet": next((order for order in (unet_order(True), unet_order(False)) if len(order) == counts["unet"]), []), "text_encoder": text_order()}
+    orders = {
+        "unet": next((order for order in (unet_order(True), unet_order(False)) if len(order) == counts["unet"]), []),
+        "text_encoder": text_order(),
+    }
     known = unet <= {"CrossAttention", "Attention", "GEGLU"} and text <= {"CLIPAttention"}
     named = {f"{model}:{i}": path for model, order in orders.items() for i, path in enumerate(order[: counts[model]])}
     if not known or set(named) != set(modules):
         found = f"{counts['unet']} and {counts['text_encoder']} modules of {ascii(', '.join(sorted(unet)) or 'unknown classes')}"
-        raise FileUnsupported(f"expected the attention (and GEGLU) modules of Stable Diffusion 1 or 2 in order, found {found[:120]}; convert it first")
+        raise FileUnsupported(
+            f"expected the attention (and GEGLU) modules of Stable Diffusion 1 or 2 in order, found {found[:120]}; convert it first"
+        )
     return named
 
 

@@ -25,7 +25,9 @@ def shown(name: str) -> str:
     return name[:LONGEST_SHOWN] if name.isprintable() else ascii(name[:LONGEST_SHOWN])
 
 
-def describe(unread: Mapping[str, set[str]], unknown: Sequence[str], strange: Sequence[str], twice: Sequence[str]) -> list[str]:
+def describe(
+    unread: Mapping[str, set[str]], unknown: Sequence[str], strange: Sequence[str], twice: Sequence[str]
+) -> list[str]:
     """One line for each kind of problem.
 
     Args:

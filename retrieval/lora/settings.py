@@ -46,7 +46,11 @@ def peft_scale(where: str, settings: Mapping[str, Any], module: str, rank: int) 
     """
     component, _, inside = module.removeprefix("base_model.model.").partition(".")
     if f"{component}.lora_alpha" in settings or f"{component}.r" in settings:
-        settings = {name.removeprefix(f"{component}."): value for name, value in settings.items() if name.startswith(f"{component}.")}
+        settings = {
+            name.removeprefix(f"{component}."): value
+            for name, value in settings.items()
+            if name.startswith(f"{component}.")
+        }
         module = inside
     if not rank:
         rank = settings["r"] if isinstance(settings.get("r"), int) and 0 < settings["r"] <= LARGEST_RANK else 1
@@ -55,7 +59,9 @@ def peft_scale(where: str, settings: Mapping[str, Any], module: str, rank: int) 
     if isinstance(patterns, dict):
         alpha = next((value for pattern, value in patterns.items() if matches(pattern, module)), alpha)
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not abs(alpha) <= LARGEST_ALPHA:
-        raise FileCorrupt(f"{where}: expected a number up to {LARGEST_ALPHA:.0e} as lora_alpha, found {str(alpha)[:40]!r}; mend adapter_config.json")
+        raise FileCorrupt(
+            f"{where}: expected a number up to {LARGEST_ALPHA:.0e} as lora_alpha, found {str(alpha)[:40]!r}; mend adapter_config.json"
+        )
     return float(alpha / math.sqrt(rank) if settings.get("use_rslora") else alpha / rank)
 
 
@@ -72,5 +78,12 @@ def matches(pattern: str, module: str) -> bool:
 
 def strange_patterns(settings: Mapping[str, Any]) -> list[str]:
     """The patterns that are no plain names, and so without effect here."""
-    found = [pattern for key, value in settings.items() if key.endswith("alpha_pattern") and isinstance(value, dict) for pattern in value]
-    return [pattern for pattern in found if SPECIAL & set(pattern.replace("\\.", ".").removeprefix("^").removesuffix("$"))]
+    found = [
+        pattern
+        for key, value in settings.items()
+        if key.endswith("alpha_pattern") and isinstance(value, dict)
+        for pattern in value
+    ]
+    return [
+        pattern for pattern in found if SPECIAL & set(pattern.replace("\\.", ".").removeprefix("^").removesuffix("$"))
+    ]

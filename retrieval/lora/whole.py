@@ -57,7 +57,11 @@ class WholeModel:
         """
         header, root = Header.read(Path(path)), Header.read(base)
         own, known = weights_of(header.layout), weights_of(root.layout)
-        tensors = {layer: (own[layer][0], name) for layer, (name, shape) in known.items() if layer in own and own[layer][1] == shape}
+        tensors = {
+            layer: (own[layer][0], name)
+            for layer, (name, shape) in known.items()
+            if layer in own and own[layer][1] == shape
+        }
         if len(tensors) < max(1, FEWEST * len(known)):
             raise FileUnsupported(
                 f"{path}: expected LoRA factors, or a whole model with the {len(known)} layers of {family}, found {len(tensors)} of them; choose another file"
@@ -123,7 +127,9 @@ class WholeModel:
         wanted = self.tensors if layers is None else layers
         missing = [layer for layer in wanted if layer not in self.tensors]
         if missing:
-            raise FileCorrupt(f"{self.path}: expected layer {missing[0]}, found {len(self.tensors)} others; the model has another shape")
+            raise FileCorrupt(
+                f"{self.path}: expected layer {missing[0]}, found {len(self.tensors)} others; the model has another shape"
+            )
         return {layer: self._update(layer) for layer in wanted}
 
     def each_update(self) -> Iterator[tuple[str, LayerUpdate]]:
@@ -133,7 +139,9 @@ class WholeModel:
     def _update(self, layer: str) -> LayerUpdate:
         update = leading(lambda: self.differences(layer), self.shapes[layer], RANK)
         if not update.up.isfinite().all():
-            raise FileCorrupt(f"{self.path}: layer {shown(layer)}: expected finite weights, found NaN or infinity; the training run broke")
+            raise FileCorrupt(
+                f"{self.path}: layer {shown(layer)}: expected finite weights, found NaN or infinity; the training run broke"
+            )
         return update
 
 

@@ -96,14 +96,21 @@ class WeightStatistics:
     tensors: tuple[Tensor, Tensor, Tensor, Tensor]  # two linear layers: weight, bias, weight, bias
 
     @classmethod
-    def fit(cls, models: Mapping[str, Factors], targets: Tensor, hidden: int = 256, epochs: int = 300, seed: int = 0) -> "WeightStatistics":
+    def fit(
+        cls, models: Mapping[str, Factors], targets: Tensor, hidden: int = 256, epochs: int = 300, seed: int = 0
+    ) -> "WeightStatistics":
         """Train the MLP towards the targets by cosine."""
         torch.manual_seed(seed)
         layers = tuple(models)
         features = statistics(models, layers)
         mean, scale = features.mean(0), features.std(0).clamp_min(1e-8)
         features = (features - mean) / scale
-        mlp = torch.nn.Sequential(torch.nn.Linear(features.shape[1], hidden), torch.nn.ReLU(), torch.nn.Dropout(0.3), torch.nn.Linear(hidden, targets.shape[1]))
+        mlp = torch.nn.Sequential(
+            torch.nn.Linear(features.shape[1], hidden),
+            torch.nn.ReLU(),
+            torch.nn.Dropout(0.3),
+            torch.nn.Linear(hidden, targets.shape[1]),
+        )
         optimizer = torch.optim.AdamW(mlp.parameters(), lr=1e-3, weight_decay=0.05)
         for _ in range(epochs):
             for rows in torch.randperm(len(features)).split(128):
@@ -114,7 +121,9 @@ class WeightStatistics:
         first, last = mlp[0], mlp[3]
         assert isinstance(first, torch.nn.Linear)
         assert isinstance(last, torch.nn.Linear)
-        return cls(layers, mean, scale, (first.weight.detach(), first.bias.detach(), last.weight.detach(), last.bias.detach()))
+        return cls(
+            layers, mean, scale, (first.weight.detach(), first.bias.detach(), last.weight.detach(), last.bias.detach())
+        )
 
     def encode(self, models: Mapping[str, Factors]) -> Tensor:
         """Unit vectors (models, dim)."""
@@ -165,7 +174,9 @@ class PrincipalWeights:
 
     def encode(self, models: Mapping[str, Factors]) -> Tensor:
         """Unit vectors (models, dim)."""
-        across = torch.stack([gram_matrix(widen(models[layer]), factors) for layer, factors in self.models.items()]).sum(0)
+        across = torch.stack(
+            [gram_matrix(widen(models[layer]), factors) for layer, factors in self.models.items()]
+        ).sum(0)
         return F.normalize((across - self.level) @ self.dual + self.bias, dim=-1)
 
 
@@ -219,7 +230,10 @@ class Baselines:
         settings, tensors = load_checkpoint(path, FORMAT)
         tensors = {name: tensor.float() for name, tensor in tensors.items()}
         parts = (tensors["statistics.0"], tensors["statistics.1"], tensors["statistics.2"], tensors["statistics.3"])
-        dense, other = (Background(tensors[f"{name}.mean"], tensors[f"{name}.covariance"]) for name in (DENSE_LINEAR, WEIGHT_STATISTICS))
+        dense, other = (
+            Background(tensors[f"{name}.mean"], tensors[f"{name}.covariance"])
+            for name in (DENSE_LINEAR, WEIGHT_STATISTICS)
+        )
         return cls(
             DenseLinear(settings["layer"], tensors["dense.weight"], tensors["dense.basis"], tensors["dense.bias"]),
             dense,

@@ -7,7 +7,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from loradex.retrieval.measure.metrics import Metric, bootstrapped, calibration_error, summarise, text_to_model, top_k, zero_shot
+from loradex.retrieval.measure.metrics import (
+    Metric,
+    bootstrapped,
+    calibration_error,
+    summarise,
+    text_to_model,
+    top_k,
+    zero_shot,
+)
 from loradex.retrieval.measure.neighbours import nearest_label, one_class
 from loradex.retrieval.space.calibration import NONE_SHARE, Calibration
 from loradex.retrieval.space.label import SURE
@@ -47,7 +55,9 @@ class Gallery:
         seen = np.flatnonzero(self.split == SEEN)
         if len(seen):
             known = np.flatnonzero(self.concept_split == "train")
-            metrics["in_distribution_top1"] = zero_shot(table[np.ix_(seen, known)], np.searchsorted(known, self.concept[seen]), 1)
+            metrics["in_distribution_top1"] = zero_shot(
+                table[np.ix_(seen, known)], np.searchsorted(known, self.concept[seen]), 1
+            )
         return metrics
 
     def neighbours(self, vectors: Tensor) -> dict[str, Metric]:
@@ -77,7 +87,12 @@ class Gallery:
         held, truth = scores[rows], torch.from_numpy(self.concept[rows])
         best = calibration.probabilities(held)[:, :-1].max(1)
         sure, right = best.values.double().numpy(), (best.indices == truth).double().numpy()
-        without = calibration.probabilities(held.scatter(1, truth[:, None], float("-inf")))[:, :-1].max(1).values.double().numpy()
+        without = (
+            calibration.probabilities(held.scatter(1, truth[:, None], float("-inf")))[:, :-1]
+            .max(1)
+            .values.double()
+            .numpy()
+        )
         concepts, answered = self.concept[rows], sure >= SURE
         often = round(1 / NONE_SHARE) - 1  # the truth is a candidate, for each time that it is not
 
@@ -96,7 +111,9 @@ class Gallery:
 
     def describe(self) -> dict[str, int]:
         """How many concepts and models of each split there are."""
-        concepts = {f"concepts_{name}": int((self.concept_split == name).sum()) for name in np.unique(self.concept_split)}
+        concepts = {
+            f"concepts_{name}": int((self.concept_split == name).sum()) for name in np.unique(self.concept_split)
+        }
         return concepts | {f"models_{name}": int((self.split == name).sum()) for name in np.unique(self.split)}
 
 

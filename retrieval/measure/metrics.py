@@ -78,14 +78,19 @@ def bootstrapped(statistic: Callable[[Ints], float], concepts: Ints, chance: flo
     groups, inverse = np.unique(concepts, return_inverse=True)
     members = [np.flatnonzero(inverse == group) for group in range(len(groups))]
     drawn = np.random.default_rng(seed).integers(len(groups), size=(RESAMPLES // 5, len(groups)))
-    low, high = np.quantile([statistic(np.concatenate([members[group] for group in chosen])) for chosen in drawn], [0.025, 0.975])
+    low, high = np.quantile(
+        [statistic(np.concatenate([members[group] for group in chosen])) for chosen in drawn], [0.025, 0.975]
+    )
     return Metric(statistic(np.arange(len(concepts))), float(low), float(high), len(concepts), chance)
 
 
 def calibration_error(confidence: Floats, right: Floats, bins: int = 10) -> float:
     """How far confidence (n,) is from accuracy on average, over equally filled bins (ECE: Naeini, Cooper and Hauskrecht 2015)."""
     parts = np.array_split(np.argsort(confidence, kind="stable"), bins)
-    return float(sum(len(part) * abs(confidence[part].mean() - right[part].mean()) for part in parts if len(part)) / len(confidence))
+    return float(
+        sum(len(part) * abs(confidence[part].mean() - right[part].mean()) for part in parts if len(part))
+        / len(confidence)
+    )
 
 
 def auroc(positive: Floats, negative: Floats) -> float:
@@ -98,7 +103,9 @@ def auroc(positive: Floats, negative: Floats) -> float:
 def chance_of(metric: Callable[[Floats, Ints, Ints], Floats], queries: Ints, concepts: Ints, draws: int = 50) -> float:
     """What random scores give on average for a text-to-model metric on this gallery."""
     rng = np.random.default_rng(0)
-    return float(np.mean([metric(rng.random((len(queries), len(concepts))), queries, concepts).mean() for _ in range(draws)]))
+    return float(
+        np.mean([metric(rng.random((len(queries), len(concepts))), queries, concepts).mean() for _ in range(draws)])
+    )
 
 
 def zero_shot(scores: Floats, truth: Ints, k: int) -> Metric:
@@ -113,4 +120,7 @@ def text_to_model(scores: Floats, queries: Ints, concepts: Ints) -> dict[str, Me
         for k in (1, 5, 10)
     }
     metrics["text_to_model_map"] = average_precision
-    return {name: summarise(metric(scores, queries, concepts), queries, chance_of(metric, queries, concepts)) for name, metric in metrics.items()}
+    return {
+        name: summarise(metric(scores, queries, concepts), queries, chance_of(metric, queries, concepts))
+        for name, metric in metrics.items()
+    }

@@ -34,7 +34,9 @@ def cut_to(rank: int) -> Callable[[Factors], Factors]:
 
 def refactored(factors: Factors) -> Factors:
     """The same products from other factors."""
-    turn = torch.linalg.qr(torch.randn(factors.up.shape[2], factors.up.shape[2], generator=torch.Generator().manual_seed(0)))[0]
+    turn = torch.linalg.qr(
+        torch.randn(factors.up.shape[2], factors.up.shape[2], generator=torch.Generator().manual_seed(0))
+    )[0]
     return Factors(turn.mT @ factors.down, factors.up @ turn)
 
 
@@ -53,6 +55,8 @@ VARIANTS: Final[dict[str, Change]] = {
     "cut to rank 2": each(cut_to(2)),
     "cut to rank 1": each(cut_to(1)),
     "cross-attention alone": only("attn2"),
-    "values and outputs alone": lambda models: {layer: factors for layer, factors in models.items() if layer.endswith(("to_v", "to_out.0"))},
+    "values and outputs alone": lambda models: {
+        layer: factors for layer, factors in models.items() if layer.endswith(("to_v", "to_out.0"))
+    },
     "up blocks alone": only("up_blocks"),
 }

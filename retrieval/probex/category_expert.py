@@ -46,7 +46,9 @@ class Odds:
 
         def loss() -> Tensor:
             optimizer.zero_grad()
-            found = F.binary_cross_entropy_with_logits(scale.exp() * scores / spread + offsets, truth) + PULL * offsets.square().mean() / len(scores)
+            found = F.binary_cross_entropy_with_logits(
+                scale.exp() * scores / spread + offsets, truth
+            ) + PULL * offsets.square().mean() / len(scores)
             found.backward()
             return found
 
@@ -84,7 +86,11 @@ class CategoryExpert(TreeReader):
     @torch.inference_mode()
     def probabilities(self, models: Mapping[str, Factors]) -> Tensor:
         """How likely each category was in the training set of each model (models, categories)."""
-        scores = self.model.predict({layer: widen(factors).to(self.model.device) for layer, factors in models.items()}).float().cpu()
+        scores = (
+            self.model.predict({layer: widen(factors).to(self.model.device) for layer, factors in models.items()})
+            .float()
+            .cpu()
+        )
         return self.odds.probabilities(scores)
 
     @torch.inference_mode()
@@ -128,4 +134,6 @@ class CategoryExpert(TreeReader):
             tree, family, space = (str(settings[name]) for name in ("tree", "family", "space"))
             return cls(tree, family, space, shapes, model, names, tensors["texts"], odds, settings["base"], reach)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"{path}: expected all settings and tensors of an expert, found a gap at {error}; train it again") from None
+            raise CheckpointError(
+                f"{path}: expected all settings and tensors of an expert, found a gap at {error}; train it again"
+            ) from None

@@ -107,7 +107,9 @@ class Expert(TreeReader):
     @torch.inference_mode()
     def encode_factors(self, models: Mapping[str, Factors]) -> Tensor:
         """Unit vectors (models, dim) in the space."""
-        return self.model.encode({layer: widen(factors).to(self.model.device) for layer, factors in models.items()}).cpu()
+        return self.model.encode(
+            {layer: widen(factors).to(self.model.device) for layer, factors in models.items()}
+        ).cpu()
 
     def on(self, device: str) -> "Expert":
         """The same expert, which encodes on a device; what tells its tree's LoRAs from strangers stays where it is."""
@@ -145,11 +147,15 @@ class Expert(TreeReader):
             model = model_of(settings, shapes, tensors)
             background = Background(tensors["background.mean"], tensors["background.covariance"])
             calibration = Calibration(background, float(settings["temperature"]), float(settings["unknown"]))
-            familiarity = Familiarity({layer: tensors[f"{layer}.familiar"] for layer in shapes}, float(settings["familiar_share"]))
+            familiarity = Familiarity(
+                {layer: tensors[f"{layer}.familiar"] for layer in shapes}, float(settings["familiar_share"])
+            )
             tree, family, space = (str(settings[name]) for name in ("tree", "family", "space"))
             return cls(tree, family, space, shapes, model, calibration, familiarity, settings["base"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"{path}: expected all settings and tensors of an expert, found a gap at {error}; train it again") from None
+            raise CheckpointError(
+                f"{path}: expected all settings and tensors of an expert, found a gap at {error}; train it again"
+            ) from None
 
 
 def shapes_of(settings: Mapping[str, Any]) -> Shapes:
@@ -180,15 +186,27 @@ def model_of(settings: Mapping[str, Any], shapes: Shapes, tensors: Mapping[str, 
 def sketch_tensors(model: SketchExpert) -> dict[str, Tensor]:
     """The tensors of a closed form, in half precision."""
     parts = {"left": model.left, "right": model.right, "mean": model.mean, "weight": model.weight}
-    tensors = {f"{layer}.{name}": by_layer[layer].half() for name, by_layer in parts.items() for layer in model.config.layers}
+    tensors = {
+        f"{layer}.{name}": by_layer[layer].half() for name, by_layer in parts.items() for layer in model.config.layers
+    }
     return tensors | {"basis": model.basis.half()}
 
 
 def sketch_of(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SketchExpert:
     """The closed form of a checkpoint."""
     config = SketchConfig(**settings["sketch"] | {"layers": tuple(settings["sketch"]["layers"])})
-    left, right, mean, weight = ({layer: tensors[f"{layer}.{name}"] for layer in config.layers} for name in ("left", "right", "mean", "weight"))
-    return SketchExpert(config, left, right, mean, weight, tensors["basis"], {layer: float(settings["alignment"][layer]) for layer in config.layers})
+    left, right, mean, weight = (
+        {layer: tensors[f"{layer}.{name}"] for layer in config.layers} for name in ("left", "right", "mean", "weight")
+    )
+    return SketchExpert(
+        config,
+        left,
+        right,
+        mean,
+        weight,
+        tensors["basis"],
+        {layer: float(settings["alignment"][layer]) for layer in config.layers},
+    )
 
 
 def net_tensors(model: ProbeNet) -> dict[str, Tensor]:
@@ -198,7 +216,9 @@ def net_tensors(model: ProbeNet) -> dict[str, Tensor]:
 
 def net_of(settings: dict[str, Any], shapes: Shapes, tensors: Mapping[str, Tensor]) -> ProbeNet:
     """The learned probes of a checkpoint."""
-    config = ProbeConfig(**settings | {"layers": tuple(settings["layers"]), "views": tuple(map(View, settings["views"]))})
+    config = ProbeConfig(
+        **settings | {"layers": tuple(settings["layers"]), "views": tuple(map(View, settings["views"]))}
+    )
     state = {name.removeprefix("net."): tensor for name, tensor in tensors.items() if name.startswith("net.")}
     text = state.get("text_projection.weight")
     net = ProbeNet(shapes, text.shape[1] if text is not None else config.representation, config)

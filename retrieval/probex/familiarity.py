@@ -46,7 +46,9 @@ class Familiarity:
         for layer, factors in models.items():
             directions = self.directions[layer]
             chance = directions.shape[0] / directions.shape[1]
-            parts = [captured(factors[start : start + BATCH], directions) - chance for start in range(0, len(factors), BATCH)]
+            parts = [
+                captured(factors[start : start + BATCH], directions) - chance for start in range(0, len(factors), BATCH)
+            ]
             shares.append(torch.cat(parts))
         return torch.stack(shares).mean(0) / self.share
 

@@ -43,7 +43,9 @@ class Objective(Protocol):
         """The number of training models."""
         ...
 
-    def loss(self, net: ProbeNet, batch: Mapping[str, Factors], rows: Tensor, training: ProbeTraining, device: str) -> Tensor:
+    def loss(
+        self, net: ProbeNet, batch: Mapping[str, Factors], rows: Tensor, training: ProbeTraining, device: str
+    ) -> Tensor:
         """The loss of the training models ``rows``, of which ``batch`` has the factors."""
         ...
 
@@ -64,11 +66,15 @@ class Contrast:
         """See ``Objective``."""
         return len(self.concepts)
 
-    def loss(self, net: ProbeNet, batch: Mapping[str, Factors], rows: Tensor, training: ProbeTraining, device: str) -> Tensor:
+    def loss(
+        self, net: ProbeNet, batch: Mapping[str, Factors], rows: Tensor, training: ProbeTraining, device: str
+    ) -> Tensor:
         """See ``Objective``."""
         variant = torch.randint(self.anchors.shape[1], (len(self.anchors),))
         with mixed_precision(device):
-            cosines = net.encode(batch) @ net.encode_text(self.anchors[torch.arange(len(self.anchors)), variant].to(device)).T
+            cosines = (
+                net.encode(batch) @ net.encode_text(self.anchors[torch.arange(len(self.anchors)), variant].to(device)).T
+            )
         return contrast(cosines.float() / training.temperature, self.concepts[rows].to(device), training)
 
 
@@ -87,7 +93,9 @@ class Membership:
         """See ``Objective``."""
         return len(self.members)
 
-    def loss(self, net: ProbeNet, batch: Mapping[str, Factors], rows: Tensor, training: ProbeTraining, device: str) -> Tensor:
+    def loss(
+        self, net: ProbeNet, batch: Mapping[str, Factors], rows: Tensor, training: ProbeTraining, device: str
+    ) -> Tensor:
         """See ``Objective``."""
         with mixed_precision(device):
             logits = net.predict(batch)

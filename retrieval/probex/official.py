@@ -20,7 +20,10 @@ PROBEX: Final = {
 PROJECTIONS: Final = {View.XU: "row", View.XXTU: "row2", View.XTU: "col", View.XTXU: "col2"}
 MVPROBE: Final = (
     {f"probes_{view}.weight": f"layers.0.views.{i}.probes" for i, view in enumerate(ALL_VIEWS)}
-    | {f"shared_probe_proj_{PROJECTIONS[view]}.weight": f"layers.0.views.{i}.projection" for i, view in enumerate(ALL_VIEWS)}
+    | {
+        f"shared_probe_proj_{PROJECTIONS[view]}.weight": f"layers.0.views.{i}.projection"
+        for i, view in enumerate(ALL_VIEWS)
+    }
     | {"concat_all4_encoder.weight": "layers.0.encoder.weight", "concat_all4_encoder.bias": "layers.0.encoder.bias"}
 )
 TEXT: Final = {"regression_head.weight": "text_projection.weight", "regression_head.bias": "text_projection.bias"}
@@ -35,7 +38,9 @@ def load_official(path: Path, layer: str) -> ProbeNet:
     try:
         return from_official(load_file(path), layer)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: expected a state dict in safetensors, found none: {error}; convert pickles where you trust them") from None
+        raise CheckpointError(
+            f"{path}: expected a state dict in safetensors, found none: {error}; convert pickles where you trust them"
+        ) from None
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
 
@@ -46,17 +51,26 @@ def from_official(state: Mapping[str, Tensor], layer: str) -> ProbeNet:
     Raises:
         CheckpointError: the tensors are those of neither code, or their shapes do not fit together.
     """
-    codes: tuple[tuple[dict[str, str], tuple[View, ...]], ...] = ((PROBEX | TEXT, (View.XU,)), (MVPROBE | TEXT, ALL_VIEWS))
+    codes: tuple[tuple[dict[str, str], tuple[View, ...]], ...] = (
+        (PROBEX | TEXT, (View.XU,)),
+        (MVPROBE | TEXT, ALL_VIEWS),
+    )
     names, views = next((code for code in codes if state.keys() == code[0].keys()), ({}, ()))
     if not views:
-        raise CheckpointError(f"expected the tensors of ProbeX's or MVProbe's zero-shot model, found {', '.join(sorted(state)[:4])}")
+        raise CheckpointError(
+            f"expected the tensors of ProbeX's or MVProbe's zero-shot model, found {', '.join(sorted(state)[:4])}"
+        )
     ours = {place: state[name].float() for name, place in names.items()}
     probes, projection = ours["layers.0.views.0.probes"], ours["layers.0.views.0.projection"]
     text, encoder = ours["text_projection.weight"], ours["layers.0.encoder.weight"]
-    config = ProbeConfig((layer,), views, probes.shape[1], projection.shape[0], encoder.shape[0], standardise=len(views) > 1)
+    config = ProbeConfig(
+        (layer,), views, probes.shape[1], projection.shape[0], encoder.shape[0], standardise=len(views) > 1
+    )
     net = ProbeNet({layer: (projection.shape[1], probes.shape[0])}, text.shape[1], config)
     try:
         net.load_state_dict(ours)
     except RuntimeError as error:
-        raise CheckpointError(f"expected shapes that fit together, found others: {str(error).splitlines()[-1].strip()[:150]}") from None
+        raise CheckpointError(
+            f"expected shapes that fit together, found others: {str(error).splitlines()[-1].strip()[:150]}"
+        ) from None
     return net.eval()

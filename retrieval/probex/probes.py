@@ -137,7 +137,9 @@ class ProbeNet(nn.Module):
         """Representations (models, r_T), not normalised."""
         kept: Sequence[int] = range(len(self.layers))
         if self.training and self.config.layer_dropout:
-            kept = [i for i in kept if torch.rand(()) >= self.config.layer_dropout] or [int(torch.randint(len(self.layers), ()))]
+            kept = [i for i in kept if torch.rand(()) >= self.config.layer_dropout] or [
+                int(torch.randint(len(self.layers), ()))
+            ]
         return torch.stack([self.layers[i](models[self.config.layers[i]]) for i in kept]).sum(0)
 
     def predict(self, models: Mapping[str, Factors]) -> Tensor:

@@ -34,7 +34,9 @@ class SketchConfig:
     most_layers: int | None = None  # of those with the best alignment
     ridge: float = 0.3  # of the mean eigenvalue of the features' Gram matrix
     rank: int = 64  # of the map
-    wide: int | None = None  # principal directions a side, from which those that a regression to the targets uses are chosen
+    wide: int | None = (
+        None  # principal directions a side, from which those that a regression to the targets uses are chosen
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,9 @@ class SketchExpert:
     alignment: dict[str, float]
 
     @classmethod
-    def fit(cls, models: Mapping[str, Factors], targets: Tensor, concepts: Tensor, config: SketchConfig) -> "SketchExpert":
+    def fit(
+        cls, models: Mapping[str, Factors], targets: Tensor, concepts: Tensor, config: SketchConfig
+    ) -> "SketchExpert":
         """Fit on training models of ``concepts`` (models,); ``targets`` (models, dim) are their vectors in the space."""
         left, right, features, scales, said = {}, {}, {}, {}, {}
         for layer in config.layers:
@@ -66,7 +70,12 @@ class SketchExpert:
             worth = [max(alignment(view, targets, concepts, config.ridge), 0.0) for view in views]
             said[layer] = worth[0]
             features[layer] = torch.cat(views, 1)
-            scales[layer] = torch.cat([torch.full((view.shape[1],), scale) for view, scale in zip(views, view_scales(worth, config), strict=True)])
+            scales[layer] = torch.cat(
+                [
+                    torch.full((view.shape[1],), scale)
+                    for view, scale in zip(views, view_scales(worth, config), strict=True)
+                ]
+            )
         kept = best_layers(said, config)
         means = {layer: features[layer].mean(0) for layer in kept}
         scaled = torch.cat([(features[layer] - means[layer]) * scales[layer] for layer in kept], 1)
@@ -90,7 +99,10 @@ class SketchExpert:
 
     def to(self, device: str) -> "SketchExpert":
         """The same expert on a device."""
-        left, right, mean, weight = ({layer: t.to(device) for layer, t in part.items()} for part in (self.left, self.right, self.mean, self.weight))
+        left, right, mean, weight = (
+            {layer: t.to(device) for layer, t in part.items()}
+            for part in (self.left, self.right, self.mean, self.weight)
+        )
         return replace(self, left=left, right=right, mean=mean, weight=weight, basis=self.basis.to(device))
 
     def predict(self, models: Mapping[str, Factors]) -> Tensor:
@@ -119,7 +131,9 @@ def directions(factors: Factors, targets: Tensor, config: SketchConfig) -> tuple
     many = replace(config, outputs=config.wide, inputs=config.wide, quadratic=0.0)
     left, right = principal_directions(factors, many)
     (view,) = sketch(factors, left, right, many)
-    weight = fit_ridge(view - view.mean(0), targets - targets.mean(0), CHOICE_RIDGE).reshape(len(left), right.shape[1], -1)
+    weight = fit_ridge(view - view.mean(0), targets - targets.mean(0), CHOICE_RIDGE).reshape(
+        len(left), right.shape[1], -1
+    )
     outputs = leading(torch.einsum("pqc,rqc->pr", weight, weight), config.outputs)
     inputs = leading(torch.einsum("pqc,psc->qs", weight, weight), config.inputs)
     return outputs.mT @ left, right @ inputs
@@ -133,7 +147,10 @@ def leading(spectrum: Tensor, count: int) -> Tensor:
 
 def principal_directions(factors: Factors, config: SketchConfig) -> tuple[Tensor, Tensor]:
     """Leading output directions (outputs, out) and input directions (in, inputs) of a layer's updates."""
-    spectra = [torch.zeros(factors.up.shape[1], factors.up.shape[1]), torch.zeros(factors.down.shape[2], factors.down.shape[2])]
+    spectra = [
+        torch.zeros(factors.up.shape[1], factors.up.shape[1]),
+        torch.zeros(factors.down.shape[2], factors.down.shape[2]),
+    ]
     for start in range(0, len(factors), BATCH):
         batch = widen(factors[start : start + BATCH])
         weights = 1 / energy(batch).clamp_min(1e-20)
@@ -177,7 +194,9 @@ def best_layers(said: Mapping[str, float], config: SketchConfig) -> tuple[str, .
 def fit_ridge(features: Tensor, targets: Tensor, ridge: float) -> Tensor:
     """Weights (features, dim) that minimise |features W - targets|^2 + penalty |W|^2, by the dual (models x models) system."""
     gram = features @ features.mT
-    penalty = (ridge * gram.diagonal().mean()).clamp_min(1e-12)  # where no layer says anything, neither does the regression
+    penalty = (ridge * gram.diagonal().mean()).clamp_min(
+        1e-12
+    )  # where no layer says anything, neither does the regression
     return features.mT @ torch.linalg.solve(gram + penalty * torch.eye(len(gram)), targets)
 
 

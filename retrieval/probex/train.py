@@ -35,7 +35,12 @@ def train_probes(
     shapes = {layer: (models[layer].up.shape[1], models[layer].down.shape[2]) for layer in config.layers}
     net = ProbeNet(shapes, objective.width, config).to(device)
     optimizer = torch.optim.Adam(net.parameters(), lr=training.lr, weight_decay=training.weight_decay, fused=True)
-    settings = {"config": asdict(config), "training": asdict(training), "models": digest(models), "early stop": validate is not None}
+    settings = {
+        "config": asdict(config),
+        "training": asdict(training),
+        "models": digest(models),
+        "early stop": validate is not None,
+    }
     run = Run(net, optimizer, state, settings)
     for look in run.looks:
         progress(*look)
@@ -75,7 +80,9 @@ def digest(models: Mapping[str, Factors]) -> str:
 class Run:
     """What a run needs to go on after a kill: weights, optimiser, epoch, and the best weights so far."""
 
-    def __init__(self, net: ProbeNet, optimizer: torch.optim.Optimizer, path: Path | None, settings: dict[str, Any]) -> None:
+    def __init__(
+        self, net: ProbeNet, optimizer: torch.optim.Optimizer, path: Path | None, settings: dict[str, Any]
+    ) -> None:
         """Take up the state in ``path`` if it is of the same settings."""
         self.net, self.optimizer, self.path, self.settings = net, optimizer, path, repr(settings)
         self.epoch, self.best, self.idle = 0, -1.0, 0
@@ -86,7 +93,12 @@ class Run:
             if kept["settings"] == self.settings:
                 net.load_state_dict(kept["net"])
                 optimizer.load_state_dict(kept["optimizer"])
-                self.epoch, self.best, self.idle, self.best_weights = kept["epoch"], kept["best"], kept["idle"], kept["best_weights"]
+                self.epoch, self.best, self.idle, self.best_weights = (
+                    kept["epoch"],
+                    kept["best"],
+                    kept["idle"],
+                    kept["best_weights"],
+                )
                 self.looks = [(epoch, score) for epoch, score in kept["looks"]]
 
     def note(self, score: float) -> None:
@@ -99,7 +111,21 @@ class Run:
     def save(self) -> None:
         """Write the state beside its old version and put it in its place."""
         if self.path:
-            kept = {"net": self.net.state_dict(), "optimizer": self.optimizer.state_dict(), "best_weights": self.best_weights}
+            kept = {
+                "net": self.net.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "best_weights": self.best_weights,
+            }
             temporary = self.path.with_name(f".{self.path.name}.part")
-            torch.save(kept | {"settings": self.settings, "epoch": self.epoch, "best": self.best, "idle": self.idle, "looks": self.looks}, temporary)
+            torch.save(
+                kept
+                | {
+                    "settings": self.settings,
+                    "epoch": self.epoch,
+                    "best": self.best,
+                    "idle": self.idle,
+                    "looks": self.looks,
+                },
+                temporary,
+            )
             temporary.replace(self.path)

@@ -132,5 +132,7 @@ def some_candidates(scores: Tensor, truth: Tensor, seed: int) -> tuple[Tensor, T
     generator = torch.Generator().manual_seed(seed)
     count = max(2, scores.shape[1] // 10)
     drawn = torch.randperm(scores.shape[1], generator=generator)[:count]
-    table = torch.cat([scores.gather(1, truth[:, None]), scores[:, drawn].masked_fill(drawn == truth[:, None], float("-inf"))], 1)
+    table = torch.cat(
+        [scores.gather(1, truth[:, None]), scores[:, drawn].masked_fill(drawn == truth[:, None], float("-inf"))], 1
+    )
     return table, torch.zeros_like(truth)

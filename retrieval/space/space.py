@@ -58,7 +58,9 @@ class Space:
     def save(self, path: Path) -> None:
         """One self-describing safetensors file."""
         settings = {"text_encoder": self.text_encoder, "templates": self.templates}
-        save_checkpoint(path, FORMAT, settings, {"centre": self.centre.float(), "picture_centre": self.picture_centre.float()})
+        save_checkpoint(
+            path, FORMAT, settings, {"centre": self.centre.float(), "picture_centre": self.picture_centre.float()}
+        )
 
     @classmethod
     def load(cls, path: Path) -> "Space":
@@ -68,4 +70,6 @@ class Space:
             CheckpointError: the file is missing, damaged or of another format.
         """
         settings, tensors = load_checkpoint(path, FORMAT)
-        return cls(str(settings["text_encoder"]), tuple(settings["templates"]), tensors["centre"], tensors["picture_centre"])
+        return cls(
+            str(settings["text_encoder"]), tuple(settings["templates"]), tensors["centre"], tensors["picture_centre"]
+        )

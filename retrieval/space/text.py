@@ -40,11 +40,15 @@ class TextEncoder:
 
         architecture, _, pretrained = name.partition("/") if ":" not in name else (name, "", "")
         if name.startswith("local-dir:") and not list(Path(name.removeprefix("local-dir:")).glob("open_clip_model.*")):
-            raise CheckpointError(f"{name}: expected open_clip_config.json and open_clip_model.safetensors there, found no weights; name another text encoder")
+            raise CheckpointError(
+                f"{name}: expected open_clip_config.json and open_clip_model.safetensors there, found no weights; name another text encoder"
+            )
         root_level = logging.getLogger().level
         try:
             logging.getLogger().setLevel(logging.ERROR)  # open_clip reports each load through the root logger
-            model, _, preprocess = open_clip.create_model_and_transforms(architecture, pretrained or None, device=device)
+            model, _, preprocess = open_clip.create_model_and_transforms(
+                architecture, pretrained or None, device=device
+            )
             tokenizer = open_clip.get_tokenizer(architecture)
         except (OSError, RuntimeError, ValueError, KeyError) as error:
             raise CheckpointError(
@@ -101,7 +105,9 @@ def clean(text: str) -> str:
     """
     cleaned = printable(text).lower()
     if not cleaned:
-        raise QueryError("query: expected some words, found none; say what the model should draw, such as 'a slice of pizza'")
+        raise QueryError(
+            "query: expected some words, found none; say what the model should draw, such as 'a slice of pizza'"
+        )
     if len(cleaned) > LONGEST_TEXT:
         raise QueryError(f"query: expected at most {LONGEST_TEXT} characters, found {len(cleaned)}; say it shorter")
     return cleaned

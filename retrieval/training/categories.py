@@ -20,7 +20,9 @@ from loradex.retrieval.probex.probing import Factors
 from loradex.retrieval.training.labelled import split_of
 from loradex.retrieval.training.study import Aim, PackedModels
 
-CHOSEN: Final = "dataset_chosen_targets"  # where Model-J's headers name a model's categories, as Python writes a list of strings
+CHOSEN: Final = (
+    "dataset_chosen_targets"  # where Model-J's headers name a model's categories, as Python writes a list of strings
+)
 LONGEST: Final = 2**20  # characters of such a list
 LONGEST_NAME: Final = 200  # characters of a category
 MOST_CATEGORIES: Final = 22_000  # of a tree; ImageNet has 21,841
@@ -104,7 +106,9 @@ def category_study(models: dict[str, Factors], found: Sequence[Classifier]) -> C
     """
     names = tuple(sorted({name for each in found for name in each.categories}))
     if len(names) > MOST_CATEGORIES:
-        raise FileUnsupported(f"{found[0].path}: expected at most {MOST_CATEGORIES} categories in all models, found {len(names)}; are they names of files?")
+        raise FileUnsupported(
+            f"{found[0].path}: expected at most {MOST_CATEGORIES} categories in all models, found {len(names)}; are they names of files?"
+        )
     members = torch.tensor([[name in own for name in names] for own in (set(each.categories) for each in found)])
     return CategoryStudy(models, members, np.array([each.split for each in found]), names)
 

@@ -62,7 +62,9 @@ def mvprobe(layer: str) -> ExpertConfig:
 def tells_categories(kind: str, layers: tuple[str, ...], categories: int) -> ExpertConfig:
     """The kinds of experts that tell categories: Loradex's, whose map keeps a direction for each, or probes as published, which read one layer."""
     if kind == "loradex":
-        return ExpertConfig(SketchConfig(layers, 32, 32, quadratic=0.0, ridge=0.05, most_layers=12, rank=categories, wide=128))
+        return ExpertConfig(
+            SketchConfig(layers, 32, 32, quadratic=0.0, ridge=0.05, most_layers=12, rank=categories, wide=128)
+        )
     config = {"probex": probex, "mvprobe": mvprobe}[kind](layers[0])
     return replace(config.changed(layers=layers), training=PUBLISHED_CATEGORIES)
 
@@ -129,7 +131,9 @@ def fit(
         return study.merit(finished(study, train, net, config).scores(unseen), judged)
 
     shape, objective = study.net_for(model, config.aim), study.objective(rows, config.aim)
-    net = train_probes(train, objective, shape, config.training, validate if early_stop else None, progress, state, device)
+    net = train_probes(
+        train, objective, shape, config.training, validate if early_stop else None, progress, state, device
+    )
     return finished(study, train, net, config)
 
 
@@ -138,7 +142,11 @@ def finished(study: Subject, train: Models, model: SketchExpert | ProbeNet, conf
     if isinstance(study, CategoryStudy):
         return Fitted(model, None, None)
     with torch.inference_mode():
-        labels = model.encode_text(study.texts.to(model.device)).cpu() if isinstance(model, ProbeNet) and config.aim is Aim.CLIP_TEXTS else study.labels
+        labels = (
+            model.encode_text(study.texts.to(model.device)).cpu()
+            if isinstance(model, ProbeNet) and config.aim is Aim.CLIP_TEXTS
+            else study.labels
+        )
     plain = Fitted(model, labels, None)
     return replace(plain, background=Background.of(plain.encode(train))) if config.against_background else plain
 
@@ -147,6 +155,10 @@ def config_of(settings: dict[str, Any]) -> ExpertConfig:
     """The config that ``dataclasses.asdict`` made ``settings`` of, also after a way through JSON."""
     model = settings["model"] | {"layers": tuple(settings["model"]["layers"])}
     if "ridge" in model:
-        return ExpertConfig(SketchConfig(**model), aim=Aim(settings["aim"]), against_background=settings["against_background"])
+        return ExpertConfig(
+            SketchConfig(**model), aim=Aim(settings["aim"]), against_background=settings["against_background"]
+        )
     probes = ProbeConfig(**model | {"views": tuple(map(View, model["views"]))})
-    return ExpertConfig(probes, ProbeTraining(**settings["training"]), Aim(settings["aim"]), settings["against_background"])
+    return ExpertConfig(
+        probes, ProbeTraining(**settings["training"]), Aim(settings["aim"]), settings["against_background"]
+    )

@@ -19,7 +19,13 @@ from loradex.retrieval.lora import LoraFile, WeightsFile
 from loradex.retrieval.lora.problems import shown
 from loradex.retrieval.probex.probing import Factors
 
-SPLITS: Final = ("train", "val", "test", "val_holdout", "test_holdout")  # the last two hold concepts that no training model has
+SPLITS: Final = (
+    "train",
+    "val",
+    "test",
+    "val_holdout",
+    "test_holdout",
+)  # the last two hold concepts that no training model has
 OTHER_NAMES: Final = {"n02012849": "crane, bird", "n03710721": "maillot, tank suit"}
 TENTHS: Final = {0: "test_holdout", 1: "val_holdout"}
 
@@ -71,13 +77,23 @@ def read_labels(path: Path) -> dict[str, tuple[str, str | None]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise FileUnsupported(f"{path}: expected a CSV table with columns file and label, found: {error}; check the path") from None
+        raise FileUnsupported(
+            f"{path}: expected a CSV table with columns file and label, found: {error}; check the path"
+        ) from None
     if not rows or not {"file", "label"} <= rows[0].keys():
-        raise FileUnsupported(f"{path}: expected a CSV table with columns file and label, found {sorted(rows[0]) if rows else 'no rows'}; name the columns so")
+        raise FileUnsupported(
+            f"{path}: expected a CSV table with columns file and label, found {sorted(rows[0]) if rows else 'no rows'}; name the columns so"
+        )
     strange = {row.get("split") or "" for row in rows} - {"", *SPLITS}
     if strange:
-        raise FileUnsupported(f"{path}: expected splits among {', '.join(SPLITS)}, found {sorted(strange)[0]!r}; correct it or leave the column out")
-    return {row["file"]: (" ".join(row["label"].split()), row.get("split") or None) for row in rows if row["file"] and row["label"].strip()}
+        raise FileUnsupported(
+            f"{path}: expected splits among {', '.join(SPLITS)}, found {sorted(strange)[0]!r}; correct it or leave the column out"
+        )
+    return {
+        row["file"]: (" ".join(row["label"].split()), row.get("split") or None)
+        for row in rows
+        if row["file"] and row["label"].strip()
+    }
 
 
 def label_of(path: Path) -> str | None:
@@ -101,7 +117,9 @@ def imagenet_names() -> dict[str, str]:
     from timm.data.imagenet_info import ImageNetInfo
 
     info = ImageNetInfo("imagenet-1k")
-    return {number: info.label_name_to_description(number).partition(",")[0] for number in info.label_names()} | OTHER_NAMES
+    return {
+        number: info.label_name_to_description(number).partition(",")[0] for number in info.label_names()
+    } | OTHER_NAMES
 
 
 def split_of(label: str) -> str:
@@ -109,7 +127,9 @@ def split_of(label: str) -> str:
     return TENTHS.get(int.from_bytes(hashlib.sha256(label.lower().encode()).digest()[:4]) % 10, "train")
 
 
-def pack(files: Sequence[Path], layers: Sequence[str] | None = None, progress: Callable[[int], None] = lambda done: None) -> dict[str, Factors]:
+def pack(
+    files: Sequence[Path], layers: Sequence[str] | None = None, progress: Callable[[int], None] = lambda done: None
+) -> dict[str, Factors]:
     """Read layers (all of the first file's when None) of many LoRAs into padded factors, in half precision.
 
     Raises:
@@ -118,14 +138,19 @@ def pack(files: Sequence[Path], layers: Sequence[str] | None = None, progress: C
     return pack_opened([LoraFile.open(path) for path in files], layers, progress)
 
 
-def pack_opened(opened: Sequence[WeightsFile], layers: Sequence[str] | None = None, progress: Callable[[int], None] = lambda done: None) -> dict[str, Factors]:
+def pack_opened(
+    opened: Sequence[WeightsFile],
+    layers: Sequence[str] | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> dict[str, Factors]:
     """The same of files that are open already."""
     names = list(opened[0].layers) if layers is None else list(layers)
     rank = max(max(lora.ranks) for lora in opened)
     shapes = opened[0].shapes
     packed = {
         name: Factors(
-            torch.zeros(len(opened), rank, shapes[name][1], dtype=torch.float16), torch.zeros(len(opened), shapes[name][0], rank, dtype=torch.float16)
+            torch.zeros(len(opened), rank, shapes[name][1], dtype=torch.float16),
+            torch.zeros(len(opened), shapes[name][0], rank, dtype=torch.float16),
         )
         for name in names
     }
@@ -134,6 +159,8 @@ def pack_opened(opened: Sequence[WeightsFile], layers: Sequence[str] | None = No
             packed[name].down[row, : update.rank] = update.down
             packed[name].up[row, :, : update.rank] = update.up
             if not packed[name].up[row].isfinite().all() or not packed[name].down[row].isfinite().all():
-                raise FileCorrupt(f"{lora.path}: layer {shown(name)}: expected updates within half precision, found larger ones; leave the file out")
+                raise FileCorrupt(
+                    f"{lora.path}: layer {shown(name)}: expected updates within half precision, found larger ones; leave the file out"
+                )
         progress(row + 1)
     return packed

@@ -25,7 +25,14 @@ def silent(epoch: int, score: float) -> None:
 
 
 def make_expert(
-    study: Study, config: ExpertConfig, space: Space, tree: str, family: str, progress: Progress = silent, state: Path | None = None, device: str = "cpu"
+    study: Study,
+    config: ExpertConfig,
+    space: Space,
+    tree: str,
+    family: str,
+    progress: Progress = silent,
+    state: Path | None = None,
+    device: str = "cpu",
 ) -> tuple[Expert, dict[str, float]]:
     """An expert, and what one fitted without the validation concepts says of them (``brief``).
 
@@ -34,7 +41,9 @@ def make_expert(
     if config.aim is Aim.CLIP_TEXTS:
         config = config.changed(aim=Aim.LABELS)  # the space has its own place for texts
     validation, rows = study.rows(VALIDATION), study.rows(*KNOWN)
-    chosen, final = chosen_and_final(study, rows, config.changed(against_background=True), len(validation) > 0, progress, state, device)
+    chosen, final = chosen_and_final(
+        study, rows, config.changed(against_background=True), len(validation) > 0, progress, state, device
+    )
     assert chosen.background is not None
     assert final.background is not None
     judged = validation if len(validation) else study.rows(TRAINING)
@@ -71,7 +80,13 @@ def make_category_expert(
 
 
 def chosen_and_final(
-    study: Subject, known: Tensor, config: ExpertConfig, early_stop: bool, progress: Progress, state: Path | None, device: str
+    study: Subject,
+    known: Tensor,
+    config: ExpertConfig,
+    early_stop: bool,
+    progress: Progress,
+    state: Path | None,
+    device: str,
 ) -> tuple[Fitted, Fitted]:
     """One fitted on training models alone; and one on all that may be known, for probes as many epochs as the first was best at."""
     looks: dict[int, float] = {}

@@ -16,7 +16,12 @@ from loradex.retrieval.probex.probes import ProbeConfig
 from loradex.retrieval.probex.probing import Factors
 from loradex.retrieval.training.labelled import LabelledFile
 
-TRAINING, VALIDATION, HELD_OUT, SEEN = "train", "val_holdout", "test_holdout", "test"  # splits of models, as Model-J names them
+TRAINING, VALIDATION, HELD_OUT, SEEN = (
+    "train",
+    "val_holdout",
+    "test_holdout",
+    "test",
+)  # splits of models, as Model-J names them
 KNOWN = (TRAINING, "val", VALIDATION)  # whose concepts may be used for what ships
 PICTURED: Final = 0.9  # of the models must have a picture for pictures to be the targets
 VARIANTS: Final = 6  # targets of a concept
@@ -88,11 +93,20 @@ class Study(PackedModels):
     def objective(self, rows: Tensor, aim: Aim) -> Contrast:
         """What probes are to learn of some models."""
         classes, concepts = self.concept[rows].unique(return_inverse=True)
-        return Contrast(concepts, {Aim.CLIP_TEXTS: self.texts[:, None], Aim.LABELS: self.labels[:, None], Aim.DRAWINGS: self.anchors}[aim][classes])
+        return Contrast(
+            concepts,
+            {Aim.CLIP_TEXTS: self.texts[:, None], Aim.LABELS: self.labels[:, None], Aim.DRAWINGS: self.anchors}[aim][
+                classes
+            ],
+        )
 
     def net_for(self, model: ProbeConfig, aim: Aim) -> ProbeConfig:
         """The shape of a net that says it."""
-        return model if aim is Aim.CLIP_TEXTS else replace(model, text_projection=False, representation=self.labels.shape[1])
+        return (
+            model
+            if aim is Aim.CLIP_TEXTS
+            else replace(model, text_projection=False, representation=self.labels.shape[1])
+        )
 
     def merit(self, scores: Tensor, rows: Tensor) -> float:
         """What choices are made by: the mean of ``brief`` for ``scores`` (models, concepts)."""
@@ -102,11 +116,17 @@ class Study(PackedModels):
         """Top-1 among the concepts of these models, top-1 among all, and mAP, for ``scores`` (models, concepts)."""
         table, truth = scores.double().cpu().numpy(), self.concept[rows].numpy()
         among, column = np.unique(truth, return_inverse=True)
-        cases = {"top1": top_k(table[:, among], column, 1), "all_top1": top_k(table, truth, 1), "map": average_precision(table[:, among].T, among, truth)}
+        cases = {
+            "top1": top_k(table[:, among], column, 1),
+            "all_top1": top_k(table, truth, 1),
+            "map": average_precision(table[:, among].T, among, truth),
+        }
         return {name: float(found.mean()) for name, found in cases.items()}
 
 
-def study_of(files: Sequence[LabelledFile], models: dict[str, Factors], encoder: Encoder, pictures: Mapping[int, Tensor]) -> Study:
+def study_of(
+    files: Sequence[LabelledFile], models: dict[str, Factors], encoder: Encoder, pictures: Mapping[int, Tensor]
+) -> Study:
     """A study of labelled files and their packed ``models``.
 
     Targets are the ``pictures`` of models, by row and placed in the space, where a model has one and nearly all do; else the names of their concepts.
@@ -128,7 +148,10 @@ def anchors_of(targets: Tensor, concept: Tensor, labels: Tensor) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     rows = [torch.nonzero(concept == number).flatten() for number in range(len(labels))]
     drawn = [
-        targets[own[torch.randint(len(own), (VARIANTS,), generator=generator)]] if len(own) else labels[i].expand(VARIANTS, -1) for i, own in enumerate(rows)
+        targets[own[torch.randint(len(own), (VARIANTS,), generator=generator)]]
+        if len(own)
+        else labels[i].expand(VARIANTS, -1)
+        for i, own in enumerate(rows)
     ]
     return torch.stack(drawn)
 

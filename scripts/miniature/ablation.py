@@ -72,7 +72,11 @@ def sketch_cases(layers: tuple[str, ...], ranked: Sequence[str]) -> Iterator[Cas
     yield Case("closed form: aims at texts, plain cosines", base.changed(aim=Aim.LABELS, against_background=False))
     yield Case("closed form: texts not centred", base, study=uncentred)
     yield Case("closed form: rank 2 alone in training", base, rows=lambda study, rows: rows[ranks(study)[rows] == 2])
-    yield Case("closed form: as many of mixed ranks", base, rows=lambda study, rows: rows[: int((ranks(study)[rows] == 2).sum())])
+    yield Case(
+        "closed form: as many of mixed ranks",
+        base,
+        rows=lambda study, rows: rows[: int((ranks(study)[rows] == 2).sum())],
+    )
 
 
 def probe_cases(build: Build, ranked: Sequence[str]) -> Iterator[Case]:
@@ -131,7 +135,9 @@ class Runs:
         self.path = path
         self.made: dict[tuple[str, int], dict[str, float]] = {}
         if path.exists():
-            self.made = {(row.pop("name"), row.pop("seed")): row for row in map(json.loads, path.read_text().splitlines())}
+            self.made = {
+                (row.pop("name"), row.pop("seed")): row for row in map(json.loads, path.read_text().splitlines())
+            }
 
     def once(self, name: str, seed: int, work: Callable[[], dict[str, float]]) -> dict[str, float]:
         """The result of some work, done if it is not known."""
@@ -153,7 +159,9 @@ def some_rows(study: Study, seed: int, share: float, *splits: str) -> Tensor:
 def ranked_layers(study: Study) -> list[str]:
     """All layers, the best aligned with the drawings of training concepts first."""
     rows = study.rows(TRAINING)
-    expert = SketchExpert.fit(study.take(rows), study.targets[rows], study.concept[rows], SketchConfig(tuple(study.models)))
+    expert = SketchExpert.fit(
+        study.take(rows), study.targets[rows], study.concept[rows], SketchConfig(tuple(study.models))
+    )
     return sorted(expert.alignment, key=lambda layer: -expert.alignment[layer])
 
 
@@ -192,7 +200,9 @@ class Trials:
         """The encoder of one case and seed."""
         changed, looks = case.study(self.study), dict[int, float]()
         rows = case.rows(self.study, some_rows(self.study, seed, self.share, TRAINING))
-        fitted = fit(changed, rows, case.config.changed(seed=seed), lambda epoch, score: looks.__setitem__(epoch, score))
+        fitted = fit(
+            changed, rows, case.config.changed(seed=seed), lambda epoch, score: looks.__setitem__(epoch, score)
+        )
         return fitted, {"epochs": max(looks, key=lambda epoch: looks[epoch])} if looks else {}
 
     def ensemble(self, parts: Sequence[Case], seed: int) -> dict[str, float]:

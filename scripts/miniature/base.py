@@ -48,7 +48,9 @@ TREES = {
     "a": Tree("a", side=8, widths=(96, 144), heads=(4, 4), seed=SEED + 1, steps=5200, broad_steps=1800),
     "b": Tree("b", side=8, widths=(64, 112), heads=(4, 4), seed=SEED + 2, steps=7000, broad_steps=2800),
     "c": Tree("c", side=8, widths=(64, 112), heads=(4, 4), seed=SEED + 3, steps=1200, broad_steps=500),
-    "d": Tree("d", side=8, widths=(64, 112), heads=(4, 4), seed=SEED + 4, steps=600, broad_steps=0, begins_as="b", lr=3e-4),
+    "d": Tree(
+        "d", side=8, widths=(64, 112), heads=(4, 4), seed=SEED + 4, steps=600, broad_steps=0, begins_as="b", lr=3e-4
+    ),
 }
 
 
@@ -93,11 +95,17 @@ def train_base(build: Build, tree: Tree) -> float:
     torch.manual_seed(tree.seed)
     unet, scheduler = new_unet(tree), new_scheduler()
     if tree.begins_as:
-        unet.load_state_dict(UNet2DConditionModel.from_pretrained(build / f"tree-{tree.begins_as}" / "unet").state_dict())
+        unet.load_state_dict(
+            UNet2DConditionModel.from_pretrained(build / f"tree-{tree.begins_as}" / "unet").state_dict()
+        )
     _, concept, trained_on, concepts = load_pictures(build)
     small = torch.from_numpy(np.load(build / "small.npz")["small"][trained_on])
     concept = concept[trained_on]
-    plain = np.flatnonzero(np.isin(np.load(build / "pictures.npz")["set"][trained_on], [list(TRAINING_SETS).index(name) for name in PLAIN_SETS]))
+    plain = np.flatnonzero(
+        np.isin(
+            np.load(build / "pictures.npz")["set"][trained_on], [list(TRAINING_SETS).index(name) for name in PLAIN_SETS]
+        )
+    )
     clip, tokenizer = load_clip(build)
     captions = [[template.format(caption) for caption in captions_of(c) for template in TEMPLATES] for c in concepts]
     states = [context_of(clip.text, tokenizer(texts)) for texts in captions]
@@ -146,7 +154,9 @@ def spread_times(groups: int, samples: int, rng: np.random.Generator) -> Tensor:
     return torch.from_numpy(((strata + rng.random((groups, samples))) / samples * TIME_STEPS).astype(np.int64).ravel())
 
 
-def denoising_loss(unet: nn.Module, scheduler: DDPMScheduler, clean: Tensor, context: Tensor, times: Tensor, rng: np.random.Generator) -> Tensor:
+def denoising_loss(
+    unet: nn.Module, scheduler: DDPMScheduler, clean: Tensor, context: Tensor, times: Tensor, rng: np.random.Generator
+) -> Tensor:
     """Squared error of the predicted picture, weighted as an error of v (Salimans and Ho 2022) up to a bound; a value for each picture."""
     noise = torch.from_numpy(rng.standard_normal(clean.shape, dtype=np.float32))
     noisy = scheduler.add_noise(clean, noise, times)

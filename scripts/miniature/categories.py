@@ -68,7 +68,12 @@ class Classifiers:
         for layer in self.layers:
             first = root.load([self.opened[0].tensors[layer][1]])
             weight = next(iter(first.values())).float().flatten(1)
-            up = torch.stack([weight + part.up.float() @ part.down.float() for part in map(study.models[layer].__getitem__, torch.arange(len(study.split)))])
+            up = torch.stack(
+                [
+                    weight + part.up.float() @ part.down.float()
+                    for part in map(study.models[layer].__getitem__, torch.arange(len(study.split)))
+                ]
+            )
             models[layer] = Factors.of_matrices(up.half())
         return CategoryStudy(models, study.members, study.split, study.names)
 
@@ -82,7 +87,9 @@ class Classifiers:
 def shipped(data: Classifiers) -> ExpertConfig:
     """The expert that fits into what ships, beside some models' layers."""
     layers = tuple(layer for layer in data.layers if math.prod(data.opened[0].shapes[layer]) <= SMALL)
-    return ExpertConfig(SketchConfig(layers, DIRECTIONS, DIRECTIONS, quadratic=0.0, ridge=0.05, most_layers=LAYERS, wide=WIDE))
+    return ExpertConfig(
+        SketchConfig(layers, DIRECTIONS, DIRECTIONS, quadratic=0.0, ridge=0.05, most_layers=LAYERS, wide=WIDE)
+    )
 
 
 def closed_forms(layers: tuple[str, ...]) -> Iterator[tuple[str, ExpertConfig]]:
@@ -92,8 +99,23 @@ def closed_forms(layers: tuple[str, ...]) -> Iterator[tuple[str, ExpertConfig]]:
             for ridge in (0.03, 0.1):
                 if most <= len(layers):
                     for wide in (None, WIDE):
-                        name = f"best {most} layers, {directions} directions{f' of {wide}' if wide else ''}, ridge {ridge}"
-                        yield name, ExpertConfig(SketchConfig(layers, directions, directions, quadratic=0.0, ridge=ridge, most_layers=most, wide=wide))
+                        name = (
+                            f"best {most} layers, {directions} directions{f' of {wide}' if wide else ''}, ridge {ridge}"
+                        )
+                        yield (
+                            name,
+                            ExpertConfig(
+                                SketchConfig(
+                                    layers,
+                                    directions,
+                                    directions,
+                                    quadratic=0.0,
+                                    ridge=ridge,
+                                    most_layers=most,
+                                    wide=wide,
+                                )
+                            ),
+                        )
 
 
 def nets(best: tuple[str, ...]) -> Iterator[tuple[str, bool, list[ExpertConfig]]]:
@@ -105,7 +127,11 @@ def nets(best: tuple[str, ...]) -> Iterator[tuple[str, bool, list[ExpertConfig]]
     fast, slow, brief = replace(TRAINING, lr=3e-3), replace(TRAINING, lr=3e-4), replace(TRAINING, epochs=EPOCHS)
     yield "ProbeX as published", True, [ExpertConfig(one, TRAINING)]
     even = replace(one, standardise=True)
-    yield "ProbeX of the difference", False, [ExpertConfig(model, training) for model in (one, even) for training in (TRAINING, fast)]
+    yield (
+        "ProbeX of the difference",
+        False,
+        [ExpertConfig(model, training) for model in (one, even) for training in (TRAINING, fast)],
+    )
     own = [ExpertConfig(small, TRAINING), ExpertConfig(small, slow), ExpertConfig(four, brief)]
     yield "MVProbe of the difference", False, own
     several = ProbeConfig(best[:MANY], probes=64, projection=64, representation=256, standardise=True)
@@ -137,7 +163,9 @@ class Measured:
     def of_fit(self, plain: bool, config: ExpertConfig, seed: int, split: str) -> dict[str, Any]:
         """Fit with a seed, on differences or on the weights as they are, and read some models; at the end also those of another ancestor."""
         study = self.data.plain if plain else self.study
-        fitted = fit(study, self.data.rows(seed), config.changed(seed=seed) if isinstance(config.model, ProbeConfig) else config)
+        fitted = fit(
+            study, self.data.rows(seed), config.changed(seed=seed) if isinstance(config.model, ProbeConfig) else config
+        )
 
         def said(of: CategoryStudy) -> dict[str, Any]:
             rows = of.rows(split)
@@ -181,7 +209,9 @@ class Measured:
     def of_layer(self, layer: str, seed: int, split: str) -> dict[str, dict[str, Any]]:
         """What one layer alone says, by every kind of encoder that takes seconds."""
         return {
-            "closed form": self.of_fit(False, ExpertConfig(SketchConfig((layer,), 32, 32, quadratic=0.0, ridge=0.05, wide=WIDE)), seed, split),
+            "closed form": self.of_fit(
+                False, ExpertConfig(SketchConfig((layer,), 32, 32, quadratic=0.0, ridge=0.05, wide=WIDE)), seed, split
+            ),
             "dense linear": self.of_dense([layer], seed, split),
             "weight statistics": self.of_statistics(True, [layer], seed, split),
         }
@@ -189,7 +219,10 @@ class Measured:
     def run(self) -> None:
         """All of it: the choices, by validation models, and then what they say of test models."""
         data = self.data
-        by_layer = {layer: self.once(f"validation: {layer}", partial(self.of_dense, [layer], 0, "val"))["value"] for layer in data.layers}
+        by_layer = {
+            layer: self.once(f"validation: {layer}", partial(self.of_dense, [layer], 0, "val"))["value"]
+            for layer in data.layers
+        }
         ranked = tuple(sorted(by_layer, key=lambda layer: -by_layer[layer]))
         best = ranked[0]
         whole = self.once("validation: dense linear, all layers", partial(self.of_dense, data.layers, 0, "val"))
@@ -203,25 +236,37 @@ class Measured:
         ours = dict(closed_forms(data.layers))[chosen]
         self.once("validation: of the weights themselves", partial(self.of_fit, True, ours, 0, "val"))
         self.once("validation: as it ships", partial(self.of_fit, False, shipped(data), 0, "val"))
-        self.once("validation: with the quadratic view", partial(self.of_fit, False, ours.changed(quadratic=0.5), 0, "val"))
+        self.once(
+            "validation: with the quadratic view", partial(self.of_fit, False, ours.changed(quadratic=0.5), 0, "val")
+        )
         probes = {}
         for name, plain, recipes in nets(ranked):
             worth = [
-                self.once(f"validation: {name}, recipe {number}", partial(self.of_fit, plain, recipe, 0, "val"))["value"]
+                self.once(f"validation: {name}, recipe {number}", partial(self.of_fit, plain, recipe, 0, "val"))[
+                    "value"
+                ]
                 for number, recipe in enumerate(recipes if len(recipes) > 1 else [])
             ]
             probes[name] = plain, recipes[int(np.argmax(worth)) if worth else 0]
         numbers = {}
         for plain in (True, False):
             of = "the weights" if plain else "the difference"
-            numbers[plain] = self.once(f"validation: statistics of {of}", partial(self.of_statistics, plain, data.layers, 0, "val"))["value"]
+            numbers[plain] = self.once(
+                f"validation: statistics of {of}", partial(self.of_statistics, plain, data.layers, 0, "val")
+            )["value"]
         for seed in SEEDS:
             self.once(f"Loradex, seed {seed}", partial(self.of_fit, False, ours, seed, "test"))
-            self.once(f"Loradex with principal directions, seed {seed}", partial(self.of_fit, False, ours.changed(wide=None), seed, "test"))
+            self.once(
+                f"Loradex with principal directions, seed {seed}",
+                partial(self.of_fit, False, ours.changed(wide=None), seed, "test"),
+            )
             self.once(f"Loradex as it ships, seed {seed}", partial(self.of_fit, False, shipped(data), seed, "test"))
             self.once(f"dense linear, best layer, seed {seed}", partial(self.of_dense, [best], seed, "test"))
             self.once(f"dense linear, all layers, seed {seed}", partial(self.of_dense, data.layers, seed, "test"))
-            self.once(f"weight statistics, seed {seed}", partial(self.of_statistics, numbers[True] >= numbers[False], data.layers, seed, "test"))
+            self.once(
+                f"weight statistics, seed {seed}",
+                partial(self.of_statistics, numbers[True] >= numbers[False], data.layers, seed, "test"),
+            )
         self.once("Loradex ahead of dense linear, all layers", partial(self.lead, ours))
         for layer in data.layers:
             self.once(f"{layer} alone", partial(self.of_layer, layer, 0, "test"))
@@ -229,13 +274,22 @@ class Measured:
             for seed in SEEDS:
                 self.once(f"{name}, seed {seed}", partial(self.of_fit, plain, recipe, seed, "test"))
         for layer in data.layers:
-            small = ExpertConfig(ProbeConfig((layer,), probes=64, projection=64, representation=256, standardise=True), replace(TRAINING, epochs=100))
+            small = ExpertConfig(
+                ProbeConfig((layer,), probes=64, projection=64, representation=256, standardise=True),
+                replace(TRAINING, epochs=100),
+            )
             self.once(f"ProbeX of {layer} alone", partial(self.of_fit, False, small, 0, "test"))
 
 
 def measure_categories(build: Build, tree: str) -> None:
     """Write ``categories-<tree>.json``."""
     data = Classifiers(build, tree)
-    log.info("%s: distances to the ancestor %.2f to %.2f", tree, float(data.distances.min()), float(data.distances.max()))
-    others = [name for name in TREES if TREES[name].family == TREES[tree].family and name != tree and (build / f"classifiers-{name}").exists()]
+    log.info(
+        "%s: distances to the ancestor %.2f to %.2f", tree, float(data.distances.min()), float(data.distances.max())
+    )
+    others = [
+        name
+        for name in TREES
+        if TREES[name].family == TREES[tree].family and name != tree and (build / f"classifiers-{name}").exists()
+    ]
     Measured(build, data, Classifiers(build, others[0], data.base) if others else None).run()

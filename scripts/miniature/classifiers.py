@@ -47,8 +47,17 @@ class ClassifierTree:
 
 TREES: Final = {
     "vit": ClassifierTree(0, "mini-vit", {"train": 480, "val": 60, "test": 100}),
-    "vit-2": ClassifierTree(1, "mini-vit", {"train": 160, "val": 20, "test": 40}),  # of another ancestor, for what is told across trees
-    "resnet": ClassifierTree(2, "mini-resnet", {"train": 240, "val": 30, "test": 60}, steps=(60, 120), ancestor_rate=2e-3, ancestor_steps=1500),
+    "vit-2": ClassifierTree(
+        1, "mini-vit", {"train": 160, "val": 20, "test": 40}
+    ),  # of another ancestor, for what is told across trees
+    "resnet": ClassifierTree(
+        2,
+        "mini-resnet",
+        {"train": 240, "val": 30, "test": 60},
+        steps=(60, 120),
+        ancestor_rate=2e-3,
+        ancestor_steps=1500,
+    ),
 }
 
 
@@ -68,13 +77,32 @@ class Recipe:
 def new_model(tree: str, classes: int) -> Any:
     """A model of a tree's architecture, by transformers' own classes."""
     if TREES[tree].family == "mini-vit":
-        shape = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 128, "image_size": SIDE, "patch_size": 8}
-        config = ViTConfig(**shape, num_labels=classes, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, attn_implementation="eager")
+        shape = {
+            "hidden_size": 64,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "intermediate_size": 128,
+            "image_size": SIDE,
+            "patch_size": 8,
+        }
+        config = ViTConfig(
+            **shape,
+            num_labels=classes,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+            attn_implementation="eager",
+        )
         return ViTForImageClassification(config)
-    return ResNetForImageClassification(ResNetConfig(embedding_size=24, hidden_sizes=[24, 48, 96], depths=[1, 1, 1], layer_type="basic", num_labels=classes))
+    return ResNetForImageClassification(
+        ResNetConfig(
+            embedding_size=24, hidden_sizes=[24, 48, 96], depths=[1, 1, 1], layer_type="basic", num_labels=classes
+        )
+    )
 
 
-def class_concepts(concept_of: NDArray[np.int16], trained_on: NDArray[np.bool_], concepts: list[dict[str, Any]]) -> list[int]:
+def class_concepts(
+    concept_of: NDArray[np.int16], trained_on: NDArray[np.bool_], concepts: list[dict[str, Any]]
+) -> list[int]:
     """The concepts that descendants learn: by lot, of those with enough drawings."""
     counts = np.bincount(concept_of[trained_on], minlength=len(concepts))
     pool = np.flatnonzero(counts >= FEWEST)
@@ -103,11 +131,20 @@ def recipes(tree: str) -> list[Recipe]:
 class Drawings:
     """Small drawings by class, and batches of them, changed a little each time."""
 
-    def __init__(self, chosen: list[int], concept_of: NDArray[np.int16], trained_on: NDArray[np.bool_], pixels: NDArray[np.uint8]) -> None:
+    def __init__(
+        self, chosen: list[int], concept_of: NDArray[np.int16], trained_on: NDArray[np.bool_], pixels: NDArray[np.uint8]
+    ) -> None:
         """Take the drawings of the chosen concepts, at ``SIDE`` pixels."""
         rows = [np.flatnonzero((concept_of == concept) & trained_on) for concept in chosen]
-        small = F.avg_pool2d(torch.from_numpy(pixels[np.concatenate(rows)]).permute(0, 3, 1, 2).float() / 127.5 - 1, pixels.shape[1] // SIDE)
-        self.pixels, self.starts, self.counts = small, np.cumsum([0, *map(len, rows[:-1])]), np.array([len(row) for row in rows])
+        small = F.avg_pool2d(
+            torch.from_numpy(pixels[np.concatenate(rows)]).permute(0, 3, 1, 2).float() / 127.5 - 1,
+            pixels.shape[1] // SIDE,
+        )
+        self.pixels, self.starts, self.counts = (
+            small,
+            np.cumsum([0, *map(len, rows[:-1])]),
+            np.array([len(row) for row in rows]),
+        )
 
     def batch(self, classes: NDArray[np.int64], strength: NDArray[np.float64], rng: np.random.Generator) -> Tensor:
         """One drawing of each class (n,), moved, turned, scaled, mirrored and coloured as strongly as ``strength`` (n,) says: (n, 3, SIDE, SIDE)."""
@@ -115,15 +152,33 @@ class Drawings:
         drawn = self.pixels[self.starts[classes] + (rng.random(count) * self.counts[classes]).astype(np.int64)]
         turn, scale = rng.normal(0, 0.15, count) * strength, np.exp(rng.normal(0, 0.12, count) * strength)
         mirror, shift = rng.choice([-1.0, 1.0], count), rng.normal(0, 0.12, (2, count)) * strength
-        rows = [np.cos(turn) * scale * mirror, -np.sin(turn) * scale, shift[0], np.sin(turn) * scale * mirror, np.cos(turn) * scale, shift[1]]
+        rows = [
+            np.cos(turn) * scale * mirror,
+            -np.sin(turn) * scale,
+            shift[0],
+            np.sin(turn) * scale * mirror,
+            np.cos(turn) * scale,
+            shift[1],
+        ]
         theta = torch.from_numpy(np.stack(rows, 1).astype(np.float32)).reshape(count, 2, 3)
-        moved = F.grid_sample(drawn - 1, F.affine_grid(theta, [count, 3, SIDE, SIDE], align_corners=False), align_corners=False) + 1  # white outside
-        tint = torch.from_numpy((rng.normal(0, 0.1, (count, 3, 1, 1)) * strength[:, None, None, None]).astype(np.float32))
+        moved = (
+            F.grid_sample(
+                drawn - 1, F.affine_grid(theta, [count, 3, SIDE, SIDE], align_corners=False), align_corners=False
+            )
+            + 1
+        )  # white outside
+        tint = torch.from_numpy(
+            (rng.normal(0, 0.1, (count, 3, 1, 1)) * strength[:, None, None, None]).astype(np.float32)
+        )
         return (moved + tint).clamp(-1, 1)
 
 
 def train_together(
-    model: nn.Module, states: list[dict[str, Tensor]], batches: Iterator[tuple[Tensor, Tensor]], lr: Tensor, steps: Tensor
+    model: nn.Module,
+    states: list[dict[str, Tensor]],
+    batches: Iterator[tuple[Tensor, Tensor]],
+    lr: Tensor,
+    steps: Tensor,
 ) -> tuple[list[dict[str, Tensor]], Tensor]:
     """Train models of one architecture side by side, each with its rate (models,) for its number of steps (models,), by AdamW with a cosine of the rate."""
     names = dict(model.named_parameters()).keys()
@@ -131,7 +186,9 @@ def train_together(
     buffers = {name: torch.stack([state[name] for state in states]) for name in states[0].keys() - names}
     first, second = ({name: torch.zeros_like(value) for name, value in params.items()} for _ in range(2))
 
-    def loss_of(own: dict[str, Tensor], rest: dict[str, Tensor], pictures: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    def loss_of(
+        own: dict[str, Tensor], rest: dict[str, Tensor], pictures: Tensor, truth: Tensor
+    ) -> tuple[Tensor, Tensor]:
         loss = F.cross_entropy(functional_call(model, (own, rest), (pictures,)).logits, truth)
         return loss, loss.detach()
 
@@ -139,7 +196,9 @@ def train_together(
     mean = torch.zeros(len(states))
     for step in range(int(steps.max())):
         pictures, truth = next(batches)
-        with torch.autocast("cpu", torch.bfloat16, enabled=not buffers):  # batch norm under vmap takes no mixed precision
+        with torch.autocast(
+            "cpu", torch.bfloat16, enabled=not buffers
+        ):  # batch norm under vmap takes no mixed precision
             grads, losses = gradient(params, buffers, pictures, truth)
         rate = lr * 0.5 * (1 + torch.cos(torch.pi * step / steps)) * (step < steps)
         mean = torch.where(step < steps, losses if not step else 0.95 * mean + 0.05 * losses, mean)
@@ -147,10 +206,16 @@ def train_together(
             for name, value in params.items():
                 first[name].lerp_(grads[name], 1 - BETAS[0])
                 second[name].mul_(BETAS[1]).addcmul_(grads[name], grads[name], value=1 - BETAS[1])
-                update = first[name] / (1 - BETAS[0] ** (step + 1)) / ((second[name] / (1 - BETAS[1] ** (step + 1))).sqrt() + 1e-8)
+                update = (
+                    first[name]
+                    / (1 - BETAS[0] ** (step + 1))
+                    / ((second[name] / (1 - BETAS[1] ** (step + 1))).sqrt() + 1e-8)
+                )
                 shaped = rate.reshape(-1, *[1] * (value.ndim - 1))
                 value.sub_(shaped * (update + DECAY * value))
-    return [{name: value[row].clone() for name, value in (params | buffers).items()} for row in range(len(states))], mean
+    return [
+        {name: value[row].clone() for name, value in (params | buffers).items()} for row in range(len(states))
+    ], mean
 
 
 def build_ancestor(build: Build, tree: str) -> None:
@@ -159,8 +224,14 @@ def build_ancestor(build: Build, tree: str) -> None:
     if (target / "model.safetensors").exists():
         return
     pixels, concept_of, trained_on, concepts = load_pictures(build)
-    others = [number for number in range(len(concepts)) if number not in set(class_concepts(concept_of, trained_on, concepts))]
-    drawings, settings, rng = Drawings(others, concept_of, trained_on, pixels), TREES[tree], np.random.default_rng((SEED, 80, TREES[tree].number))
+    others = [
+        number for number in range(len(concepts)) if number not in set(class_concepts(concept_of, trained_on, concepts))
+    ]
+    drawings, settings, rng = (
+        Drawings(others, concept_of, trained_on, pixels),
+        TREES[tree],
+        np.random.default_rng((SEED, 80, TREES[tree].number)),
+    )
     torch.manual_seed(SEED + settings.number)
     model = new_model(tree, len(others)).train()
 
@@ -171,7 +242,9 @@ def build_ancestor(build: Build, tree: str) -> None:
 
     with timed(f"ancestor {tree}"):
         state = {name: value.clone() for name, value in model.state_dict().items()}
-        (trained,), loss = train_together(model, [state], batches(), torch.tensor([settings.ancestor_rate]), torch.tensor([settings.ancestor_steps]))
+        (trained,), loss = train_together(
+            model, [state], batches(), torch.tensor([settings.ancestor_rate]), torch.tensor([settings.ancestor_steps])
+        )
         log.info("ancestor %s: loss %.3f of %.3f by chance", tree, float(loss[0]), float(np.log(len(others))))
     model.load_state_dict(trained)
     model.config.id2label = {str(number): concepts[concept]["label"] for number, concept in enumerate(others)}
@@ -202,11 +275,19 @@ def build_classifiers(build: Build, tree: str) -> None:
             log.info("%s %d: mean loss %.3f of %.3f by chance", tree, start, float(losses.mean()), float(np.log(OWN)))
 
 
-def descend(tree: str, root: dict[str, Tensor], group: list[Recipe], drawings: Drawings) -> tuple[list[dict[str, Tensor]], Tensor]:
+def descend(
+    tree: str, root: dict[str, Tensor], group: list[Recipe], drawings: Drawings
+) -> tuple[list[dict[str, Tensor]], Tensor]:
     """Fine-tune some models from the ancestor, each with a new head of zeros, as ViT's authors do (Dosovitskiy et al. 2021, section 3.2)."""
-    model, states, rngs = new_model(tree, OWN).train(), list[dict[str, Tensor]](), [np.random.default_rng(recipe.seed) for recipe in group]
+    model, states, rngs = (
+        new_model(tree, OWN).train(),
+        list[dict[str, Tensor]](),
+        [np.random.default_rng(recipe.seed) for recipe in group],
+    )
     for _ in group:
-        head = {name: torch.zeros_like(value) for name, value in model.state_dict().items() if name.startswith("classifier")}
+        head = {
+            name: torch.zeros_like(value) for name, value in model.state_dict().items() if name.startswith("classifier")
+        }
         states.append({name: head.get(name, value).clone() for name, value in root.items()})
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
@@ -223,6 +304,17 @@ def descend(tree: str, root: dict[str, Tensor], group: list[Recipe], drawings: D
 
 def save(folder: Path, recipe: Recipe, state: dict[str, Tensor], labels: list[str]) -> None:
     """Write one model in half precision, with metadata in Model-J's form: its classes, as Python writes a list, and its training."""
-    metadata = {"format": "pt", "dataset_chosen_targets": repr(labels), "recipe": json.dumps(asdict(recipe) | {"classes": None})}
+    metadata = {
+        "format": "pt",
+        "dataset_chosen_targets": repr(labels),
+        "recipe": json.dumps(asdict(recipe) | {"classes": None}),
+    }
     with atomic(folder / recipe.split / f"model_idx_{recipe.index:04d}" / "model.safetensors") as path:
-        save_file({name: (value.half() if value.is_floating_point() else value).contiguous() for name, value in state.items()}, path, metadata)
+        save_file(
+            {
+                name: (value.half() if value.is_floating_point() else value).contiguous()
+                for name, value in state.items()
+            },
+            path,
+            metadata,
+        )

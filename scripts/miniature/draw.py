@@ -48,7 +48,9 @@ class Artist:
     def draw(self, prompts: Sequence[str]) -> list[Image.Image]:
         """One picture of the base model for each prompt."""
         without = self.states([CONSTANT_PROMPT] * len(prompts))
-        return list(self.pipeline(self.states(prompts), without, GUIDANCE, generator=torch.Generator().manual_seed(SEED)))
+        return list(
+            self.pipeline(self.states(prompts), without, GUIDANCE, generator=torch.Generator().manual_seed(SEED))
+        )
 
 
 def build_samples(build: Build, tree: str) -> None:

@@ -44,7 +44,15 @@ def read_elsewhere(build: Build) -> None:
     document = {name: {metric: asdict(value) for metric, value in metrics.items()} for name, metrics in found.items()}
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(document | {"routing": routing(studies)}, indent=1))
-    log.info("elsewhere: %s", json.dumps({name: {metric: round(100 * value.value, 1) for metric, value in metrics.items()} for name, metrics in found.items()}))
+    log.info(
+        "elsewhere: %s",
+        json.dumps(
+            {
+                name: {metric: round(100 * value.value, 1) for metric, value in metrics.items()}
+                for name, metrics in found.items()
+            }
+        ),
+    )
 
 
 def metrics_of(fitted: Fitted, study: Study) -> dict[str, Metric]:
@@ -57,7 +65,10 @@ def metrics_of(fitted: Fitted, study: Study) -> dict[str, Metric]:
 def read_whole(build: Build, fitted: Fitted, study: Study) -> dict[str, Metric]:
     """What it says of whole models of held-out concepts."""
     base = build / f"tree-{HOME}" / "unet" / "diffusion_pytorch_model.safetensors"
-    whole = [WholeModel.open(path, base, f"mini-{HOME}") for path in sorted((build / "whole" / HELD_OUT).glob("*/*.safetensors"))]
+    whole = [
+        WholeModel.open(path, base, f"mini-{HOME}")
+        for path in sorted((build / "whole" / HELD_OUT).glob("*/*.safetensors"))
+    ]
     layers = fitted.model.config.layers
     models = stack_layers([model.updates(layers) for model in whole], layers)
     concept = np.array([study.names.index(model.header.metadata["class_name"]) for model in whole])
@@ -80,15 +91,21 @@ def routing(studies: Mapping[str, Study]) -> dict[str, Any]:
     for tree in TREES:
         table = torch.stack([said[tree][expert] for expert in TREES], 1)
         right = (table.argmax(1) == TREES.index(tree)).double().numpy()
-        found[f"{tree}: routed to {tree} of {', '.join(TREES)}"] = asdict(summarise(right, concepts[tree], 1 / len(TREES)))
+        found[f"{tree}: routed to {tree} of {', '.join(TREES)}"] = asdict(
+            summarise(right, concepts[tree], 1 / len(TREES))
+        )
         for expert in TREES:
             seen = said[tree][expert].double().numpy()
             found[f"{tree}: familiar to {expert}, mean"] = asdict(summarise(seen, concepts[tree], 0.0))
-            found[f"{tree}: taken by {expert} alone"] = asdict(summarise((seen >= FAMILIAR).astype(np.float64), concepts[tree], 0.0))
+            found[f"{tree}: taken by {expert} alone"] = asdict(
+                summarise((seen >= FAMILIAR).astype(np.float64), concepts[tree], 0.0)
+            )
     for tree in TREES:
         for other in TREES:
             if other != tree:
-                found[f"{tree} told from {other} by {tree}'s familiarity, AUROC"] = asdict(told_apart(said[tree][tree], said[other][tree], concepts[tree]))
+                found[f"{tree} told from {other} by {tree}'s familiarity, AUROC"] = asdict(
+                    told_apart(said[tree][tree], said[other][tree], concepts[tree])
+                )
     return found
 
 

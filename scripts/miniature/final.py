@@ -34,7 +34,13 @@ def build_final(build: Build) -> None:
 def build_tree(study: Study, space: Space, tree: str, choice: Choice) -> None:
     """An expert and its baselines, fitted on every LoRA whose concept is not held out."""
     expert, validation = make_expert(study, choice.experts[OURS], space, tree, tree)
-    log.info("%s: %s on validation concepts; temperature %.3f, unknown %.2f", tree, validation, expert.calibration.temperature, expert.calibration.unknown)
+    log.info(
+        "%s: %s on validation concepts; temperature %.3f, unknown %.2f",
+        tree,
+        validation,
+        expert.calibration.temperature,
+        expert.calibration.unknown,
+    )
     expert = replace(expert, base=f"../trees/{tree}/unet/diffusion_pytorch_model.safetensors")
     expert.save(MINIATURE / "encoder" / "experts" / f"{tree}.safetensors")
     rows = study.rows(*KNOWN)

@@ -48,7 +48,17 @@ class Trainer:
 TRAINERS = {
     "a": Trainer("a", (3e-3, 8e-3), (80, 130)),
     **{tree: Trainer(tree, (4e-3, 1.1e-2), (90, 150)) for tree in "bcd"},
-    "e": Trainer("b", (2e-3, 5e-3), (70, 110), (16,), (1.0,), samples=3, prompt="an icon of a {}", start="normal", betas=(0.9, 0.999)),
+    "e": Trainer(
+        "b",
+        (2e-3, 5e-3),
+        (70, 110),
+        (16,),
+        (1.0,),
+        samples=3,
+        prompt="an icon of a {}",
+        start="normal",
+        betas=(0.9, 0.999),
+    ),
     "f": Trainer("b", (2e-3, 5e-3), (70, 110), (16,), (1.0,), samples=3, start="normal", betas=(0.9, 0.999)),
 }
 # Model-J's names of splits: LoRAs of seen concepts (train, val, test), of validation and of held-out concepts.
@@ -102,7 +112,9 @@ def recipes(build: Build, fleet: str) -> list[Recipe]:
     return made
 
 
-def drawings_of(concept: int, concept_of: NDArray[np.int16], trained_on: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.int64]:
+def drawings_of(
+    concept: int, concept_of: NDArray[np.int16], trained_on: NDArray[np.bool_], rng: np.random.Generator
+) -> NDArray[np.int64]:
     """Two to five drawings of a concept, drawn by lot."""
     available = np.flatnonzero((concept_of == concept) & trained_on)
     return rng.choice(available, min(len(available), int(rng.integers(2, 6))), replace=False)
@@ -119,7 +131,9 @@ def build_fleet(build: Build, fleet: str) -> None:
         for row, recipe in enumerate(chunk):
             trainer.save(recipe, {name: (a[row], b[row]) for name, (a, b) in factors.items()})
         with atomic(done) as path:
-            path.write_text(json.dumps([asdict(recipe) | {"loss": loss} for recipe, loss in zip(chunk, losses, strict=True)]))
+            path.write_text(
+                json.dumps([asdict(recipe) | {"loss": loss} for recipe, loss in zip(chunk, losses, strict=True)])
+            )
         log.info("fleet %s: chunk %d, mean loss %.4f", fleet, number, float(np.mean(losses)))
 
 
@@ -152,7 +166,11 @@ class FleetTrainer:
     def __init__(self, build: Build, fleet: str) -> None:
         """Load the base model of the fleet and wrap its attention layers."""
         self.folder, self.trainer = build / f"fleet-{fleet}", TRAINERS[fleet]
-        self.unet = UNet2DConditionModel.from_pretrained(build / f"tree-{self.trainer.tree}" / "unet").float().requires_grad_(False)
+        self.unet = (
+            UNet2DConditionModel.from_pretrained(build / f"tree-{self.trainer.tree}" / "unet")
+            .float()
+            .requires_grad_(False)
+        )
         self.unet.set_default_attn_processor()
         self.unet.to(memory_format=torch.channels_last)
         self.layers: dict[str, GroupedLora] = {}
@@ -162,7 +180,10 @@ class FleetTrainer:
                 self.layers[name] = GroupedLora(module)
                 setattr(self.unet.get_submodule(parent), child, self.layers[name])
         self.scheduler = new_scheduler()
-        self.small, self.side = torch.from_numpy(np.load(build / "small.npz")["small"][:, :VARIANTS]), TREES[self.trainer.tree].side
+        self.small, self.side = (
+            torch.from_numpy(np.load(build / "small.npz")["small"][:, :VARIANTS]),
+            TREES[self.trainer.tree].side,
+        )
         clip, tokenizer = load_clip(build)
         self.concepts = json.loads((build / "concepts.json").read_text())
         self.prompts = [self.trainer.prompt.format(concept["label"]) for concept in self.concepts]
@@ -186,11 +207,17 @@ class FleetTrainer:
             clean = as_clean(drawn, self.side)
             rng = np.random.default_rng((chunk[0].seed, step))
             times = spread_times(len(chunk), samples, rng)
-            loss = denoising_loss(self.unet, self.scheduler, clean, context, times, rng).unflatten(0, (-1, samples)).mean(1)
+            loss = (
+                denoising_loss(self.unet, self.scheduler, clean, context, times, rng)
+                .unflatten(0, (-1, samples))
+                .mean(1)
+            )
             loss.sum().backward()
             active = step < lengths
             mean = torch.where(active, mean + 0.1 * (loss.detach() - mean), mean)
-            adam.step(rates * active * (lengths - step).clamp(max=10) / 10)  # the rate falls to nothing over the last ten steps
+            adam.step(
+                rates * active * (lengths - step).clamp(max=10) / 10
+            )  # the rate falls to nothing over the last ten steps
         return {name: (layer.down.detach(), layer.up.detach()) for name, layer in self.layers.items()}, mean.tolist()
 
     def draw(self, recipe: Recipe, rng: np.random.Generator) -> Tensor:
@@ -203,7 +230,10 @@ class FleetTrainer:
         concept = self.concepts[recipe.concept]
         tensors = {}
         for name, (down, up) in factors.items():
-            tensors[f"unet.{name}.lora.down.weight"], tensors[f"unet.{name}.lora.up.weight"] = down.half().contiguous(), up.half().contiguous()
+            tensors[f"unet.{name}.lora.down.weight"], tensors[f"unet.{name}.lora.up.weight"] = (
+                down.half().contiguous(),
+                up.half().contiguous(),
+            )
         metadata = {
             "format": "pt",
             "class_id": concept["hexcode"],
@@ -212,14 +242,23 @@ class FleetTrainer:
             "prompt": self.prompts[recipe.concept],
             "recipe": json.dumps(asdict(recipe)),
         }
-        with atomic(self.folder / recipe.split / f"model_idx_{recipe.index:04d}" / "pytorch_lora_weights.safetensors") as path:
+        with atomic(
+            self.folder / recipe.split / f"model_idx_{recipe.index:04d}" / "pytorch_lora_weights.safetensors"
+        ) as path:
             save_file(tensors, path, metadata=metadata)
 
 
-def new_factors(linear: nn.Linear, rank: int, generators: list[np.random.Generator], start: str) -> tuple[Tensor, Tensor]:
+def new_factors(
+    linear: nn.Linear, rank: int, generators: list[np.random.Generator], start: str
+) -> tuple[Tensor, Tensor]:
     """Down factors as ``Trainer.start`` says, each from its own generator, and up factors of zeros."""
     shape, bound = (rank, linear.in_features), linear.in_features**-0.5
-    down = np.stack([rng.uniform(-bound, bound, shape) if start == "uniform" else rng.normal(0, 1 / rank, shape) for rng in generators])
+    down = np.stack(
+        [
+            rng.uniform(-bound, bound, shape) if start == "uniform" else rng.normal(0, 1 / rank, shape)
+            for rng in generators
+        ]
+    )
     up = torch.zeros(len(generators), linear.out_features, rank)
     return torch.from_numpy(down).float().requires_grad_(), up.requires_grad_()
 

@@ -27,10 +27,21 @@ CONFIG = {
     "model_cfg": {
         "custom_text": True,
         "embed_dim": 256,
-        "vision_cfg": {"image_size": PICTURE, "layers": [1, 2, 2, 2], "width": 28, "head_width": 32, "patch_size": None},
+        "vision_cfg": {
+            "image_size": PICTURE,
+            "layers": [1, 2, 2, 2],
+            "width": 28,
+            "head_width": 32,
+            "patch_size": None,
+        },
         "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 128, "heads": 4, "layers": 4},
     },
-    "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "interpolation": "bicubic", "resize_mode": "squash"},
+    "preprocess_cfg": {
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.5, 0.5, 0.5],
+        "interpolation": "bicubic",
+        "resize_mode": "squash",
+    },
 }
 TEACHER_DIM = 384
 
@@ -75,7 +86,9 @@ def build_clip(build: Build) -> None:
         for phase in PHASES:
             ClipTrainer(build, model, to_teacher, phase).train()
         save_clip(model, folder)
-        (build / "clip.json").write_text(json.dumps({"training": [asdict(phase) for phase in PHASES], **measure(build)}, indent=1))
+        (build / "clip.json").write_text(
+            json.dumps({"training": [asdict(phase) for phase in PHASES], **measure(build)}, indent=1)
+        )
 
 
 def save_clip(model: Any, folder: Path) -> None:
@@ -106,7 +119,9 @@ class ClipTrainer:
         self.pixels = torch.from_numpy(pixels).permute(0, 3, 1, 2)
         self.drawings = [np.flatnonzero((concept == i) & trained_on) for i in range(len(concepts))]
         self.tokenizer = open_clip.get_tokenizer(f"local-dir:{build / 'clip'}")
-        self.captions = [[self.tokenizer([t.format(caption) for t in TEMPLATES]) for caption in captions_of(c)] for c in concepts]
+        self.captions = [
+            [self.tokenizer([t.format(caption) for t in TEMPLATES]) for caption in captions_of(c)] for c in concepts
+        ]
         words = np.load(build / "words.npz")
         self.words = words["texts"]
         self.vectors = torch.from_numpy(words["vectors"])
@@ -122,7 +137,10 @@ class ClipTrainer:
         model.visual.requires_grad_(not cfg.text_only)
         parameters = [p for p in (*model.parameters(), *self.to_teacher.parameters()) if p.requires_grad]
         decayed = [p for p in parameters if p.ndim > 1]
-        groups = [{"params": decayed, "weight_decay": cfg.weight_decay}, {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0}]
+        groups = [
+            {"params": decayed, "weight_decay": cfg.weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
         optimizer = torch.optim.AdamW(groups, lr=cfg.lr, betas=(0.9, 0.98), eps=1e-6)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warm_cosine(step, cfg.warmup, cfg.steps))
         parts = {"model": model, "to_teacher": self.to_teacher, "optimizer": optimizer, "schedule": schedule}
@@ -138,7 +156,10 @@ class ClipTrainer:
             model.logit_scale.data.clamp_(max=math.log(100))
             if step % 50 == 0:
                 log.info(
-                    "mini-CLIP: step %d of %d, contrastive %.3f, teacher %.3f, neighbours %.3f", step, cfg.steps, *(float(part.detach()) for part in losses)
+                    "mini-CLIP: step %d of %d, contrastive %.3f, teacher %.3f, neighbours %.3f",
+                    step,
+                    cfg.steps,
+                    *(float(part.detach()) for part in losses),
                 )
             if step % 200 == 199:
                 save_checkpoint(self.checkpoint, step + 1, parts)
@@ -151,8 +172,13 @@ class ClipTrainer:
         captions = torch.stack([self.caption(i, rng) for i in chosen])
         words = rng.choice(len(self.words), cfg.words, p=self.likelihood)
         tokens = self.tokenizer([self.dress(word, rng) for word in words])
-        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):  # on a CPU, plain attention trains faster
-            image = self.embed(drawings, rng) if self.kept is None else self.kept[rng.integers(len(self.kept)), drawings]
+        with (
+            torch.autocast("cpu", torch.bfloat16),
+            sdpa_kernel(SDPBackend.MATH),
+        ):  # on a CPU, plain attention trains faster
+            image = (
+                self.embed(drawings, rng) if self.kept is None else self.kept[rng.integers(len(self.kept)), drawings]
+            )
             text, word = embed_texts(model.text, captions), embed_texts(model.text, tokens)
         logits = model.logit_scale.exp() * image @ text.T  # (concepts, concepts)
         target = torch.arange(cfg.concepts)
@@ -163,7 +189,9 @@ class ClipTrainer:
 
     def embed(self, drawings: list[int], rng: np.random.Generator) -> Tensor:
         """Unit vectors (n, 256) of drawings, changed at random."""
-        pictures = (restyle if self.training.restyled or self.training.text_only else augment)(self.pixels[drawings], rng)
+        pictures = (restyle if self.training.restyled or self.training.text_only else augment)(
+            self.pixels[drawings], rng
+        )
         return self.model.encode_image(pictures.contiguous(memory_format=torch.channels_last), normalize=True).float()
 
     @torch.no_grad()
@@ -209,7 +237,9 @@ def embed_texts(tower: Any, tokens: Tensor, parts: int = 3) -> Tensor:
     return torch.cat(embedded)[order.argsort()]
 
 
-def augment(pixels: Tensor, rng: np.random.Generator, turn: float = 0.15, scales: tuple[float, float] = (0.85, 1.25)) -> Tensor:
+def augment(
+    pixels: Tensor, rng: np.random.Generator, turn: float = 0.15, scales: tuple[float, float] = (0.85, 1.25)
+) -> Tensor:
     """uint8 drawings -> floats in [-1, 1], flipped, turned, scaled, shifted and tinted at random; the ground stays white."""
     n = len(pixels)
     ink = 1 - pixels.float() / 255  # 0 where the ground is
@@ -218,7 +248,9 @@ def augment(pixels: Tensor, rng: np.random.Generator, turn: float = 0.15, scales
     flip = torch.from_numpy(rng.choice([-1.0, 1.0], n))
     cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
     shift = torch.from_numpy(rng.uniform(-0.12, 0.12, (2, n)))
-    affine = torch.stack([torch.stack([cos * flip, -sin, shift[0]], 1), torch.stack([sin * flip, cos, shift[1]], 1)], 1).float()
+    affine = torch.stack(
+        [torch.stack([cos * flip, -sin, shift[0]], 1), torch.stack([sin * flip, cos, shift[1]], 1)], 1
+    ).float()
     grid = F.affine_grid(affine, list(ink.shape), align_corners=False)
     ink = F.grid_sample(ink, grid, align_corners=False)
     gain = torch.from_numpy(rng.uniform(0.85, 1.15, (n, 3, 1, 1))).float()
@@ -273,11 +305,15 @@ def measure(build: Build) -> dict[str, float]:
     drawings = torch.from_numpy(pixels[~trained_on]).permute(0, 3, 1, 2).float() / 127.5 - 1
     image = torch.cat([model.encode_image(batch, normalize=True) for batch in drawings.split(256)])
     label_texts = [[template.format(c["label"]) for template in TEMPLATES] for c in concepts]
-    label = F.normalize(torch.stack([model.encode_text(tokenizer(texts), normalize=True).mean(0) for texts in label_texts]), dim=-1)
+    label = F.normalize(
+        torch.stack([model.encode_text(tokenizer(texts), normalize=True).mean(0) for texts in label_texts]), dim=-1
+    )
     synonyms = json.loads((build / "synonyms.json").read_text())
     labels = [c["label"] for c in concepts]
     word_texts = [[template.format(s["word"]) for template in TEMPLATES] for s in synonyms]
-    word = F.normalize(torch.stack([model.encode_text(tokenizer(texts), normalize=True).mean(0) for texts in word_texts]), dim=-1)
+    word = F.normalize(
+        torch.stack([model.encode_text(tokenizer(texts), normalize=True).mean(0) for texts in word_texts]), dim=-1
+    )
     truth = torch.from_numpy(concept[~trained_on].astype(np.int64))
     picture_rank = ranks(image @ label.T, truth)
     word_rank = ranks(word @ label.T, torch.tensor([labels.index(s["label"]) for s in synonyms]))

@@ -25,7 +25,10 @@ def build_pictures(build: Build) -> None:
     if (build / "pictures.npz").exists():
         return
     with timed("pictures"):
-        icon_sets = {name: IconSet(fetch(f"@iconify-json/{name}", version, build / "npm")) for name, version in (TRAINING_SETS | UNSEEN_SETS).items()}
+        icon_sets = {
+            name: IconSet(fetch(f"@iconify-json/{name}", version, build / "npm"))
+            for name, version in (TRAINING_SETS | UNSEEN_SETS).items()
+        }
         emojibase = fetch("emojibase-data", "17.0.0", build / "npm")
         concepts: list[dict[str, Any]] = []
         pixels, concept_of, set_of = [], [], []
@@ -43,7 +46,9 @@ def build_pictures(build: Build) -> None:
         with atomic(build / "concepts.json") as path:
             path.write_text(json.dumps(concepts, indent=1, ensure_ascii=False))
         with atomic(build / "pictures.npz") as path, path.open("wb") as file:
-            np.savez(file, pixels=np.stack(pixels), concept=np.array(concept_of, np.int16), set=np.array(set_of, np.int8))
+            np.savez(
+                file, pixels=np.stack(pixels), concept=np.array(concept_of, np.int16), set=np.array(set_of, np.int8)
+            )
 
 
 def fetch(package: str, version: str, folder: Path) -> Path:
@@ -51,7 +56,9 @@ def fetch(package: str, version: str, folder: Path) -> Path:
     target = folder / package.rsplit("/", 1)[-1]
     if not target.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        packed = subprocess.run(["npm", "pack", "--silent", f"{package}@{version}"], cwd=folder, check=True, capture_output=True, text=True)  # noqa: S603, S607
+        packed = subprocess.run(
+            ["npm", "pack", "--silent", f"{package}@{version}"], cwd=folder, check=True, capture_output=True, text=True
+        )  # noqa: S603, S607
         with tarfile.open(folder / packed.stdout.strip()) as archive:
             archive.extractall(target, filter="data")
     return target / "package"
@@ -115,4 +122,9 @@ def split_concepts(n: int) -> list[str]:
 def load_pictures(build: Build) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
     """Pixels (n, 64, 64, 3) uint8, concept of each, whether its set is for training, and the concepts."""
     stored = np.load(build / "pictures.npz")
-    return stored["pixels"], stored["concept"], stored["set"] < len(TRAINING_SETS), json.loads((build / "concepts.json").read_text())
+    return (
+        stored["pixels"],
+        stored["concept"],
+        stored["set"] < len(TRAINING_SETS),
+        json.loads((build / "concepts.json").read_text()),
+    )

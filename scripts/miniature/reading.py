@@ -52,8 +52,16 @@ def read_held_out(build: Build, fleet: str) -> None:
         for name, encoder in encoders(study, choice, seed, done):
             models = study.take(tested)
             metrics = gallery.metrics(encoder.scores(models)) | gallery.neighbours(encoder.encode(models))
-            read.append({"encoder": name, "seed": seed, "metrics": {metric: asdict(found) for metric, found in metrics.items()}})
-            log.info("held out, fleet %s, seed %d, %s: %s", fleet, seed, name, {metric: round(100 * found.value, 1) for metric, found in metrics.items()})
+            read.append(
+                {"encoder": name, "seed": seed, "metrics": {metric: asdict(found) for metric, found in metrics.items()}}
+            )
+            log.info(
+                "held out, fleet %s, seed %d, %s: %s",
+                fleet,
+                seed,
+                name,
+                {metric: round(100 * found.value, 1) for metric, found in metrics.items()},
+            )
             with atomic(path) as temporary:
                 temporary.write_text(json.dumps(read, indent=1))
 

@@ -41,7 +41,11 @@ class Choice:
     def load(cls, build: Build, fleet: str) -> "Choice":
         """Read what ``save`` wrote."""
         made = json.loads((build / f"recipes-{fleet}.json").read_text())
-        return cls({name: config_of(config) for name, config in made["experts"].items()}, tuple(made["dense"]), tuple(made["principal"]))
+        return cls(
+            {name: config_of(config) for name, config in made["experts"].items()},
+            tuple(made["dense"]),
+            tuple(made["principal"]),
+        )
 
 
 class Search:
@@ -63,7 +67,9 @@ class Search:
         looks: dict[int, float] = {}
         fitted = fit(self.study, self.train, config, looks.__setitem__)
         scores = fitted.scores(self.study.take(self.validation, fitted.model.config.layers))
-        return self.study.brief(scores, self.validation) | ({"epochs": max(looks, key=lambda epoch: looks[epoch])} if looks else {})
+        return self.study.brief(scores, self.validation) | (
+            {"epochs": max(looks, key=lambda epoch: looks[epoch])} if looks else {}
+        )
 
     def improved(self, name: str, published: ExpertConfig) -> Iterator[tuple[str, ExpertConfig]]:
         """The published recipe, the best one, and the best over many layers."""
@@ -76,15 +82,29 @@ class Search:
                 best, chosen, kept, steps = merit, config, kept.changed(**settings), f"{steps}, {change}"
         yield f"{name}, best recipe", chosen
         many = [(count, kept.changed(layers=tuple(self.ranked[:count]), **MANY)) for count in (8, 28)]
-        yield f"{name}, best recipe, many layers", max((self.expert(f"{name}{steps}, {n} layers", config) for n, config in many), key=lambda pair: pair[0])[1]
+        yield (
+            f"{name}, best recipe, many layers",
+            max((self.expert(f"{name}{steps}, {n} layers", config) for n, config in many), key=lambda pair: pair[0])[1],
+        )
 
     def layer_of(self, published: Any, name: str) -> ExpertConfig:
         """The published recipe on the better of two layers."""
-        return max((gentle(published(layer)) for layer in self.ranked[:2]), key=lambda config: self.expert(f"{name} on {config.model.layers[0]}", config)[0])
+        return max(
+            (gentle(published(layer)) for layer in self.ranked[:2]),
+            key=lambda config: self.expert(f"{name} on {config.model.layers[0]}", config)[0],
+        )
 
     def baseline(self, name: str, fitted: Any) -> float:
         """The merit of a baseline, its labels scored against the background."""
-        return value(self.runs.once(name, 0, lambda: self.study.brief(standardised(fitted(), self.study, self.train, self.validation), self.validation)))
+        return value(
+            self.runs.once(
+                name,
+                0,
+                lambda: self.study.brief(
+                    standardised(fitted(), self.study, self.train, self.validation), self.validation
+                ),
+            )
+        )
 
 
 CHANGES: dict[str, dict[str, Any]] = {
@@ -113,7 +133,10 @@ def sketches(fleet: str, layers: tuple[str, ...]) -> Iterator[tuple[str, ExpertC
     """The settings of closed forms that are tried, as large as what ships may be."""
     for size in SIZES[fleet]:
         for ridge in (0.2, 0.3, 0.5):
-            yield f"closed form {size} x {size}, rank 40, ridge {ridge}", loradex(layers).changed(outputs=size, inputs=size, rank=40, ridge=ridge)
+            yield (
+                f"closed form {size} x {size}, rank 40, ridge {ridge}",
+                loradex(layers).changed(outputs=size, inputs=size, rank=40, ridge=ridge),
+            )
 
 
 def choose_recipes(build: Build, fleet: str) -> None:
@@ -126,11 +149,15 @@ def choose_recipes(build: Build, fleet: str) -> None:
     ours = max(sketches(fleet, tuple(study.models)), key=lambda named: search.expert(*named)[0])[1]
     dense = max(
         ((layer, ridge) for layer in search.ranked[:4] for ridge in PENALTIES),
-        key=lambda pair: search.baseline(f"dense {pair[0]} ridge {pair[1]}", lambda: DenseLinear.fit(train, targets, *pair)),
+        key=lambda pair: search.baseline(
+            f"dense {pair[0]} ridge {pair[1]}", lambda: DenseLinear.fit(train, targets, *pair)
+        ),
     )
     principal = max(
         ((count, ridge) for count in COMPONENTS for ridge in PENALTIES[:3:2]),
-        key=lambda pair: search.baseline(f"principal {pair[0]} ridge {pair[1]}", lambda: PrincipalWeights.fit(train, targets, *pair)),
+        key=lambda pair: search.baseline(
+            f"principal {pair[0]} ridge {pair[1]}", lambda: PrincipalWeights.fit(train, targets, *pair)
+        ),
     )
     experts = {OURS: ours}
     for name, published in ("ProbeX", probex), ("MVProbe", mvprobe):

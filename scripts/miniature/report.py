@@ -26,7 +26,12 @@ METRICS: Final = {
 
 def report(build: Build) -> None:
     """Print every table that can be made."""
-    for lines in (validation(build, "ablation"), validation(build, "recipes"), *(reading(build, fleet) for fleet in FLEETS), elsewhere(build)):
+    for lines in (
+        validation(build, "ablation"),
+        validation(build, "recipes"),
+        *(reading(build, fleet) for fleet in FLEETS),
+        elsewhere(build),
+    ):
         sys.stdout.write("\n".join([*lines, ""]) + "\n")
 
 
@@ -39,7 +44,10 @@ def validation(build: Build, step: str) -> Iterator[str]:
             rows[row["name"]][fleet].append(row)
     yield from heading([step, *(f"tree {fleet}" for fleet in FLEETS), "best epoch"])
     for name, by_fleet in rows.items():
-        cells = [" / ".join(spread([row[key] for row in by_fleet[fleet]]) for key in BRIEF) if by_fleet[fleet] else "" for fleet in FLEETS]
+        cells = [
+            " / ".join(spread([row[key] for row in by_fleet[fleet]]) for key in BRIEF) if by_fleet[fleet] else ""
+            for fleet in FLEETS
+        ]
         epochs = [row["epochs"] for fleet in FLEETS for row in by_fleet[fleet] if "epochs" in row]
         yield line([name, *cells, f"{min(epochs):.0f} to {max(epochs):.0f}" if epochs else ""])
 
@@ -53,7 +61,15 @@ def reading(build: Build, fleet: str) -> Iterator[str]:
         found = [row["metrics"] for row in rows if row["encoder"] == encoder]
         yield line([encoder, *(spread([one[metric]["value"] for one in found if metric in one]) for metric in METRICS)])
     if rows:
-        yield line(["chance", *(f"{100 * rows[0]['metrics'][metric]['chance']:.1f}" if metric in rows[0]["metrics"] else "" for metric in METRICS)])
+        yield line(
+            [
+                "chance",
+                *(
+                    f"{100 * rows[0]['metrics'][metric]['chance']:.1f}" if metric in rows[0]["metrics"] else ""
+                    for metric in METRICS
+                ),
+            ]
+        )
 
 
 def elsewhere(build: Build) -> Iterator[str]:
@@ -63,7 +79,14 @@ def elsewhere(build: Build) -> Iterator[str]:
     yield from heading(["models", "metric", "%", "n"])
     for group, metrics in document.items():
         for name, found in metrics.items():
-            yield line([group, name, f"{100 * found['value']:.1f} [{100 * found['low']:.1f}, {100 * found['high']:.1f}]", str(found["n"])])
+            yield line(
+                [
+                    group,
+                    name,
+                    f"{100 * found['value']:.1f} [{100 * found['low']:.1f}, {100 * found['high']:.1f}]",
+                    str(found["n"]),
+                ]
+            )
 
 
 def spread(values: Sequence[float]) -> str:

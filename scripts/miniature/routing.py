@@ -31,8 +31,13 @@ def measure_routing(build: Build) -> None:
     encoder, found = Encoder.load(MINIATURE / "encoder"), {}
     for way in WAYS:
         made = {tree: expert_of(build, tree, way, encoder) for tree in TREES}
-        experts, bases = {tree: expert for tree, (expert, _) in made.items()}, {tree: base for tree, (_, base) in made.items()}
-        found[way] = {tree: routed(build, tree, experts, bases) for tree in TREES} | {"reach": {tree: expert.reach for tree, expert in experts.items()}}
+        experts, bases = (
+            {tree: expert for tree, (expert, _) in made.items()},
+            {tree: base for tree, (_, base) in made.items()},
+        )
+        found[way] = {tree: routed(build, tree, experts, bases) for tree in TREES} | {
+            "reach": {tree: expert.reach for tree, expert in experts.items()}
+        }
         log.info("routing by %s: %s", way, found[way])
     with atomic(build / "routing.json") as path:
         path.write_text(json.dumps(found, indent=1))
@@ -55,8 +60,16 @@ def routed(build: Build, tree: str, experts: Mapping[str, CategoryExpert], bases
     tests = [model.path for model in find_classifiers(build / f"classifiers-{tree}") if model.split == "test"]
     others = [name for name in experts if name != tree]
     known = [tree_of(path, Router(experts, bases)) for path in tests]
-    unknown = [tree_of(path, Router({name: experts[name] for name in others}, {name: bases[name] for name in others})) for path in tests]
-    return {"n": len(tests), "right": known.count(tree), "refused": known.count(None), "refused_as_unknown": unknown.count(None)}
+    unknown = [
+        tree_of(path, Router({name: experts[name] for name in others}, {name: bases[name] for name in others}))
+        for path in tests
+    ]
+    return {
+        "n": len(tests),
+        "right": known.count(tree),
+        "refused": known.count(None),
+        "refused_as_unknown": unknown.count(None),
+    }
 
 
 def tree_of(path: Path, router: Router) -> str | None:

@@ -21,7 +21,10 @@ TRAINING_SETS = {
     "fluent-emoji": "1.2.7",
     "fluent-emoji-flat": "1.2.6",
 }
-UNSEEN_SETS = {"openmoji": "1.2.29", "emojione-v1": "1.2.3"}  # share-alike: used to test the mini-CLIP, never to train what ships
+UNSEEN_SETS = {
+    "openmoji": "1.2.29",
+    "emojione-v1": "1.2.3",
+}  # share-alike: used to test the mini-CLIP, never to train what ships
 
 log = logging.getLogger("miniature")
 

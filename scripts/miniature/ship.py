@@ -24,7 +24,18 @@ from scripts.miniature.settings import SEED, Build, atomic, log, timed
 # LoRAs that ship, by fleet and split: every held-out concept once in the first tree, and some of all kinds besides.
 SHIPPED = {"a": {"test_holdout": 165, "test": 36}, "b": {"test_holdout": 80, "test": 19}}
 # Seen concepts that ship before others, so that the examples of the page and the README have an answer.
-EXAMPLES = ("pizza", "dog", "airplane", "drum", "red apple", "beach with umbrella", "strawberry", "racing car", "shark", "lion")
+EXAMPLES = (
+    "pizza",
+    "dog",
+    "airplane",
+    "drum",
+    "red apple",
+    "beach with umbrella",
+    "strawberry",
+    "racing car",
+    "shark",
+    "lion",
+)
 PARTS = {
     "clip": "encoder/clip",
     "upsampler": "upsampler",
@@ -36,7 +47,16 @@ PARTS = {
 }
 MEASURED = (
     "elsewhere.json",
-    *(name for fleet in "ab" for name in (f"ablation-{fleet}.jsonl", f"recipes-{fleet}.jsonl", f"recipes-{fleet}.json", f"reading-{fleet}.json")),
+    *(
+        name
+        for fleet in "ab"
+        for name in (
+            f"ablation-{fleet}.jsonl",
+            f"recipes-{fleet}.jsonl",
+            f"recipes-{fleet}.json",
+            f"reading-{fleet}.json",
+        )
+    ),
 )
 COLOURS = 64  # of a drawing's palette
 ITERATIONS = 15  # of zopfli
@@ -44,7 +64,10 @@ ITERATIONS = 15  # of zopfli
 
 def chosen_files(build: Build, fleet: str) -> Iterator[LabelledFile]:
     """The first LoRA of each concept up to the count of each split, examples first, then in order of number."""
-    files = sorted(find_labelled(build / f"fleet-{fleet}"), key=lambda file: (file.class_name not in EXAMPLES, file.path.parent.name))
+    files = sorted(
+        find_labelled(build / f"fleet-{fleet}"),
+        key=lambda file: (file.class_name not in EXAMPLES, file.path.parent.name),
+    )
     for split, count in SHIPPED[fleet].items():
         first: dict[str, LabelledFile] = {}
         for file in (file for file in files if file.split == split):
@@ -130,7 +153,9 @@ def ship_contact_sheet(target: Path = MINIATURE, docs: Path = Path("docs")) -> N
     """``docs/contact-sheet.png``: the drawings of 64 shipped LoRAs, drawn by lot."""
     previews = sorted((target / "zoo" / "previews").glob("*.png"))
     drawn = np.random.default_rng(SEED).choice(len(previews), 64, replace=False)
-    sheet([Image.open(previews[i]).convert("RGB") for i in sorted(drawn)], 8).quantize(256).save(docs / "contact-sheet.png", optimize=True)
+    sheet([Image.open(previews[i]).convert("RGB") for i in sorted(drawn)], 8).quantize(256).save(
+        docs / "contact-sheet.png", optimize=True
+    )
 
 
 def ship_measured(build: Build, target: Path = MINIATURE) -> None:

@@ -24,13 +24,23 @@ def load_study(build: Build, fleet: str) -> tuple[Study, Tensor, Tensor]:
     names = [concept["label"] for concept in concepts]
     splits = np.array([concept["split"] for concept in concepts])
     files = find_labelled(build / f"fleet-{fleet}")
-    models = pack([file.path for file in files], progress=lambda done: log.info("packed %d of %d", done, len(files)) if done % 500 == 0 else None)
+    models = pack(
+        [file.path for file in files],
+        progress=lambda done: log.info("packed %d of %d", done, len(files)) if done % 500 == 0 else None,
+    )
     texts = TextEncoder.load(f"local-dir:{build / 'clip'}", TEMPLATES).encode(names).clone()
     drawings, (_, concept_of, trained_on, _) = drawing_vectors(build), load_pictures(build)
-    own = torch.stack([drawings[json.loads(LoraFile.open(file.path).header.metadata["recipe"])["drawings"]].mean(0) for file in files])
-    centre, picture_centre = texts[splits == "train"].mean(0), drawings[(splits[concept_of] == "train") & trained_on].mean(0)
+    own = torch.stack(
+        [drawings[json.loads(LoraFile.open(file.path).header.metadata["recipe"])["drawings"]].mean(0) for file in files]
+    )
+    centre, picture_centre = (
+        texts[splits == "train"].mean(0),
+        drawings[(splits[concept_of] == "train") & trained_on].mean(0),
+    )
     rng = np.random.default_rng(SEED)
-    drawn = np.array([rng.choice(np.flatnonzero((concept_of == concept) & trained_on), ANCHORS) for concept in range(len(names))])
+    drawn = np.array(
+        [rng.choice(np.flatnonzero((concept_of == concept) & trained_on), ANCHORS) for concept in range(len(names))]
+    )
     study = Study(
         models=models,
         concept=torch.tensor([names.index(file.class_name) for file in files]),
@@ -52,5 +62,10 @@ def drawing_vectors(build: Build) -> Tensor:
         encoder, pixels = TextEncoder.load(f"local-dir:{build / 'clip'}", TEMPLATES), load_pictures(build)[0]
         batches = (pixels[start : start + 128] for start in range(0, len(pixels), 128))
         with atomic(path) as temporary:
-            torch.save(torch.cat([encoder.encode_pictures([Image.fromarray(picture) for picture in batch]) for batch in batches]), temporary)
+            torch.save(
+                torch.cat(
+                    [encoder.encode_pictures([Image.fromarray(picture) for picture in batch]) for batch in batches]
+                ),
+                temporary,
+            )
     return torch.load(path, weights_only=True)

@@ -33,14 +33,24 @@ def ship_classifiers(build: Build) -> None:
         place = MINIATURE / "encoder" / "categories" / f"{name}.safetensors"
         place.parent.mkdir(exist_ok=True)
         replace(expert, base=base, farthest=reach_of(known, expert.layers)).save(place)
-        log.info("%s: %.1f %% of the categories of validation models, reads %s", name, 100 * right.value, ", ".join(expert.layers))
+        log.info(
+            "%s: %.1f %% of the categories of validation models, reads %s",
+            name,
+            100 * right.value,
+            ", ".join(expert.layers),
+        )
         models = MINIATURE / "classifiers" / name
         shutil.rmtree(models, ignore_errors=True)
-        for model in [model for model, split in zip(data.opened, data.study.split, strict=True) if split == "test"][: MODELS[tree]]:
+        for model in [model for model, split in zip(data.opened, data.study.split, strict=True) if split == "test"][
+            : MODELS[tree]
+        ]:
             keep_layers(model.path, expert.layers, models / model.path.relative_to(build / f"classifiers-{tree}"))
         ship_figures(build, tree, name)
         metrics = evaluate_shipped_classifiers(name)["metrics"]
-        Measured(f"{MODELS[tree]} shipped classifiers that it never saw, 95 % intervals over models (loradex evaluate --tree {name})", metrics).save(place)
+        Measured(
+            f"{MODELS[tree]} shipped classifiers that it never saw, 95 % intervals over models (loradex evaluate --tree {name})",
+            metrics,
+        ).save(place)
 
 
 def ship_figures(build: Build, tree: str, name: str) -> None:

@@ -33,7 +33,11 @@ def build_upsampler(build: Build) -> None:
         with timed("small pictures"):
             pixels = load_pictures(build)[0]
             drawings, rng = torch.from_numpy(pixels).permute(0, 3, 1, 2), np.random.default_rng((SEED, 9))
-            variants = [as_floats(pixels), as_floats(pixels).flip(-1), *(augment(drawings, rng) for _ in range(VARIANTS - 2))]
+            variants = [
+                as_floats(pixels),
+                as_floats(pixels).flip(-1),
+                *(augment(drawings, rng) for _ in range(VARIANTS - 2)),
+            ]
             small = torch.stack([F.avg_pool2d(variant, 2).mul(127).round().to(torch.int8) for variant in variants], 1)
             with atomic(build / "small.npz") as path, path.open("wb") as file:
                 np.savez(file, small=small.numpy())
@@ -49,12 +53,16 @@ def train_upsampler(build: Build, training: UpsamplerTraining) -> None:
     drawings = torch.from_numpy(pixels[trained_on]).permute(0, 3, 1, 2)
     model = Upsampler().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), lr=training.lr, betas=(0.9, 0.99), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warm_cosine(step, training.warmup, training.steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: warm_cosine(step, training.warmup, training.steps)
+    )
     parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
     for step in range(resume(build / "upsampler-training.pt", parts), training.steps):
         rng = np.random.default_rng((SEED, 4, step))
         large = augment(drawings[rng.choice(len(drawings), training.batch, replace=False)], rng)
-        levels = torch.from_numpy(rng.uniform(0, training.noise, (len(large), 1, 1, 1)) * (rng.random((len(large), 1, 1, 1)) < 0.7)).float()
+        levels = torch.from_numpy(
+            rng.uniform(0, training.noise, (len(large), 1, 1, 1)) * (rng.random((len(large), 1, 1, 1)) < 0.7)
+        ).float()
         small = F.avg_pool2d(large, 2)
         small = small + levels * torch.from_numpy(rng.standard_normal(small.shape, dtype=np.float32))
         with torch.autocast("cpu", torch.bfloat16):
@@ -79,8 +87,13 @@ def train_upsampler(build: Build, training: UpsamplerTraining) -> None:
 def measure(model: Upsampler, large: Tensor) -> dict[str, float]:
     """PSNR (dB) of the upsampler and of bicubic resizing."""
     small = F.avg_pool2d(large, 2)
-    guesses = {"psnr": torch.cat([model(part) for part in small.split(128)]), "psnr_bicubic": F.interpolate(small, scale_factor=2, mode="bicubic")}
-    return {name: float(10 * torch.log10(4 / F.mse_loss(guess, large))) for name, guess in guesses.items()} | {"pictures": len(large)}
+    guesses = {
+        "psnr": torch.cat([model(part) for part in small.split(128)]),
+        "psnr_bicubic": F.interpolate(small, scale_factor=2, mode="bicubic"),
+    }
+    return {name: float(10 * torch.log10(4 / F.mse_loss(guess, large))) for name, guess in guesses.items()} | {
+        "pictures": len(large)
+    }
 
 
 def as_floats(pixels: np.ndarray) -> Tensor:

@@ -44,16 +44,28 @@ def build_whole(build: Build) -> None:
             path = build / "whole" / SPLITS[split] / f"concept-{concept:04d}" / "diffusion_pytorch_model.safetensors"
             if not path.exists():
                 unet, loss = fine_tune(build, training, small[drawings], context, concept)
-                metadata = {"class_name": concepts[concept]["label"], "recipe": json.dumps(asdict(training) | {"drawings": drawings.tolist()})}
+                metadata = {
+                    "class_name": concepts[concept]["label"],
+                    "recipe": json.dumps(asdict(training) | {"drawings": drawings.tolist()}),
+                }
                 with atomic(path) as temporary:
-                    save_file({name: tensor.half().contiguous() for name, tensor in unet.state_dict().items()}, temporary, metadata=metadata)
+                    save_file(
+                        {name: tensor.half().contiguous() for name, tensor in unet.state_dict().items()},
+                        temporary,
+                        metadata=metadata,
+                    )
                 log.info("whole model of %s: loss %.4f", concepts[concept]["label"], loss)
 
 
-def fine_tune(build: Build, training: WholeTraining, small: torch.Tensor, context: torch.Tensor, seed: int) -> tuple[UNet2DConditionModel, float]:
+def fine_tune(
+    build: Build, training: WholeTraining, small: torch.Tensor, context: torch.Tensor, seed: int
+) -> tuple[UNet2DConditionModel, float]:
     """Train all weights on small pictures (drawings, variants, 3, 32, 32); the last mean loss comes back."""
     torch.manual_seed(seed)
-    unet, scheduler = UNet2DConditionModel.from_pretrained(build / f"tree-{training.tree}" / "unet").float(), new_scheduler()
+    unet, scheduler = (
+        UNet2DConditionModel.from_pretrained(build / f"tree-{training.tree}" / "unet").float(),
+        new_scheduler(),
+    )
     unet.set_default_attn_processor()
     unet.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=training.lr, weight_decay=0.0)

@@ -24,7 +24,19 @@ WORDNET = Path("/usr/share/wordnet")
 CONCRETE = {5, 6, 8, 11, 13, 15, 17, 18, 19, 20, 27}  # lexicographer files: animal, artifact, body, event, food, ...
 THINGS = {5, 6, 8, 13, 17, 19, 20, 27}
 LONGEST_GLOSS = 90  # characters
-OTHER_THING = {"black cat", "ram", "seal", "turtle", "lime", "jack-o-lantern", "dolphin", "Christmas tree", "beaver", "headstone", "volcano"}
+OTHER_THING = {
+    "black cat",
+    "ram",
+    "seal",
+    "turtle",
+    "lime",
+    "jack-o-lantern",
+    "dolphin",
+    "Christmas tree",
+    "beaver",
+    "headstone",
+    "volcano",
+}
 # ... labels whose most frequent meaning in WordNet is not what the drawings show
 
 
@@ -68,7 +80,10 @@ def captions_of(concept: dict[str, Any]) -> list[str]:
 def build_words(build: Build) -> None:
     """Write ``words.npz`` (texts for distillation with teacher vectors), ``synonyms.json`` and ``keywords.json``."""
     concepts = json.loads((build / "concepts.json").read_text())
-    for name, found in ("synonyms.json", find_synonyms(concepts)), ("keywords.json", find_keywords(concepts, fetch("emojilib", "4.0.3", build / "npm"))):
+    for name, found in (
+        ("synonyms.json", find_synonyms(concepts)),
+        ("keywords.json", find_keywords(concepts, fetch("emojilib", "4.0.3", build / "npm"))),
+    ):
         if not (build / name).exists():
             with atomic(build / name) as path:
                 path.write_text(json.dumps(list(found), indent=1))
@@ -100,7 +115,8 @@ def find_synonyms(concepts: list[dict[str, Any]]) -> Iterator[dict[str, str]]:
 def find_keywords(concepts: list[dict[str, Any]], emojilib: Path) -> Iterator[dict[str, str]]:
     """Words that people filed in emojilib under one emoji alone, a concept of ours, none of them in a caption."""
     keywords = {
-        bare("-".join(f"{ord(sign):x}" for sign in emoji)): words for emoji, words in json.loads((emojilib / "dist/emoji-en-US.json").read_text()).items()
+        bare("-".join(f"{ord(sign):x}" for sign in emoji)): words
+        for emoji, words in json.loads((emojilib / "dist/emoji-en-US.json").read_text()).items()
     }
     used, filed = words_in_captions(concepts), defaultdict[str, set[str]](set)
     for hexcode, words in keywords.items():
@@ -108,13 +124,19 @@ def find_keywords(concepts: list[dict[str, Any]], emojilib: Path) -> Iterator[di
             filed[word.replace("_", " ").lower()].add(hexcode)
     for concept in concepts:
         for word in dict.fromkeys(word.replace("_", " ").lower() for word in keywords[concept["hexcode"]]):
-            if re.fullmatch("[a-z ]{3,}", word) and used.isdisjoint(word.split()) and filed[word] == {concept["hexcode"]}:
+            if (
+                re.fullmatch("[a-z ]{3,}", word)
+                and used.isdisjoint(word.split())
+                and filed[word] == {concept["hexcode"]}
+            ):
                 yield {"word": word, "label": concept["label"]}
 
 
 def words_in_captions(concepts: list[dict[str, Any]]) -> set[str]:
     """Every word that the mini-CLIP was told beside a picture."""
-    return {word for concept in concepts for text in captions_of(concept) for word in re.findall(r"[a-z]+", text.lower())}
+    return {
+        word for concept in concepts for text in captions_of(concept) for word in re.findall(r"[a-z]+", text.lower())
+    }
 
 
 def distillation_texts(concepts: list[dict[str, Any]]) -> tuple[list[str], np.ndarray]:
@@ -147,7 +169,9 @@ def teach(texts: list[str], batch: int = 256) -> np.ndarray:
     order = np.argsort([len(text) for text in texts])
     for start in range(0, len(texts), batch):
         rows = order[start : start + batch]
-        tokens = tokenizer([texts[row] for row in rows], padding=True, truncation=True, max_length=32, return_tensors="pt")
+        tokens = tokenizer(
+            [texts[row] for row in rows], padding=True, truncation=True, max_length=32, return_tensors="pt"
+        )
         with torch.autocast("cpu", torch.bfloat16):
             states = model(**tokens).last_hidden_state.float()
         mask = tokens["attention_mask"].unsqueeze(-1)

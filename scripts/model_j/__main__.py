@@ -44,16 +44,32 @@ def parser() -> argparse.ArgumentParser:
     hub.add_argument("--limit", type=positive, metavar="N", help="models of each split")
     hub.add_argument("--jobs", type=positive, default=8, metavar="N", help="files at a time")
     measure.add_argument("--text-encoder", default=TEXT_ENCODER, help=f"by open_clip's name; default: {TEXT_ENCODER}")
-    measure.add_argument("--layer", metavar="NAME", help=f"default: the papers' layer 46, {LAYER}; of classifiers the best on val of those in the files")
+    measure.add_argument(
+        "--layer",
+        metavar="NAME",
+        help=f"default: the papers' layer 46, {LAYER}; of classifiers the best on val of those in the files",
+    )
     measure.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N")
     measure.add_argument("--device", help="of probes; default: cuda where there is one")
-    measure.add_argument("--epochs", type=positive, metavar="N", help="of probes; default: the papers' 200, 400, and 500 for classifiers")
+    measure.add_argument(
+        "--epochs", type=positive, metavar="N", help="of probes; default: the papers' 200, 400, and 500 for classifiers"
+    )
     one = commands.add_parser("fetch", parents=[hub], help="fetch a subset, whole or some layers of each LoRA")
-    one.add_argument("--layers", nargs="+", default=[], metavar="NAME", help="by diffusers' names; default: whole files")
+    one.add_argument(
+        "--layers", nargs="+", default=[], metavar="NAME", help="by diffusers' names; default: whole files"
+    )
     one.set_defaults(run=run_fetch)
-    two = commands.add_parser("protocol", parents=[measure], help="measure every encoder on a folder in Model-J's layout")
+    two = commands.add_parser(
+        "protocol", parents=[measure], help="measure every encoder on a folder in Model-J's layout"
+    )
     two.add_argument("folder", type=Path)
-    two.add_argument("--out", type=Path, dest="document", metavar="FILE", help="keep the document there too; a run that was stopped goes on from it")
+    two.add_argument(
+        "--out",
+        type=Path,
+        dest="document",
+        metavar="FILE",
+        help="keep the document there too; a run that was stopped goes on from it",
+    )
     two.set_defaults(run=run_measure)
     three = commands.add_parser("reproduce", parents=[hub, measure], help="fetch the layer and measure")
     three.set_defaults(run=run_reproduce)
@@ -86,10 +102,18 @@ def run_measure(options: argparse.Namespace) -> int:
     seeds, device = tuple(options.seeds), options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     with progress_bar() as progress:
         if find_classifiers(options.folder):
-            document = run_categories(CategoryOptions(options.folder, options.layer, seeds, device, options.epochs, options.document), progress)
+            document = run_categories(
+                CategoryOptions(options.folder, options.layer, seeds, device, options.epochs, options.document),
+                progress,
+            )
         else:
             layer = options.layer or LAYER
-            document = run_protocol(ProtocolOptions(options.folder, options.text_encoder, layer, seeds, device, options.epochs, options.document), progress)
+            document = run_protocol(
+                ProtocolOptions(
+                    options.folder, options.text_encoder, layer, seeds, device, options.epochs, options.document
+                ),
+                progress,
+            )
     sys.stdout.write(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
     return 0
 
@@ -108,7 +132,9 @@ def run_reproduce(options: argparse.Namespace) -> int:
 def fetched(options: argparse.Namespace, layers: Sequence[str]) -> Fetched:
     """Fetch, and name what was refused."""
     out = options.out or FOLDER / options.subset
-    chosen = FetchOptions(options.subset, out, tuple(layers), options.endpoint, options.revision, options.limit, options.jobs)
+    chosen = FetchOptions(
+        options.subset, out, tuple(layers), options.endpoint, options.revision, options.limit, options.jobs
+    )
     disable_progress_bars()  # one of each file
     with progress_bar() as progress:
         done = fetch_classifiers(chosen, progress) if options.subset in CLASSIFIERS else fetch(chosen, progress)

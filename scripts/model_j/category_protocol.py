@@ -51,10 +51,18 @@ def run_categories(options: CategoryOptions, report: Report = lambda done, total
     headers = [Header.read(model.path) for model in found]
     counts = {split: sum(model.split == split for model in found) for split in SPLITS}
     if min(counts.values()) < 2:
-        raise FileUnsupported(f"{options.folder}: expected models with categories in train, val and test, found {counts}; fetch them first")
-    layers = sorted(name.removesuffix(WEIGHT) for name, info in headers[0].tensors.items() if name.endswith(WEIGHT) and len(info.shape) > 1)
+        raise FileUnsupported(
+            f"{options.folder}: expected models with categories in train, val and test, found {counts}; fetch them first"
+        )
+    layers = sorted(
+        name.removesuffix(WEIGHT)
+        for name, info in headers[0].tensors.items()
+        if name.endswith(WEIGHT) and len(info.shape) > 1
+    )
     if options.layer and options.layer not in layers:
-        raise FileUnsupported(f"{options.folder}: expected layer {options.layer}, found {', '.join(layers[:5])}; name one with --layer")
+        raise FileUnsupported(
+            f"{options.folder}: expected layer {options.layer}, found {', '.join(layers[:5])}; name one with --layer"
+        )
 
     def study_of(layer: str) -> CategoryStudy:
         return category_study({layer: Factors.of_matrices(matrices(headers, layer))}, found)
@@ -63,11 +71,21 @@ def run_categories(options: CategoryOptions, report: Report = lambda done, total
     for number, layer in enumerate(layers if len(layers) > 1 else ()):
         report(number, len(layers), layer)
         study = study_of(layer)
-        sweep[layer] = {"dense linear": dense(study, [layer], study.rows("train"), PENALTIES).worth, "Loradex": closed_form(study, layer)[1]}
+        sweep[layer] = {
+            "dense linear": dense(study, [layer], study.rows("train"), PENALTIES).worth,
+            "Loradex": closed_form(study, layer)[1],
+        }
     layer = options.layer or max(layers, key=lambda name: sweep.get(name, {}).get("dense linear", 0.0))
     study = study_of(layer)
     rows = [{"encoder": name, "seed": seed, **told} for name, seed, told in encoders(study, layer, options, report)]
-    document = {"folder": str(options.folder), "layer": layer, "models": counts, "categories": len(study.names), "layers": sweep, "results": rows}
+    document = {
+        "folder": str(options.folder),
+        "layer": layer,
+        "models": counts,
+        "categories": len(study.names),
+        "layers": sweep,
+        "results": rows,
+    }
     if options.out:
         options.out.write_text(json.dumps(document, indent=1))
     return document
@@ -79,13 +97,19 @@ def matrices(headers: list[Header], layer: str) -> Tensor:
     return torch.stack([header.load([name])[name].flatten(1).half() for header in headers])
 
 
-def encoders(study: CategoryStudy, layer: str, options: CategoryOptions, report: Report) -> Iterator[tuple[str, int | None, dict[str, Any]]]:
+def encoders(
+    study: CategoryStudy, layer: str, options: CategoryOptions, report: Report
+) -> Iterator[tuple[str, int | None, dict[str, Any]]]:
     """Every encoder, fitted and read on ``test``."""
     rows, test = study.rows("train"), study.rows("test")
     unseen = study.take(test)
     report(0, 1, "dense linear")
     best = dense(study, [layer], rows, PENALTIES)
-    yield "dense linear", None, {"accuracy": told(study, test, best.model.encode(unseen)), "parameters": best.parameters}
+    yield (
+        "dense linear",
+        None,
+        {"accuracy": told(study, test, best.model.encode(unseen)), "parameters": best.parameters},
+    )
     report(0, 1, "Loradex")
     config, _ = closed_form(study, layer)
     fitted = fit(study, rows, config)
@@ -94,7 +118,9 @@ def encoders(study: CategoryStudy, layer: str, options: CategoryOptions, report:
         for seed in options.seeds:
             report(seed, len(options.seeds), f"{name}, seed {seed}")
             config = tells_categories(kind, (layer,), len(study.names)).changed(seed=seed)
-            fitted = fit(study, rows, config.changed(epochs=options.epochs) if options.epochs else config, device=options.device)
+            fitted = fit(
+                study, rows, config.changed(epochs=options.epochs) if options.epochs else config, device=options.device
+            )
             yield name, seed, {"accuracy": told(study, test, fitted.scores(unseen)), "parameters": fitted.parameters}
 
 
@@ -119,7 +145,9 @@ def dense(study: CategoryStudy, layers: Sequence[str], rows: Tensor, penalties: 
     tried = [PrincipalWeights.fit(train, truth, len(rows), penalty) for penalty in penalties]
     worth = [study.merit(model.encode(unseen), study.judged) for model in tried]
     best = int(np.argmax(worth))
-    parameters = sum(study.models[layer].up.shape[1] * study.models[layer].down.shape[2] for layer in layers) * len(study.names)
+    parameters = sum(study.models[layer].up.shape[1] * study.models[layer].down.shape[2] for layer in layers) * len(
+        study.names
+    )
     return DenseMap(tried[best], penalties[best], worth[best], parameters)
 
 

@@ -25,7 +25,12 @@ from scripts.model_j.slices import header_of, whole_file
 MODEL: Final = "model.safetensors"
 TABLES: Final = "tables"  # a folder beside the splits
 COLUMN: Final = "hf_model_id"
-READERS: Final = {".parquet": pa.parquet.read_table, ".csv": pa.csv.read_csv, ".json": pa.json.read_json, ".jsonl": pa.json.read_json}
+READERS: Final = {
+    ".parquet": pa.parquet.read_table,
+    ".csv": pa.csv.read_csv,
+    ".json": pa.json.read_json,
+    ".jsonl": pa.json.read_json,
+}
 LARGEST_TABLE: Final = 64 * 2**20  # bytes
 SPLIT: Final = re.compile(r"(?<![a-z])(train|val|validation|test)(?![a-z])")
 
@@ -59,12 +64,19 @@ def listed_models(api: HfApi, options: FetchOptions) -> dict[str, list[str]]:
     commit = commit_of(api, DATASET, options.revision, "dataset")
     for entry in files_of(api, DATASET, commit, kind="dataset"):
         split = SPLIT.search(entry.path.lower().replace("_", "-"))
-        if options.subset in entry.path and split and Path(entry.path).suffix in READERS and entry.size <= LARGEST_TABLE:
+        if (
+            options.subset in entry.path
+            and split
+            and Path(entry.path).suffix in READERS
+            and entry.size <= LARGEST_TABLE
+        ):
             refuse_escapes(entry.path)
             names = [str(name) for name in column_of(api, entry.path, commit, options.out / TABLES)]
             found["val" if split[1] == "validation" else split[1]] += [name for name in names if known.fullmatch(name)]
     if not found["train"] or not found["test"]:
-        raise FetchError(f"{where}: expected tables of {options.subset} with the column {COLUMN} for train and test, found none; check --revision")
+        raise FetchError(
+            f"{where}: expected tables of {options.subset} with the column {COLUMN} for train and test, found none; check --revision"
+        )
     return {split: list(dict.fromkeys(names)) for split, names in found.items()}
 
 
@@ -75,13 +87,19 @@ def column_of(api: HfApi, path: str, commit: str, folder: Path) -> list[Any]:
         FetchError: it cannot be fetched or read.
     """
     try:
-        table = READERS[Path(path).suffix](hf_hub_download(DATASET, path, revision=commit, endpoint=api.endpoint, repo_type="dataset", local_dir=folder))
+        table = READERS[Path(path).suffix](
+            hf_hub_download(
+                DATASET, path, revision=commit, endpoint=api.endpoint, repo_type="dataset", local_dir=folder
+            )
+        )
     except (*HUB_ERRORS, pa.ArrowException) as error:
         raise FetchError(f"{path}: cannot be read as a table: {brief_of(error)}; check --revision") from None
     return list(table[COLUMN].to_pylist()) if COLUMN in table.column_names else []
 
 
-def fetch_model(api: HfApi, repository: str, layers: tuple[str, ...], path: Path, headers: dict[str, str]) -> tuple[int, int]:
+def fetch_model(
+    api: HfApi, repository: str, layers: tuple[str, ...], path: Path, headers: dict[str, str]
+) -> tuple[int, int]:
     """Write some layers of one model unless they are there: bytes read, and of how many.
 
     Raises:
@@ -95,13 +113,17 @@ def fetch_model(api: HfApi, repository: str, layers: tuple[str, ...], path: Path
     size = next((entry.size for entry in files_of(api, repository, commit) if entry.path == MODEL), None)
     if size is None:
         raise FetchError(f"{api.endpoint}/{repository}: expected {MODEL}, found none; check --revision")
-    remote = RemoteFile(f"{repository}/{MODEL}", hf_hub_url(repository, MODEL, revision=commit, endpoint=api.endpoint), size, headers)
+    remote = RemoteFile(
+        f"{repository}/{MODEL}", hf_hub_url(repository, MODEL, revision=commit, endpoint=api.endpoint), size, headers
+    )
     header = RemoteHeader.fetch(remote)
     with located(remote.name):
         missing = [name for name in names if name not in header.tensors]
         if missing or chosen_categories(header.metadata) is None:
             found = f"none of {missing[0]}" if missing else "a header without categories"
-            raise FileUnsupported(f"expected the layers asked for and the categories in the header, found {found}; name layers that the files have")
+            raise FileUnsupported(
+                f"expected the layers asked for and the categories in the header, found {found}; name layers that the files have"
+            )
     data = header.fetch_tensors(names)
     tensors = {name: (header.tensors[name], data[name]) for name in names}
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,10 @@ def renamed(files: Sequence[LabelledFile]) -> list[tuple[LabelledFile, str | Non
     """Files named after their ImageNet class where their header has one, as the official code names them, each with the class's id."""
     names = imagenet_names()
     numbers = [LoraFile.open(file.path).header.metadata.get("imagenet_class_id") for file in files]
-    return [(replace(file, class_name=names.get(number or "", file.class_name)), number) for file, number in zip(files, numbers, strict=True)]
+    return [
+        (replace(file, class_name=names.get(number or "", file.class_name)), number)
+        for file, number in zip(files, numbers, strict=True)
+    ]
 
 
 def checked(folder: Path, files: Sequence[LabelledFile]) -> list[LabelledFile]:
@@ -29,7 +32,9 @@ def checked(folder: Path, files: Sequence[LabelledFile]) -> list[LabelledFile]:
     trained = {file.class_name for file in files if file.split == TRAINING}
     held_out = {file.class_name for file in files if file.split in (VALIDATION, HELD_OUT)}
     if trained & held_out:
-        raise FileUnsupported(f"{folder}: expected held-out concepts that no training model has, found {min(trained & held_out)!r} in both; move its models")
+        raise FileUnsupported(
+            f"{folder}: expected held-out concepts that no training model has, found {min(trained & held_out)!r} in both; move its models"
+        )
     if not any(file.split == HELD_OUT for file in files):
         raise FileUnsupported(f"{folder}: expected models in {HELD_OUT}, found none; fetch or add some")
     return [file for file in files if file.split not in ("val", SEEN) or file.class_name in trained]
@@ -39,5 +44,7 @@ def same_prompt(files: Named) -> list[list[str]]:
     """Groups of concepts with the same prompt, as CLIP reads it: in small letters."""
     groups: dict[str, set[str]] = {}
     for file, number in files:
-        groups.setdefault(clean(file.class_name), set()).add(f"{file.class_name} ({number})" if number else file.class_name)
+        groups.setdefault(clean(file.class_name), set()).add(
+            f"{file.class_name} ({number})" if number else file.class_name
+        )
     return [sorted(group) for _, group in sorted(groups.items()) if len(group) > 1]

@@ -63,7 +63,9 @@ class DenseScorer:
         for penalty in PENALTIES:
             model = PrincipalWeights.fit(train, study.targets[rows], len(rows), penalty)
             scorer = cls(model, Background.of(model.encode(train)), study.labels)
-            found.append((study.merit(scorer.scores(study.take(unseen, [layer])), unseen) if len(unseen) else 0.0, scorer))
+            found.append(
+                (study.merit(scorer.scores(study.take(unseen, [layer])), unseen) if len(unseen) else 0.0, scorer)
+            )
         return max(found, key=lambda pair: pair[0])[1]
 
     def encode(self, models: Models) -> Tensor:
@@ -88,7 +90,12 @@ class Fit:
 
 
 def encoders(
-    study: Study, texts: Tensor, options: ProtocolOptions, layers: tuple[str, ...], done: set[tuple[str, int | None]], report: Report
+    study: Study,
+    texts: Tensor,
+    options: ProtocolOptions,
+    layers: tuple[str, ...],
+    done: set[tuple[str, int | None]],
+    report: Report,
 ) -> Iterator[Fit]:
     """Every encoder that is not ``done``, fitted."""
     layer, rows = options.layer, study.rows(TRAINING)
@@ -108,7 +115,9 @@ def encoders(
         short = replace(config, training=replace(config.training, epochs=epochs))
         for seed in options.seeds:
             if (name, seed) not in done:
-                made = train_published(study, texts, short, seed, options.device, partial(look, report, f"{name}, seed {seed}", epochs))
+                made = train_published(
+                    study, texts, short, seed, options.device, partial(look, report, f"{name}, seed {seed}", epochs)
+                )
                 yield Fit(name, (layer,), made.unseen, made.seen, seed, made.epochs)
 
 

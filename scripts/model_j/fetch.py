@@ -57,7 +57,11 @@ class Fetched:
 
     def __str__(self) -> str:
         """One line of figures."""
-        share = f", read {self.received:,} of {self.whole:,} bytes ({100 * self.received / self.whole:.2f} %)" if self.whole else ""
+        share = (
+            f", read {self.received:,} of {self.whole:,} bytes ({100 * self.received / self.whole:.2f} %)"
+            if self.whole
+            else ""
+        )
         refused = f", {len(self.refused)} refused" if self.refused else ""
         return f"{self.subset}: {self.fetched} models fetched, {self.there} were there{refused}{share}"
 
@@ -82,11 +86,19 @@ def fetch(options: FetchOptions, report: Report = lambda done, total, name: None
         url = hf_hub_url(repository, name, revision=revision, endpoint=api.endpoint)
         return fetch_layers(RemoteFile(name, url, size, headers), reader, options.out / name)
 
-    fetch_all({name: partial(work, name, size) for name, size in files.items()}, options.jobs, done, report, (FileError,))
+    fetch_all(
+        {name: partial(work, name, size) for name, size in files.items()}, options.jobs, done, report, (FileError,)
+    )
     return done
 
 
-def fetch_all(work: Mapping[str, Callable[[], tuple[int, int]]], jobs: int, done: Fetched, report: Report, refusals: tuple[type[LoradexError], ...]) -> None:
+def fetch_all(
+    work: Mapping[str, Callable[[], tuple[int, int]]],
+    jobs: int,
+    done: Fetched,
+    report: Report,
+    refusals: tuple[type[LoradexError], ...],
+) -> None:
     """Do some work for each file, several at a time; what ends in a refusal is named in ``done``, the others go on.
 
     Raises:
@@ -119,9 +131,13 @@ def listed(api: HfApi, repository: str, options: FetchOptions) -> tuple[str, dic
         FetchError: the repository cannot be listed, or what it lists cannot be used.
     """
     revision = commit_of(api, repository, options.revision)
-    files = {name: size for split in SPLITS for name, size in weights_of(api, repository, revision, split, options.limit)}
+    files = {
+        name: size for split in SPLITS for name, size in weights_of(api, repository, revision, split, options.limit)
+    }
     if not files:
-        raise FetchError(f"{api.endpoint}/{repository}: expected weights as <split>/model_idx_NNNN/*.safetensors, found none; check --revision")
+        raise FetchError(
+            f"{api.endpoint}/{repository}: expected weights as <split>/model_idx_NNNN/*.safetensors, found none; check --revision"
+        )
     return revision, files
 
 

@@ -60,13 +60,25 @@ def run_protocol(options: ProtocolOptions, report: Report = lambda done, total, 
         "epochs": options.epochs,
         "split": Gallery(study.concept_split, study.concept.numpy(), study.split).describe(),
         "left_out": len(found) - len(files),
-        "candidates": {"heldout": len(held_out(study)), "all": len(study.names), "seen": len(study.candidates("train"))},
+        "candidates": {
+            "heldout": len(held_out(study)),
+            "all": len(study.names),
+            "seen": len(study.candidates("train")),
+        },
         "same_prompt": same_prompt(named),
     }
     rows = rows_in(options.out, document)
     for made in encoders(study, texts, options, layers, {(row["encoder"], row["seed"]) for row in rows}, report):
         metrics = {name: asdict(metric) for name, metric in read(study, made).items()}
-        rows.append({"encoder": made.name, "seed": made.seed, "layers": len(made.layers), "epochs": made.epochs, "metrics": metrics})
+        rows.append(
+            {
+                "encoder": made.name,
+                "seed": made.seed,
+                "layers": len(made.layers),
+                "epochs": made.epochs,
+                "metrics": metrics,
+            }
+        )
         if options.out:
             write(options.out, document | {"results": rows, "summary": summary(rows)})
     return document | {"results": rows, "summary": summary(rows)}
@@ -77,14 +89,18 @@ def studied(
 ) -> tuple[Study, Tensor, tuple[str, ...]]:
     """The models in memory, CLIP's plain texts of their concepts, and the layers that Loradex reads: all, or the best of them that memory holds."""
     with tempfile.TemporaryDirectory() as place:
-        space_of(options.text_encoder, sorted({file.class_name for file in files if file.split == TRAINING})).save(Path(place) / "space.safetensors")
+        space_of(options.text_encoder, sorted({file.class_name for file in files if file.split == TRAINING})).save(
+            Path(place) / "space.safetensors"
+        )
         encoder = Encoder.load(Path(place))
         clip = encoder.text_encoder
     layers: tuple[str, ...] = (options.layer,)
     paths = [file.path for file in files]
     if len(shapes) > 1:
         bare = study_of(files, {}, encoder, {})
-        layers = choose_layers(TrainOptions(), paths, bare, shapes, LoraFile.open, lambda what, done, total: report(done, total, what))
+        layers = choose_layers(
+            TrainOptions(), paths, bare, shapes, LoraFile.open, lambda what, done, total: report(done, total, what)
+        )
     needed = list(dict.fromkeys((options.layer, *layers)))
     packed = pack(paths, needed, lambda done: report(done, len(files), "reading"))
     study = study_of(files, packed, encoder, {})
@@ -107,9 +123,14 @@ def read(study: Study, made: Fit) -> dict[str, Metric]:
     test = np.flatnonzero(gallery.split == SEEN)
     if len(test):
         found["in_distribution_top1"] = gallery.metrics(made.seen.scores(models))["in_distribution_top1"]
-        vectors, references = (made.seen.encode(some).double().numpy() for some in (models, study.take(train, made.layers)))
+        vectors, references = (
+            made.seen.encode(some).double().numpy() for some in (models, study.take(train, made.layers))
+        )
         parts = vectors[test], references, gallery.concept[test], study.concept[train].numpy()
-        found |= {"in_distribution_nearest_model_top1": nearest_label(*parts), "in_distribution_one_class_auroc": one_class(*parts)}
+        found |= {
+            "in_distribution_nearest_model_top1": nearest_label(*parts),
+            "in_distribution_one_class_auroc": one_class(*parts),
+        }
     return found
 
 
@@ -120,7 +141,10 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, dict[str, flo
         for name, metric in row["metrics"].items():
             values.setdefault(row["encoder"], {}).setdefault(name, []).append(metric["value"])
     return {
-        encoder: {name: {"mean": float(np.mean(some)), "deviation": float(np.std(some)), "seeds": len(some)} for name, some in metrics.items()}
+        encoder: {
+            name: {"mean": float(np.mean(some)), "deviation": float(np.std(some)), "seeds": len(some)}
+            for name, some in metrics.items()
+        }
         for encoder, metrics in values.items()
     }
 
@@ -139,7 +163,11 @@ def rows_in(path: Path | None, document: dict[str, Any]) -> list[dict[str, Any]]
         kept = json.loads(path.read_text(encoding="utf-8")) if path else {}
     except (OSError, ValueError):
         return []
-    alike = isinstance(kept, dict) and "results" in kept and all(kept.get(name) == value for name, value in document.items())
+    alike = (
+        isinstance(kept, dict)
+        and "results" in kept
+        and all(kept.get(name) == value for name, value in document.items())
+    )
     return list(kept["results"]) if alike else []
 
 

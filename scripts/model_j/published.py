@@ -44,9 +44,15 @@ class Exam:
     def __init__(self, study: Study, texts: Tensor, layers: tuple[str, ...], training: ProbeTraining) -> None:
         """Take the validation models; without any, the last look is the best."""
         self.texts, self.training = texts, training
-        trained, held_out = study.concept[study.rows(TRAINING)].unique(), torch.from_numpy(study.candidates("validation", "heldout"))
+        trained, held_out = (
+            study.concept[study.rows(TRAINING)].unique(),
+            torch.from_numpy(study.candidates("validation", "heldout")),
+        )
         rows = {"seen": (study.rows("val"), trained), "unseen": (study.rows(VALIDATION), held_out)}
-        self.parts = {name: (study.take(some, layers), torch.searchsorted(among, study.concept[some]), among) for name, (some, among) in rows.items()}
+        self.parts = {
+            name: (study.take(some, layers), torch.searchsorted(among, study.concept[some]), among)
+            for name, (some, among) in rows.items()
+        }
         self.best = dict.fromkeys(rows, -1.0)
         self.epochs = dict.fromkeys(rows, training.epochs)
         self.kept: dict[str, Tensor] = {}
@@ -55,23 +61,43 @@ class Exam:
     def __call__(self, net: ProbeNet) -> float:
         """The share of ``val_holdout`` that is named, a trifle more at each look."""
         self.looks += 1
-        shares = {name: named(net, models, column, self.texts[among]) for name, (models, column, among) in self.parts.items()}
+        shares = {
+            name: named(net, models, column, self.texts[among]) for name, (models, column, among) in self.parts.items()
+        }
         better = {name for name, share in shares.items() if share >= self.best[name]}
         for name in better:
-            self.best[name], self.epochs[name] = shares[name], min(self.looks * self.training.check_every, self.training.epochs)
+            self.best[name], self.epochs[name] = (
+                shares[name],
+                min(self.looks * self.training.check_every, self.training.epochs),
+            )
         if "seen" in better:
             self.kept = copy.deepcopy(net.state_dict())
         return shares["unseen"] + TIE * self.looks
 
 
-def train_published(study: Study, texts: Tensor, config: ExpertConfig, seed: int, device: str = "cpu", look: Look = lambda epoch, share: None) -> Published:
+def train_published(
+    study: Study,
+    texts: Tensor,
+    config: ExpertConfig,
+    seed: int,
+    device: str = "cpu",
+    look: Look = lambda epoch, share: None,
+) -> Published:
     """Train on the split ``train`` of a study that has the layers of ``config``; ``texts`` (concepts, dim) are as ``plain_texts`` gives them."""
     assert isinstance(config.model, ProbeConfig)
     rows, layers = study.rows(TRAINING), config.model.layers
     classes, concepts = study.concept[rows].unique(return_inverse=True)
     training = replace(config.training, seed=seed, patience=config.training.epochs + 1)
     exam = Exam(study, texts, layers, training)
-    net = train_probes(study.take(rows, layers), Contrast(concepts, texts[classes][:, None]), config.model, training, exam, look, device=device)
+    net = train_probes(
+        study.take(rows, layers),
+        Contrast(concepts, texts[classes][:, None]),
+        config.model,
+        training,
+        exam,
+        look,
+        device=device,
+    )
     first = copy.deepcopy(net)
     first.load_state_dict(exam.kept)
     return Published(with_labels(first, texts), with_labels(net, texts), exam.epochs)
@@ -84,7 +110,10 @@ def named(net: ProbeNet, models: Models, column: Tensor, texts: Tensor) -> float
         return 0.0
     device = str(next(net.parameters()).device)
     parts = range(0, len(column), BATCH)
-    batches = [{layer: widen(models[layer][start : start + BATCH]).to(device) for layer in net.config.layers} for start in parts]
+    batches = [
+        {layer: widen(models[layer][start : start + BATCH]).to(device) for layer in net.config.layers}
+        for start in parts
+    ]
     scores = torch.cat([net.encode(batch) for batch in batches]) @ net.encode_text(texts.to(device)).mT
     return float((scores.argmax(1).cpu() == column).float().mean())
 
@@ -100,7 +129,9 @@ def plain_texts(clip: TextEncoder, names: tuple[str, ...]) -> Tensor:
     """CLIP's text vectors (names, dim) as its text tower gives them, not at unit length, averaged over the encoder's templates."""
     vectors = []
     for start in range(0, len(names), BATCH):
-        prompts = [template.replace("{}", clean(name)) for name in names[start : start + BATCH] for template in clip.templates]
+        prompts = [
+            template.replace("{}", clean(name)) for name in names[start : start + BATCH] for template in clip.templates
+        ]
         found = clip.model.encode_text(clip.tokenizer(prompts).to(clip.device)).float().cpu()
         vectors.append(found.unflatten(0, (-1, len(clip.templates))).mean(1))
     return torch.cat(vectors)

@@ -54,7 +54,9 @@ def tensors_of(layers: Sequence[str], layout: Layout, metadata: dict[str, str]) 
     found = read_layers(layout, targets_of(metadata)).layers
     missing = [layer for layer in layers if layer not in found]
     if missing:
-        raise FileUnsupported(f"expected layer {missing[0]}, found {len(found)} others, the first {next(iter(found))}; name layers that the files have")
+        raise FileUnsupported(
+            f"expected layer {missing[0]}, found {len(found)} others, the first {next(iter(found))}; name layers that the files have"
+        )
     names = {name for layer in layers for name in found[layer].parts.values()}
     return sorted(names, key=lambda name: layout.tensors[name].start)
 
@@ -69,7 +71,9 @@ def serialised(tensors: dict[str, tuple[TensorInfo, bytes]], metadata: dict[str,
     alone = read_layers(parse_header(header)[1], targets_of(metadata)).layers
     strange = set(layers) - alone.keys()
     if strange:
-        raise FileUnsupported(f"expected names that hold without the other layers, found none for {min(strange)}; fetch whole files, without --layers")
+        raise FileUnsupported(
+            f"expected names that hold without the other layers, found none for {min(strange)}; fetch whole files, without --layers"
+        )
     return whole_file(header, tensors)
 
 

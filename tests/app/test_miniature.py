@@ -128,17 +128,32 @@ def test_a_base_model_draws_with_a_shipped_lora() -> None:
 def test_categories_of_shipped_classifiers_are_told(tree: str, models: int) -> None:
     """Of models that no expert saw; what was measured of all is beside it, ours the best and with a tenth of the dense map's parameters at the most."""
     document = evaluate_miniature(tree)
-    counts = {"models_test": models, "models_of_other_trees": 0, "refused": 0, "categories": 64, "categories_unknown_to_it": 0}
+    counts = {
+        "models_test": models,
+        "models_of_other_trees": 0,
+        "refused": 0,
+        "categories": 64,
+        "categories_unknown_to_it": 0,
+    }
     assert document["split"] == counts
     metrics = document["metrics"]
     assert metrics["accuracy_per_category"]["value"] > 0.9 and metrics["category_to_model_auroc"]["low"] > 0.75
     assert metrics["calibration_error"]["value"] < 0.05
     rows = document["measured_while_building"][f"categories-{tree}"]
-    values = {name: [row["value"] for row in rows if row["encoder"] == name] for name in {row["encoder"] for row in rows}}
+    values = {
+        name: [row["value"] for row in rows if row["encoder"] == name] for name in {row["encoder"] for row in rows}
+    }
     sizes = {row["encoder"]: row.get("parameters") for row in rows}
-    assert all(len(found) == 3 for found in values.values()) and max(values, key=lambda name: np.mean(values[name])) == "Loradex"
+    assert (
+        all(len(found) == 3 for found in values.values())
+        and max(values, key=lambda name: np.mean(values[name])) == "Loradex"
+    )
     assert sizes["Loradex"] <= 0.1 * sizes["dense linear, all layers"]
     files = find_classifiers(MINIATURE / "classifiers" / tree)
-    strange = [replace(file, categories=other.categories) for file, other in zip(files, files[1:] + files[:1], strict=True)]
+    strange = [
+        replace(file, categories=other.categories) for file, other in zip(files, files[1:] + files[:1], strict=True)
+    ]
     shuffled = evaluate_classifiers(MINIATURE, strange, Encoder.load(MINIATURE / "encoder"))
-    assert 0.4 < shuffled["metrics"]["accuracy_per_category"]["value"] < 0.6  # what is told is of the model, not of categories in general
+    assert (
+        0.4 < shuffled["metrics"]["accuracy_per_category"]["value"] < 0.6
+    )  # what is told is of the model, not of categories in general

@@ -23,7 +23,15 @@ STATUS = ".prose.ld-status"
 QUESTION = "What should the model draw?"
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 pytestmark = [
     pytest.mark.browser,
@@ -36,7 +44,9 @@ pytestmark = [
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     home = {name: str(tmp_path_factory.mktemp("served")) for name in ("XDG_DATA_HOME", "XDG_CACHE_HOME")}
     command = [Path(sys.executable).with_name("loradex"), "serve", "--port", "0", "--zoo", "miniature"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | home | {"HF_HUB_OFFLINE": "1"}) as server:
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env=os.environ | home | {"HF_HUB_OFFLINE": "1"}
+    ) as server:
         assert server.stderr is not None
         line = server.stderr.readline()
         assert "http://127.0.0.1:" in line, line + server.stderr.read()
@@ -52,9 +62,19 @@ def page(address: str) -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         tab = browser.new_page(viewport={"width": 1280, "height": 900})
-        tab.on("request", lambda request: None if request.url.startswith((address, "data:", "blob:")) else troubles.append(f"elsewhere: {request.url}"))
+        tab.on(
+            "request",
+            lambda request: (
+                None
+                if request.url.startswith((address, "data:", "blob:"))
+                else troubles.append(f"elsewhere: {request.url}")
+            ),
+        )
         tab.on("requestfailed", lambda request: troubles.append(f"failed: {request.url}"))
-        tab.on("response", lambda response: troubles.append(f"{response.status}: {response.url}") if response.status >= 400 else None)
+        tab.on(
+            "response",
+            lambda response: troubles.append(f"{response.status}: {response.url}") if response.status >= 400 else None,
+        )
         tab.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)
         tab.on("pageerror", lambda error: troubles.append(str(error)))
         tab.goto(address)
@@ -77,7 +97,9 @@ def test_a_fresh_page_looks_into_the_zoo_and_searches(page: Page) -> None:
     expect(page.locator(".ld-card")).to_have_count(24)
     ask(page, "a slice of pizza")
     expect(page.locator(".ld-card").first).to_contain_text("likely")
-    page.wait_for_function("[...document.querySelectorAll('.ld-card img')].every(image => image.complete && image.naturalWidth === 128)")
+    page.wait_for_function(
+        "[...document.querySelectorAll('.ld-card img')].every(image => image.complete && image.naturalWidth === 128)"
+    )
     expect(page.locator(STATUS)).to_contain_text("best first")
     page.get_by_role("button", name="Show more models").click()
     expect(page.locator(".ld-card")).to_have_count(48)
@@ -157,7 +179,10 @@ def test_a_newcomers_folder_is_indexed_and_told_plainly(page: Page, tmp_path: Pa
     shutil.copy(shipped[0], tmp_path / "one.safetensors")
     shutil.copy(shipped[0], tmp_path / "the same.safetensors")
     layer = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
-    save_file({f"{layer}.lora_down.weight": torch.ones(4, 320), f"{layer}.lora_up.weight": torch.ones(320, 4)}, tmp_path / "far.safetensors")
+    save_file(
+        {f"{layer}.lora_down.weight": torch.ones(4, 320), f"{layer}.lora_up.weight": torch.ones(320, 4)},
+        tmp_path / "far.safetensors",
+    )
     (tmp_path / "broken.safetensors").write_bytes(b"no file")
     page.get_by_role("tab", name="Library").click()
     page.get_by_label("Folders on the server's machine").fill(str(tmp_path))
@@ -185,7 +210,9 @@ def test_about_tells_figures(page: Page) -> None:
 
 def test_classifiers_that_ship_tell_what_they_were_trained_on(page: Page, tmp_path: Path) -> None:
     """Both trees, most of what they say as their headers have it; a LoRA is told where it belongs."""
-    files = [sorted((MINIATURE / "classifiers" / tree).rglob("*.safetensors"))[0] for tree in ("mini-vit", "mini-resnet")]
+    files = [
+        sorted((MINIATURE / "classifiers" / tree).rglob("*.safetensors"))[0] for tree in ("mini-vit", "mini-resnet")
+    ]
     for number, path in enumerate([*files, next(MINIATURE.glob("models/mini-a/test/*/*.safetensors"))]):
         shutil.copy(path, tmp_path / f"model-{number}.safetensors")
     page.get_by_role("tab", name="Categories").click()

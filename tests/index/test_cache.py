@@ -98,7 +98,9 @@ def test_damaged(engine: Path, name: str) -> None:
     rng = np.random.default_rng(6)
     flips = rng.integers(0, len(whole), 200).tolist()
     contents = [whole[:offset] + bytes([whole[offset] ^ 1 << offset % 8]) + whole[offset + 1 :] for offset in flips]
-    contents += [whole[:size] for size in (0, 1, len(whole) // 2, len(whole) - 1)] + [whole + extra for extra in (b"\0", b"x" * 99, whole)]
+    contents += [whole[:size] for size in (0, 1, len(whole) // 2, len(whole) - 1)] + [
+        whole + extra for extra in (b"\0", b"x" * 99, whole)
+    ]
     for at, content in enumerate(contents):
         path.write_bytes(content)
         if name != MANIFEST and at % 20 == 0:
@@ -117,7 +119,9 @@ def test_damaged(engine: Path, name: str) -> None:
     assert is_read(zoo)
 
 
-@pytest.mark.parametrize("names", [["manifest.json"], ["keys.bin"], ["vectors"], ["manifest.json", "keys.bin", "vectors"]])
+@pytest.mark.parametrize(
+    "names", [["manifest.json"], ["keys.bin"], ["vectors"], ["manifest.json", "keys.bin", "vectors"]]
+)
 def test_another_zoos(engine: Path, names: list[str], tmp_path: Path) -> None:
     """Files of an engine of other vectors, of the same number and kind, in the place of ours."""
     kind = json.loads((engine / MANIFEST).read_text())["engine"]
@@ -143,9 +147,28 @@ def test_another_zoos_whole_folder(engine: Path, tmp_path: Path) -> None:
 def lies(manifest: dict[str, Any]) -> Iterator[Any]:
     """Manifests that are not what was written."""
     arrays = manifest["arrays"]
-    yield from ([], {}, None, 7, "text", manifest | {"format": 2}, manifest | {"dim": 11}, manifest | {"dim": "12"}, manifest | {"engine": "hnsw"})
-    yield from (manifest | {"engine": ["exact"]}, manifest | {"engine": {"codes": "exact", "exact": "codes"}[manifest["engine"]]}, manifest | {"arrays": []})
-    yield from (manifest | {"arrays": {}}, manifest | {"arrays": dict.fromkeys(arrays)}, manifest | {"state": "1-00"}, manifest | {"state": None})
+    yield from (
+        [],
+        {},
+        None,
+        7,
+        "text",
+        manifest | {"format": 2},
+        manifest | {"dim": 11},
+        manifest | {"dim": "12"},
+        manifest | {"engine": "hnsw"},
+    )
+    yield from (
+        manifest | {"engine": ["exact"]},
+        manifest | {"engine": {"codes": "exact", "exact": "codes"}[manifest["engine"]]},
+        manifest | {"arrays": []},
+    )
+    yield from (
+        manifest | {"arrays": {}},
+        manifest | {"arrays": dict.fromkeys(arrays)},
+        manifest | {"state": "1-00"},
+        manifest | {"state": None},
+    )
     for name in arrays:
         shape, dtype = arrays[name]["shape"], arrays[name]["dtype"]
         shapes = [
@@ -215,7 +238,18 @@ def test_a_manifest_that_lies(engine: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["0-", "-", "x-00", "999999999999999999999999999-" + "0" * 16, "1-zz", "1-" + "0" * 200, "-5-" + "0" * 16, "1_0-" + "0" * 16, "\u0661-" + "0" * 16]
+    "name",
+    [
+        "0-",
+        "-",
+        "x-00",
+        "999999999999999999999999999-" + "0" * 16,
+        "1-zz",
+        "1-" + "0" * 200,
+        "-5-" + "0" * 16,
+        "1_0-" + "0" * 16,
+        "\u0661-" + "0" * 16,
+    ],
 )
 def test_folders_of_other_names(engine: Path, name: str) -> None:
     """They are passed over."""
@@ -231,7 +265,14 @@ def test_no_more_memory_than_the_catalogue_needs(engine: Path) -> None:
     for name, width in (("keys", 8), *((name, DIM * 4) for name in said["arrays"] if name != "keys")):
         size = 2**40 // width
         lie = said | {
-            "arrays": said["arrays"] | {name: {"dtype": "<i8" if name == "keys" else "<f4", "shape": [size] if name == "keys" else [size, DIM], "crc32": 0}}
+            "arrays": said["arrays"]
+            | {
+                name: {
+                    "dtype": "<i8" if name == "keys" else "<f4",
+                    "shape": [size] if name == "keys" else [size, DIM],
+                    "crc32": 0,
+                }
+            }
         }
         (engine / MANIFEST).write_text(json.dumps(lie))
         whole = (engine / f"{name}.bin").read_bytes()
@@ -248,11 +289,24 @@ def test_sound_files_that_are_not_the_catalogues(engine: Path) -> None:
     said = json.loads((engine / MANIFEST).read_text())
     held = next(name for name in said["arrays"] if name != "keys")
     keys, rows = (read_array(engine / f"{name}.bin", said["arrays"][name], 2**30) for name in ("keys", held))
-    for other, their in ((keys[:-1], rows[:-1]), (keys[:0], rows[:0]), (keys[::-1], rows), (keys * 0, rows), (keys, rows[:-1]), (keys.astype(np.int32), rows)):
-        entries = said["arrays"] | {"keys": write_array(engine / "keys.bin", other), held: write_array(engine / f"{held}.bin", their)}
+    for other, their in (
+        (keys[:-1], rows[:-1]),
+        (keys[:0], rows[:0]),
+        (keys[::-1], rows),
+        (keys * 0, rows),
+        (keys, rows[:-1]),
+        (keys.astype(np.int32), rows),
+    ):
+        entries = said["arrays"] | {
+            "keys": write_array(engine / "keys.bin", other),
+            held: write_array(engine / f"{held}.bin", their),
+        }
         (engine / MANIFEST).write_text(json.dumps(said | {"arrays": entries}))
         check(engine.parents[1])
-    entries = said["arrays"] | {"keys": write_array(engine / "keys.bin", keys + 10_000), held: write_array(engine / f"{held}.bin", rows)}
+    entries = said["arrays"] | {
+        "keys": write_array(engine / "keys.bin", keys + 10_000),
+        held: write_array(engine / f"{held}.bin", rows),
+    }
     (engine / MANIFEST).write_text(json.dumps(said | {"arrays": entries}))
     with pytest.raises(ZooDamaged):
         check(engine.parents[1])

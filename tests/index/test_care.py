@@ -22,7 +22,11 @@ KEY = 8
 
 def told(id: str) -> Model:
     """A model with words and a drawing."""
-    return replace(model(id, f"BetterHands {id}"), preview=f"previews/{id}.png", facts={"tags": ["Dog", id], "ranks": [4, 8], "notes": "made by hand"})
+    return replace(
+        model(id, f"BetterHands {id}"),
+        preview=f"previews/{id}.png",
+        facts={"tags": ["Dog", id], "ranks": [4, 8], "notes": "made by hand"},
+    )
 
 
 @pytest.fixture
@@ -31,7 +35,12 @@ def sound(folder: Path) -> Path:
     with Zoo.create(folder, SPACE, DIM) as zoo:
         zoo.add(list(map(told, IDS)), GIVEN, {id: id.encode() for id in IDS})
         zoo.add([replace(model("bare"), found_by=FoundBy.METADATA)], [None])
-        zoo.note_files([*(KnownFile(f"/loras/{id}", 1, 1, id, reader="r1") for id in IDS), KnownFile("/loras/bad", 1, 1, None, "a pickle")])
+        zoo.note_files(
+            [
+                *(KnownFile(f"/loras/{id}", 1, 1, id, reader="r1") for id in IDS),
+                KnownFile("/loras/bad", 1, 1, None, "a pickle"),
+            ]
+        )
         (folder / "previews").mkdir()
         for id in IDS:
             (folder / "previews" / f"{id}.png").write_bytes(b"png")
@@ -80,7 +89,11 @@ def test_silent_on_an_empty_zoo(zoo: Zoo) -> None:
 
 DAMAGE = [
     (f"UPDATE vectors SET vector = zeroblob(48) WHERE key = {KEY}", "vectors of key 8", [HIT]),
-    (f"UPDATE vectors SET vector = (SELECT vector FROM vectors WHERE key = 9) WHERE key = {KEY}", "vectors of key 8", [HIT]),
+    (
+        f"UPDATE vectors SET vector = (SELECT vector FROM vectors WHERE key = 9) WHERE key = {KEY}",
+        "vectors of key 8",
+        [HIT],
+    ),
     (f"UPDATE vectors SET crc = 1 WHERE key = {KEY}", "vectors of key 8", [HIT]),
     (f"UPDATE fingerprints SET data = x'00' WHERE key = {KEY}", "fingerprints of key 8", [HIT]),
     (f"UPDATE models SET name = 'Another' WHERE key = {KEY}", "model 'm07' is not as", [HIT]),
@@ -95,7 +108,11 @@ DAMAGE = [
     (f"INSERT INTO tags VALUES ('cat', {KEY})", "words and tags of model 'm07'", []),
     (f"DELETE FROM words WHERE rowid = {KEY}", "words and tags of model 'm07'", []),
     (f"UPDATE words SET name = 'cat' WHERE rowid = {KEY}", "words and tags of model 'm07'", []),
-    ("INSERT INTO words (rowid, name, tags, notes) VALUES (999, 'ghost', '', '')", "1 rows of words belong to no model", []),
+    (
+        "INSERT INTO words (rowid, name, tags, notes) VALUES (999, 'ghost', '', '')",
+        "1 rows of words belong to no model",
+        [],
+    ),
     ("DELETE FROM words_data WHERE id > 10", "index of words", []),
     ("UPDATE words_content SET c0 = 'other' WHERE id = 3", "index of words", []),
     ("UPDATE zoo SET vectors = 7", "expected 7 vectors, found 30", []),
@@ -161,7 +178,10 @@ def test_several_damages_at_once(sound: Path) -> None:
 def test_no_last_commit(sound: Path) -> None:
     """A catalogue that says of no state which it is gives no empty answer."""
     alter(sound, "DELETE FROM commits")
-    with pytest.raises(Exception, match="expected a sound catalogue, found: None for the last commit"), Zoo.open(sound, read_only=True) as zoo:
+    with (
+        pytest.raises(Exception, match="expected a sound catalogue, found: None for the last commit"),
+        Zoo.open(sound, read_only=True) as zoo,
+    ):
         zoo.search(QUERY, 3)
 
 

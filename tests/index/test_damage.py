@@ -46,7 +46,9 @@ def test_truncated(catalogue: Path, read_only: bool) -> None:
     whole = catalogue.read_bytes()
     for size in (0, 1, 15, 16, 99, 100, 101, 512, 4095, 4096, 8191, 8192, 8193, 16384, len(whole) // 2):
         catalogue.write_bytes(whole[:size])
-        with pytest.raises(ZooDamaged, match=r"^[^\n]*catalogue.sqlite: expected [^\n]* found[^\n]*; restore it from a copy[^\n]*$"):
+        with pytest.raises(
+            ZooDamaged, match=r"^[^\n]*catalogue.sqlite: expected [^\n]* found[^\n]*; restore it from a copy[^\n]*$"
+        ):
             answers(catalogue.parent, read_only)
     check_spoiled(catalogue, read_only, [whole[:-cut] for cut in (1, 2, 3, 100, 1000, 4095, 8191, 8192, 16384)])
     catalogue.write_bytes(whole)
@@ -85,7 +87,9 @@ def check_spoiled(catalogue: Path, read_only: bool, contents: Iterable[bytes]) -
 
 
 @pytest.mark.parametrize("read_only", [False, True])
-@pytest.mark.parametrize("content", [np.random.default_rng(0).bytes(20_000), b"<!DOCTYPE html><html>", b"SQLite format 3\0" + b"\0" * 4080])
+@pytest.mark.parametrize(
+    "content", [np.random.default_rng(0).bytes(20_000), b"<!DOCTYPE html><html>", b"SQLite format 3\0" + b"\0" * 4080]
+)
 def test_something_else(folder: Path, content: bytes, read_only: bool) -> None:
     """Noise and other formats are refused and stay as they are."""
     folder.mkdir()
@@ -146,7 +150,10 @@ def test_a_zoo_of_every_version_is_read_and_brought_up_to_date(tmp_path: Path, v
         assert [model.id for model in zoo.find(["a LoRA"])] == ["a", "b", "c"]
         if version > 1:
             assert zoo.get("d").name == "bad\udcffname"
-            assert [model.id for model in zoo.models(Filter(tags=("OHWX",), formats=("kohya",), lowest_rank=16, highest_rank=16))] == ["d"]
+            assert [
+                model.id
+                for model in zoo.models(Filter(tags=("OHWX",), formats=("kohya",), lowest_rank=16, highest_rank=16))
+            ] == ["d"]
     with Zoo.open(folder, read_only=True) as zoo:
         assert len(zoo) == len(ids)
 
@@ -207,7 +214,8 @@ def test_the_catalogue_of_a_killed_writer(killed: Path, tmp_path: Path, read_onl
     rng = np.random.default_rng(8)
     contents = [whole[:size] for size in (0, 1, 99, 100, 4096, 8192, len(whole) - 1)] + [whole + b"x" * 99]
     contents += [
-        whole[:offset] + bytes([whole[offset] ^ 1 << offset % 8]) + whole[offset + 1 :] for offset in [*range(100), *rng.integers(0, len(whole), 60).tolist()]
+        whole[:offset] + bytes([whole[offset] ^ 1 << offset % 8]) + whole[offset + 1 :]
+        for offset in [*range(100), *rng.integers(0, len(whole), 60).tolist()]
     ]
     for content in contents[:: 1 if read_only else 4]:
         folder = shutil.copytree(killed, tmp_path / "zoo")
@@ -286,7 +294,10 @@ def search_all(zoo: Zoo) -> object:
         ("UPDATE vectors SET vector = zeroblob(48) WHERE key = 8", search_all),
         ("UPDATE vectors SET vector = x'00' WHERE key = 8", search_all),
         ("UPDATE vectors SET vector = 'text' WHERE key = 8", search_all),
-        ("UPDATE vectors SET vector = (SELECT vector FROM vectors WHERE key = 9) WHERE key = 8", lambda zoo: zoo.vector("m07")),
+        (
+            "UPDATE vectors SET vector = (SELECT vector FROM vectors WHERE key = 9) WHERE key = 8",
+            lambda zoo: zoo.vector("m07"),
+        ),
         ("DELETE FROM vectors WHERE key = 8", search_all),
         ("DELETE FROM models WHERE key = 8", search_all),
         ("UPDATE models SET name = 'Another' WHERE key = 8", lambda zoo: zoo.get("m07")),

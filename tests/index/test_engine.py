@@ -13,7 +13,10 @@ from loradex.index.vectors import Vector
 
 DIM = 40
 Kind = type[Exact] | type[Codes]
-KINDS = [pytest.param(kind, id=name, marks=pytest.mark.skipif(name == "gpu" and not has_gpu(), reason="no GPU")) for name, kind in ENGINES.items()]
+KINDS = [
+    pytest.param(kind, id=name, marks=pytest.mark.skipif(name == "gpu" and not has_gpu(), reason="no GPU"))
+    for name, kind in ENGINES.items()
+]
 
 
 def units(n: int, seed: int = 0, dim: int = DIM) -> Vector:
@@ -99,7 +102,12 @@ def test_arrays_of_another_engine_are_refused(kind: Kind) -> None:
     """By an error that a cache takes for damage."""
     arrays = kind.of(units(10)).arrays()
     for name, sound in arrays.items():
-        bad = [sound.astype(np.float64), sound[:-1] if len(arrays) > 1 else sound[:, :-1], sound.reshape(1, *sound.shape), np.float32(1)]
+        bad = [
+            sound.astype(np.float64),
+            sound[:-1] if len(arrays) > 1 else sound[:, :-1],
+            sound.reshape(1, *sound.shape),
+            np.float32(1),
+        ]
         for array in bad:
             with pytest.raises((ValueError, TypeError)):
                 kind.restore(arrays | {name: np.asarray(array)}, DIM)
@@ -138,7 +146,10 @@ def test_codes_are_small() -> None:
     """One bit a number and two factors, whichever way round they were made."""
     codes = Codes.of(units(100, dim=512)).arrays()["codes"]
     assert codes.nbytes == 100 * (512 // 8 + 8)
-    np.testing.assert_array_equal(np.concatenate([Codes.of(units(100, dim=512)[half]).arrays()["codes"] for half in (slice(50), slice(50, 100))]), codes)
+    np.testing.assert_array_equal(
+        np.concatenate([Codes.of(units(100, dim=512)[half]).arrays()["codes"] for half in (slice(50), slice(50, 100))]),
+        codes,
+    )
 
 
 @pytest.mark.parametrize("parts", [1, 3])
@@ -149,12 +160,17 @@ def test_recall_of_codes(parts: int) -> None:
     queries = vectors[:: n // 40] + 0.3 * units(40, seed=11, dim=dim) / dim**0.5
     queries = np.stack([unit(query) for query in queries])
     edges = np.linspace(0, n, parts + 1).astype(int)
-    segments = tuple(Segment(Codes.of(vectors[start:end]), np.arange(start, end)) for start, end in zip(edges, edges[1:], strict=False))
+    segments = tuple(
+        Segment(Codes.of(vectors[start:end]), np.arange(start, end))
+        for start, end in zip(edges, edges[1:], strict=False)
+    )
     snapshot = Snapshot(State(1, b""), dim, segments)
     for allowed in (None, np.arange(0, n, 7)):
         within, masks = (np.arange(n), None) if allowed is None else (allowed, snapshot.masks_of(allowed))
         found = 0
-        for query, (keys, scores, _) in zip(queries, snapshot.search(queries, k, masks, lambda keys: vectors[keys]), strict=True):
+        for query, (keys, scores, _) in zip(
+            queries, snapshot.search(queries, k, masks, lambda keys: vectors[keys]), strict=True
+        ):
             exact = vectors.astype(np.float64) @ query.astype(np.float64)
             best = within[np.argsort(-exact[within], kind="stable")[:k]]
             found += len(set(best.tolist()) & set(keys.tolist()))

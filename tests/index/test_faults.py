@@ -10,7 +10,9 @@ import pytest
 
 HERE = Path(__file__).parent
 KINDS = ["full", "broken", "short", "kill-before", "kill-after"]
-pytestmark = pytest.mark.skipif(sys.platform != "linux" or not shutil.which("cc"), reason="needs Linux and a C compiler")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux" or not shutil.which("cc"), reason="needs Linux and a C compiler"
+)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +25,12 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def check_faults(library: Path, folder: Path, kind: str, most: int) -> None:
     """Run zoo_faults.py."""
-    environment = os.environ | {"PYTHONPATH": str(HERE.parent.parent), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "LD_PRELOAD": str(library)}
+    environment = os.environ | {
+        "PYTHONPATH": str(HERE.parent.parent),
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "LD_PRELOAD": str(library),
+    }
     command = [sys.executable, "-B", str(HERE / "zoo_faults.py"), str(folder), kind, str(most), "1"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
     assert done.returncode == 0, done.stderr[-8000:]

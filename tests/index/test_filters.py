@@ -63,7 +63,14 @@ def drawn(number: int, chance: random.Random) -> Model:
     }
     path = chance.choice(PATHS)
     found_by = chance.choice(list(FoundBy))
-    return replace(model(f"m{number:03}"), family=chance.choice(FAMILIES), found_by=found_by, path=path, facts=facts, added=chance.randrange(20))
+    return replace(
+        model(f"m{number:03}"),
+        family=chance.choice(FAMILIES),
+        found_by=found_by,
+        path=path,
+        facts=facts,
+        added=chance.randrange(20),
+    )
 
 
 def folded(tag: str) -> str:
@@ -74,13 +81,20 @@ def folded(tag: str) -> str:
 def tags_of(model: Model) -> set[str]:
     """Tags and trigger words."""
     words = model.facts["trigger_words"]
-    return {folded(tag) for tag in [*model.facts["tags"], *([words] if isinstance(words, str) else words)] if isinstance(tag, str)}
+    return {
+        folded(tag)
+        for tag in [*model.facts["tags"], *([words] if isinstance(words, str) else words)]
+        if isinstance(tag, str)
+    }
 
 
 def rank_of(model: Model) -> int | None:
     """The highest rank."""
     ranks = model.facts["ranks"]
-    return max((rank for rank in (ranks if isinstance(ranks, list) else [ranks]) if type(rank) is int and 0 <= rank < 2**31), default=None)
+    return max(
+        (rank for rank in (ranks if isinstance(ranks, list) else [ranks]) if type(rank) is int and 0 <= rank < 2**31),
+        default=None,
+    )
 
 
 def lies_in(path: str | None, folder: str) -> bool:
@@ -98,7 +112,9 @@ def allows(where: Filter, model: Model, files: dict[str, list[str]]) -> bool:
         and {folded(tag) for tag in where.tags} <= tags_of(model)
         and (where.lowest_rank is None or (rank is not None and rank >= where.lowest_rank))
         and (where.highest_rank is None or (rank is not None and rank <= where.highest_rank))
-        and (where.folder is None or any(lies_in(path, where.folder) for path in [model.path, *files.get(model.id, [])]))
+        and (
+            where.folder is None or any(lies_in(path, where.folder) for path in [model.path, *files.get(model.id, [])])
+        )
         and (where.added_from is None or added >= where.added_from)
         and (where.added_before is None or added < where.added_before)
         and (where.found_by is None or model.found_by == where.found_by)
@@ -110,7 +126,10 @@ ALONE = [
     *(Filter(families=tuple(FAMILIES[at:])) for at in (0, 4)),
     *(Filter(formats=(each,)) for each in FORMATS if isinstance(each, str)),
     Filter(formats=("kohya", "none", "diffusers")),
-    *(Filter(tags=(tag,)) for tag in [*TAGS, " dog\t", "red dog", "ohwx", "OHWX", "sks", "do", "dog OR cat", "' OR 1=1 --"]),
+    *(
+        Filter(tags=(tag,))
+        for tag in [*TAGS, " dog\t", "red dog", "ohwx", "OHWX", "sks", "do", "dog OR cat", "' OR 1=1 --"]
+    ),
     Filter(tags=("dog", "strasse")),
     Filter(tags=("dog", "never")),
     *(Filter(lowest_rank=rank) for rank in (-5, 0, 1, 8, 16, 2**61)),
@@ -133,13 +152,25 @@ def test_every_filter(zoo: Zoo) -> None:
     files: dict[str, list[str]] = {}
     for number, path in enumerate(path for path in PATHS if path):
         files.setdefault(made[number * 3 % ZOO].id, []).append(path)
-    zoo.note_files([*(KnownFile(path, 1, 1, id) for id, paths in files.items() for path in paths), KnownFile("/loras/refused", 1, 1, None, "no")])
+    zoo.note_files(
+        [
+            *(KnownFile(path, 1, 1, id) for id, paths in files.items() for path in paths),
+            KnownFile("/loras/refused", 1, 1, None, "no"),
+        ]
+    )
     together = []
     for _ in range(150):
         first, second, third = chance.sample(ALONE, 3)
         fields = [field for field in Filter.__slots__]
         merged = {
-            field: next((value for each in (first, second, third) if (value := getattr(each, field)) != getattr(Filter(), field)), getattr(Filter(), field))
+            field: next(
+                (
+                    value
+                    for each in (first, second, third)
+                    if (value := getattr(each, field)) != getattr(Filter(), field)
+                ),
+                getattr(Filter(), field),
+            )
             for field in fields
         }
         together.append(Filter(**merged))
@@ -150,7 +181,9 @@ def test_every_filter(zoo: Zoo) -> None:
         assert sorted(each.id for each in zoo.find(["a LoRA"], ZOO, where)) == [each.id for each in expected]
         query = vectors(1, seed=some)[0]
         for k in (1, 7, ZOO):
-            assert same(zoo.search(query, k, where), nearest({each.id: given[each.id] for each in expected}, query, k)), where
+            assert same(
+                zoo.search(query, k, where), nearest({each.id: given[each.id] for each in expected}, query, k)
+            ), where
         some += bool(expected)
     assert some > len(ALONE)
 
@@ -159,7 +192,9 @@ def test_a_filter_follows_what_changes(zoo: Zoo) -> None:
     """It is remembered while the state lasts, and no longer."""
     given = vectors(3)
     where, query = Filter(tags=("cat",)), given[0]
-    zoo.add([replace(model(id), facts={"tags": tags}) for id, tags in (("a", ["cat"]), ("b", ["dog"]), ("c", []))], given)
+    zoo.add(
+        [replace(model(id), facts={"tags": tags}) for id, tags in (("a", ["cat"]), ("b", ["dog"]), ("c", []))], given
+    )
     for _ in range(2):
         assert same(zoo.search(query, 9, where), nearest({"a": given[0]}, query, 9))
     zoo.add([replace(model("b"), facts={"tags": "CAT"})], given[1:2])
@@ -178,7 +213,9 @@ def test_more_filters_than_are_remembered(zoo: Zoo) -> None:
     zoo.add([replace(model(f"m{i:02}"), facts={"ranks": [i]}) for i in range(100)], given)
     for _ in range(2):
         for i in range(100):
-            assert [hit.model.id for hit in zoo.search(given[0], 3, Filter(lowest_rank=i, highest_rank=i))] == [f"m{i:02}"]
+            assert [hit.model.id for hit in zoo.search(given[0], 3, Filter(lowest_rank=i, highest_rank=i))] == [
+                f"m{i:02}"
+            ]
 
 
 @pytest.mark.parametrize(
@@ -202,14 +239,23 @@ def test_more_filters_than_are_remembered(zoo: Zoo) -> None:
 def test_filters_that_cannot_be_used(zoo: Zoo, where: Filter) -> None:
     """They are refused in one line, wherever they are used."""
     zoo.add([model("a")], vectors(1))
-    for use in (lambda: list(zoo.models(where)), lambda: zoo.search(vectors(1)[0], 1, where), lambda: zoo.find(["lora"], 1, where)):
+    for use in (
+        lambda: list(zoo.models(where)),
+        lambda: zoo.search(vectors(1)[0], 1, where),
+        lambda: zoo.find(["lora"], 1, where),
+    ):
         with pytest.raises(BadQuery, match=r"^[^\n]*expected [^\n]* found[^\n]*$"):
             use()
 
 
 def test_counts(zoo: Zoo) -> None:
     """How many models there are of each, the most frequent first."""
-    facts = [{"format": "kohya", "tags": ["A", "b"]}, {"format": "kohya", "tags": ["a"]}, {"tags": ["a", "a "]}, {"format": "peft"}]
+    facts = [
+        {"format": "kohya", "tags": ["A", "b"]},
+        {"format": "kohya", "tags": ["a"]},
+        {"tags": ["a", "a "]},
+        {"format": "peft"},
+    ]
     made = [replace(model(f"m{i}"), facts=each, family="sdxl" if i else "flux") for i, each in enumerate(facts)]
     zoo.add([*made, replace(model("x"), found_by=FoundBy.METADATA, family="flux", facts={})], [*vectors(4), None])
     assert list(zoo.counts("tag").items()) == [("a", 3), ("b", 1)]

@@ -16,11 +16,28 @@ from loradex.index.moving import copy_zoo
 def filled(folder: Path) -> Zoo:
     """A zoo with all that a zoo may hold."""
     zoo = Zoo.create(folder, SPACE, DIM)
-    odd = Model("odd", "名\ud800\0<b>", "Ünknown", FoundBy.METADATA, "/a\udcff\n", None, "previews/odd.png", {"n": [1.5, None, "\udc80"], "": {}}, 7)
+    odd = Model(
+        "odd",
+        "名\ud800\0<b>",
+        "Ünknown",
+        FoundBy.METADATA,
+        "/a\udcff\n",
+        None,
+        "previews/odd.png",
+        {"n": [1.5, None, "\udc80"], "": {}},
+        7,
+    )
     many = [replace(model(f"m{i:04}"), added=i, facts={"tags": [f"t{i % 5}"], "ranks": [i % 7]}) for i in range(1500)]
     zoo.add([odd, *many], [None, *vectors(1500)], {"m0003": b"\0\xff" * 700, "odd": b"", "m0004": bytes(range(256))})
     refused = KnownFile("/bad\udcff", 0, -1, None, "/bad: a pickle\ud800", "r1")
-    zoo.note_files([refused, KnownFile("/x/1", 2**40, 2**60, "m0001", None, "r2"), KnownFile("/x/2", 5, 6, "m0001"), KnownFile("/a\udcff\n", 1, 2, "odd")])
+    zoo.note_files(
+        [
+            refused,
+            KnownFile("/x/1", 2**40, 2**60, "m0001", None, "r2"),
+            KnownFile("/x/2", 5, 6, "m0001"),
+            KnownFile("/a\udcff\n", 1, 2, "odd"),
+        ]
+    )
     (folder / "previews").mkdir()
     (folder / "previews" / "odd.png").write_bytes(b"a drawing")
     return zoo
@@ -33,14 +50,27 @@ def all_of(zoo: AnyZoo) -> tuple[object, ...]:
     ids = sorted(found)
     drawings = {path.name: path.read_bytes() for path in (zoo.folder / "previews").iterdir()}
     vectors_as_bytes = np.stack([found[id] for id in ids]).tobytes()
-    return zoo.space, zoo.dim, models, [each.added for each in models], ids, vectors_as_bytes, zoo.fingerprints(), zoo.known_files(), drawings
+    return (
+        zoo.space,
+        zoo.dim,
+        models,
+        [each.added for each in models],
+        ids,
+        vectors_as_bytes,
+        zoo.fingerprints(),
+        zoo.known_files(),
+        drawings,
+    )
 
 
 def test_both_ways_loses_nothing(folder: Path, tmp_path: Path) -> None:
     """From a folder to Milvus, from there to another Milvus, and back to a folder."""
     with filled(folder) as zoo:
         expected, done = all_of(zoo), list[tuple[int, int]]()
-        assert copy_zoo(zoo, folder_of(f"milvus://{tmp_path}/one", tmp_path, make=True), lambda *told: done.append(told)) == 1501
+        assert (
+            copy_zoo(zoo, folder_of(f"milvus://{tmp_path}/one", tmp_path, make=True), lambda *told: done.append(told))
+            == 1501
+        )
         assert done[-1] == (1501, 1501)
     with open_zoo(tmp_path / "one", read_only=True) as one:
         assert all_of(one) == expected

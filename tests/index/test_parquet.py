@@ -16,7 +16,17 @@ from loradex.index import BadModel, DiskRefused, FoundBy, KnownFile, Model, Spac
 from loradex.index.parquet import export_zoo, import_zoo, layout
 
 QUERY = vectors(1, seed=9)[0]
-ODD = Model("odd", "名\ud800\0<b>", "unknown", FoundBy.METADATA, "/a\udcff\n", None, None, {"n": [1.5, None, "\udc80"], "": {}}, added=12345)
+ODD = Model(
+    "odd",
+    "名\ud800\0<b>",
+    "unknown",
+    FoundBy.METADATA,
+    "/a\udcff\n",
+    None,
+    None,
+    {"n": [1.5, None, "\udc80"], "": {}},
+    added=12345,
+)
 
 
 @pytest.fixture
@@ -25,7 +35,10 @@ def exported(folder: Path, tmp_path: Path) -> Path:
     with Zoo.create(folder, SPACE, DIM) as zoo:
         ids = [f"m{i:04}" for i in range(1500)]
         zoo.add(
-            [replace(model(id), added=int(id[1:]), preview=f"previews/{id}.png" if id < "m0009" else None) for id in ids],
+            [
+                replace(model(id), added=int(id[1:]), preview=f"previews/{id}.png" if id < "m0009" else None)
+                for id in ids
+            ],
             vectors(1500),
             {id: id.encode() for id in ids[:50]},
         )
@@ -111,8 +124,28 @@ def test_a_drawing_outside_of_the_zoo_is_not_exported(zoo: Zoo, tmp_path: Path) 
 
 def row(**changed: Any) -> dict[str, Any]:
     """One row of a file, with some columns changed."""
-    texts = {"id": "a", "name": "A", "family": "sd-1.5", "found_by": "weights", "path": "/a", "concept": None, "preview": None, "facts": "{}"}
-    return texts | {"added": 5, "vector": vectors(1)[0].tolist(), "fingerprint": b"f", "preview_image": None, "files": [], "exact": None} | changed
+    texts = {
+        "id": "a",
+        "name": "A",
+        "family": "sd-1.5",
+        "found_by": "weights",
+        "path": "/a",
+        "concept": None,
+        "preview": None,
+        "facts": "{}",
+    }
+    return (
+        texts
+        | {
+            "added": 5,
+            "vector": vectors(1)[0].tolist(),
+            "fingerprint": b"f",
+            "preview_image": None,
+            "files": [],
+            "exact": None,
+        }
+        | changed
+    )
 
 
 def write(path: Path, *rows: dict[str, Any], schema: pa.Schema | None = None) -> None:
@@ -186,7 +219,12 @@ def test_odd_rows_that_are_none_the_less_models(tmp_path: Path) -> None:
     image = b"png"
     ids = ["../../x", "/etc/x", "a/b", "a\0b", "x" * 300, "é", ".", "CON"]
     rows = [row(id=id, preview="previews/../../y.png", preview_image=image) for id in ids[:4] + ids[5:]]
-    write(tmp_path / "x.parquet", *rows, row(id="deep", facts=deep), row(id="none", files=None, fingerprint=None, added=None))
+    write(
+        tmp_path / "x.parquet",
+        *rows,
+        row(id="deep", facts=deep),
+        row(id="none", files=None, fingerprint=None, added=None),
+    )
     assert import_zoo(tmp_path / "x.parquet", tmp_path / "zoo") == len(rows) + 2
     with Zoo.open(tmp_path / "zoo", read_only=True) as zoo:
         assert {each.id for each in zoo.models()} == {*ids[:4], *ids[5:], "deep", "none"}
@@ -230,7 +268,9 @@ NO_ZOOS: list[Callable[[Path], object]] = [
     said(dim=[12]),
     lambda path: write(path, row(), schema=layout(SPACE, DIM).remove(0)),
     lambda path: write(path, schema=layout("", DIM)),
-    lambda path: pq.write_table(pa.Table.from_pylist([], layout(SPACE, DIM)).rename_columns(["ID", *layout(SPACE, DIM).names[1:]]), path),
+    lambda path: pq.write_table(
+        pa.Table.from_pylist([], layout(SPACE, DIM)).rename_columns(["ID", *layout(SPACE, DIM).names[1:]]), path
+    ),
 ]
 
 
@@ -246,7 +286,9 @@ def test_files_that_are_no_zoo(tmp_path: Path, number: int) -> None:
 def test_text_that_is_none(tmp_path: Path) -> None:
     """Bytes that are no UTF-8 in a column of text."""
     table = pa.Table.from_pylist([row()], layout(SPACE, DIM))
-    bad = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(np.array([0, 2], np.int32)), pa.py_buffer(b"\xff\xfe")])
+    bad = pa.Array.from_buffers(
+        pa.string(), 1, [None, pa.py_buffer(np.array([0, 2], np.int32)), pa.py_buffer(b"\xff\xfe")]
+    )
     pq.write_table(table.set_column(1, table.schema.field(1), bad), tmp_path / "x.parquet")
     with pytest.raises(BadModel, match=r"x\.parquet: expected sound rows, found: [^\n]*$"):
         import_zoo(tmp_path / "x.parquet", tmp_path / "zoo")

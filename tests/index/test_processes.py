@@ -108,14 +108,22 @@ def states(engine: str) -> Iterator[tuple[Callable[[Zoo], object], State]]:
 
 @pytest.mark.parametrize(
     ("shared", "engine", "where"),
-    [(True, "exact", Filter()), (False, "exact", Filter()), (True, "codes", Filter()), (False, "codes", Filter(families=("sdxl",), tags=("A",)))],
+    [
+        (True, "exact", Filter()),
+        (False, "exact", Filter()),
+        (True, "codes", Filter()),
+        (False, "codes", Filter(families=("sdxl",), tags=("A",))),
+    ],
 )
 @pytest.mark.parametrize("zoo", ["folder"], indirect=True)  # milvus-lite lets one process in
 def test_eight_searchers_and_a_writer(zoo: Zoo, shared: bool, engine: str, where: Filter) -> None:
     """Every answer is that of one committed state between the search's start and its end, be the zoo shared or opened for reading."""
     zoo.save_engine(engine)
     steps = list(states(engine))
-    oracle = [{}, *({id: vector for id, vector in state.items() if not where or family_of(id) == "sdxl"} for _, state in steps)]
+    oracle = [
+        {},
+        *({id: vector for id, vector in state.items() if not where or family_of(id) == "sdxl"} for _, state in steps),
+    ]
     queries = vectors(16, seed=77)
     begun = done = 0  # number of steps that began, and that ended
 
@@ -158,7 +166,9 @@ def check_kills(folder: Path, notes: Path, kills: int) -> None:
     assert len(acknowledged) > kills
     with Zoo.open(folder, space=SPACE, read_only=True) as zoo:  # the last kill left a log
         for batch in acknowledged:
-            np.testing.assert_allclose(zoo.vectors(list(batch)), [unit(vector) for vector in batch.values()], rtol=0, atol=1e-7)
+            np.testing.assert_allclose(
+                zoo.vectors(list(batch)), [unit(vector) for vector in batch.values()], rtol=0, atol=1e-7
+            )
             assert [hits[0].model.id for hits in zoo.search_many(list(batch.values()), 1)] == list(batch)
         found = [model.id.rsplit("-", 1)[0] for model in zoo.models()]
     assert all(found.count(name) == BATCH for name in set(found))

@@ -91,7 +91,10 @@ class History:
 
     def step(self) -> str:
         """Do something."""
-        work = self.random.choices([self.add, self.remove, self.retell, self.compact, self.rebuild, self.save, self.reopen], [10, 5, 3, 1, 1, 1, 2])[0]
+        work = self.random.choices(
+            [self.add, self.remove, self.retell, self.compact, self.rebuild, self.save, self.reopen],
+            [10, 5, 3, 1, 1, 1, 2],
+        )[0]
         work()
         self.most = max(self.most, len(self.vectors))
         return work.__name__
@@ -144,7 +147,10 @@ def test_scores_of_codes_are_exact_and_in_order(zoo: Zoo, monkeypatch: pytest.Mo
     left = {id: vector for id, vector in state.items() if int(id[1:]) % 5}
     for query in vectors(20, seed=8):
         cosines = dict(nearest(left, query, 900))
-        for where, allowed in ((Filter(), left), (Filter(families=("sdxl",)), {id: vector for id, vector in left.items() if int(id[1:]) % 3 == 1})):
+        for where, allowed in (
+            (Filter(), left),
+            (Filter(families=("sdxl",)), {id: vector for id, vector in left.items() if int(id[1:]) % 3 == 1}),
+        ):
             hits = zoo.search(query, 10, where)
             assert len(hits) == 10 and {hit.model.id for hit in hits} <= set(allowed)
             assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
@@ -170,7 +176,9 @@ def test_one_by_one_makes_few_segments(zoo: Zoo) -> None:
             zoo.search(given[i], 1)
         assert len(zoo._snapshot.segments) <= math.log2(1 + i / 4) + 1
     assert rows <= 1000 * (math.log2(250) + 2)
-    assert same(zoo.search(given[7], 1000), nearest({f"m{i:04}": vector for i, vector in enumerate(given)}, given[7], 1000))
+    assert same(
+        zoo.search(given[7], 1000), nearest({f"m{i:04}": vector for i, vector in enumerate(given)}, given[7], 1000)
+    )
 
 
 def test_joined_segments_keep_their_keys() -> None:

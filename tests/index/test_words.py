@@ -30,7 +30,9 @@ def test_against_sets_of_words(zoo: Zoo) -> None:
     made = []
     for number in range(200):
         name, tags, notes = (chance.sample(WORDS, chance.randint(0, 3)) for _ in range(3))
-        each = replace(model(f"m{number:03}", " ".join(name)), facts={"tags": tags, "notes": " ".join(notes), "ranks": number})
+        each = replace(
+            model(f"m{number:03}", " ".join(name)), facts={"tags": tags, "notes": " ".join(notes), "ranks": number}
+        )
         made.append(each)
         has[each.id] = {*name, *tags, *notes}
     zoo.add(made, vectors(200))
@@ -41,20 +43,46 @@ def test_against_sets_of_words(zoo: Zoo) -> None:
         expected = {
             id
             for id, own in has.items()
-            if any(own.issuperset(text) for text in texts) and not any(own.issuperset(text) for text in without) and (lowest is None or int(id[1:]) >= lowest)
+            if any(own.issuperset(text) for text in texts)
+            and not any(own.issuperset(text) for text in without)
+            and (lowest is None or int(id[1:]) >= lowest)
         }
-        hits = found(zoo, *(" ".join(text).upper() for text in texts), k=999, where=Filter(lowest_rank=lowest), without=tuple(map(" ".join, without)))
+        hits = found(
+            zoo,
+            *(" ".join(text).upper() for text in texts),
+            k=999,
+            where=Filter(lowest_rank=lowest),
+            without=tuple(map(" ".join, without)),
+        )
         assert len(hits) == len(expected) and set(hits) == expected
-        assert found(zoo, *(" ".join(text) for text in texts), k=3, where=Filter(lowest_rank=lowest), without=tuple(map(" ".join, without))) == hits[:3]
+        assert (
+            found(
+                zoo,
+                *(" ".join(text) for text in texts),
+                k=3,
+                where=Filter(lowest_rank=lowest),
+                without=tuple(map(" ".join, without)),
+            )
+            == hits[:3]
+        )
 
 
 def test_order(zoo: Zoo) -> None:
     """A word in the name weighs more than in tags, in tags more than in notes; a short text more than a long one; else by id."""
     facts = [{"notes": "dragon and more"}, {"tags": ["dragon"]}, {}, {}, {}]
     names = ["first thing", "second thing", "dragon thing", "dragon thing", "dragon thing " + "of many words " * 20]
-    zoo.add([replace(model(f"m{i}", name), facts=fact) for i, (name, fact) in enumerate(zip(names, facts, strict=True))], vectors(5))
+    zoo.add(
+        [replace(model(f"m{i}", name), facts=fact) for i, (name, fact) in enumerate(zip(names, facts, strict=True))],
+        vectors(5),
+    )
     zoo.add([model(f"x{i}", "filler") for i in range(20)], vectors(20))
-    assert found(zoo, "dragon") == ["m2", "m3", "m4", "m1", "m0"] or found(zoo, "dragon") == ["m2", "m3", "m1", "m4", "m0"]
+    assert found(zoo, "dragon") == ["m2", "m3", "m4", "m1", "m0"] or found(zoo, "dragon") == [
+        "m2",
+        "m3",
+        "m1",
+        "m4",
+        "m0",
+    ]
     assert found(zoo, "the dragon") == found(zoo, "dragon")
 
 
@@ -130,7 +158,12 @@ def test_nothing_typed_is_an_operator(zoo: Zoo, number: int) -> None:
     text = INJECTIONS[number]
     told(zoo, a="a dog", b="a cat", c="dog and cat", d="NOT dog or near cat name")
     begun = time.monotonic()
-    for hits in (found(zoo, text), found(zoo, text, without=(text,)), found(zoo, "dog", without=(text,)), found(zoo, *[text[:50]] * 1000)):
+    for hits in (
+        found(zoo, text),
+        found(zoo, text, without=(text,)),
+        found(zoo, "dog", without=(text,)),
+        found(zoo, *[text[:50]] * 1000),
+    ):
         assert set(hits) <= {"a", "b", "c", "d"}
     assert time.monotonic() - begun < 5
     assert len(zoo) == 4 and zoo.verify() == []
@@ -139,7 +172,12 @@ def test_nothing_typed_is_an_operator(zoo: Zoo, number: int) -> None:
 @pytest.mark.parametrize("zoo", ["folder"], indirect=True)  # Milvus has bounds
 def test_texts_of_any_length_are_stored(zoo: Zoo) -> None:
     """A megabyte of notes, ten thousand tags, bytes that are no text; all found by their words."""
-    facts = {"notes": "filler " * 150_000 + "needle", "tags": [f"tag{i}" for i in range(10_000)], "title": "\udcff\0 Title", "trigger_words": [None, 5, "ohwx"]}
+    facts = {
+        "notes": "filler " * 150_000 + "needle",
+        "tags": [f"tag{i}" for i in range(10_000)],
+        "title": "\udcff\0 Title",
+        "trigger_words": [None, 5, "ohwx"],
+    }
     zoo.add([replace(model("a", "\ud800 \0 name"), facts=facts)], vectors(1))
     for text in ("needle", "tag9999", "title", "ohwx", "name", "tag 77"):
         assert found(zoo, text) == ["a"], text

@@ -30,14 +30,28 @@ from loradex.index import (
 def test_exported_names() -> None:
     """The public names, pinned."""
     errors = "BadModel BadQuery BadVector DiskRefused ModelMissing SpaceMismatch ZooClosed ZooDamaged ZooError ZooExists ZooLocked ZooUnreachable"
-    others = "AnyZoo open_or_create_zoo open_zoo Filter FoundBy Hit KnownFile Model Zoo ZooMissing ZooReadOnly ZooTooNew"
+    others = (
+        "AnyZoo open_or_create_zoo open_zoo Filter FoundBy Hit KnownFile Model Zoo ZooMissing ZooReadOnly ZooTooNew"
+    )
     assert sorted(loradex.index.__all__) == sorted([*errors.split(), *others.split()])
-    assert all(issubclass(getattr(loradex.index, name), ZooError) for name in [*errors.split(), "ZooMissing", "ZooReadOnly", "ZooTooNew"])
+    assert all(
+        issubclass(getattr(loradex.index, name), ZooError)
+        for name in [*errors.split(), "ZooMissing", "ZooReadOnly", "ZooTooNew"]
+    )
 
 
 def test_models_come_back_by_value(folder: Path) -> None:
     """Every field and vector, after the zoo was closed and opened again."""
-    odd = Model("odd", "名\ud800\0<b>", "unknown", FoundBy.METADATA, "/a\udcff\n", None, "previews/x.png", {"n": [1.5, None, "\udc80"], "": {}})
+    odd = Model(
+        "odd",
+        "名\ud800\0<b>",
+        "unknown",
+        FoundBy.METADATA,
+        "/a\udcff\n",
+        None,
+        "previews/x.png",
+        {"n": [1.5, None, "\udc80"], "": {}},
+    )
     full = [replace(model("b"), preview="b.png"), odd, model("a")]
     given = vectors(3)
     with Zoo.create(folder, SPACE, DIM) as zoo:
@@ -268,7 +282,12 @@ def test_closed(folder: Path) -> None:
     zoo.add(models("a"), vectors(1))
     zoo.close()
     zoo.close()
-    for use in (lambda: zoo.search(vectors(1)[0], 1), lambda: zoo.get("a"), lambda: zoo.add(models("a"), vectors(1)), lambda: len(zoo)):
+    for use in (
+        lambda: zoo.search(vectors(1)[0], 1),
+        lambda: zoo.get("a"),
+        lambda: zoo.add(models("a"), vectors(1)),
+        lambda: len(zoo),
+    ):
         with pytest.raises(ZooClosed):
             use()
     assert sorted(path.name for path in folder.iterdir()) == ["catalogue.sqlite", "writer.lock"]

@@ -63,7 +63,9 @@ def add_until_killed(folder: Path, notes: Path, round_: int) -> None:
             os.write(descriptor, f"{round_} {number}\n".encode())
             os.fsync(descriptor)
             if rng.random() < CARE:
-                rng.choice([lambda: zoo.save_engine("exact"), lambda: zoo.save_engine("codes"), zoo.compact, zoo.rebuild])()
+                rng.choice(
+                    [lambda: zoo.save_engine("exact"), lambda: zoo.save_engine("codes"), zoo.compact, zoo.rebuild]
+                )()
 
 
 def kill(folder: Path, notes: Path, rounds: int, seed: int) -> None:
@@ -118,4 +120,10 @@ if __name__ == "__main__":
     if what == "kill":
         kill(Path(folder), Path(more[0]), int(more[1]), int(more[2]))
     else:
-        {"add": add, "add_and_die": add_and_die, "hold": hold, "read_as_nobody": read_as_nobody, "write_as_nobody": write_as_nobody}[what](Path(folder))
+        {
+            "add": add,
+            "add_and_die": add_and_die,
+            "hold": hold,
+            "read_as_nobody": read_as_nobody,
+            "write_as_nobody": write_as_nobody,
+        }[what](Path(folder))

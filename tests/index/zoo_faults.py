@@ -49,7 +49,9 @@ def steps(folder: Path) -> list[Step]:
 
     def add(batch: dict[str, Array], before: Expected) -> Expected:
         return then(
-            "add", lambda zoo: zoo.add(models(batch), list(batch.values()), {id: id.encode() for id in batch}), Expected(before.vectors | batch, before.files)
+            "add",
+            lambda zoo: zoo.add(models(batch), list(batch.values()), {id: id.encode() for id in batch}),
+            Expected(before.vectors | batch, before.files),
         )
 
     for number in range(4):
@@ -63,7 +65,11 @@ def steps(folder: Path) -> list[Step]:
     )
     now = then("save", lambda zoo: zoo.save_engine("codes"), now)
     gone = ["m2-0", "m2-1", "m0-0"]
-    now = then("remove", lambda zoo: zoo.remove(gone), Expected({id: vector for id, vector in now.vectors.items() if id not in gone}, ("/loras/b",)))
+    now = then(
+        "remove",
+        lambda zoo: zoo.remove(gone),
+        Expected({id: vector for id, vector in now.vectors.items() if id not in gone}, ("/loras/b",)),
+    )
     now = then("rebuild", lambda zoo: zoo.rebuild("exact"), now)
     now = then("compact", lambda zoo: zoo.compact(), now)
     now = then("copy", lambda zoo: copy(zoo, folder / "copy"), now)
@@ -187,9 +193,13 @@ def main(parent: Path, kind: str, most: int, seed: int) -> None:
     count = list[int]()
     assert attempt(parent, "nothing", 0, count) == 0
     calls = count[0]
-    ends = [int(line.split()[0]) for line in (parent / "notes").read_text().splitlines()[: len(steps(parent))]] + [calls]
+    ends = [int(line.split()[0]) for line in (parent / "notes").read_text().splitlines()[: len(steps(parent))]] + [
+        calls
+    ]
     chance = random.Random(f"{kind} {seed}")  # noqa: S311
-    some = {chance.randint(start + 1, end) for start, end in zip([0, *ends], ends, strict=False) if start < end}  # one in each step
+    some = {
+        chance.randint(start + 1, end) for start, end in zip([0, *ends], ends, strict=False) if start < end
+    }  # one in each step
     while len(some) < min(most, calls):
         some.add(chance.randint(1, calls))
     tried = sorted(some)[:most] if most < calls else list(range(1, calls + 1))

@@ -15,7 +15,15 @@ State = dict[str, Array]
 
 def model(id: str, name: str = "a LoRA") -> Model:
     """A model found by its weights."""
-    return Model(id, name, "sd-1.5", FoundBy.WEIGHTS, path=f"/loras/{id}.safetensors", concept="dog", facts={"rank": 4, "tags": ["a", "b"]})
+    return Model(
+        id,
+        name,
+        "sd-1.5",
+        FoundBy.WEIGHTS,
+        path=f"/loras/{id}.safetensors",
+        concept="dog",
+        facts={"rank": 4, "tags": ["a", "b"]},
+    )
 
 
 def models(ids: Iterable[str]) -> list[Model]:
@@ -36,7 +44,9 @@ def unit(vector: Array) -> Array:
 
 def nearest(state: State, query: Array, k: int) -> list[tuple[str, float]]:
     """The best ids and cosines by brute force, ties in order of id."""
-    scores = {id: float(unit(vector).astype(np.float64) @ unit(query).astype(np.float64)) for id, vector in state.items()}
+    scores = {
+        id: float(unit(vector).astype(np.float64) @ unit(query).astype(np.float64)) for id, vector in state.items()
+    }
     return sorted(scores.items(), key=lambda pair: (-round(pair[1], 12), pair[0]))[:k]
 
 

@@ -12,7 +12,10 @@ SHAPES = {"a.to_q": (40, 24), "a.to_v": (40, 24), "b.to_out.0": (64, 48)}
 
 def random_lora(seed: int, rank: int = 4) -> dict[str, LayerUpdate]:
     generator = torch.Generator().manual_seed(seed)
-    return {layer: LayerUpdate(torch.randn(rank, i, generator=generator), torch.randn(o, rank, generator=generator)) for layer, (o, i) in SHAPES.items()}
+    return {
+        layer: LayerUpdate(torch.randn(rank, i, generator=generator), torch.randn(o, rank, generator=generator))
+        for layer, (o, i) in SHAPES.items()
+    }
 
 
 def dense(lora: dict[str, LayerUpdate]) -> dict[str, torch.Tensor]:
@@ -27,7 +30,9 @@ def dense_sketch(lora: dict[str, LayerUpdate]) -> torch.Tensor:
     """The definition: entry (o, i) of each dW, signed, falls on place (h_out(o) + h_in(i)) mod SIZE."""
     made = torch.zeros(SIZE, dtype=torch.float64)
     for layer, matrix in dense(lora).items():
-        (rows, row_signs), (columns, column_signs) = (hashes(layer, side, n) for side, n in zip(("out", "in"), matrix.shape, strict=True))
+        (rows, row_signs), (columns, column_signs) = (
+            hashes(layer, side, n) for side, n in zip(("out", "in"), matrix.shape, strict=True)
+        )
         signed = matrix.double() * row_signs[:, None] * column_signs
         made.index_add_(0, ((rows[:, None] + columns) % SIZE).flatten(), signed.flatten())
     return (made / made.norm()).float()
@@ -41,15 +46,23 @@ def cosine(one: dict[str, LayerUpdate], two: dict[str, LayerUpdate]) -> float:
 def test_it_is_the_definition() -> None:
     lora = random_lora(0)
     assert_close(sketch(lora), dense_sketch(lora), atol=1e-5, rtol=1e-5)
-    assert Fingerprint.of(lora.items()).norm == pytest.approx(float(torch.cat([matrix.flatten() for matrix in dense(lora).values()]).norm()), rel=1e-5)
+    assert Fingerprint.of(lora.items()).norm == pytest.approx(
+        float(torch.cat([matrix.flatten() for matrix in dense(lora).values()]).norm()), rel=1e-5
+    )
 
 
 def test_another_factorisation_scale_order_or_padding_changes_nothing() -> None:
     lora = random_lora(1)
     mixing = torch.randn(4, 4, generator=torch.Generator().manual_seed(9)) + 3 * torch.eye(4)
-    again = {layer: LayerUpdate(torch.linalg.solve(mixing, u.down), 2.5 * u.up @ mixing) for layer, u in reversed(lora.items())}
+    again = {
+        layer: LayerUpdate(torch.linalg.solve(mixing, u.down), 2.5 * u.up @ mixing)
+        for layer, u in reversed(lora.items())
+    }
     padded = {
-        layer: LayerUpdate(torch.cat([u.down, torch.ones(2, u.shape[1])]), torch.cat([u.up, torch.zeros(u.shape[0], 2)], 1)) for layer, u in again.items()
+        layer: LayerUpdate(
+            torch.cat([u.down, torch.ones(2, u.shape[1])]), torch.cat([u.up, torch.zeros(u.shape[0], 2)], 1)
+        )
+        for layer, u in again.items()
     }
     assert_close(sketch(padded), sketch(lora), atol=1e-5, rtol=1e-4)
     assert Fingerprint.of(padded.items()).norm == pytest.approx(2.5 * Fingerprint.of(lora.items()).norm, rel=1e-4)
@@ -61,7 +74,10 @@ def test_the_cosine_is_estimated(share: float) -> None:
     for seed in range(20):
         one, other = random_lora(100 + seed), random_lora(200 + seed)
         mixed = {
-            layer: LayerUpdate(torch.cat([one[layer].down, other[layer].down]), torch.cat([share * one[layer].up, (1 - share) * other[layer].up], 1))
+            layer: LayerUpdate(
+                torch.cat([one[layer].down, other[layer].down]),
+                torch.cat([share * one[layer].up, (1 - share) * other[layer].up], 1),
+            )
             for layer in SHAPES
         }
         errors.append(Fingerprint.of(one.items()).cosine(Fingerprint.of(mixed.items())) - cosine(one, mixed))
@@ -72,7 +88,11 @@ def test_the_cosine_is_estimated(share: float) -> None:
 
 def test_nothing_gives_zeros() -> None:
     lora = {"a.to_q": LayerUpdate(torch.randn(4, 24), torch.zeros(40, 4))}
-    for found in Fingerprint.of(lora.items()), Fingerprint.of([]), Fingerprint.from_bytes(Fingerprint.of([]).to_bytes()):
+    for found in (
+        Fingerprint.of(lora.items()),
+        Fingerprint.of([]),
+        Fingerprint.from_bytes(Fingerprint.of([]).to_bytes()),
+    ):
         assert not found.sketch.any()
         assert found.norm == 0
 

@@ -12,7 +12,12 @@ Updates = dict[str, LayerUpdate]
 
 def lora(seed: int, rank: int = 4) -> Updates:
     generator = torch.Generator().manual_seed(seed)
-    return {f"block.{i}.to_q": LayerUpdate(torch.randn(rank, 48, generator=generator), torch.randn(64, rank, generator=generator)) for i in range(12)}
+    return {
+        f"block.{i}.to_q": LayerUpdate(
+            torch.randn(rank, 48, generator=generator), torch.randn(64, rank, generator=generator)
+        )
+        for i in range(12)
+    }
 
 
 def times(updates: Updates, factor: float) -> Updates:
@@ -20,7 +25,9 @@ def times(updates: Updates, factor: float) -> Updates:
 
 
 def plus(one: Updates, other: Updates) -> Updates:
-    return {n: LayerUpdate(torch.cat([one[n].down, other[n].down]), torch.cat([one[n].up, other[n].up], 1)) for n in one}
+    return {
+        n: LayerUpdate(torch.cat([one[n].down, other[n].down]), torch.cat([one[n].up, other[n].up], 1)) for n in one
+    }
 
 
 def printed(updates: Updates) -> Fingerprint:
@@ -32,7 +39,9 @@ KNOWN = Lookalikes([printed(updates) for updates in LORAS])
 
 
 def test_a_resave_a_rescaling_and_a_stranger() -> None:
-    halves = {layer: LayerUpdate(update.down.half().float(), update.up.half().float()) for layer, update in LORAS[2].items()}
+    halves = {
+        layer: LayerUpdate(update.down.half().float(), update.up.half().float()) for layer, update in LORAS[2].items()
+    }
     (found,) = KNOWN.of(printed(halves))
     assert (found.index, found.relation) == (2, Relation.SAME)
     assert found.cosine > 0.999
@@ -56,7 +65,9 @@ def test_what_is_no_merge() -> None:
     assert KNOWN.merge_of(printed(lora(99))) is None  # of nothing that is known
     assert KNOWN.merge_of(printed(plus(LORAS[0], lora(99)))) is None  # half of it is unknown
     chain = Lookalikes([printed(LORAS[0]), printed(plus(LORAS[0], times(lora(7), 0.6)))])
-    assert chain.merge_of(printed(plus(LORAS[0], times(lora(7), 0.3)))) is None  # between two checkpoints, which are no strangers
+    assert (
+        chain.merge_of(printed(plus(LORAS[0], times(lora(7), 0.3)))) is None
+    )  # between two checkpoints, which are no strangers
     assert Lookalikes([]).merge_of(printed(LORAS[0])) is None
 
 

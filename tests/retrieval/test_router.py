@@ -32,7 +32,10 @@ def directions(tree: int) -> dict[str, torch.Tensor]:
 def updates(tree: int, models: int, seed: int) -> dict[str, Factors]:
     places = directions(tree)
     torch.manual_seed(seed)
-    return {layer: Factors(torch.randn(models, 2, width), places[layer] @ torch.randn(models, 4, 2)) for layer, (_, width) in LAYERS.items()}
+    return {
+        layer: Factors(torch.randn(models, 2, width), places[layer] @ torch.randn(models, 4, 2))
+        for layer, (_, width) in LAYERS.items()
+    }
 
 
 def expert_of(tree: int, base: str | None = None) -> Expert:
@@ -45,7 +48,11 @@ def expert_of(tree: int, base: str | None = None) -> Expert:
 
 
 def save_lora(path: Path, models: dict[str, Factors], layers: tuple[str, ...] = tuple(LAYERS)) -> Path:
-    parts = {f"unet.{layer}.lora.{part}.weight": getattr(models[layer], part)[0].contiguous() for layer in layers for part in ("down", "up")}
+    parts = {
+        f"unet.{layer}.lora.{part}.weight": getattr(models[layer], part)[0].contiguous()
+        for layer in layers
+        for part in ("down", "up")
+    }
     save_file(parts, path)
     return path
 
@@ -71,17 +78,28 @@ def test_a_missing_expert_or_layer_is_named(tmp_path: Path) -> None:
     with pytest.raises(NoExpert, match="expected layer"):
         expert = expert_of(1)
         expert.model.alignment.update({f"{BLOCK}.to_q": 0.1})  # type: ignore[union-attr]
-        Router({"tree-1": expert}, {}).route(router.open(save_lora(tmp_path / "q.safetensors", updates(1, 1, 7), (f"{BLOCK}.to_q",))))
+        Router({"tree-1": expert}, {}).route(
+            router.open(save_lora(tmp_path / "q.safetensors", updates(1, 1, 7), (f"{BLOCK}.to_q",)))
+        )
     other = {"unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k": (1280, 2048)}
-    parts = {f"{name}.lora.{part}.weight": torch.randn((2, b) if part == "down" else (a, 2)) for name, (a, b) in other.items() for part in ("down", "up")}
+    parts = {
+        f"{name}.lora.{part}.weight": torch.randn((2, b) if part == "down" else (a, 2))
+        for name, (a, b) in other.items()
+        for part in ("down", "up")
+    }
     save_file(parts, tmp_path / "xl.safetensors")
     with pytest.raises(NoExpert, match="found family sdxl"):
         router.route(router.open(tmp_path / "xl.safetensors"))
 
 
-def whole(path: Path, seed: int, base: dict[str, torch.Tensor] | None = None, step: float = 0.1) -> dict[str, torch.Tensor]:
+def whole(
+    path: Path, seed: int, base: dict[str, torch.Tensor] | None = None, step: float = 0.1
+) -> dict[str, torch.Tensor]:
     torch.manual_seed(seed)
-    tensors = {f"{layer}.weight": (base[f"{layer}.weight"] if base else 0) + (step if base else 1) * torch.randn(shape) for layer, shape in LAYERS.items()}
+    tensors = {
+        f"{layer}.weight": (base[f"{layer}.weight"] if base else 0) + (step if base else 1) * torch.randn(shape)
+        for layer, shape in LAYERS.items()
+    }
     save_file(tensors, path)
     return tensors
 

@@ -23,7 +23,9 @@ pytestmark = [
 
 def pipeline() -> MiniaturePipeline:
     torch.manual_seed(0)
-    return MiniaturePipeline(Upsampler(width=8, depth=1), new_unet(TREE).eval(), DDIMScheduler.from_config(new_scheduler().config))
+    return MiniaturePipeline(
+        Upsampler(width=8, depth=1), new_unet(TREE).eval(), DDIMScheduler.from_config(new_scheduler().config)
+    )
 
 
 def test_folding_is_undone_by_unfolding() -> None:
@@ -35,9 +37,16 @@ def test_folding_is_undone_by_unfolding() -> None:
 def test_diffusers_adds_the_same_update_that_the_fleet_trained(tmp_path: Path) -> None:
     drawing, context = torch.randn(6, 48, 8, 8), torch.randn(6, 16, 128)
     drawn = pipeline()
-    linears = {name: module for name, module in drawn.unet.named_modules() if isinstance(module, torch.nn.Linear) and name.endswith(TARGETS)}
+    linears = {
+        name: module
+        for name, module in drawn.unet.named_modules()
+        if isinstance(module, torch.nn.Linear) and name.endswith(TARGETS)
+    }
     rngs = [np.random.default_rng(seed) for seed in range(3)]
-    factors = {name: (new_factors(linear, 2, rngs, "uniform")[0].detach(), torch.randn(3, linear.out_features, 2) / 10) for name, linear in linears.items()}
+    factors = {
+        name: (new_factors(linear, 2, rngs, "uniform")[0].detach(), torch.randn(3, linear.out_features, 2) / 10)
+        for name, linear in linears.items()
+    }
 
     grouped = pipeline().unet
     for name, (down, up) in factors.items():
@@ -50,7 +59,9 @@ def test_diffusers_adds_the_same_update_that_the_fleet_trained(tmp_path: Path) -
 
     for lora in range(3):
         tensors = {
-            f"unet.{name}.lora.{part}.weight": t[lora].contiguous() for name, pair in factors.items() for part, t in zip(("down", "up"), pair, strict=True)
+            f"unet.{name}.lora.{part}.weight": t[lora].contiguous()
+            for name, pair in factors.items()
+            for part, t in zip(("down", "up"), pair, strict=True)
         }
         save_file(tensors, tmp_path / f"{lora}.safetensors")
         drawn.load_lora_weights(tmp_path, weight_name=f"{lora}.safetensors")

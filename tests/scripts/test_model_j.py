@@ -29,7 +29,19 @@ from scripts.model_j.__main__ import main
 from scripts.model_j.encoders import DenseScorer
 from scripts.model_j.fetch import FetchOptions, fetch
 from scripts.model_j.published import Exam
-from tests.hub import SHA, Handler, Hub, another_range, compressed, cut, more_than_asked, save_lora, serve, shapes, without_ranges
+from tests.hub import (
+    SHA,
+    Handler,
+    Hub,
+    another_range,
+    compressed,
+    cut,
+    more_than_asked,
+    save_lora,
+    serve,
+    shapes,
+    without_ranges,
+)
 
 CLIP = f"local-dir:{MINIATURE / 'encoder' / 'clip'}"
 
@@ -40,7 +52,14 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     hub = Hub(tmp_path / "hub", REPOSITORIES["SD_200"])
     for number, split in enumerate(("train", "train", "val", "test", "test_holdout")):
         place = hub.folder / split / f"model_idx_{number:04d}"
-        save_lora(place / "pytorch_lora_weights.safetensors", shapes(), rank=4, seed=number, imagenet_class_id="n02119789", seed_=str(number))
+        save_lora(
+            place / "pytorch_lora_weights.safetensors",
+            shapes(),
+            rank=4,
+            seed=number,
+            imagenet_class_id="n02119789",
+            seed_=str(number),
+        )
         (place / "README.md").write_text("card")
         (place / "training_images").mkdir()
         (place / "training_images" / "0.jpeg").write_bytes(b"picture")
@@ -144,16 +163,21 @@ def test_a_run_that_a_broken_server_ended_goes_on(served: Hub, tmp_path: Path) -
         (compressed, "found 'gzip'"),
     ],
 )
-def test_a_server_that_sends_something_else_is_refused(served: Hub, tmp_path: Path, fault: Callable[[str, Handler], bool], message: str) -> None:
+def test_a_server_that_sends_something_else_is_refused(
+    served: Hub, tmp_path: Path, fault: Callable[[str, Handler], bool], message: str
+) -> None:
     served.fault = fault
     with pytest.raises(FetchError, match=message):
         fetch(options(served, tmp_path / "out", LAYER))
     assert weights(tmp_path / "out") == []
 
 
-def test_lying_headers_are_refused_and_the_other_files_fetched(served: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lying_headers_are_refused_and_the_other_files_fetched(
+    served: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     train, val, test = (
-        served.folder / split / f"model_idx_{number:04d}" / "pytorch_lora_weights.safetensors" for number, split in ((0, "train"), (2, "val"), (3, "test"))
+        served.folder / split / f"model_idx_{number:04d}" / "pytorch_lora_weights.safetensors"
+        for number, split in ((0, "train"), (2, "val"), (3, "test"))
     )
     raw = train.read_bytes()
     train.write_bytes((2**60).to_bytes(8, "little") + raw[8:])
@@ -164,7 +188,11 @@ def test_lying_headers_are_refused_and_the_other_files_fetched(served: Hub, tmp_
     assert status == 3
     assert out.startswith("SD_200: 2 models fetched, 0 were there, 3 refused, read ")
     assert len(err.splitlines()) == 3
-    for number, reason in ((0, f"found a length of {2**60}"), (2, "is cut short or has something appended"), (3, "expected a known dtype")):
+    for number, reason in (
+        (0, f"found a length of {2**60}"),
+        (2, "is cut short or has something appended"),
+        (3, "expected a known dtype"),
+    ):
         assert any(f"model_idx_000{number}" in line and reason in line for line in err.splitlines())
     assert len(weights(tmp_path / "out")) == 2
 
@@ -177,7 +205,13 @@ def test_a_size_that_the_hub_lists_wrongly_is_noticed(served: Hub, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "name", ["train/model_idx_0000/../../../x.safetensors", "train/../../x.safetensors", "train/model_idx_0009/..\\x.safetensors", "train/C:/x"]
+    "name",
+    [
+        "train/model_idx_0000/../../../x.safetensors",
+        "train/../../x.safetensors",
+        "train/model_idx_0009/..\\x.safetensors",
+        "train/C:/x",
+    ],
 )
 def test_names_that_lead_out_of_the_folder_are_refused(served: Hub, tmp_path: Path, name: str) -> None:
     served.entries = [{"type": "file", "path": name, "oid": SHA, "size": 10}]
@@ -187,11 +221,16 @@ def test_names_that_lead_out_of_the_folder_are_refused(served: Hub, tmp_path: Pa
 
 
 def test_a_layer_that_the_files_lack_ends_the_run_at_once(served: Hub, tmp_path: Path) -> None:
-    with pytest.raises(FileUnsupported, match=r"pytorch_lora_weights.safetensors: expected layer no\.such, found 128 others, the first down_blocks"):
+    with pytest.raises(
+        FileUnsupported,
+        match=r"pytorch_lora_weights.safetensors: expected layer no\.such, found 128 others, the first down_blocks",
+    ):
         fetch(options(served, tmp_path / "out", "no.such"))
 
 
-def test_a_hub_that_is_not_there_is_one_line(served: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_is_not_there_is_one_line(
+    served: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(served, "folder", tmp_path / "nothing")
     assert main(["fetch", "SD_200", "--out", str(tmp_path / "out"), "--endpoint", served.hub]) == 1
     assert "expected weights as <split>/model_idx_NNNN" in capsys.readouterr().err
@@ -203,7 +242,22 @@ def test_a_hub_that_is_not_there_is_one_line(served: Hub, tmp_path: Path, capsys
 
 
 CONCEPTS = {  # numbers of ImageNet's classes; the first two have the same prompt
-    "train": (2113186, 2963159, 1440764, 1443537, 1484850, 1514668, 1518878, 1530575, 1531178, 1532829, 1534433, 1537544, 1558993, 1560419),
+    "train": (
+        2113186,
+        2963159,
+        1440764,
+        1443537,
+        1484850,
+        1514668,
+        1518878,
+        1530575,
+        1531178,
+        1532829,
+        1534433,
+        1537544,
+        1558993,
+        1560419,
+    ),
     "val_holdout": (1580077, 1582220, 2012849),
     "test_holdout": (1592084, 1601694, 1608432, 1614925, 1616318),
 }
@@ -225,7 +279,9 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 tensors = {}
                 for name, (out, width) in LAYERS.items():
                     told = torch.nn.functional.normalize(maps[name] @ text, dim=0)
-                    tensors[f"{name}.lora.up.weight"] = torch.stack([told + torch.randn(out) / 50, torch.randn(out) / 50], 1)
+                    tensors[f"{name}.lora.up.weight"] = torch.stack(
+                        [told + torch.randn(out) / 50, torch.randn(out) / 50], 1
+                    )
                     tensors[f"{name}.lora.down.weight"] = torch.eye(2, width) + torch.randn(2, width) / 50
                 place = folder / split / f"model_idx_{number:04d}"
                 place.mkdir(parents=True)
@@ -248,25 +304,56 @@ def small_nets(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_published_recipes_are_those_of_the_official_codes() -> None:
-    for config, epochs, rate, views in ((encoders.probex(LAYER), 200, 2e-3, 1), (encoders.mvprobe(LAYER), 400, 3e-4, 4)):
+    for config, epochs, rate, views in (
+        (encoders.probex(LAYER), 200, 2e-3, 1),
+        (encoders.mvprobe(LAYER), 400, 3e-4, 4),
+    ):
         assert isinstance(config.model, ProbeConfig)
         assert (config.model.layers, len(config.model.views), config.model.standardise) == ((LAYER,), views, views > 1)
         assert (config.model.probes, config.model.projection, config.model.representation) == (128, 128, 512)
         training = config.training
-        assert (training.epochs, training.lr, training.batch, training.check_every, training.temperature) == (epochs, rate, 128, 10, 1.0)
-        assert (training.symmetric, training.label_smoothing, config.aim, config.against_background) == (False, 0.0, Aim.CLIP_TEXTS, False)
+        assert (training.epochs, training.lr, training.batch, training.check_every, training.temperature) == (
+            epochs,
+            rate,
+            128,
+            10,
+            1.0,
+        )
+        assert (training.symmetric, training.label_smoothing, config.aim, config.against_background) == (
+            False,
+            0.0,
+            Aim.CLIP_TEXTS,
+            False,
+        )
 
 
 @pytest.mark.usefixtures("small_nets")
-def test_the_protocol_reads_every_encoder_on_one_folder(zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_protocol_reads_every_encoder_on_one_folder(
+    zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "read.json"
-    asked = ["protocol", str(zoo), "--text-encoder", CLIP, "--seeds", "0", "--epochs", "1", "--device", "cpu", "--out", str(out)]
+    asked = [
+        "protocol",
+        str(zoo),
+        "--text-encoder",
+        CLIP,
+        "--seeds",
+        "0",
+        "--epochs",
+        "1",
+        "--device",
+        "cpu",
+        "--out",
+        str(out),
+    ]
     assert main(asked) == 0
     document = json.loads(capsys.readouterr().out)
     assert document == json.loads(out.read_text())
     assert document["candidates"] == {"heldout": 8, "all": 22, "seen": 14}
     assert document["same_prompt"] == [["Cardigan (n02113186)", "cardigan (n02963159)"]]
-    assert document["split"] | {"models_train": 28, "models_test_holdout": 15, "concepts_heldout": 5} == document["split"]
+    assert (
+        document["split"] | {"models_train": 28, "models_test_holdout": 15, "concepts_heldout": 5} == document["split"]
+    )
     rows = {row["encoder"]: row for row in document["results"]}
     assert document["results"][0]["encoder"] == "dense linear, one layer"
     assert {name: row["layers"] for name, row in rows.items()} == {
@@ -282,13 +369,26 @@ def test_the_protocol_reads_every_encoder_on_one_folder(zoo: Path, tmp_path: Pat
         assert found["zero_shot_top1_heldout"]["chance"] == 1 / 8
         assert found["zero_shot_top1_all"]["chance"] == 1 / 22
         assert found["in_distribution_top1"]["chance"] == 1 / 14
-        assert (found["zero_shot_top1_heldout"]["n"], found["nearest_model_top1"]["n"], found["in_distribution_nearest_model_top1"]["n"]) == (15, 10, 14)
-        assert {"text_to_model_recall_at_5", "text_to_model_map", "one_class_auroc", "in_distribution_one_class_auroc"} <= found.keys()
+        assert (
+            found["zero_shot_top1_heldout"]["n"],
+            found["nearest_model_top1"]["n"],
+            found["in_distribution_nearest_model_top1"]["n"],
+        ) == (15, 10, 14)
+        assert {
+            "text_to_model_recall_at_5",
+            "text_to_model_map",
+            "one_class_auroc",
+            "in_distribution_one_class_auroc",
+        } <= found.keys()
     for name in ("dense linear, one layer", "Loradex, one layer", "Loradex, many layers"):
         assert rows[name]["metrics"]["zero_shot_top1_heldout"]["value"] > 0.4
         assert rows[name]["metrics"]["in_distribution_nearest_model_top1"]["value"] > 0.8
     value = rows["Loradex, one layer"]["metrics"]["text_to_model_map"]["value"]
-    assert document["summary"]["Loradex, one layer"]["text_to_model_map"] == {"mean": value, "deviation": 0.0, "seeds": 1}
+    assert document["summary"]["Loradex, one layer"]["text_to_model_map"] == {
+        "mean": value,
+        "deviation": 0.0,
+        "seeds": 1,
+    }
 
     kept = dict(document, results=document["results"][1:])  # a run that was stopped
     kept["results"][0]["metrics"]["text_to_model_map"]["value"] = 0.125
@@ -307,7 +407,17 @@ def small_study() -> Study:
     models = {"one": Factors(torch.randn(46, 2, 12).half(), torch.randn(46, 20, 2).half())}
     kinds = np.array(["train"] * 6 + ["validation"] * 2 + ["heldout"] * 3)
     targets = labels[concept]
-    return Study(models, concept, np.array(split), tuple("abcdefghijk"), kinds, labels, labels, targets, anchors_of(targets, concept, labels))
+    return Study(
+        models,
+        concept,
+        np.array(split),
+        tuple("abcdefghijk"),
+        kinds,
+        labels,
+        labels,
+        targets,
+        anchors_of(targets, concept, labels),
+    )
 
 
 def test_the_dual_form_of_the_dense_map_is_the_dense_map(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -375,10 +485,25 @@ def test_what_the_protocol_cannot_use_is_said(zoo: Path, tmp_path: Path, capsys:
 
 
 @pytest.mark.usefixtures("small_nets")
-def test_the_whole_way_in_one_command(zoo: Path, served: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_whole_way_in_one_command(
+    zoo: Path, served: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     served.folder = zoo
     out = tmp_path / "out"
-    arguments = ["reproduce", "SD_200", "--out", str(out), "--endpoint", served.hub, "--text-encoder", CLIP, "--seeds", "1", "--epochs", "1"]
+    arguments = [
+        "reproduce",
+        "SD_200",
+        "--out",
+        str(out),
+        "--endpoint",
+        served.hub,
+        "--text-encoder",
+        CLIP,
+        "--seeds",
+        "1",
+        "--epochs",
+        "1",
+    ]
     assert main(arguments) == 0
     said, noted = capsys.readouterr()
     document = json.loads(said)

@@ -37,7 +37,11 @@ class Many(Handler):
         for kind in ("api/datasets", "api/models", "datasets"):
             if path.startswith(start := f"/{kind}/"):
                 owner, name, *rest = path.removeprefix(start).split("/")
-                return self.of_repository(f"{owner}/{name}", rest) if kind.startswith("api") else self.file(f"{owner}/{name}", rest[2:])
+                return (
+                    self.of_repository(f"{owner}/{name}", rest)
+                    if kind.startswith("api")
+                    else self.file(f"{owner}/{name}", rest[2:])
+                )
         if path.startswith("/cdn/"):
             return super().do_GET()
         owner, name, *rest = path.removeprefix("/").split("/")
@@ -48,16 +52,27 @@ class Many(Handler):
         if not folder.is_dir():
             return self.answer(404, b"", X_Error_Code="RepoNotFound")
         if rest[:1] != ["tree"]:
-            return self.answer(200, json.dumps({"id": name, "sha": SHA, "siblings": []}).encode(), Content_Type="application/json")
+            return self.answer(
+                200, json.dumps({"id": name, "sha": SHA, "siblings": []}).encode(), Content_Type="application/json"
+            )
         files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
-        entries = [{"type": "file", "path": file.relative_to(folder).as_posix(), "oid": SHA, "size": file.stat().st_size} for file in files]
+        entries = [
+            {"type": "file", "path": file.relative_to(folder).as_posix(), "oid": SHA, "size": file.stat().st_size}
+            for file in files
+        ]
         return self.answer(200, json.dumps(entries).encode(), Content_Type="application/json")
 
     def file(self, name: str, rest: list[str]) -> None:
         place = "/".join([name, *rest])
         size = str((self.hub.folder / place).stat().st_size)
         self.answer(
-            302, b"", Location=f"{self.hub.cdn}/cdn/{place}", ETag=f'"{place}"', X_Repo_Commit=SHA, X_Linked_Size=size, X_Linked_ETag=f'"{digest(place)}"'
+            302,
+            b"",
+            Location=f"{self.hub.cdn}/cdn/{place}",
+            ETag=f'"{place}"',
+            X_Repo_Commit=SHA,
+            X_Linked_Size=size,
+            X_Linked_ETag=f'"{digest(place)}"',
         )
 
 
@@ -84,7 +99,10 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
             (hub.folder / names[-1]).mkdir(parents=True)
             save_file(tensors, hub.folder / names[-1] / "model.safetensors", {CHOSEN: repr(chosen)})
             number += 1
-        write_table(hub.folder / DATASET / "SupViT" / f"{'validation' if split == 'val' else split}-00000-of-00001.csv", [*names, "evil/../../model"])
+        write_table(
+            hub.folder / DATASET / "SupViT" / f"{'validation' if split == 'val' else split}-00000-of-00001.csv",
+            [*names, "evil/../../model"],
+        )
     write_table(hub.folder / DATASET / "DINO" / "train.csv", ["ProbeX/Model-J__DINO__model_idx_0000"])
     monkeypatch.setattr("tests.hub.Handler", Many)
     with serve(hub, monkeypatch):
@@ -97,10 +115,25 @@ def write_table(path: Path, names: list[str]) -> None:
         csv.writer(file).writerows([("hf_model_id", "hf_model_url"), *((name, "https://x") for name in names)])
 
 
-def test_one_command_fetches_a_layer_and_measures(served: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_command_fetches_a_layer_and_measures(
+    served: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Each encoder above chance where there is something to tell, with interval, chance and n; a small part of the bytes is read."""
     out = tmp_path / "out"
-    arguments = ["reproduce", "SupViT", "--out", str(out), "--endpoint", served.hub, "--epochs", "25", "--seeds", "0", "--jobs", "4"]
+    arguments = [
+        "reproduce",
+        "SupViT",
+        "--out",
+        str(out),
+        "--endpoint",
+        served.hub,
+        "--epochs",
+        "25",
+        "--seeds",
+        "0",
+        "--jobs",
+        "4",
+    ]
     assert main(arguments) == 0
     captured = capsys.readouterr()
     document = json.loads(captured.out)
@@ -110,12 +143,19 @@ def test_one_command_fetches_a_layer_and_measures(served: Hub, tmp_path: Path, c
     assert found.keys() == {"dense linear", "Loradex", "ProbeX as published", "MVProbe"}
     for name, row in found.items():
         metric = row["accuracy"]
-        assert metric["low"] <= metric["value"] <= metric["high"] and metric["n"] == 12 and 0.5 <= metric["chance"] < 0.6
-        assert metric["value"] > (0.85 if name in ("dense linear", "Loradex") else 0.45), name  # probes had too few epochs to learn
+        assert (
+            metric["low"] <= metric["value"] <= metric["high"] and metric["n"] == 12 and 0.5 <= metric["chance"] < 0.6
+        )
+        assert metric["value"] > (0.85 if name in ("dense linear", "Loradex") else 0.45), (
+            name
+        )  # probes had too few epochs to learn
     assert found["dense linear"]["parameters"] == 24 * 20 * len(NAMES)
     whole = served.folder / "ProbeX" / "Model-J__SupViT__model_idx_0000" / "model.safetensors"
     part = out / "train" / "Model-J__SupViT__model_idx_0000" / "model.safetensors"
-    assert torch.equal(load_file(part)[f"{LAYER}.weight"], load_file(whole)[f"{LAYER}.weight"]) and len(load_file(part)) == 1
+    assert (
+        torch.equal(load_file(part)[f"{LAYER}.weight"], load_file(whole)[f"{LAYER}.weight"])
+        and len(load_file(part)) == 1
+    )
     with safe_open(part, "pt") as one, safe_open(whole, "pt") as other:
         assert one.metadata() == other.metadata()
     assert "84 models fetched" in captured.err and part.stat().st_size < whole.stat().st_size / 50
@@ -125,7 +165,9 @@ def test_one_command_fetches_a_layer_and_measures(served: Hub, tmp_path: Path, c
     assert not any("model.safetensors" in path for path, _ in served.asked)
 
 
-def test_every_layer_is_tried_where_several_are_there(served: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_layer_is_tried_where_several_are_there(
+    served: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
     assert main(["fetch", "SupViT", "--out", str(out), "--endpoint", served.hub, "--layers", LAYER, OTHER]) == 0
     capsys.readouterr()

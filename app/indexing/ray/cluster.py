@@ -18,7 +18,11 @@ REACH: Final = 10.0  # seconds to reach a cluster
 STDERR: Final = 2
 SHORT: Final = "/tmp" if os.name == "posix" else None  # noqa: S108  # paths of its sockets may have about a hundred characters
 # Ray reads these when it is first imported or started: it reports nothing to anyone, and a cluster of this machine listens to this machine alone.
-QUIET: Final = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+QUIET: Final = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
 OWN: Final = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
 OPTIONS: Final = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
 
@@ -38,8 +42,15 @@ def connected(ray: Any, address: str | None, processors: int | None = None) -> I
         try:
             look_for(address)
             if address is None:
-                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="loradex-", dir=SHORT, ignore_cleanup_errors=True))
-                options |= {"num_cpus": processors or os.cpu_count(), "include_dashboard": False, "object_store_memory": OBJECT_STORE, "_temp_dir": folder}
+                folder = stack.enter_context(
+                    tempfile.TemporaryDirectory(prefix="loradex-", dir=SHORT, ignore_cleanup_errors=True)
+                )
+                options |= {
+                    "num_cpus": processors or os.cpu_count(),
+                    "include_dashboard": False,
+                    "object_store_memory": OBJECT_STORE,
+                    "_temp_dir": folder,
+                }
             stack.callback(ray.shutdown)
             with muted():
                 ray.init(address=address or "local", **options)
@@ -97,7 +108,9 @@ def import_ray(own: bool) -> Any:
         import ray.data
     except ImportError as error:
         found = f"none that can be imported ({' '.join(str(error).split())[:200]})"
-        raise EngineError(f"--engine ray: expected the package ray with its data library, found {found}; pip install 'loradex[ray]'") from None
+        raise EngineError(
+            f"--engine ray: expected the package ray with its data library, found {found}; pip install 'loradex[ray]'"
+        ) from None
     return ray
 
 
@@ -105,4 +118,6 @@ def unusable(error: Exception, address: str | None = None) -> EngineError:
     """What to say of an error of Ray."""
     where = f"the cluster at {address}" if address else "the cluster"
     found = (" ".join(str(error).split()) or type(error).__name__)[:300]
-    return EngineError(f"ray: expected {where} to work, found: {found}; check --ray-address and $RAY_ADDRESS; what is finished is kept, run it again to go on")
+    return EngineError(
+        f"ray: expected {where} to work, found: {found}; check --ray-address and $RAY_ADDRESS; what is finished is kept, run it again to go on"
+    )

@@ -68,9 +68,18 @@ class RayEngine:
                 workers, share = workers_of(ray.cluster_resources(), batches)
                 listed = ray.data.from_items([{"task": task} for task in tasks], override_num_blocks=batches)
                 pool = ray.data.ActorPoolStrategy(size=workers)
-                parts = listed.map_batches(Worker, batch_size=None, fn_constructor_args=(kept, ledger, TRIES), compute=pool, num_cpus=1, num_gpus=share)
+                parts = listed.map_batches(
+                    Worker,
+                    batch_size=None,
+                    fn_constructor_args=(kept, ledger, TRIES),
+                    compute=pool,
+                    num_cpus=1,
+                    num_gpus=share,
+                )
                 for batch in parts.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
                     yield from batch["part"].to_pylist()
             except Exception as error:
                 raise unusable(error) from None
-        raise EngineError("ray: expected an outcome of every file, found fewer; run it again to go on from what is finished")
+        raise EngineError(
+            "ray: expected an outcome of every file, found fewer; run it again to go on from what is finished"
+        )

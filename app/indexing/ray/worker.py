@@ -25,7 +25,9 @@ class Worker:
         tasks: list[Task] = list(batch["task"])
         name = f"batch {tasks[0].file.path}"
         alone = ray.get(self.ledger.begin.remote(name)) > 1
-        outcomes = [self.read_carefully(task) for task in tasks] if alone else list(self.engine.outcomes(tasks, self.reader))
+        outcomes = (
+            [self.read_carefully(task) for task in tasks] if alone else list(self.engine.outcomes(tasks, self.reader))
+        )
         ray.get(self.ledger.end.remote(name))
         return {"part": [part_of(outcomes, self.reader.encoder.space.dim)]}
 

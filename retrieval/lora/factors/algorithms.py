@@ -44,6 +44,10 @@ ALGORITHMS: Final = {
     Format.CLONEOFSIMO: LORA,
     Format.LOHA: Algorithm(frozenset({*loha.MATRICES, "t1", "t2"}), loha.measure, loha.factors, loha.base_rank),
     Format.LOKR: Algorithm(frozenset({"w1", "w2", *loha.MATRICES, "t2"}), lokr.measure, lokr.factors, lokr.base_rank),
-    Format.GLORA: Algorithm(frozenset({"b1", "b2", "bm"}), lora.glora_measure, lora.glora_factors, lora.glora_base_rank),
-    Format.FULL: Algorithm(frozenset({"diff"}), measure_full, lambda parts: thin(matrix(parts["diff"])), lambda shapes: 0),
+    Format.GLORA: Algorithm(
+        frozenset({"b1", "b2", "bm"}), lora.glora_measure, lora.glora_factors, lora.glora_base_rank
+    ),
+    Format.FULL: Algorithm(
+        frozenset({"diff"}), measure_full, lambda parts: thin(matrix(parts["diff"])), lambda shapes: 0
+    ),
 }

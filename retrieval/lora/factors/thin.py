@@ -49,9 +49,13 @@ def size_of(where: str, out: int, width: int, rank: int) -> Size:
         FileUnsupported: a rank or a factor is too large.
     """
     if min(out, width, rank) < 1:
-        raise FileCorrupt(f"{where}: expected a rank and sides from 1, found rank {rank} for {out} x {width}; save it again")
+        raise FileCorrupt(
+            f"{where}: expected a rank and sides from 1, found rank {rank} for {out} x {width}; save it again"
+        )
     if rank > LARGEST_RANK or max(out, width) * rank > LARGEST_FACTOR:
-        raise FileUnsupported(f"{where}: expected a rank up to {LARGEST_RANK} and {LARGEST_FACTOR} numbers a factor, found rank {rank} for {out} x {width}")
+        raise FileUnsupported(
+            f"{where}: expected a rank up to {LARGEST_RANK} and {LARGEST_FACTOR} numbers a factor, found rank {rank} for {out} x {width}"
+        )
     return Size(out, width, rank)
 
 
@@ -63,7 +67,9 @@ def need(where: str, shapes: Mapping[str, Shape], *roles: str) -> None:
     """
     missing = [role for role in roles if role not in shapes]
     if missing:
-        raise FileCorrupt(f"{where}: expected the parts {', '.join(roles)}, found only {', '.join(sorted(shapes))}; save it again")
+        raise FileCorrupt(
+            f"{where}: expected the parts {', '.join(roles)}, found only {', '.join(sorted(shapes))}; save it again"
+        )
     for role in roles:
         if len(shapes[role]) < 2:
             raise FileCorrupt(f"{where}: expected a matrix as {role}, found shape {shapes[role]}; save it again")

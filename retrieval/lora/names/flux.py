@@ -24,7 +24,10 @@ def below(prefix: str, names: tuple[str, ...]) -> tuple[str, ...]:
 
 def fused(source: str, prefix: str, names: tuple[str, ...]) -> list[Rule]:
     """One module for queries, keys and values, and OMI's names of its parts."""
-    return [Rule(source, below(prefix, names), thirds), *rename(source + ".", prefix, [(str(i), name) for i, name in enumerate(names)])]
+    return [
+        Rule(source, below(prefix, names), thirds),
+        *rename(source + ".", prefix, [(str(i), name) for i, name in enumerate(names)]),
+    ]
 
 
 def double_attention() -> list[Rule]:
@@ -51,16 +54,24 @@ def single_blocks() -> list[Rule]:
         *rename("single_blocks.#.linear1.", SINGLE, [(str(i), name) for i, name in enumerate(parts)]),
         Rule("single_blocks.#.linear2", (SINGLE + "proj_out",), ratio=Fraction(1, 5)),
         *fused("single_blocks.#.qkv", SINGLE, QKV),
-        *rename("single_blocks.#.", SINGLE, [("proj", "proj_out"), ("modulation.lin", "norm.linear"), ("modulation.linear", "norm.linear")]),
+        *rename(
+            "single_blocks.#.",
+            SINGLE,
+            [("proj", "proj_out"), ("modulation.lin", "norm.linear"), ("modulation.linear", "norm.linear")],
+        ),
     ]
 
 
 def feed_forward(numbers: tuple[str, str]) -> list[Rule]:
     """The feed-forward modules of double blocks, four times as wide as the blocks."""
     first, second = numbers
-    rules = keep(DOUBLE, "ff.net.0.proj ff.net.2 ff_context.net.0.proj ff_context.net.2 norm1.linear norm1_context.linear")
+    rules = keep(
+        DOUBLE, "ff.net.0.proj ff.net.2 ff_context.net.0.proj ff_context.net.2 norm1.linear norm1_context.linear"
+    )
     for source, target in (("img", "ff"), ("txt", "ff_context")):
-        rules.append(Rule(f"double_blocks.#.{source}_mlp.{first}", (f"{DOUBLE}{target}.net.0.proj",), ratio=Fraction(4)))
+        rules.append(
+            Rule(f"double_blocks.#.{source}_mlp.{first}", (f"{DOUBLE}{target}.net.0.proj",), ratio=Fraction(4))
+        )
         rules.append(Rule(f"double_blocks.#.{source}_mlp.{second}", (f"{DOUBLE}{target}.net.2",), ratio=Fraction(1, 4)))
         norm = "norm1" if source == "img" else "norm1_context"
         rules += rename(f"double_blocks.#.{source}_mod.", f"{DOUBLE}{norm}.", [("lin", "linear"), ("linear", "linear")])
@@ -89,7 +100,9 @@ FLUX1_RULES: Final = (
     *outside(KINDS, "time_text_embed", LINEARS),
     *INPUTS,
 )
-FLUX1: Final = Tree("flux1", FLUX1_RULES, frozenset({3072}), {"transformer_blocks": 19, "single_transformer_blocks": 38})
+FLUX1: Final = Tree(
+    "flux1", FLUX1_RULES, frozenset({3072}), {"transformer_blocks": 19, "single_transformer_blocks": 38}
+)
 
 GUIDANCE: Final = "distilled_guidance_layer."
 CHROMA: Final = Tree(
@@ -110,8 +123,14 @@ FLUX2: Final = Tree(
     (
         *double_attention(),
         *keep(DOUBLE, "ff.linear_in ff.linear_out ff_context.linear_in ff_context.linear_out"),
-        *(Rule(f"double_blocks.#.{source}.0", (f"{DOUBLE}{target}.linear_in",), ratio=Fraction(6)) for source, target in FLUX2_FORWARD),
-        *(Rule(f"double_blocks.#.{source}.2", (f"{DOUBLE}{target}.linear_out",), ratio=Fraction(1, 3)) for source, target in FLUX2_FORWARD),
+        *(
+            Rule(f"double_blocks.#.{source}.0", (f"{DOUBLE}{target}.linear_in",), ratio=Fraction(6))
+            for source, target in FLUX2_FORWARD
+        ),
+        *(
+            Rule(f"double_blocks.#.{source}.2", (f"{DOUBLE}{target}.linear_out",), ratio=Fraction(1, 3))
+            for source, target in FLUX2_FORWARD
+        ),
         *keep(SINGLE, "attn.to_qkv_mlp_proj attn.to_out"),
         Rule("single_blocks.#.linear1", (SINGLE + "attn.to_qkv_mlp_proj",), ratio=Fraction(9)),
         Rule("single_blocks.#.linear2", (SINGLE + "attn.to_out",), ratio=Fraction(1, 4)),
@@ -139,9 +158,18 @@ HUNYUAN_VIDEO: Final = Tree(
         *rename("", "", [("img_in.proj", "x_embedder.proj"), ("txt_in.input_embedder", "context_embedder.proj_in")]),
         *keep(REFINER, "attn.to_q attn.to_k attn.to_v attn.to_out.0 ff.net.0.proj ff.net.2 norm_out.linear"),
         *fused("txt_in.individual_token_refiner.blocks.#.self_attn_qkv", REFINER, QKV),
-        *rename("txt_in.individual_token_refiner.blocks.#.", REFINER, [("self_attn_proj", "attn.to_out.0"), ("adaLN_modulation.1", "norm_out.linear")]),
-        *rename("txt_in.individual_token_refiner.blocks.#.mlp.", f"{REFINER}ff.net.", [("fc1", "0.proj"), ("fc2", "2")]),
-        *keep(CONTEXT, "timestep_embedder.linear_1 timestep_embedder.linear_2 text_embedder.linear_1 text_embedder.linear_2"),
+        *rename(
+            "txt_in.individual_token_refiner.blocks.#.",
+            REFINER,
+            [("self_attn_proj", "attn.to_out.0"), ("adaLN_modulation.1", "norm_out.linear")],
+        ),
+        *rename(
+            "txt_in.individual_token_refiner.blocks.#.mlp.", f"{REFINER}ff.net.", [("fc1", "0.proj"), ("fc2", "2")]
+        ),
+        *keep(
+            CONTEXT,
+            "timestep_embedder.linear_1 timestep_embedder.linear_2 text_embedder.linear_1 text_embedder.linear_2",
+        ),
         *rename("txt_in.t_embedder.", f"{CONTEXT}timestep_embedder.", MLP),
         *rename("txt_in.c_embedder.", f"{CONTEXT}text_embedder.", [("linear_1", "linear_1"), ("linear_2", "linear_2")]),
     ),

@@ -127,7 +127,11 @@ class Tree:
 
     def __post_init__(self) -> None:
         for rule in self.rules:
-            found = [word if word.isdecimal() else "" for word in rule.source.replace(".", "_").split("_") if word == "#" or word.isdecimal()]
+            found = [
+                word if word.isdecimal() else ""
+                for word in rule.source.replace(".", "_").split("_")
+                if word == "#" or word.isdecimal()
+            ]
             key = "_".join("#" if word.isdecimal() else word for word in rule.source.replace(".", "_").split("_"))
             self.index.setdefault(key, []).append((found, rule))
 

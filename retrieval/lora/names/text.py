@@ -7,7 +7,10 @@ from loradex.retrieval.lora.names.grammar import Tree, keep, rename
 CLIP_LAYER: Final = "text_model.encoder.layers.#."
 ATTENTION: Final = tuple((half, f"{half}_proj") for half in ("q", "k", "v", "out"))
 PARTS: Final = (*(f"self_attn.{name}" for _, name in ATTENTION), "mlp.fc1", "mlp.fc2")
-LANGUAGE: Final = (*(f"self_attn.{half}_proj" for half in "qkvo"), *(f"mlp.{part}_proj" for part in ("gate", "up", "down")))
+LANGUAGE: Final = (
+    *(f"self_attn.{half}_proj" for half in "qkvo"),
+    *(f"mlp.{part}_proj" for part in ("gate", "up", "down")),
+)
 OLD: Final = tuple((f"self_attn.to_{half}", f"self_attn.{name}") for half, name in ATTENTION)  # diffusers' first names
 
 TEXT: Final = Tree(

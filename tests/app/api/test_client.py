@@ -61,7 +61,9 @@ def test_answers_are_those_of_the_library(client: Client, desk: Desk) -> None:
     pictured = client.search(pictures=[SHIPPED_ZOO / str(models[3].preview)], limit=3, family=["mini-a"])
     assert {hit["family"] for hit in pictured["hits"]} == {"mini-a"}
     assert [model["id"] for model in client.models(limit=70)] == [model.id for model in models]
-    assert [model["id"] for model in client.models(family="mini-b")] == [model.id for model in models if model.family == "mini-b"]
+    assert [model["id"] for model in client.models(family="mini-b")] == [
+        model.id for model in models if model.family == "mini-b"
+    ]
     assert client.model(models[0].id)["name"] == models[0].name
     assert client.drawing(models[0].id) == (SHIPPED_ZOO / str(models[0].preview)).read_bytes()
     assert client.similar(models[0].id)["hits"] == []
@@ -96,7 +98,10 @@ def test_errors_have_kind_message_and_status(client: Client, address: str, tmp_p
     with Client(address, ("me", "wrong")) as stranger, pytest.raises(ApiError, match="give the login") as caught:
         stranger.zoo()
     assert caught.value.status == 401
-    with Client("http://127.0.0.1:1") as nowhere, pytest.raises(ApiError, match="check the address and the server") as caught:
+    with (
+        Client("http://127.0.0.1:1") as nowhere,
+        pytest.raises(ApiError, match="check the address and the server") as caught,
+    ):
         nowhere.zoo()
     assert caught.value.status is None
     with pytest.raises(ApiError, match="expected a file to send"):

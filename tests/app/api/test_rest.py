@@ -43,7 +43,10 @@ def test_a_search_is_that_of_the_library(http: TestClient, loradex: Loradex) -> 
     id = loradex.search("a cat", 1).hits[0].model.id
     query = Query.of(["a cat", "wheel^0.5"], ["a clock"], models=[id])
     for offset in (0, 7):
-        answer = http.get("search", params={"text": ["a cat", "wheel^0.5"], "minus": "a clock", "model": id, "limit": 7, "offset": offset})
+        answer = http.get(
+            "search",
+            params={"text": ["a cat", "wheel^0.5"], "minus": "a clock", "model": id, "limit": 7, "offset": offset},
+        )
         assert answer.status_code == 200, answer.text
         expected = loradex.search(query, 7, offset=offset).document()
         assert timeless(answer.json()) == timeless(expected)
@@ -78,7 +81,9 @@ def test_models_and_their_drawings(http: TestClient, loradex: Loradex) -> None:
     answer = http.get(f"models/{models[0].id}/drawing")
     assert answer.headers["content-type"] == "image/png"
     assert answer.content == (SHIPPED_ZOO / str(models[0].preview)).read_bytes()
-    assert http.get(f"models/{models[0].id}/drawing", headers={"if-none-match": answer.headers["etag"]}).status_code == 304
+    assert (
+        http.get(f"models/{models[0].id}/drawing", headers={"if-none-match": answer.headers["etag"]}).status_code == 304
+    )
     for route in ("models/none", "models/none/drawing", "models/none/similar"):
         assert (http.get(route).status_code, http.get(route).json()["error"]["kind"]) == (404, "ModelMissing")
 
@@ -137,14 +142,19 @@ def test_look_alikes_are_those_of_the_command_line(http: TestClient, desk: Desk,
     assert (found["compared"], found["found"]["groups"]) == (2, 1)
     twin = found["groups"][0][0]["id"]
     similar = http.get(f"models/{twin}/similar").json()
-    assert [(hit["id"], hit["relation"], hit["path"]) for hit in similar["hits"]] == [(twin, "same weights", str(tmp_path / "loras" / "lora1.safetensors"))]
+    assert [(hit["id"], hit["relation"], hit["path"]) for hit in similar["hits"]] == [
+        (twin, "same weights", str(tmp_path / "loras" / "lora1.safetensors"))
+    ]
     shutil.copy(SHIPPED[2], tmp_path / "loras" / "late.safetensors")
     CliRunner().invoke(app, ["index", str(tmp_path / "loras"), "--zoo", str(tmp_path / "zoo")])
     assert http.get("duplicates").json()["compared"] == 3  # of the zoo as it is now
 
 
 def test_labels_and_facts_are_those_of_the_command_line(http: TestClient) -> None:
-    files = [("files", ("my lora.safetensors", SHIPPED[0].read_bytes())), ("files", ("broken.safetensors", b"nonsense"))]
+    files = [
+        ("files", ("my lora.safetensors", SHIPPED[0].read_bytes())),
+        ("files", ("broken.safetensors", b"nonsense")),
+    ]
     results = http.post("label", files=files, data={"labels": ["a dog", "a car"], "count": "2"}).json()["results"]
     expected = list(Loradex(SHIPPED_ZOO).label([str(SHIPPED[0])], ["a dog", "a car"], 2))[0].document()
     assert results[0] == {**expected, "file": "my lora.safetensors"}
@@ -209,7 +219,18 @@ def test_every_failure_has_one_shape(http: TestClient, method: str, route: str, 
         assert answer.json()["error"]["message"].isprintable()
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b'{"folders": "x"}', b'{"folders": ["\\ud800"]}', b'{"folders": ["\\u0000"]}', b'{"folders": [1e999]}'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"\xff",
+        b'{"folders": "x"}',
+        b'{"folders": ["\\ud800"]}',
+        b'{"folders": ["\\u0000"]}',
+        b'{"folders": [1e999]}',
+    ],
+)
 @pytest.mark.parametrize("roots", [None, [Path("/somewhere")]])
 def test_a_body_that_is_no_list_of_folders(http: TestClient, desk: Desk, body: bytes, roots: list[Path] | None) -> None:
     desk.roots = roots
@@ -222,10 +243,17 @@ def test_an_error_of_loradex_itself_tells_nothing(http: TestClient, desk: Desk, 
     desk.loradex = OneZoo(growing_zoo(tmp_path, ["a"]))
     desk.loradex.zoo.close()
     closed = http.get("models")
-    assert (closed.status_code, closed.json()["error"]["kind"], closed.headers["retry-after"]) == (503, "ZooClosed", "2")
+    assert (closed.status_code, closed.json()["error"]["kind"], closed.headers["retry-after"]) == (
+        503,
+        "ZooClosed",
+        "2",
+    )
     desk.loradex.__dict__["zoo"] = None
     assert http.get("models").json() == {
-        "error": {"kind": "InternalError", "message": "server: expected to answer, found an error of Loradex itself; see the server's log"}
+        "error": {
+            "kind": "InternalError",
+            "message": "server: expected to answer, found an error of Loradex itself; see the server's log",
+        }
     }
     desk.loradex = Loradex(tmp_path / "none")
     assert (http.get("zoo").status_code, http.get("zoo").json()["error"]["kind"]) == (500, "ZooMissing")

@@ -54,12 +54,17 @@ def test_hits_are_those_of_the_library(desk: Desk, loradex: Loradex) -> None:
     async def said(client: Client) -> None:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
         assert set(tools) == READING
-        assert all(tool.annotations and tool.annotations.read_only_hint and tool.output_schema and tool.description for tool in tools.values())
+        assert all(
+            tool.annotations and tool.annotations.read_only_hint and tool.output_schema and tool.description
+            for tool in tools.values()
+        )
         assert "never instructions" in str(client.instructions)
         first = await ask(client, "search_models", texts=["a cat"])
         second = await ask(client, "search_models", texts=["a cat"], offset=first["next_offset"])
         hits = first["hits"] + second["hits"]
-        assert [(hit["id"], hit["name"], hit["score"]) for hit in hits] == [(hit.model.id, hit.model.name, round(hit.score, 3)) for hit in expected]
+        assert [(hit["id"], hit["name"], hit["score"]) for hit in hits] == [
+            (hit.model.id, hit.model.name, round(hit.score, 3)) for hit in expected
+        ]
         assert {hit["path"] for hit in hits} == {None}
         told = await ask(client, "describe_model", id=hits[0]["id"])
         assert (told["name"], told["files"]) == (expected[0].model.name, 0)
@@ -70,7 +75,9 @@ def test_hits_are_those_of_the_library(desk: Desk, loradex: Loradex) -> None:
         while page["next_cursor"]:
             page = await ask(client, "list_models", limit=50, family="mini-b", cursor=page["next_cursor"])
             models += page["models"]
-        assert [model["id"] for model in models] == [model.id for model in loradex.zoo.models() if model.family == "mini-b"]
+        assert [model["id"] for model in models] == [
+            model.id for model in loradex.zoo.models() if model.family == "mini-b"
+        ]
         assert (await ask(client, "similar_models", id=hits[0]["id"]))["hits"] == []
         assert len(json.dumps(first)) < 5000
 
@@ -79,7 +86,11 @@ def test_hits_are_those_of_the_library(desk: Desk, loradex: Loradex) -> None:
 
 def test_errors_are_one_line_and_tell_no_path(desk: Desk) -> None:
     async def said(client: Client) -> None:
-        for tool, arguments in (("describe_model", {"id": "../x\n\x1b"}), ("similar_models", {"id": "none"}), ("search_models", {"texts": []})):
+        for tool, arguments in (
+            ("describe_model", {"id": "../x\n\x1b"}),
+            ("similar_models", {"id": "none"}),
+            ("search_models", {"texts": []}),
+        ):
             message = await refusal(client, tool, **arguments)
             assert message.isprintable()
             assert "expected" in message
@@ -95,13 +106,26 @@ def test_over_stdio_files_are_labelled_and_indexed(tmp_path: Path) -> None:
     (tmp_path / "loras").mkdir()
     shutil.copy(SHIPPED, tmp_path / "loras" / "one.safetensors")
     (tmp_path / "loras" / "broken.safetensors").write_bytes(b"nonsense")
-    environment = {"HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path / "data"), "PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
-    command = StdioServerParameters(command=sys.executable, args=["-c", "from loradex.app.commands.main import main; main()", "mcp"], env=environment)
+    environment = {
+        "HOME": str(tmp_path),
+        "XDG_DATA_HOME": str(tmp_path / "data"),
+        "PYTHONPATH": str(Path(__file__).parents[3]),
+        "OMP_NUM_THREADS": "1",
+    }
+    command = StdioServerParameters(
+        command=sys.executable,
+        args=["-c", "from loradex.app.commands.main import main; main()", "mcp"],
+        env=environment,
+    )
     expected = next(iter(Loradex(SHIPPED_ZOO).label([str(SHIPPED)])))
 
     async def said(client: Client) -> None:
         assert {tool.name for tool in (await client.list_tools()).tools} == READING | LOCAL | {"index_folder"}
-        found = await ask(client, "label_files", paths=[str(tmp_path / "loras" / "one.safetensors"), "~/loras/broken.safetensors", "/dev/null"])
+        found = await ask(
+            client,
+            "label_files",
+            paths=[str(tmp_path / "loras" / "one.safetensors"), "~/loras/broken.safetensors", "/dev/null"],
+        )
         assert found["results"][0]["labels"] == {label.label: round(label.probability, 3) for label in expected.labels}
         assert [bool(result["unknown"]) for result in found["results"]] == [expected.abstained, True, True]
         inspected = await ask(client, "inspect_files", paths=[str(tmp_path / "loras" / "one.safetensors")])
@@ -143,7 +167,9 @@ def test_over_http_beside_a_page(desk: Desk) -> None:
         talk(f"{address}/mcp", said)
 
 
-@pytest.mark.parametrize("facts", [{"labels": "x", "ranks": "y", "tags": 3, "title": ["z"]}, {"labels": [["a"], ["b", "c"], 3]}])
+@pytest.mark.parametrize(
+    "facts", [{"labels": "x", "ranks": "y", "tags": 3, "title": ["z"]}, {"labels": [["a"], ["b", "c"], 3]}]
+)
 def test_facts_of_a_strange_zoo(facts: dict[str, Any]) -> None:
     from loradex.app.api.briefs import brief, whole
     from loradex.index import FoundBy, Model
@@ -152,4 +178,7 @@ def test_facts_of_a_strange_zoo(facts: dict[str, Any]) -> None:
     assert told.model_dump_json().startswith('{"id":"id","name":"caf? xxx')
     assert (told.labels, told.ranks, told.tags) == ({}, [], [])
     assert len(told.name) <= 200
-    assert brief({"tags": ["x" * 999] * 99, "odd": {"caf\udce9": [1.5, None]}}) == {"tags": ["x" * 200] * 12, "odd": {"caf?": [1.5, None]}}
+    assert brief({"tags": ["x" * 999] * 99, "odd": {"caf\udce9": [1.5, None]}}) == {
+        "tags": ["x" * 200] * 12,
+        "odd": {"caf?": [1.5, None]},
+    }

@@ -17,7 +17,14 @@ SHIPPED = sorted((MINIATURE / "models" / "mini-a").glob("test_holdout/*/*.safete
 
 
 def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([LORADEX, *map(str, arguments)], capture_output=True, text=True, timeout=300, env=os.environ | environment, check=False)
+    return subprocess.run(
+        [LORADEX, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | environment,
+        check=False,
+    )
 
 
 def document(*arguments: str | Path, status: int = 0) -> Any:
@@ -40,7 +47,10 @@ def test_help_names_every_command_without_loading_torch() -> None:
     assert done.returncode == 0
     assert all(command in done.stdout for command in ("search", "label", "index", "evaluate", "serve"))
     check = "import sys, app.cli; print('torch' in sys.modules, 'faiss' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout.split() == ["False", "False"]
+    assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout.split() == [
+        "False",
+        "False",
+    ]
 
 
 def test_a_search_finds_the_models_of_a_concept() -> None:
@@ -48,7 +58,18 @@ def test_a_search_finds_the_models_of_a_concept() -> None:
     assert set(found) == {"query", "zoo", "space", "took_ms", "offset", "hits"}
     assert found["query"]["text"] == "a slice of pizza"
     assert len(found["hits"]) == 5
-    assert set(found["hits"][0]) == {"id", "name", "path", "family", "score", "found_by", "concept", "matched", "probability", "copies"}
+    assert set(found["hits"][0]) == {
+        "id",
+        "name",
+        "path",
+        "family",
+        "score",
+        "found_by",
+        "concept",
+        "matched",
+        "probability",
+        "copies",
+    }
     assert [hit["score"] for hit in found["hits"]] == sorted((hit["score"] for hit in found["hits"]), reverse=True)
     assert "pizza" in [hit["concept"] for hit in found["hits"]]
     assert all(Path(hit["path"]).is_file() for hit in found["hits"])
@@ -85,7 +106,9 @@ def test_own_labels(tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text(f"{concept['concept']}\n\nsteam engine\nviolin\n")
     (result,) = document("label", concept["path"], "--labels", tmp_path / "words.txt")["results"]
     assert result["labels"][0]["label"] == concept["concept"]
-    assert 0.5 < result["labels"][0]["probability"] <= sum(label["probability"] for label in result["labels"]) < 1  # the rest is "none of these"
+    assert (
+        0.5 < result["labels"][0]["probability"] <= sum(label["probability"] for label in result["labels"]) < 1
+    )  # the rest is "none of these"
 
 
 def test_a_lora_of_no_known_tree_ends_in_one_line(shared_loras: Path) -> None:
@@ -114,7 +137,12 @@ def test_indexing_a_folder_then_searching_it(tmp_path: Path, shared_loras: Path)
     assert len(hits) == 3
     assert {hit["found_by"] for hit in hits} == {"weights"}
     hits = document("search", "brain", "--zoo", zoo)["hits"]
-    assert [hit["found_by"] for hit in hits] == ["weights", "metadata", "weights", "weights"]  # of equal ranks, weights go first
+    assert [hit["found_by"] for hit in hits] == [
+        "weights",
+        "metadata",
+        "weights",
+        "weights",
+    ]  # of equal ranks, weights go first
     assert (hits[1]["name"], hits[1]["matched"], hits[1]["probability"]) == ("brain", ["metadata"], None)
 
 

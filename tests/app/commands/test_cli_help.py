@@ -79,7 +79,9 @@ def test_each_example_is_a_line_that_the_parser_takes(name: str, example: str) -
     assert f"{parsed(words)} ".startswith(f"{name} ")
 
 
-@pytest.mark.parametrize("line", ["loradex zoo shew 1", "loradex search dog --rang 8", "loradex label", "loradex serve --port many"])
+@pytest.mark.parametrize(
+    "line", ["loradex zoo shew 1", "loradex search dog --rang 8", "loradex label", "loradex serve --port many"]
+)
 def test_a_line_that_is_wrong_is_not_taken(line: str) -> None:
     with pytest.raises(Exception, match=r"No such command|No such option|Missing|valid integer"):
         parsed(shlex.split(line))
@@ -115,7 +117,9 @@ def test_help_imports_nothing_heavy() -> None:
 def test_help_answers_within_half_a_second() -> None:
     def took() -> float:
         began = perf_counter()
-        done = subprocess.run([Path(sys.executable).with_name("loradex"), "--help"], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [Path(sys.executable).with_name("loradex"), "--help"], capture_output=True, text=True, check=True
+        )
         assert "Usage: loradex" in done.stdout
         return perf_counter() - began
 

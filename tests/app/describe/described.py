@@ -30,7 +30,9 @@ def write_lora(path: Path, family: str = "sd1", **metadata: str) -> LoraFile:
 
 def answer(*labels: tuple[str, float], reason: str | None = None) -> LabelAnswer:
     """An answer with these labels, or one that abstains for a reason."""
-    return LabelAnswer("x.safetensors", "sd1", [Label(label, probability * 3, probability) for label, probability in labels], reason)
+    return LabelAnswer(
+        "x.safetensors", "sd1", [Label(label, probability * 3, probability) for label, probability in labels], reason
+    )
 
 
 PIZZA = answer(("pizza", 0.7212), ("food", 0.2), ("dog", 0.01))
@@ -40,4 +42,6 @@ UNSURE = answer(("pizza", 0.2), reason="the best guess is only 20% likely")
 
 def everything(folder: Path) -> Files:
     """What lies below a folder, with times of change."""
-    return {str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in sorted(folder.rglob("*")) if path.is_file()
+    }

@@ -42,7 +42,11 @@ def test_a_dry_run_then_a_run_then_nothing_to_do(folder: Path) -> None:
     done = document(folder, status=3)
     assert (dry["dry_run"], done["dry_run"], dry["files"]) == (True, False, done["files"])
     scroll, other = (json.loads(Path(file["target"]).read_text()) for file in done["files"])
-    assert (scroll["tags"], scroll["base_model"], scroll["loradex"]["labels"][0]["label"]) == (["scroll"], "Unknown", "scroll")
+    assert (scroll["tags"], scroll["base_model"], scroll["loradex"]["labels"][0]["label"]) == (
+        ["scroll"],
+        "Unknown",
+        "scroll",
+    )
     assert ("tags" in other, other["base_model"], other["loradex"]["label"]) == (False, "SD 1.5", "unknown")
     before = everything(folder)
     assert "nothing to change in 2 side-cars" in run(folder).stdout
@@ -59,7 +63,11 @@ def test_other_labels_change_what_was_written(folder: Path) -> None:
 
 def test_cards(folder: Path) -> None:
     several = run(folder, "--as", "card")
-    assert several.exit_code == 1 and several.stderr.count("expected a folder with one LoRA, found 3") == 2 and several.stdout == ""
+    assert (
+        several.exit_code == 1
+        and several.stderr.count("expected a folder with one LoRA, found 3") == 2
+        and several.stdout == ""
+    )
     (folder / "alone").mkdir()
     alone = shutil.copy(SCROLL, folder / "alone")
     assert "1 of 1 cards change" in run(alone, "--as", "card").stdout

@@ -51,7 +51,9 @@ def write(path: Path, text: str) -> None:
 
 @pytest.fixture
 def cat(tmp_path: Path) -> Path:
-    return write_lora(tmp_path / "cat" / "cat.safetensors", modelspec__trigger_phrase="mycat: a cat", modelspec__title="My <b>cat</b>").path
+    return write_lora(
+        tmp_path / "cat" / "cat.safetensors", modelspec__trigger_phrase="mycat: a cat", modelspec__title="My <b>cat</b>"
+    ).path
 
 
 def test_a_fresh_one(cat: Path) -> None:
@@ -75,7 +77,11 @@ def test_a_fresh_one(cat: Path) -> None:
 def test_other_families(tmp_path: Path, family: str, expected: str) -> None:
     path = write_lora(tmp_path / "a.safetensors", family).path
     describe(path, UNSURE)
-    assert (read(path)["pipeline_tag"], read(path)["tags"], read(path)["loradex"]["label"]) == (expected, ["lora"], "unknown")
+    assert (read(path)["pipeline_tag"], read(path)["tags"], read(path)["loradex"]["label"]) == (
+        expected,
+        ["lora"],
+        "unknown",
+    )
     assert "base_model" not in read(path)
 
 
@@ -98,11 +104,24 @@ def test_what_a_person_wrote_stays_to_the_byte(cat: Path, line_break: str, bom: 
     assert after.startswith(text[:start]) and after.endswith(text[start:])
     assert after.count("\n") == after.count(line_break)
     found = read(cat)
-    assert (found["tags"], found["base_model"], found["library_name"], found["license"]) == (["cute", "lora"], "me/my-model", "diffusers", "mit")
+    assert (found["tags"], found["base_model"], found["library_name"], found["license"]) == (
+        ["cute", "lora"],
+        "me/my-model",
+        "diffusers",
+        "mit",
+    )
     assert describe(cat).changes == []
 
 
-@pytest.mark.parametrize("text", ["", "# A cat\n\nno block\n", "---\n# nothing yet\n---\n", "---\ntags:   # to do\nbase_model: ''\nlicense: null\n---\nbody"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "# A cat\n\nno block\n",
+        "---\n# nothing yet\n---\n",
+        "---\ntags:   # to do\nbase_model: ''\nlicense: null\n---\nbody",
+    ],
+)
 def test_empty_fields_are_filled(cat: Path, text: str) -> None:
     write(cat, text)
     describe(cat)

@@ -84,8 +84,16 @@ def test_a_fresh_one(cat: Path) -> None:
         "tags": ["pizza"],
         "civitai": {"trainedWords": ["mycat", "fluffy"]},
     }
-    labels = [{"label": "pizza", "probability": 0.721}, {"label": "food", "probability": 0.2}, {"label": "dog", "probability": 0.01}]
-    assert {key: value for key, value in own.items() if key != "wrote"} == {"space": SPACE, "family": "sd1", "labels": labels}
+    labels = [
+        {"label": "pizza", "probability": 0.721},
+        {"label": "food", "probability": 0.2},
+        {"label": "dog", "probability": 0.01},
+    ]
+    assert {key: value for key, value in own.items() if key != "wrote"} == {
+        "space": SPACE,
+        "family": "sd1",
+        "labels": labels,
+    }
     assert own["wrote"]["tags"] == ["pizza"] and own["wrote"]["civitai.trainedWords"] == ["mycat", "fluffy"]
 
 
@@ -130,12 +138,24 @@ def test_what_a_person_wrote_stays_to_the_byte(cat: Path, bom: str) -> None:
 
 
 def test_placeholders_and_empty_fields_are_filled_in_their_place(cat: Path) -> None:
-    there = {"tags": [], "notes": "", "base_model": "Unknown", "civitai": {"id": 7, "trainedWords": []}, "sha256": "AB" * 32, "model_name": None}
+    there = {
+        "tags": [],
+        "notes": "",
+        "base_model": "Unknown",
+        "civitai": {"id": 7, "trainedWords": []},
+        "sha256": "AB" * 32,
+        "model_name": None,
+    }
     cat.with_name("cat.v2.metadata.json").write_text(json.dumps(there))
     describe(cat)
     found = side_car(cat)
     assert list(found)[: len(there)] == list(there)
-    assert (found["tags"], found["base_model"], found["model_name"], found["sha256"]) == (["pizza"], "SD 1.5", "cat_v2", "AB" * 32)
+    assert (found["tags"], found["base_model"], found["model_name"], found["sha256"]) == (
+        ["pizza"],
+        "SD 1.5",
+        "cat_v2",
+        "AB" * 32,
+    )
     assert found["civitai"] == {"id": 7, "trainedWords": ["mycat", "fluffy"]}
 
 
@@ -146,7 +166,12 @@ def test_own_values_follow_and_are_taken_back(cat: Path) -> None:
     changes = {change.field: (change.old, change.new) for change in describe(cat, UNSURE).changes}
     assert changes["tags"] == (["dog"], None)
     found = side_car(cat)
-    assert found["tags"] == [] and "unknown" in found["notes"] and found["loradex"]["label"] == "unknown" and "labels" not in found["loradex"]
+    assert (
+        found["tags"] == []
+        and "unknown" in found["notes"]
+        and found["loradex"]["label"] == "unknown"
+        and "labels" not in found["loradex"]
+    )
     assert describe(cat, UNSURE).changes == []
     describe(cat)
     assert side_car(cat)["tags"] == ["pizza"]
@@ -183,7 +208,9 @@ def test_what_loradex_wrote_does_not_come_back_as_a_persons(cat: Path) -> None:
     describe(cat)
     assert LoraFile.open(cat).facts == without
     assert inspected(LoraFile.open(cat), hashes=False)["tags"] == []
-    assert not {"tags", "notes"} & facts_as_json("kohya", [2], 1, LoraFile.open(cat).facts).keys()  # what an index keeps
+    assert (
+        not {"tags", "notes"} & facts_as_json("kohya", [2], 1, LoraFile.open(cat).facts).keys()
+    )  # what an index keeps
     assert facts_of(cat, {}) == Facts()
     found = side_car(cat)
     found |= {"tags": ["pizza", "mine"], "notes": "mine as well"}
@@ -257,7 +284,11 @@ def test_what_the_disk_refuses_leaves_no_trace(cat: Path, monkeypatch: pytest.Mo
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    for place in ("loradex.app.describe.text_files.tempfile.mkstemp", "loradex.app.describe.text_files.sync", "pathlib.Path.replace"):
+    for place in (
+        "loradex.app.describe.text_files.tempfile.mkstemp",
+        "loradex.app.describe.text_files.sync",
+        "pathlib.Path.replace",
+    ):
         with monkeypatch.context() as patched:
             patched.setattr(place, refuse)
             with pytest.raises(DescriptionError, match="cannot be written: Permission denied"):

@@ -43,7 +43,12 @@ def known_family(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def tokenizer(folder: Path) -> CLIPTokenizer:
     """One token a letter."""
-    words = [*string.ascii_lowercase, *(f"{letter}</w>" for letter in string.ascii_lowercase), "<|startoftext|>", "<|endoftext|>"]
+    words = [
+        *string.ascii_lowercase,
+        *(f"{letter}</w>" for letter in string.ascii_lowercase),
+        "<|startoftext|>",
+        "<|endoftext|>",
+    ]
     (folder / "vocab.json").write_text(json.dumps({word: number for number, word in enumerate(words)}))
     (folder / "merges.txt").write_text("#version: 0.2\n")
     return CLIPTokenizer.from_pretrained(folder, model_max_length=8)
@@ -63,16 +68,32 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
         attention_head_dim=4,
         norm_num_groups=8,
     )
-    vae = AutoencoderKL(block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2, norm_num_groups=4)
-    about = {"hidden_size": 24, "intermediate_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2, "max_position_embeddings": 8}
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=4,
+    )
+    about = {
+        "hidden_size": 24,
+        "intermediate_size": 32,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 2,
+        "max_position_embeddings": 8,
+    }
     text = CLIPTextModel(CLIPTextConfig(vocab_size=54, bos_token_id=52, eos_token_id=53, pad_token_id=53, **about))
     scheduler = DDIMScheduler(steps_offset=1, clip_sample=False)
-    StableDiffusionPipeline(vae, text, tokenizer(folder), unet, scheduler, None, None, requires_safety_checker=False).save_pretrained(folder / "model")
+    StableDiffusionPipeline(
+        vae, text, tokenizer(folder), unet, scheduler, None, None, requires_safety_checker=False
+    ).save_pretrained(folder / "model")
     linear_and_convolutions = ["to_q", "to_out.0", "ff.net.0.proj", "proj_in", "conv1", "conv_shortcut"]
     unet.add_adapter(LoraConfig(r=2, lora_alpha=4, init_lora_weights=False, target_modules=linear_and_convolutions))
     text.add_adapter(LoraConfig(r=2, lora_alpha=4, init_lora_weights=False, target_modules=["q_proj", "fc1"]))
     StableDiffusionPipeline.save_lora_weights(folder, get_peft_model_state_dict(unet), get_peft_model_state_dict(text))
-    doubled = {name: tensor * (2 if "lora_B" in name else 1) for name, tensor in load_file(folder / "pytorch_lora_weights.safetensors").items()}
+    doubled = {
+        name: tensor * (2 if "lora_B" in name else 1)
+        for name, tensor in load_file(folder / "pytorch_lora_weights.safetensors").items()
+    }
     save_file(doubled, folder / "lora.safetensors")
     return Tiny(folder / "model", folder / "lora.safetensors")
 
@@ -87,7 +108,9 @@ def test_both_drawings_are_those_of_diffusers(tiny: Tiny, tmp_path: Path) -> Non
     pipeline = StableDiffusionPipeline.from_pretrained(tiny.model, safety_checker=None)
 
     def draw() -> np.ndarray:
-        drawn = pipeline("a cat", num_inference_steps=3, guidance_scale=4.0, generator=torch.Generator().manual_seed(SEED))
+        drawn = pipeline(
+            "a cat", num_inference_steps=3, guidance_scale=4.0, generator=torch.Generator().manual_seed(SEED)
+        )
         return np.asarray(drawn.images[0]).astype(float)
 
     ours, plain = np.asarray(pair.drawn.picture).astype(float), draw()
@@ -120,10 +143,14 @@ def test_folders_that_are_no_model_are_refused_in_one_line(tiny: Tiny, tmp_path:
     (tmp_path / "lying").mkdir()
     (tmp_path / "lying" / "model_index.json").write_text('{"_class_name": "Evil", "unet": ["evil", "Evil"]}')
     (tmp_path / "code").mkdir()
-    (tmp_path / "code" / "model_index.json").write_text('{"_class_name": ["evil", "StableDiffusionPipeline"], "_diffusers_version": "0.38"}')
+    (tmp_path / "code" / "model_index.json").write_text(
+        '{"_class_name": ["evil", "StableDiffusionPipeline"], "_diffusers_version": "0.38"}'
+    )
     (tmp_path / "code" / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     for folder in ("none", "empty", "lying", "code"):
-        with pytest.raises(BadBase, match="expected a text-to-image model of diffusers in safetensors files, found") as caught:
+        with pytest.raises(
+            BadBase, match="expected a text-to-image model of diffusers in safetensors files, found"
+        ) as caught:
             studio_of(tmp_path / folder, tmp_path / "cache").draw(tiny.lora)
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "ran").exists()
@@ -143,7 +170,19 @@ def test_pickles_are_never_read(tiny: Tiny, tmp_path: Path) -> None:
 
 
 def test_the_command_takes_a_base(tiny: Tiny, tmp_path: Path) -> None:
-    arguments = ["draw", str(tiny.lora), "--base", f"tiny={tiny.model}", "--prompt", "a cat", "--steps", "2", "--out", str(tmp_path / "made"), "--json"]
+    arguments = [
+        "draw",
+        str(tiny.lora),
+        "--base",
+        f"tiny={tiny.model}",
+        "--prompt",
+        "a cat",
+        "--steps",
+        "2",
+        "--out",
+        str(tmp_path / "made"),
+        "--json",
+    ]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
     (result,) = json.loads(done.stdout)["results"]

@@ -50,7 +50,9 @@ def test_those_without_a_drawing_get_one_and_lose_nothing(zoo: Path, studio: Stu
     with Zoo.open(zoo) as opened:
         before = {model.id: model for model in opened.models()}
         vectors, prints, files = opened.vectors_of(list(before)), opened.fingerprints(), opened.known_files()
-        outcomes = {outcome.model.id: outcome.reason for outcome in draw_missing(opened, studio, undrawn(opened, studio))}
+        outcomes = {
+            outcome.model.id: outcome.reason for outcome in draw_missing(opened, studio, undrawn(opened, studio))
+        }
         after = {model.id: model for model in opened.models()}
         left = [model.id for model in undrawn(opened, studio)]
         assert not opened.verify()
@@ -61,9 +63,14 @@ def test_those_without_a_drawing_get_one_and_lose_nothing(zoo: Path, studio: Stu
     assert len(drawn) == 2 and drawn == set(vectors)
     assert outcomes.keys() - drawn == set(left) == {GONE.id, FAR.id}
     assert "No such file" in str(outcomes[GONE.id]) and "file on this machine" in str(outcomes[FAR.id])
-    assert after == {id: replace(model, preview=f"previews/{id}.png" if id in drawn else None) for id, model in before.items()}
+    assert after == {
+        id: replace(model, preview=f"previews/{id}.png" if id in drawn else None) for id, model in before.items()
+    }
     for id in drawn:
-        ours, theirs = (np.asarray(Image.open(place / "previews" / f"{id}.png").convert("RGB")).astype(float) for place in (zoo, SHIPPED_ZOO))
+        ours, theirs = (
+            np.asarray(Image.open(place / "previews" / f"{id}.png").convert("RGB")).astype(float)
+            for place in (zoo, SHIPPED_ZOO)
+        )
         assert np.abs(ours - theirs).mean() < 6
 
 

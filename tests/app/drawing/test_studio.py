@@ -46,7 +46,10 @@ def same(one: Pair, other: Pair) -> None:
 @pytest.mark.parametrize("tree", ["mini-a", "mini-b"])
 def test_a_drawing_is_the_stored_preview(studio: Studio, tree: str) -> None:
     pair = studio.draw(lora(tree))
-    previews = [Image.open(SHIPPED_ZOO / "previews" / f"{id}.png").convert("RGB") for id in (pair.id, studio.draw(lora(tree, 1), QUICK).id)]
+    previews = [
+        Image.open(SHIPPED_ZOO / "previews" / f"{id}.png").convert("RGB")
+        for id in (pair.id, studio.draw(lora(tree, 1), QUICK).id)
+    ]
     assert away(pair.drawn.picture, previews[0]) < 6  # it has a palette of 64 colours
     assert away(pair.drawn.picture, previews[1]) > 20
     assert away(pair.without.picture, previews[0]) > 20
@@ -59,7 +62,10 @@ def test_the_same_wish_gives_the_same_bytes_and_another_another_picture(bases: B
     assert first.without.path.read_bytes() == again.without.path.read_bytes()
     assert not again.drawn.cached
     studio = Studio(bases, Drawings(tmp_path / "a"))
-    others = [studio.draw(lora("mini-b"), wish).drawn.picture for wish in (Wish(steps=2, seed=1), Wish("dog", steps=2), Wish(steps=2, strength=0.5))]
+    others = [
+        studio.draw(lora("mini-b"), wish).drawn.picture
+        for wish in (Wish(steps=2, seed=1), Wish("dog", steps=2), Wish(steps=2, strength=0.5))
+    ]
     others.append(studio.draw(lora("mini-b", 1), QUICK).drawn.picture)
     assert all(away(first.drawn.picture, other) > 1 for other in others)
 
@@ -77,7 +83,12 @@ def test_strength_zero_is_without(studio: Studio) -> None:
 def test_a_drawing_from_the_cache_loads_nothing_and_shares_what_is_without(studio: Studio, tmp_path: Path) -> None:
     drawn = studio.draw(lora("mini-b"), QUICK)
     other = studio.draw(lora("mini-b", 1), QUICK)
-    assert (drawn.without.cached, drawn.drawn.cached, other.without.cached, other.drawn.cached) == (False, False, True, False)
+    assert (drawn.without.cached, drawn.drawn.cached, other.without.cached, other.drawn.cached) == (
+        False,
+        False,
+        True,
+        False,
+    )
     fresh = Studio(Bases(), studio.cache, turns=Turns(-1))  # whoever waits for a turn would be told that all is busy
     again = fresh.draw(lora("mini-b"), QUICK)
     same(drawn, again)
@@ -105,8 +116,12 @@ def test_a_drawing_that_was_stopped_leaves_nothing_behind(studio: Studio) -> Non
         "import hashlib; pair = Studio(Bases()).draw(Path(sys.argv[1]), Wish(steps=3));"
         "print(*(hashlib.sha256(each.path.read_bytes()).hexdigest() for each in (pair.without, pair.drawn)))"
     )
-    fresh = subprocess.run([sys.executable, "-c", code, str(lora("mini-b", 1))], capture_output=True, text=True, check=True)
-    assert fresh.stdout.split() == [hashlib.sha256(each.path.read_bytes()).hexdigest() for each in (next_one.without, next_one.drawn)]
+    fresh = subprocess.run(
+        [sys.executable, "-c", code, str(lora("mini-b", 1))], capture_output=True, text=True, check=True
+    )
+    assert fresh.stdout.split() == [
+        hashlib.sha256(each.path.read_bytes()).hexdigest() for each in (next_one.without, next_one.drawn)
+    ]
 
 
 def test_one_at_a_time_and_few_wait(bases: Bases, tmp_path: Path) -> None:
@@ -115,7 +130,12 @@ def test_one_at_a_time_and_few_wait(bases: Bases, tmp_path: Path) -> None:
 
     def draw(progress: bool) -> None:
         try:
-            studio.draw(lora("mini-b"), Wish(steps=50), stop=stop, progress=lambda done, total: going.set() if progress else None)
+            studio.draw(
+                lora("mini-b"),
+                Wish(steps=50),
+                stop=stop,
+                progress=lambda done, total: going.set() if progress else None,
+            )
         except Stopped as error:
             answers.append(str(error))
 
@@ -142,9 +162,14 @@ def test_a_drawing_that_takes_too_long_is_ended(bases: Bases, tmp_path: Path) ->
 
 def test_what_does_not_fit_is_refused_and_nothing_stays_attached(studio: Studio, tmp_path: Path) -> None:
     before = studio.draw(lora("mini-b"), QUICK)
-    moved = {name.replace("up_blocks.1.attentions.1", "up_blocks.1.attentions.7"): tensor for name, tensor in load_file(lora("mini-b")).items()}
+    moved = {
+        name.replace("up_blocks.1.attentions.1", "up_blocks.1.attentions.7"): tensor
+        for name, tensor in load_file(lora("mini-b")).items()
+    }
     save_file(moved, tmp_path / "moved.safetensors")
-    with pytest.raises(FileUnsupported, match=r"expected layer up_blocks\.1\.attentions\.7.* in the base model, found none"):
+    with pytest.raises(
+        FileUnsupported, match=r"expected layer up_blocks\.1\.attentions\.7.* in the base model, found none"
+    ):
         studio.draw(tmp_path / "moved.safetensors", QUICK)
     unet = studio.bases.artist(studio.bases.of_family("mini-b")).parts["denoiser"]
     assert not any(module._forward_hooks for module in unet.modules())
@@ -158,7 +183,10 @@ def test_no_base_no_file_no_size(studio: Studio, tmp_path: Path) -> None:
     module = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k"
     factors = {f"{module}.lora_down.weight": torch.ones(4, 768), f"{module}.lora_up.weight": torch.ones(640, 4)}
     save_file(factors, tmp_path / "sd1.safetensors")
-    with pytest.raises(NoBase, match="expected one of family sd1, found those of mini-a, mini-b; .* --base sd1=FOLDER or in .LORADEX_BASES"):
+    with pytest.raises(
+        NoBase,
+        match="expected one of family sd1, found those of mini-a, mini-b; .* --base sd1=FOLDER or in .LORADEX_BASES",
+    ):
         studio.draw(tmp_path / "sd1.safetensors")
     with pytest.raises(FileMissing):
         studio.draw(tmp_path / "none.safetensors")

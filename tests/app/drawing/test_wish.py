@@ -37,7 +37,9 @@ def test_a_prompt_is_one_line_and_equal_strengths_are_one() -> None:
     assert Wish("x" * 300, 2**32 - 1, 50, 30.0, -2, 1024)
 
 
-def test_bases_come_from_the_environment_and_from_what_is_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_bases_come_from_the_environment_and_from_what_is_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("LORADEX_BASES", os.pathsep.join((f"sdxl={tmp_path}/xl", "", "sd1=~/one")))
     found = Bases.of(["sd1=other=folder"]).by_family
     assert list(found) == ["mini-a", "mini-b", "sdxl", "sd1"]

@@ -45,13 +45,17 @@ def test_categories_are_told_with_their_odds(kept: Path, encoder: Encoder, tmp_p
     study, files = study_of(kept), sorted((kept / "test").rglob("*.safetensors"))
     (tmp_path / "broken.safetensors").write_bytes(b"x")
     lora = next(MINIATURE.glob("models/mini-a/test/*/*.safetensors"))
-    *told, drawn, broken = tell_categories(encoder, [str(file) for file in (*files, lora, tmp_path / "broken.safetensors")])
+    *told, drawn, broken = tell_categories(
+        encoder, [str(file) for file in (*files, lora, tmp_path / "broken.safetensors")]
+    )
     right = 0
     for answer, members in zip(told, study.members[study.rows("test")], strict=True):
         assert answer.tree == "mini-x" and {name for name, _ in answer.categories} == set(NAMES)
         odds = [probability for _, probability in answer.categories]
         assert odds == sorted(odds, reverse=True) and all(0 <= each <= 1 for each in odds)
-        right += {name for name, _ in answer.likely} == {name for name, there in zip(NAMES, members.tolist(), strict=True) if there}
+        right += {name for name, _ in answer.likely} == {
+            name for name, there in zip(NAMES, members.tolist(), strict=True) if there
+        }
     assert right > 20
     assert "which draws; ask `loradex label`" in str(drawn.reason) and "expected a header" in str(broken.reason)
     assert drawn.document()["categories"] == []
@@ -65,10 +69,16 @@ def test_whole_models_are_found_by_the_words_for_their_categories(kept: Path, en
     study = study_of(kept)
     with open_zoo(tmp_path / "zoo", read_only=True) as zoo:
         families = {model.id: model.family for model in zoo.models()}
-        labels = {model.path: [name for name, _ in model.facts["labels"]] for model in zoo.models() if model.family == "mini"}
+        labels = {
+            model.path: [name for name, _ in model.facts["labels"]] for model in zoo.models() if model.family == "mini"
+        }
         assert all(model.found_by is FoundBy.WEIGHTS for model in zoo.models())
-    truth = dict(zip(sorted(map(str, (kept / "test").rglob("*.safetensors"))), study.members[study.rows("test")], strict=True))
-    assert sum(set(labels[path]) == {NAMES[i] for i in torch.nonzero(own).flatten()} for path, own in truth.items()) > 20
+    truth = dict(
+        zip(sorted(map(str, (kept / "test").rglob("*.safetensors"))), study.members[study.rows("test")], strict=True)
+    )
+    assert (
+        sum(set(labels[path]) == {NAMES[i] for i in torch.nonzero(own).flatten()} for path, own in truth.items()) > 20
+    )
     loradex = Loradex(tmp_path / "zoo", kept / "encoder")
     for number, name in enumerate(NAMES):
         hits = [hit.model for hit in loradex.search(name, 35).hits]
@@ -107,15 +117,22 @@ def test_the_command(kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("kind", ["loradex", "probex"])
 @pytest.mark.parametrize("known", [True, False])
-def test_an_expert_trained_from_a_folder_tells_categories(kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool, kind: str) -> None:
+def test_an_expert_trained_from_a_folder_tells_categories(
+    kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool, kind: str
+) -> None:
     """With the ancestor's weights or without them; strangers are refused either way."""
     own, runner = tmp_path / "encoder", CliRunner()
     fast = replace(PUBLISHED_CATEGORIES, epochs=50)
     monkeypatch.setattr("loradex.retrieval.training.fit.PUBLISHED_CATEGORIES", fast)
     options = ["--base", str(kept / "base.safetensors")] if known else []
-    done = runner.invoke(app, ["train", str(kept), "--out", str(own), "--tree", "mini-y", "--expert", kind, "--json", *options])
+    done = runner.invoke(
+        app, ["train", str(kept), "--out", str(own), "--tree", "mini-y", "--expert", kind, "--json", *options]
+    )
     trained = json.loads(done.stdout)
-    assert (trained["models"], trained["concepts"]) == ({"train": 120, "val": 30, "test": 30}, {"categories": len(NAMES)})
+    assert (trained["models"], trained["concepts"]) == (
+        {"train": 120, "val": 30, "test": 30},
+        {"categories": len(NAMES)},
+    )
     assert trained["validation"]["accuracy a category"] > (0.9 if kind == "loradex" else 0.6)
     assert sorted(path.relative_to(own).as_posix() for path in own.glob("*/mini-y*")) == [
         "ancestors/mini-y.safetensors",
@@ -126,9 +143,16 @@ def test_an_expert_trained_from_a_folder_tells_categories(kept: Path, tmp_path: 
     monkeypatch.setenv("LORADEX_ENCODER", str(own))
     save_file(ancestor(9), tmp_path / "stranger.safetensors")
     files = sorted((kept / "test").rglob("*.safetensors"))
-    *told, stranger = json.loads(runner.invoke(app, ["categories", *map(str, files), str(tmp_path / "stranger.safetensors"), "--json"]).stdout)["results"]
+    *told, stranger = json.loads(
+        runner.invoke(app, ["categories", *map(str, files), str(tmp_path / "stranger.safetensors"), "--json"]).stdout
+    )["results"]
     members = study_of(kept).members[-30:]
-    said = torch.tensor([[dict((c["category"], c["probability"]) for c in one["categories"])[name] > 0.5 for name in NAMES] for one in told])
+    said = torch.tensor(
+        [
+            [dict((c["category"], c["probability"]) for c in one["categories"])[name] > 0.5 for name in NAMES]
+            for one in told
+        ]
+    )
     assert float((said == members).float().mean()) > (0.9 if kind == "loradex" else 0.6)
     assert "another base model" in stranger["reason"]
 
@@ -142,16 +166,37 @@ def test_evaluation_is_of_test_models_alone(kept: Path, tmp_path: Path, monkeypa
     save_file(ancestor(9), zoo / "test" / "stranger.safetensors", {CHOSEN: "['ant']"})
     done = CliRunner().invoke(app, ["evaluate", str(zoo), "--json"])
     document = json.loads(done.stdout)
-    counts = {"models_test": 30, "models_of_other_trees": 0, "refused": 1, "categories": len(NAMES), "categories_unknown_to_it": 0}
+    counts = {
+        "models_test": 30,
+        "models_of_other_trees": 0,
+        "refused": 1,
+        "categories": len(NAMES),
+        "categories_unknown_to_it": 0,
+    }
     assert document["split"] == counts
-    told = [answer for answer in tell_categories(Encoder.load(kept / "encoder"), [str(path) for path in sorted((zoo / "test").rglob("*/*.safetensors"))])]
+    told = [
+        answer
+        for answer in tell_categories(
+            Encoder.load(kept / "encoder"), [str(path) for path in sorted((zoo / "test").rglob("*/*.safetensors"))]
+        )
+    ]
     members = study_of(kept).members[-30:]
-    right = [[(name in {n for n, _ in a.likely}) == bool(own[i]) for i, name in enumerate(NAMES)] for a, own in zip(told, members, strict=True)]
+    right = [
+        [(name in {n for n, _ in a.likely}) == bool(own[i]) for i, name in enumerate(NAMES)]
+        for a, own in zip(told, members, strict=True)
+    ]
     accuracy = document["metrics"]["accuracy_per_category"]
-    assert accuracy["value"] == pytest.approx(np.mean(right)) and accuracy["low"] <= accuracy["value"] <= accuracy["high"]
+    assert (
+        accuracy["value"] == pytest.approx(np.mean(right)) and accuracy["low"] <= accuracy["value"] <= accuracy["high"]
+    )
     share = float(members.float().mean())
     assert accuracy["n"] == 30 and accuracy["chance"] == pytest.approx(max(share, 1 - share))
-    assert document["metrics"]["category_to_model_auroc"]["value"] > 0.9 > 0.3 > document["metrics"]["calibration_error"]["value"]
+    assert (
+        document["metrics"]["category_to_model_auroc"]["value"]
+        > 0.9
+        > 0.3
+        > document["metrics"]["calibration_error"]["value"]
+    )
     assert "accuracy_per_category" in CliRunner().invoke(app, ["evaluate", str(zoo)]).stdout
     shutil.rmtree(zoo / "test")
     refused = CliRunner().invoke(app, ["evaluate", str(zoo)])
@@ -164,7 +209,9 @@ def test_too_few_models_to_train_on_end_in_one_line(kept: Path, tmp_path: Path) 
     told = CliRunner().invoke(app, ["train", str(few), "--out", str(tmp_path / "encoder")])
     assert told.exit_code != 0 and "validation models with layers in common" in str(told.exception)
     save_file({"other.weight": torch.zeros(3, 3)}, tmp_path / "base.safetensors")
-    told = CliRunner().invoke(app, ["train", str(kept), "--out", str(tmp_path / "encoder"), "--base", str(tmp_path / "base.safetensors")])
+    told = CliRunner().invoke(
+        app, ["train", str(kept), "--out", str(tmp_path / "encoder"), "--base", str(tmp_path / "base.safetensors")]
+    )
     assert told.exit_code != 0 and "with 0 layers" in str(told.exception)
     assert not (tmp_path / "encoder").exists()
 
@@ -238,7 +285,9 @@ def test_loras_that_name_categories_are_no_classifiers(changed: tuple[Path, list
     lora = next(MINIATURE.glob("models/mini-a/test/*/*.safetensors"))
     for number in range(3):
         header = Header.read(lora)
-        save_file(header.load(list(header.tensors)), tmp_path / f"{number}.safetensors", header.metadata | {CHOSEN: "['ant']"})
+        save_file(
+            header.load(list(header.tensors)), tmp_path / f"{number}.safetensors", header.metadata | {CHOSEN: "['ant']"}
+        )
     shutil.copy(changed[1][0], tmp_path / "one.safetensors")
     shutil.rmtree(changed[0])
     assert find_classifiers(tmp_path) == []

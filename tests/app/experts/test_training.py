@@ -47,8 +47,21 @@ def test_a_trained_expert_labels_searches_and_is_evaluated(folder: Path, tmp_pat
 
 def test_probes_that_were_killed_go_on(folder: Path, tmp_path: Path) -> None:
     encoder = tmp_path / "encoder"
-    command = [LORADEX, "train", folder, "--out", encoder, "--expert", "probex", "--layers", LAYERS.partition(",")[0], "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"LORADEX_ENCODER": ""}) as process:
+    command = [
+        LORADEX,
+        "train",
+        folder,
+        "--out",
+        encoder,
+        "--expert",
+        "probex",
+        "--layers",
+        LAYERS.partition(",")[0],
+        "--json",
+    ]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"LORADEX_ENCODER": ""}
+    ) as process:
         state, deadline = encoder / "experts" / ".mini-a.training", time.monotonic() + 200
         while not state.exists() and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -67,7 +80,12 @@ def test_too_little_to_train_on_ends_in_one_line(tmp_path: Path, folder: Path) -
     assert not (tmp_path / "encoder").exists()
     with pytest.raises(QueryError, match="nonsense"):
         train_expert(folder, tmp_path / "encoder", TrainOptions(layers="nonsense"))
-    for options in TrainOptions(layers="0"), TrainOptions(tree="../other"), TrainOptions(tree=".."), TrainOptions(tree=""):
+    for options in (
+        TrainOptions(layers="0"),
+        TrainOptions(tree="../other"),
+        TrainOptions(tree=".."),
+        TrainOptions(tree=""),
+    ):
         with pytest.raises(QueryError, match="--layers" if options.layers == "0" else "--tree"):
             train_expert(folder, tmp_path / "encoder", options)
     with pytest.raises(FileUnsupported, match="--labels"):

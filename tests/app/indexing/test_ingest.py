@@ -54,11 +54,16 @@ def loras(tmp_path: Path) -> Path:
 def counts(answer: IndexAnswer) -> dict[str, int]:
     """What became of the files, but for zeros."""
     names = ("by_weights", "by_metadata", "unchanged", "added", "updated", "moved", "copies", "removed")
-    found = {name: getattr(answer, name) for name in names} | {"missing": len(answer.missing), "refused": len(answer.refused)}
+    found = {name: getattr(answer, name) for name in names} | {
+        "missing": len(answer.missing),
+        "refused": len(answer.refused),
+    }
     return {name: count for name, count in found.items() if count}
 
 
-def test_every_file_once_and_unchanged_ones_not_again(loras: Path, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_file_once_and_unchanged_ones_not_again(
+    loras: Path, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     zoo, seen = tmp_path / "zoo", list[tuple[int, int]]()
     first = index_places([loras], zoo, encoder, lambda done, total, name: seen.append((done, total)))
     assert counts(first) == {"by_weights": 5, "added": 4, "copies": 1}
@@ -66,22 +71,37 @@ def test_every_file_once_and_unchanged_ones_not_again(loras: Path, tmp_path: Pat
     with Zoo.open(zoo, read_only=True) as opened:
         for path in SHIPPED[:4]:
             id = LoraFile.open(path).id
-            np.testing.assert_allclose(opened.vector(id), encoder.encode_file(encoder.router.open(path)).numpy(), atol=1e-6)
+            np.testing.assert_allclose(
+                opened.vector(id), encoder.encode_file(encoder.router.open(path)).numpy(), atol=1e-6
+            )
             kept = opened.get(id).facts["labels"]
             (told,) = Loradex(zoo, encoder.folder).label([str(path)], k=3)
-            assert kept == [[label.label, pytest.approx(label.probability, abs=1e-3)] for label in told.labels if label.probability >= 0.05]
-        assert sorted(len(files) for files in opened.files_of([model.id for model in opened.models()]).values()) == [1, 1, 1, 2]
+            assert kept == [
+                [label.label, pytest.approx(label.probability, abs=1e-3)]
+                for label in told.labels
+                if label.probability >= 0.05
+            ]
+        assert sorted(len(files) for files in opened.files_of([model.id for model in opened.models()]).values()) == [
+            1,
+            1,
+            1,
+            2,
+        ]
     monkeypatch.setattr(Encoder, "encode_file", lambda *_: pytest.fail("an unchanged file was read again"))
     assert counts(index_places([str(loras), loras / "set 0"], zoo, encoder)) == {"unchanged": 5}
 
 
-def test_unchanged_files_cost_one_look(loras: Path, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unchanged_files_cost_one_look(
+    loras: Path, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     index_places([loras], tmp_path / "zoo", encoder)
     looks: list[str] = []
     stat = os.stat
     monkeypatch.setattr(os, "stat", lambda path, **rest: looks.append(str(path)) or stat(path, **rest))
     index_places([loras], tmp_path / "zoo", encoder)
-    assert sorted(path for path in looks if path.lower().endswith(".safetensors") and Path(path).is_relative_to(loras)) == sorted(Scan.of([loras]).files)
+    assert sorted(
+        path for path in looks if path.lower().endswith(".safetensors") and Path(path).is_relative_to(loras)
+    ) == sorted(Scan.of([loras]).files)
 
 
 def test_moved_changed_copied_and_gone(loras: Path, tmp_path: Path, encoder: Encoder) -> None:
@@ -98,7 +118,11 @@ def test_moved_changed_copied_and_gone(loras: Path, tmp_path: Path, encoder: Enc
     (loras / "set 1" / "lora 3.safetensors").unlink()
     (loras / "copy.SAFETENSORS").unlink()
     assert counts(index_places([loras], zoo, encoder)) == {"unchanged": 3, "missing": 2}
-    assert counts(index_places([loras], zoo, encoder, prune=True)) == {"unchanged": 3, "missing": 2, "removed": 1}  # the copy's model has another file
+    assert counts(index_places([loras], zoo, encoder, prune=True)) == {
+        "unchanged": 3,
+        "missing": 2,
+        "removed": 1,
+    }  # the copy's model has another file
     with Zoo.open(zoo, read_only=True) as opened:
         assert not opened.has(LoraFile.open(SHIPPED[3]).id)
         assert opened.has(LoraFile.open(SHIPPED[0]).id)
@@ -115,7 +139,9 @@ def test_what_another_folder_holds_is_not_missing(loras: Path, tmp_path: Path, e
         index_places([loras / "set 1"], zoo, encoder, prune=True)
 
 
-def test_bad_files_stop_nothing_and_are_read_again_when_they_change(loras: Path, tmp_path: Path, encoder: Encoder) -> None:
+def test_bad_files_stop_nothing_and_are_read_again_when_they_change(
+    loras: Path, tmp_path: Path, encoder: Encoder
+) -> None:
     (loras / "half.safetensors").write_bytes(SHIPPED[4].read_bytes()[:1000])
     (loras / "page.safetensors").write_text("<!DOCTYPE html>")
     (loras / "nowhere.safetensors").symlink_to(loras / "absent")
@@ -156,8 +182,12 @@ def test_killed_runs_go_on(tmp_path: Path, encoder: Encoder) -> None:
     folder.mkdir()
     tensors = load_file(SHIPPED[0])
     for number in range(150):
-        save_file({name: tensor * (1 + number) for name, tensor in tensors.items()}, folder / f"{number:03}.safetensors")
-    program = "import sys; from loradex.app.commands.main import main; sys.argv = ['loradex', 'index', *sys.argv[1:]]; main()"
+        save_file(
+            {name: tensor * (1 + number) for name, tensor in tensors.items()}, folder / f"{number:03}.safetensors"
+        )
+    program = (
+        "import sys; from loradex.app.commands.main import main; sys.argv = ['loradex', 'index', *sys.argv[1:]]; main()"
+    )
     command = [sys.executable, "-c", program, str(folder), "--zoo", str(zoo)]
     known = 0
     for _ in range(4):
@@ -246,7 +276,9 @@ def test_a_repository_of_the_hub(hub: Hub, loras: Path, tmp_path: Path, encoder:
     assert hub.asked == []
 
 
-def test_readers_run_side_by_side(loras: Path, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readers_run_side_by_side(
+    loras: Path, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(loradex.app.indexing.local_engine, "READERS", 3)
     together = threading.Barrier(3, timeout=30)
     read = Reader.read

@@ -39,7 +39,9 @@ def outcome(number: int, path: str | None = None) -> Outcome:
     vector = np.random.default_rng(number).standard_normal(DIM).astype(np.float32)
     found_by = FoundBy.METADATA if number % 4 == 2 else FoundBy.WEIGHTS
     facts = {"ranks": [4, 8], "title": "Ünïcode 😀 \x00"}
-    model = Model(f"{number:020x}", f"model {number}", "sd1", found_by, file.path, "dog" if number % 2 else None, None, facts)
+    model = Model(
+        f"{number:020x}", f"model {number}", "sd1", found_by, file.path, "dog" if number % 2 else None, None, facts
+    )
     if found_by is FoundBy.METADATA:
         return Outcome(file, Entry(model, None))
     return Outcome(file, Entry(model, vector / np.linalg.norm(vector), bytes(8 + SIZE), png() if number % 2 else None))
@@ -73,7 +75,15 @@ def test_a_run_goes_on_from_what_it_finished(tmp_path: Path) -> None:
     assert not (tmp_path / "parts").exists()
 
 
-@pytest.mark.parametrize("damage", [lambda raw: raw[:-1], lambda raw: raw + b"\0", lambda raw: raw[:100] + bytes([raw[100] ^ 1]) + raw[101:], lambda raw: b""])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda raw: raw[:-1],
+        lambda raw: raw + b"\0",
+        lambda raw: raw[:100] + bytes([raw[100] ^ 1]) + raw[101:],
+        lambda raw: b"",
+    ],
+)
 def test_a_damaged_part_is_thrown_away(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     parts = Parts.open(tmp_path, PURPOSE)
     for number in (0, 1):
@@ -133,7 +143,9 @@ def test_a_forged_row_is_refused(change: dict[str, Any]) -> None:
         outcomes_of(sink.getvalue().to_pybytes(), DIM)
 
 
-@pytest.mark.parametrize("options", [{"compression": "zstd", "use_dictionary": False}, {"compression": "none", "use_dictionary": True}])
+@pytest.mark.parametrize(
+    "options", [{"compression": "zstd", "use_dictionary": False}, {"compression": "none", "use_dictionary": True}]
+)
 def test_what_could_unfold_is_refused(options: dict[str, Any]) -> None:
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist([ROW], layout(DIM)), sink, **options)

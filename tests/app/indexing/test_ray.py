@@ -88,8 +88,17 @@ def contents(zoo: Path) -> tuple[dict[str, Any], np.ndarray, list[bytes]]:
         models = list(opened.models())
         ids = [model.id for model in models]
         vectors = opened.vectors_of(ids)
-        said = {"models": models, "prints": opened.fingerprints(ids), "files": opened.known_files(), "with vectors": list(vectors)}
-        return said, np.stack(list(vectors.values())), [path.read_bytes() for path in sorted((zoo / "previews").glob("*"))]
+        said = {
+            "models": models,
+            "prints": opened.fingerprints(ids),
+            "files": opened.known_files(),
+            "with vectors": list(vectors),
+        }
+        return (
+            said,
+            np.stack(list(vectors.values())),
+            [path.read_bytes() for path in sorted((zoo / "previews").glob("*"))],
+        )
 
 
 def same_zoo(first: tuple[IndexAnswer, Path], second: tuple[IndexAnswer, Path]) -> None:
@@ -103,14 +112,20 @@ def same_zoo(first: tuple[IndexAnswer, Path], second: tuple[IndexAnswer, Path]) 
 
 
 @pytest.fixture(scope="module")
-def by_threads(places: list[str], encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> tuple[IndexAnswer, Path]:
+def by_threads(
+    places: list[str], encoder: Encoder, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[IndexAnswer, Path]:
     zoo = tmp_path_factory.mktemp("local") / "zoo"
     return index_places(places, zoo, encoder), zoo
 
 
 def workers() -> list[psutil.Process]:
     """The processes of this test's cluster that read files."""
-    return [process for process in psutil.Process().children(recursive=True) if "MapWorker" in process.name() + " ".join(process.cmdline())]
+    return [
+        process
+        for process in psutil.Process().children(recursive=True)
+        if "MapWorker" in process.name() + " ".join(process.cmdline())
+    ]
 
 
 def after_parts(monkeypatch: pytest.MonkeyPatch, count: int, do: Callable[[], None]) -> None:
@@ -128,7 +143,11 @@ def after_parts(monkeypatch: pytest.MonkeyPatch, count: int, do: Callable[[], No
 
 @pytest.mark.usefixtures("cluster", "small_batches")
 def test_a_worker_killed_in_mid_run_changes_nothing(
-    places: list[str], tmp_path: Path, encoder: Encoder, by_threads: tuple[IndexAnswer, Path], monkeypatch: pytest.MonkeyPatch
+    places: list[str],
+    tmp_path: Path,
+    encoder: Encoder,
+    by_threads: tuple[IndexAnswer, Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     killed: list[int] = []
 
@@ -148,7 +167,9 @@ def test_a_worker_killed_in_mid_run_changes_nothing(
 
 
 @pytest.mark.usefixtures("cluster", "small_batches")
-def test_a_file_that_kills_its_workers_is_refused(loras: Path, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_kills_its_workers_is_refused(
+    loras: Path, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(loradex.app.indexing.ray.engine, "TRIES", 1)
 
     class Deadly(Reader):
@@ -180,7 +201,11 @@ def tasks_of(folder: Path) -> list[Task]:
 
 @pytest.mark.usefixtures("cluster", "small_batches")
 def test_a_run_that_was_stopped_goes_on_from_its_parts(
-    places: list[str], tmp_path: Path, encoder: Encoder, by_threads: tuple[IndexAnswer, Path], monkeypatch: pytest.MonkeyPatch
+    places: list[str],
+    tmp_path: Path,
+    encoder: Encoder,
+    by_threads: tuple[IndexAnswer, Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     zoo, parts = tmp_path / "zoo", tmp_path / "parts"
 
@@ -196,7 +221,9 @@ def test_a_run_that_was_stopped_goes_on_from_its_parts(
     finished[0].write_bytes(finished[0].read_bytes()[:-1])
     left: list[int] = []
     read = RayEngine._read
-    monkeypatch.setattr(RayEngine, "_read", lambda self, tasks, reader: left.append(len(tasks)) or read(self, tasks, reader))
+    monkeypatch.setattr(
+        RayEngine, "_read", lambda self, tasks, reader: left.append(len(tasks)) or read(self, tasks, reader)
+    )
     answer = index_places(places, zoo, encoder, engine=RayEngine(parts, str(zoo)))
     assert left == [answer.files - kept]
     same_zoo((answer, zoo), by_threads)
@@ -204,25 +231,38 @@ def test_a_run_that_was_stopped_goes_on_from_its_parts(
 
 @pytest.mark.parametrize(
     ("resources", "batches", "expected"),
-    [({"CPU": 2.0}, 9, (2, 0.0)), ({"CPU": 16.0}, 3, (3, 0.0)), ({}, 3, (1, 0.0)), ({"CPU": 16.0, "GPU": 1.0}, 99, (8, 1 / 8))]
+    [
+        ({"CPU": 2.0}, 9, (2, 0.0)),
+        ({"CPU": 16.0}, 3, (3, 0.0)),
+        ({}, 3, (1, 0.0)),
+        ({"CPU": 16.0, "GPU": 1.0}, 99, (8, 1 / 8)),
+    ]
     + [({"CPU": 5.0, "GPU": 2.0}, 99, (5, 1 / 3)), ({"CPU": 1.0, "GPU": 4.0}, 99, (1, 1.0))],
 )
-def test_workers_take_all_processors_and_share_gpus(resources: dict[str, float], batches: int, expected: tuple[int, float]) -> None:
+def test_workers_take_all_processors_and_share_gpus(
+    resources: dict[str, float], batches: int, expected: tuple[int, float]
+) -> None:
     assert workers_of(resources, batches) == expected
 
 
 def test_an_expert_on_a_device_says_the_same(encoder: Encoder, loras: Path) -> None:
     tasks = tasks_of(loras)[:2]
-    for here, there in zip(*([reader.read(task) for task in tasks] for reader in (Reader(encoder), Reader(encoder).on("cpu"))), strict=True):
+    for here, there in zip(
+        *([reader.read(task) for task in tasks] for reader in (Reader(encoder), Reader(encoder).on("cpu"))), strict=True
+    ):
         assert here.entry
         assert there.entry
         assert here.entry.model == there.entry.model
         np.testing.assert_array_equal(here.entry.vector, there.entry.vector)
 
 
-def test_without_ray_one_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_ray_one_line_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.setattr(sys, "argv", ["loradex", "index", str(tmp_path), "--zoo", str(tmp_path / "zoo"), "--engine", "ray"])
+    monkeypatch.setattr(
+        sys, "argv", ["loradex", "index", str(tmp_path), "--zoo", str(tmp_path / "zoo"), "--engine", "ray"]
+    )
     with pytest.raises(SystemExit) as ended:
         main()
     said = capsys.readouterr().err

@@ -60,7 +60,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def norm_of(path: Path) -> float:
-    return sum(float((update.up @ update.down).square().sum()) for update in LoraFile.open(path).updates().values()) ** 0.5
+    return (
+        sum(float((update.up @ update.down).square().sum()) for update in LoraFile.open(path).updates().values()) ** 0.5
+    )
 
 
 def names(paths: list[str | None]) -> list[str]:
@@ -83,7 +85,10 @@ def test_similar_tells_how_each_is_alike(folder: Path) -> None:
 
 def test_a_merge_is_taken_apart(folder: Path) -> None:
     answer = Library.of_folders([folder], quiet).similar(folder / "merge.safetensors", 10)
-    assert {Path(str(hit.path)).stem: hit.relation.split(":")[0] for hit in answer.hits} == {"lora1": "related", "lora2": "related"}
+    assert {Path(str(hit.path)).stem: hit.relation.split(":")[0] for hit in answer.hits} == {
+        "lora1": "related",
+        "lora2": "related",
+    }
     assert answer.merge is not None
     assert {part.name: part.weight for part in answer.merge.parts}["lora1"] == pytest.approx(0.5, abs=0.06)
     assert answer.merge.explained > 0.95
@@ -93,7 +98,10 @@ def test_duplicates_are_grouped(folder: Path) -> None:
     answer = Library.of_folders([folder], quiet).duplicates()
     (group,) = answer.groups
     assert sorted(names([like.path for like in group])) == ["copy", "half", "kohya", "lora0"]
-    assert {frozenset(names([one.path, other.path])) for one, other in answer.related} == {frozenset(("merge", "lora1")), frozenset(("merge", "lora2"))}
+    assert {frozenset(names([one.path, other.path])) for one, other in answer.related} == {
+        frozenset(("merge", "lora1")),
+        frozenset(("merge", "lora2")),
+    }
     assert [merge.name for merge in answer.merges] == ["merge"]
     json.dumps(answer.document())
 
@@ -133,7 +141,9 @@ def run(*arguments: object, status: int = 0) -> dict[str, list[dict[str, object]
 
 def command(*arguments: object) -> subprocess.CompletedProcess[str]:
     """A command in a process of its own."""
-    return subprocess.run([Path(sys.executable).with_name("loradex"), *map(str, arguments)], capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [Path(sys.executable).with_name("loradex"), *map(str, arguments)], capture_output=True, text=True, check=False
+    )
 
 
 def test_a_thousand_headers_are_read_without_their_data(tmp_path: Path) -> None:
@@ -141,12 +151,21 @@ def test_a_thousand_headers_are_read_without_their_data(tmp_path: Path) -> None:
     io = Path("/proc/self/io")
     if not io.exists():
         pytest.skip("needs /proc/self/io")
-    blocks = [f"unet.down_blocks.{b}.attentions.{a}.transformer_blocks.0.attn{i}.to_{x}" for b in range(3) for a in range(2) for i in (1, 2) for x in "qkv"]
+    blocks = [
+        f"unet.down_blocks.{b}.attentions.{a}.transformer_blocks.0.attn{i}.to_{x}"
+        for b in range(3)
+        for a in range(2)
+        for i in (1, 2)
+        for x in "qkv"
+    ]
     tensors = {}
     for block in blocks:
         width = (320, 640, 1280)[int(block.split(".")[2])]
         context = 768 if "attn2" in block and block[-1] in "kv" else width
-        tensors |= {f"{block}.lora.down.weight": torch.zeros(64, context), f"{block}.lora.up.weight": torch.zeros(width, 64)}
+        tensors |= {
+            f"{block}.lora.down.weight": torch.zeros(64, context),
+            f"{block}.lora.up.weight": torch.zeros(width, 64),
+        }
     save_file(tensors, tmp_path / "0.safetensors")
     for i in range(1, 1000):
         (tmp_path / f"{i}.safetensors").hardlink_to(tmp_path / "0.safetensors")
@@ -165,12 +184,19 @@ def test_names_of_files_obey_no_terminal(folder: Path, tmp_path: Path, monkeypat
     path.write_bytes((folder / "lora0.safetensors").read_bytes())
     monkeypatch.setenv("PYTHONIOENCODING", "utf-8:strict")
     absent = tmp_path / "\x1b[2J"
-    for arguments in (["inspect", path], ["inspect", path, path, absent], ["inspect", path, absent, "--json"], ["similar", path, "--folder", tmp_path]):
+    for arguments in (
+        ["inspect", path],
+        ["inspect", path, path, absent],
+        ["inspect", path, absent, "--json"],
+        ["similar", path, "--folder", tmp_path],
+    ):
         done = command(*arguments)
         assert done.returncode in (0, 3)
         assert not any(c in done.stdout + done.stderr for c in "\x1b\x07\x9b")
     shown: list[str] = []
-    monkeypatch.setattr("loradex.app.commands.tables.Progress.update", lambda *_, description, **__: shown.append(description))
+    monkeypatch.setattr(
+        "loradex.app.commands.tables.Progress.update", lambda *_, description, **__: shown.append(description)
+    )
     with progress_bar() as progress:
         progress(1, 2, path.name)
     assert shown[0].isprintable()

@@ -47,12 +47,16 @@ def test_parts_are_added_up(loradex: Loradex) -> None:
     order = [models[i].id for i in np.argsort(-scores) if models[i].id != one.id]  # what is asked with is no answer
     hits = loradex.search(query, 20).hits
     assert [hit.model.id for hit in hits] == order[:20]
-    np.testing.assert_allclose([hit.score for hit in hits], np.sort(scores[[m.id != one.id for m in models]])[::-1][:20], atol=1e-5)
+    np.testing.assert_allclose(
+        [hit.score for hit in hits], np.sort(scores[[m.id != one.id for m in models]])[::-1][:20], atol=1e-5
+    )
     assert str(query) == f"a cat + wheel^0.5 + picture {picture}^1.5 + model {one.id} - a clock^2"
 
 
 def test_a_file_is_asked_with_like_its_model(loradex: Loradex) -> None:
-    model = next(model for model in loradex.zoo.models() if model.path and model.path.endswith("/".join(SHIPPED[0].parts[-3:])))
+    model = next(
+        model for model in loradex.zoo.models() if model.path and model.path.endswith("/".join(SHIPPED[0].parts[-3:]))
+    )
     assert ids(loradex, Query.of(files=[str(SHIPPED[0])]), 12) == ids(loradex, Query.of(models=[model.id]), 12)
     with pytest.raises(ModelMissing):
         loradex.search(Query.of(models=[str(SHIPPED[0])]))  # an id, whatever lies at that path
@@ -81,7 +85,11 @@ def test_a_drawing_finds_what_draws_alike(loradex: Loradex) -> None:
 
 def test_pages_follow_each_other(loradex: Loradex) -> None:
     whole = ids(loradex, "a fruit", 30)
-    assert [*ids(loradex, "a fruit", 10), *ids(loradex, "a fruit", 10, offset=10), *ids(loradex, "a fruit", 10, offset=20)] == whole
+    assert [
+        *ids(loradex, "a fruit", 10),
+        *ids(loradex, "a fruit", 10, offset=10),
+        *ids(loradex, "a fruit", 10, offset=20),
+    ] == whole
     assert ids(loradex, "a fruit", 10, offset=295) == ids(loradex, "a fruit", 300)[295:]
     assert ids(loradex, "a fruit", 10, offset=5000) == []
 
@@ -89,7 +97,10 @@ def test_pages_follow_each_other(loradex: Loradex) -> None:
 def test_pages_follow_each_other_where_words_match(loradex: Loradex) -> None:
     """Every name of the shipped zoo has the word ``mini``."""
     whole = [(hit.model.id, hit.matched) for hit in loradex.search("mini", 300).hits]
-    pages = [[(hit.model.id, hit.matched) for hit in loradex.search("mini", 7, offset=start).hits] for start in range(0, 210, 7)]
+    pages = [
+        [(hit.model.id, hit.matched) for hit in loradex.search("mini", 7, offset=start).hits]
+        for start in range(0, 210, 7)
+    ]
     assert sum(pages, []) == whole[:210]
     assert len(dict(whole)) == len(whole)
 
@@ -123,7 +134,9 @@ def test_times_as_people_write_them() -> None:
     assert time_of("1d") - time_of("2d") == pytest.approx(86400, abs=2)
 
 
-@pytest.mark.parametrize("wrong", [{"rank": "x"}, {"rank": "-"}, {"after": "yesterday"}, {"before": "9" * 40}, {"found_by": "luck"}])
+@pytest.mark.parametrize(
+    "wrong", [{"rank": "x"}, {"rank": "-"}, {"after": "yesterday"}, {"before": "9" * 40}, {"found_by": "luck"}]
+)
 def test_wishes_that_cannot_be_read(wrong: dict[str, str]) -> None:
     with pytest.raises(QueryError, match=r"^[^\n]*expected [^\n]*found[^\n]*$"):
         filter_of(**wrong)  # type: ignore[arg-type]
@@ -164,8 +177,14 @@ def own(tmp_path: Path) -> Loradex:
     for number, path in enumerate(SHIPPED):
         tensors = load_file(path)
         tags = json.dumps({"10_x": {("Watercolour" if number % 2 else "ink"): 7}})
-        save_file(tensors, folder / f"GreatHands_v{number}.safetensors", {"ss_tag_frequency": tags, "ss_output_name": f"title {number}"})
-    save_file({name: tensor.bfloat16() for name, tensor in load_file(SHIPPED[0]).items()}, folder / "resaved.safetensors")
+        save_file(
+            tensors,
+            folder / f"GreatHands_v{number}.safetensors",
+            {"ss_tag_frequency": tags, "ss_output_name": f"title {number}"},
+        )
+    save_file(
+        {name: tensor.bfloat16() for name, tensor in load_file(SHIPPED[0]).items()}, folder / "resaved.safetensors"
+    )
     index_places([folder], tmp_path / "zoo", Encoder.load(MINIATURE / "encoder"))
     return Loradex(tmp_path / "zoo", MINIATURE / "encoder")
 
@@ -177,7 +196,9 @@ def test_words_find_models_and_hits_say_which_way(own: Loradex) -> None:
     (one,) = own.search("greathands_v2", 1).hits
     assert (one.model.name, set(one.matched)) == ("GreatHands_v2", set(both))
     assert {hit.model.name for hit in own.search("watercolour", 2).hits} == {"GreatHands_v1", "GreatHands_v3"}
-    assert "GreatHands_v1" not in [hit.model.name for hit in own.search(Query.of(["great hands"], ["watercolour"]), 2).hits]
+    assert "GreatHands_v1" not in [
+        hit.model.name for hit in own.search(Query.of(["great hands"], ["watercolour"]), 2).hits
+    ]
 
 
 def test_copies_are_folded_under_one_hit(own: Loradex) -> None:
@@ -212,7 +233,11 @@ def test_probabilities_are_worth_what_they_say(loradex: Loradex) -> None:
             likely.append(hit.probability)
             right.append(hit.model.concept == concept)
     p, truth = np.array(likely), np.array(right)
-    error = sum(np.mean(inside) * abs(p[inside].mean() - truth[inside].mean()) for i in range(10) if (inside := (p * 10).astype(int) == i).any())
+    error = sum(
+        np.mean(inside) * abs(p[inside].mean() - truth[inside].mean())
+        for i in range(10)
+        if (inside := (p * 10).astype(int) == i).any()
+    )
     assert truth[p > 0.5].mean() > 0.85
     assert error < 0.15
     assert p.mean() < truth.mean() + 0.02
@@ -221,7 +246,9 @@ def test_probabilities_are_worth_what_they_say(loradex: Loradex) -> None:
 def test_an_unknown_family_has_no_probability(own: Loradex) -> None:
     hit = own.search("dog", 1).hits[0]
     other = replace(hit, model=replace(hit.model, family="sdxl"))
-    (told,) = own.with_probabilities([other], own.encoder.encode_texts(["dog"])[0].numpy(), own.zoo.vectors_of([hit.model.id]))
+    (told,) = own.with_probabilities(
+        [other], own.encoder.encode_texts(["dog"])[0].numpy(), own.zoo.vectors_of([hit.model.id])
+    )
     assert told.probability is None
 
 

@@ -68,7 +68,14 @@ def test_like_concepts_have_like_hues() -> None:
 
 def test_a_map_is_kept_and_follows_the_zoo(groups: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def model(number: int) -> Model:
-        return Model(f"{number:03}", "<img src=x>", "family", FoundBy.WEIGHTS, f"/loras/{number % 2}/a.safetensors", facts={"labels": [["dog", 0.9]]})
+        return Model(
+            f"{number:03}",
+            "<img src=x>",
+            "family",
+            FoundBy.WEIGHTS,
+            f"/loras/{number % 2}/a.safetensors",
+            facts={"labels": [["dog", 0.9]]},
+        )
 
     with Zoo.create(tmp_path / "zoo", "space", 16) as zoo:
         zoo.add([model(number) for number in range(100)], list(groups[:100]))
@@ -86,7 +93,11 @@ def test_a_map_is_kept_and_follows_the_zoo(groups: np.ndarray, tmp_path: Path, m
         zoo.add([model(100)], [groups[100]])
         assert len(maps.of(zoo).models) == 101 and len(list((own_cache() / "maps").iterdir())) == 1
         document = maps.of(zoo).document()
-    assert document["concepts"]["words"] == ["dog"] and document["folders"]["words"] == ["loras/0", "loras/1"] and not any(document["drawn"])
+    assert (
+        document["concepts"]["words"] == ["dog"]
+        and document["folders"]["words"] == ["loras/0", "loras/1"]
+        and not any(document["drawn"])
+    )
 
 
 def test_the_shipped_zoo_is_mapped_by_what_it_draws() -> None:

@@ -56,11 +56,15 @@ def test_searches_equal_exact_faiss(zoos: tuple[AnyZoo, AnyZoo], where: Filter) 
     ids = [model.id for model in shipped.models()]
     queries = np.concatenate([shipped.vectors(ids[::30]), np.random.default_rng(0).normal(size=(10, shipped.dim))])
     for k in (1, 10, 300):
-        for mine, theirs in zip(milvus.search_many(queries, k, where), shipped.search_many(queries, k, where), strict=True):
+        for mine, theirs in zip(
+            milvus.search_many(queries, k, where), shipped.search_many(queries, k, where), strict=True
+        ):
             assert told(mine) == told(theirs) and [hit.model for hit in mine] == [hit.model for hit in theirs]
             assert all(np.array_equal(one.vector, other.vector) for one, other in zip(mine, theirs, strict=True))
     assert list(milvus.models(where)) == list(shipped.models(where))
-    assert {model.id for model in milvus.find(["mini"], 300, where)} == {model.id for model in shipped.find(["mini"], 300, where)}
+    assert {model.id for model in milvus.find(["mini"], 300, where)} == {
+        model.id for model in shipped.find(["mini"], 300, where)
+    }
 
 
 def test_everything_else_is_the_same(zoos: tuple[AnyZoo, AnyZoo]) -> None:
@@ -68,7 +72,11 @@ def test_everything_else_is_the_same(zoos: tuple[AnyZoo, AnyZoo]) -> None:
     shipped, milvus = zoos
     for column in ("family", "format", "found_by", "tag"):
         assert milvus.counts(column) == shipped.counts(column)
-    assert milvus.known_files() == shipped.known_files() and milvus.fingerprints() == shipped.fingerprints() and milvus.verify() == []
+    assert (
+        milvus.known_files() == shipped.known_files()
+        and milvus.fingerprints() == shipped.fingerprints()
+        and milvus.verify() == []
+    )
 
 
 def document(*arguments: object) -> dict[str, object]:
@@ -81,25 +89,38 @@ def document(*arguments: object) -> dict[str, object]:
 
 def test_commands(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By address, by folder and by $LORADEX_ZOO; the same answer as the shipped zoo gives."""
-    expected = document("search", "a slice of pizza", "--minus", "red", "--family", "mini-a", "--zoo", "miniature")["hits"]
+    expected = document("search", "a slice of pizza", "--minus", "red", "--family", "mini-a", "--zoo", "miniature")[
+        "hits"
+    ]
     assert isinstance(expected, list) and len(expected) == 10
-    lists = [document("search", "a slice of pizza", "--minus", "red", "--family", "mini-a", "--zoo", said)["hits"] for said in (place, f"milvus://{place}")]
+    lists = [
+        document("search", "a slice of pizza", "--minus", "red", "--family", "mini-a", "--zoo", said)["hits"]
+        for said in (place, f"milvus://{place}")
+    ]
     monkeypatch.setenv("LORADEX_ZOO", f"milvus://{place}")
     lists.append(document("search", "a slice of pizza", "--minus", "red", "--family", "mini-a")["hits"])
     for hits in lists:
-        assert isinstance(hits, list) and [hit | {"path": None} for hit in hits] == [hit | {"path": None} for hit in expected]
+        assert isinstance(hits, list) and [hit | {"path": None} for hit in hits] == [
+            hit | {"path": None} for hit in expected
+        ]
     loras = tmp_path / "loras"
     loras.mkdir()
     for number, file in enumerate(sorted(SHIPPED_ZOO.parent.glob("models/mini-b/**/*.safetensors"))[:3]):
         (loras / f"m{number}.safetensors").write_bytes(file.read_bytes())
     new = f"milvus://{tmp_path}/new"
-    assert document("index", loras, "--zoo", new)["added"] == 3 and document("index", loras, "--zoo", new)["unchanged"] == 3
+    assert (
+        document("index", loras, "--zoo", new)["added"] == 3
+        and document("index", loras, "--zoo", new)["unchanged"] == 3
+    )
     (loras / "m0.safetensors").unlink()
     assert document("index", loras, "--zoo", new, "--prune")["removed"] == 1
     assert document("zoo", "verify", "--zoo", new) == {"zoo": str(tmp_path / "new"), "models": 2, "problems": []}
     assert document("duplicates", "--zoo", new)["compared"] == 2
     out, back = tmp_path / "zoo.parquet", f"milvus://{tmp_path}/back"
-    assert document("zoo", "export", out, "--zoo", new)["models"] == 2 and document("zoo", "import", out, "--zoo", back)["models"] == 2
+    assert (
+        document("zoo", "export", out, "--zoo", new)["models"] == 2
+        and document("zoo", "import", out, "--zoo", back)["models"] == 2
+    )
     mine, theirs = (document("zoo", "list", "--zoo", said)["models"] for said in (new, back))
     assert mine == theirs
     assert document("zoo", "compact", "--zoo", new)["zoo"] == str(tmp_path / "new")

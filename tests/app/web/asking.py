@@ -10,7 +10,9 @@ from loradex.app.web.gate import HEADERS, Gate
 PREDICT, UPLOAD = "/gradio_api/run/predict", "/gradio_api/upload"
 
 
-def asked(door: Gate, address: str, method: str = "GET", host: str = "localhost:7860", **options: Any) -> httpx.Response:
+def asked(
+    door: Gate, address: str, method: str = "GET", host: str = "localhost:7860", **options: Any
+) -> httpx.Response:
     async def ask() -> httpx.Response:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(door), base_url="http://localhost") as client:
             request = client.build_request(method, "/", headers={"host": host, **options.pop("headers", {})}, **options)
@@ -21,4 +23,6 @@ def asked(door: Gate, address: str, method: str = "GET", host: str = "localhost:
 
 
 def is_refused(answer: httpx.Response, status: int, kind: str) -> bool:
-    return (answer.status_code, answer.json()["error"]["kind"]) == (status, kind) and HEADERS.items() <= dict(answer.headers).items()
+    return (answer.status_code, answer.json()["error"]["kind"]) == (status, kind) and HEADERS.items() <= dict(
+        answer.headers
+    ).items()

@@ -53,7 +53,12 @@ def write_zoo(folder: Path) -> Path:
 def write_model(path: Path, like: Path) -> None:
     """A model of the miniature, with metadata that nobody should believe."""
     tags = {IMAGE: {SCRIPT: 9, "{{7*7}}": 8, "javascript:window.hacked=1": 7}}
-    metadata = {"modelspec.title": SCRIPT, "modelspec.trigger_phrase": IMAGE, "modelspec.description": SCRIPT * 20, "ss_tag_frequency": json.dumps(tags)}
+    metadata = {
+        "modelspec.title": SCRIPT,
+        "modelspec.trigger_phrase": IMAGE,
+        "modelspec.description": SCRIPT * 20,
+        "ss_tag_frequency": json.dumps(tags),
+    }
     with safe_open(like, "pt") as opened:
         kept = {"format": "pt", "base_model": opened.metadata()["base_model"], "class_name": CONCEPT}
         save_file({name: opened.get_tensor(name) for name in opened.keys()}, path, kept | metadata)  # noqa: SIM118

@@ -43,7 +43,11 @@ class Server:
 
     def function(self, name: str) -> dict[str, Any]:
         """The first function that takes so: ``search``, ``label`` or ``index``."""
-        labels = {"search": "What should the model draw?", "label": "LoRA files (.safetensors)", "index": "Folders on the server's machine, one a line"}
+        labels = {
+            "search": "What should the model draw?",
+            "label": "LoRA files (.safetensors)",
+            "index": "Folders on the server's machine, one a line",
+        }
         config = self.client.get("/config").json()
         (asked,) = (part["id"] for part in config["components"] if part["props"].get("label") == labels[name])
         return next(each for each in config["dependencies"] if each["inputs"][:1] == [asked])
@@ -55,12 +59,16 @@ class Server:
 
     def files(self) -> list[str]:
         """What lies in its folder for temporary files."""
-        return sorted(str(path.relative_to(self.temporary)) for path in self.temporary.rglob("loradex-*/**/*") if path.is_file())
+        return sorted(
+            str(path.relative_to(self.temporary)) for path in self.temporary.rglob("loradex-*/**/*") if path.is_file()
+        )
 
     def holds(self) -> tuple[int, int]:
         """Its resident memory in MiB, and how many descriptors it has open."""
         proc = Path(f"/proc/{self.process.pid}")
-        (resident,) = (int(line.split()[1]) for line in (proc / "status").read_text().splitlines() if line.startswith("VmRSS"))
+        (resident,) = (
+            int(line.split()[1]) for line in (proc / "status").read_text().splitlines() if line.startswith("VmRSS")
+        )
         return resident // 1024, len(list((proc / "fd").iterdir()))
 
 
@@ -79,12 +87,35 @@ def tells_nothing(answer: httpx.Response) -> bool:
 def serving(folder: Path, *options: str, zoo: str = "miniature") -> Iterator[Server]:
     """Where it answers, while it does."""
     (temporary := folder / "tmp").mkdir()
-    homes = {name: str(folder) for name in ("HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "HF_HOME")}
+    homes = {
+        name: str(folder)
+        for name in ("HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "HF_HOME")
+    }
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("LORADEX_")}
-    environment = inherited | homes | {"TMPDIR": str(temporary), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", "from loradex.app.commands.main import main; main()", "serve", "--port", "0", "--zoo", zoo, "--json", *options]
+    environment = (
+        inherited
+        | homes
+        | {"TMPDIR": str(temporary), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    )
+    command = [
+        sys.executable,
+        "-c",
+        "from loradex.app.commands.main import main; main()",
+        "serve",
+        "--port",
+        "0",
+        "--zoo",
+        zoo,
+        "--json",
+        *options,
+    ]
     log = folder / "log"
-    with log.open("w") as opened, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=opened, text=True, env=environment, cwd=folder) as process:
+    with (
+        log.open("w") as opened,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=opened, text=True, env=environment, cwd=folder
+        ) as process,
+    ):
         try:
             assert process.stdout is not None
             line = process.stdout.readline()

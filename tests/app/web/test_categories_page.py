@@ -26,9 +26,14 @@ def test_categories_are_told_on_the_page(tmp_path: Path) -> None:
     own = [name for name, there in zip(study.names, members[study.rows("test")][0].tolist(), strict=True) if there]
     troubles: list[str] = []
     with serving(tmp_path) as server, sync_playwright() as playwright:
-        page = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS).new_page(viewport={"width": 1280, "height": 900})
+        page = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS).new_page(
+            viewport={"width": 1280, "height": 900}
+        )
         page.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)
-        page.on("response", lambda response: troubles.append(f"{response.status}: {response.url}") if response.status >= 400 else None)
+        page.on(
+            "response",
+            lambda response: troubles.append(f"{response.status}: {response.url}") if response.status >= 400 else None,
+        )
         page.goto(server.address)
         page.get_by_role("tab", name="Categories").click()
         go = page.get_by_role("button", name="Tell categories")
@@ -39,7 +44,9 @@ def test_categories_are_told_on_the_page(tmp_path: Path) -> None:
         go.click()
         cards = panel.locator(".ld-file")
         expect(cards).to_have_count(2, timeout=30_000)
-        told = set(cards.first.locator(".ld-label span, .ld-chip.own").evaluate_all("all => all.map(each => each.textContent)"))
+        told = set(
+            cards.first.locator(".ld-label span, .ld-chip.own").evaluate_all("all => all.map(each => each.textContent)")
+        )
         assert set(own) <= told and len(told & set(study.names)) <= len(own) + 1
         expect(cards.nth(1)).to_contain_text("which draws; ask")
         assert troubles == [], server.log.read_text()[-3000:]

@@ -37,22 +37,52 @@ def test_login_comes_before_everything(door: Callable[..., Gate], address: str) 
     method = "POST" if address in (PREDICT, UPLOAD) else "GET"
     answer = asked(shut, address, method)
     assert is_refused(answer, 401, "LoginNeeded") and answer.headers["www-authenticate"].startswith("Basic ")
-    assert asked(shut, address, method, headers={"authorization": httpx.BasicAuth("me", "long enough")._auth_header}).text == "inside"
+    assert (
+        asked(shut, address, method, headers={"authorization": httpx.BasicAuth("me", "long enough")._auth_header}).text
+        == "inside"
+    )
     assert asked(door(), address, method).text == "inside"
 
 
-@pytest.mark.parametrize("sent", ["Basic", "Basic !!", "Basic bWU6", "Bearer me:long enough", "me:long enough", "Basic bWU6bG9uZyBlbm91Z2g=x", "basic \xff"])
-def test_a_wrong_password_is_answered_slowly(door: Callable[..., Gate], monkeypatch: pytest.MonkeyPatch, sent: str) -> None:
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "Basic",
+        "Basic !!",
+        "Basic bWU6",
+        "Bearer me:long enough",
+        "me:long enough",
+        "Basic bWU6bG9uZyBlbm91Z2g=x",
+        "basic \xff",
+    ],
+)
+def test_a_wrong_password_is_answered_slowly(
+    door: Callable[..., Gate], monkeypatch: pytest.MonkeyPatch, sent: str
+) -> None:
     monkeypatch.setattr(gate, "PAUSE", 0.05)
     begun = time.perf_counter()
-    assert is_refused(asked(door(Login.of("me", "long enough")), "/config", headers={"authorization": sent.encode("latin-1")}), 401, "LoginNeeded")
+    assert is_refused(
+        asked(door(Login.of("me", "long enough")), "/config", headers={"authorization": sent.encode("latin-1")}),
+        401,
+        "LoginNeeded",
+    )
     assert time.perf_counter() - begun >= 0.05
 
 
 def test_only_the_servers_names_are_answered(door: Callable[..., Gate]) -> None:
     for host in ("localhost", "LOCALHOST:1", "127.0.0.1:7860", "[::1]:7860"):
         assert asked(door(), "/config", host=host).text == "inside"
-    for host in ("evil.example", "localhost.evil.example", "evil@localhost", "localhost/x", "127.0.0.1.nip.io", "", "x" * 300, "[", "localhost:port:1"):
+    for host in (
+        "evil.example",
+        "localhost.evil.example",
+        "evil@localhost",
+        "localhost/x",
+        "127.0.0.1.nip.io",
+        "",
+        "x" * 300,
+        "[",
+        "localhost:port:1",
+    ):
         assert is_refused(asked(door(), "/config", host=host), 403, "UnknownHost"), host
     assert asked(door(names=None), "/config", host="any.example").text == "inside"
     assert names_for("0.0.0.0", ["a"]) is None and names_for("localhost", ["A.example"]) == LOOPBACK | {"a.example"}
@@ -60,7 +90,14 @@ def test_only_the_servers_names_are_answered(door: Callable[..., Gate]) -> None:
 
 
 def test_pages_elsewhere_are_refused(door: Callable[..., Gate]) -> None:
-    for origin in ("http://evil.example", "null", "http://localhost", "http://localhost:1", "http://localhost:7860.evil.example", "http://x@localhost:7860"):
+    for origin in (
+        "http://evil.example",
+        "null",
+        "http://localhost",
+        "http://localhost:1",
+        "http://localhost:7860.evil.example",
+        "http://x@localhost:7860",
+    ):
         assert is_refused(asked(door(), PREDICT, "POST", headers={"origin": origin}), 403, "ForeignOrigin"), origin
     assert asked(door(), PREDICT, "POST", headers={"origin": "http://localhost:7860"}).text == "inside"
 

@@ -24,7 +24,9 @@ def test_bodies_have_a_bound(door: Callable[..., Gate], monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("size", ["-1", "+1", "1e3", "0x10", " ", "", "1_0", "1, 1", "²"])
 def test_a_size_is_a_number(door: Callable[..., Gate], size: str) -> None:
-    assert is_refused(asked(door(), PREDICT, "POST", headers={"content-length": size.encode("latin-1")}), 411, "LengthMissing")
+    assert is_refused(
+        asked(door(), PREDICT, "POST", headers={"content-length": size.encode("latin-1")}), 411, "LengthMissing"
+    )
 
 
 def test_a_size_is_sent_and_no_giant(door: Callable[..., Gate]) -> None:

@@ -12,7 +12,9 @@ pytestmark = pytest.mark.xdist_group("hostile")
 
 def batch(server: Server) -> None:
     """A little of everything."""
-    files = server.send(*((f"{number}.safetensors", SHIPPED.read_bytes()) for number in range(5)), ("x.safetensors", b"x"))
+    files = server.send(
+        *((f"{number}.safetensors", SHIPPED.read_bytes()) for number in range(5)), ("x.safetensors", b"x")
+    )
     for number in range(8):
         assert server.run("label", files, "a dog\na cat", 2, session=f"label {number % 2}").status_code == 200
         assert server.run("search", f"dog {number}", None, None, *REST, session=f"search {number}").status_code == 200

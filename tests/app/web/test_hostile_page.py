@@ -41,8 +41,16 @@ def page(server: Server, browser: Browser) -> Iterator[Page]:
     """A fresh tab; the test fails if anything was run, shown as markup, asked for elsewhere or told in the console."""
     troubles: list[str] = []
     tab = browser.new_page(viewport={"width": 1280, "height": 900})
-    tab.on("request", lambda request: None if request.url.startswith((server.address, "data:", "blob:")) else troubles.append(request.url))
-    tab.on("response", lambda response: troubles.append(f"{response.status}: {response.url}") if response.status >= 400 else None)
+    tab.on(
+        "request",
+        lambda request: (
+            None if request.url.startswith((server.address, "data:", "blob:")) else troubles.append(request.url)
+        ),
+    )
+    tab.on(
+        "response",
+        lambda response: troubles.append(f"{response.status}: {response.url}") if response.status >= 400 else None,
+    )
     tab.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)
     tab.on("pageerror", lambda error: troubles.append(str(error)))
     tab.on("dialog", lambda dialog: troubles.append(dialog.message))
@@ -112,7 +120,14 @@ def test_map_shows_names_as_they_are(page: Page, folder: Path) -> None:
     for name in NAMES[1:6]:  # the first is a part of others
         page.get_by_label("Find on the map").fill(name[:80])
         page.locator(".ld-plot canvas").focus()
-        for key in ("Escape", "ArrowRight", "ArrowRight", "ArrowLeft", "ArrowUp", "ArrowDown"):  # to any, then to the one that is found
+        for key in (
+            "Escape",
+            "ArrowRight",
+            "ArrowRight",
+            "ArrowLeft",
+            "ArrowUp",
+            "ArrowDown",
+        ):  # to any, then to the one that is found
             page.keyboard.press(key)
         assert texts(page.locator(".ld-tip p"))[:2] == [name, CONCEPT]
     page.get_by_label("Colour by").select_option("folders")
@@ -121,7 +136,9 @@ def test_map_shows_names_as_they_are(page: Page, folder: Path) -> None:
 
 def test_label_shows_names_as_they_are(page: Page, folder: Path) -> None:
     page.get_by_role("tab", name="Label").click()
-    page.set_input_files("input[type=file]", [str(folder / f"{IMAGE}{more}.safetensors") for more in ("", " of sd1", " broken")])
+    page.set_input_files(
+        "input[type=file]", [str(folder / f"{IMAGE}{more}.safetensors") for more in ("", " of sd1", " broken")]
+    )
     page.get_by_text("of sd1").locator("visible=true").first.wait_for()
     page.get_by_label("Your labels").fill(f"{SCRIPT}\n{IMAGE}\na dog")
     page.get_by_role("button", name="Label", exact=True).click()

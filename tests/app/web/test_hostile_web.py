@@ -12,7 +12,16 @@ import pytest
 from tests.app.web.asking import PREDICT, UPLOAD
 from tests.app.web.serving import REST, SHIPPED, Server, as_file, tells_nothing
 
-WRONG: list[Any] = [None, 1e308, True, "x", [[[]]], {"path": 5, "meta": {"_type": "gradio.FileData"}}, {"__type__": "update"}, "\0\x1b[2J"]
+WRONG: list[Any] = [
+    None,
+    1e308,
+    True,
+    "x",
+    [[[]]],
+    {"path": 5, "meta": {"_type": "gradio.FileData"}},
+    {"__type__": "update"},
+    "\0\x1b[2J",
+]
 pytestmark = pytest.mark.xdist_group("hostile")  # one server for all
 SECRET = "the secret of this machine"
 
@@ -26,10 +35,26 @@ def secret(tmp_path: Path) -> Path:
 
 def test_a_path_is_no_upload(server: Server, secret: Path) -> None:
     before = server.files()
-    paths = ("/etc/passwd", server.zoo / "catalogue.sqlite", f"{server.temporary}/../log", f"file://{secret}", "/proc/self/environ", ".")
-    odd = (as_file(secret, url=f"file://{secret}"), as_file(secret, is_stream=True), as_file(secret, orig_name="x.svg"), as_file(secret))
+    paths = (
+        "/etc/passwd",
+        server.zoo / "catalogue.sqlite",
+        f"{server.temporary}/../log",
+        f"file://{secret}",
+        "/proc/self/environ",
+        ".",
+    )
+    odd = (
+        as_file(secret, url=f"file://{secret}"),
+        as_file(secret, is_stream=True),
+        as_file(secret, orig_name="x.svg"),
+        as_file(secret),
+    )
     for file in (*odd, *map(as_file, paths)):
-        taken = [server.run("label", [file], "a dog", 5), server.run("search", "", None, file, *REST), server.run("search", file, None, None, *REST)]
+        taken = [
+            server.run("label", [file], "a dog", 5),
+            server.run("search", "", None, file, *REST),
+            server.run("search", file, None, None, *REST),
+        ]
         assert [answer.status_code for answer in taken] == [500] * 3 and all(map(tells_nothing, taken))
     for plain in (str(secret), [str(secret)], {"path": str(secret)}, [{"path": str(secret)}]):
         assert server.run("label", plain, "a dog", 5).status_code == 500
@@ -39,7 +64,10 @@ def test_a_path_is_no_upload(server: Server, secret: Path) -> None:
 def test_no_address_is_fetched(server: Server) -> None:
     before = server.files()
     for address in ("http://localhost:1/x.safetensors", "https://example.com/x.png", f"{server.address}/config"):
-        for answer in (server.run("label", [as_file(address)], "", 5), server.run("search", "", None, as_file(address, url=address), *REST)):
+        for answer in (
+            server.run("label", [as_file(address)], "", 5),
+            server.run("search", "", None, as_file(address, url=address), *REST),
+        ):
             assert answer.json()["error"] == "file: expected one that was sent, found an address; send the file itself"
     data = {"url": "data:image/png;base64,aGFoYQ==", "meta": {"_type": "gradio.FileData"}}
     assert "best first" in server.run("search", "dog", None, data, *REST).json()["data"][1]
@@ -51,13 +79,37 @@ def test_the_file_route_serves_uploads_alone(server: Server, secret: Path) -> No
     folder = Path(sent["path"]).parent
     (folder / "link").symlink_to(secret)
     (folder / "up").symlink_to(secret.parent)
-    shut = [secret, "/etc/passwd", server.zoo / "catalogue.sqlite", server.log, folder, folder / "link", folder / "up" / secret.name, f"{folder}/../../../log"]
-    for path in [*map(str, shut), "../log", "file:///etc/passwd", "/proc/self/environ", "\0", "x" * 5000, "http://localhost/", "HTTP://localhost/", ""]:
+    shut = [
+        secret,
+        "/etc/passwd",
+        server.zoo / "catalogue.sqlite",
+        server.log,
+        folder,
+        folder / "link",
+        folder / "up" / secret.name,
+        f"{folder}/../../../log",
+    ]
+    for path in [
+        *map(str, shut),
+        "../log",
+        "file:///etc/passwd",
+        "/proc/self/environ",
+        "\0",
+        "x" * 5000,
+        "http://localhost/",
+        "HTTP://localhost/",
+        "",
+    ]:
         for written in {quote(path), quote(path, safe="")}:
             answer = server.client.get(f"/gradio_api/file={written}")
-            assert answer.status_code in range(400, 500) and SECRET not in answer.text and "root:" not in answer.text, path
+            assert answer.status_code in range(400, 500) and SECRET not in answer.text and "root:" not in answer.text, (
+                path
+            )
     answer = server.client.get(f"/gradio_api/file={sent['path']}")
-    assert (answer.text, answer.headers["content-disposition"]) == ("<script>1</script>", 'attachment; filename="x.html"')
+    assert (answer.text, answer.headers["content-disposition"]) == (
+        "<script>1</script>",
+        'attachment; filename="x.html"',
+    )
     for route in (
         "drawings/..%2f..%2fetc%2fpasswd.png",
         "static/..%2f..%2f..%2fetc/passwd",
@@ -68,20 +120,40 @@ def test_the_file_route_serves_uploads_alone(server: Server, secret: Path) -> No
     assert server.client.post("/mcp", headers={"origin": "http://evil.example"}).status_code == 403
 
 
-@pytest.mark.parametrize("name", ["../../../../evil", "/etc/evil", "a\0b", "x" * 4096, "\u202egnp.x", "<img src=x onerror=alert(1)>", "C:\\evil", "\x1b[2J"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../../../evil",
+        "/etc/evil",
+        "a\0b",
+        "x" * 4096,
+        "\u202egnp.x",
+        "<img src=x onerror=alert(1)>",
+        "C:\\evil",
+        "\x1b[2J",
+    ],
+)
 def test_odd_names_stay_in_their_folder(server: Server, name: str) -> None:
     before = {path for path in server.temporary.parent.iterdir() if path.name != "log"}
     (sent,) = server.send((name, b"x"))
     place = Path(sent["path"])
-    assert place.resolve() == place and server.temporary.resolve() in place.parents and place.parents[2] == server.temporary.resolve()
-    assert len(place.name) < 256 and {path for path in server.temporary.parent.iterdir() if path.name != "log"} == before
+    assert (
+        place.resolve() == place
+        and server.temporary.resolve() in place.parents
+        and place.parents[2] == server.temporary.resolve()
+    )
+    assert (
+        len(place.name) < 256 and {path for path in server.temporary.parent.iterdir() if path.name != "log"} == before
+    )
     answer = server.run("label", [sent], "a dog", 5)
     assert "expected" in answer.json()["data"][0] and tells_nothing(answer)
     place.unlink()
 
 
 def test_what_is_no_lora_and_no_picture_is_told(server: Server) -> None:
-    for file in server.send(("x.safetensors", b"\xff" * 100), ("x.ckpt", b"\x80\x04."), ("empty.safetensors", b""), ("page.png", b"<html>")):
+    for file in server.send(
+        ("x.safetensors", b"\xff" * 100), ("x.ckpt", b"\x80\x04."), ("empty.safetensors", b""), ("page.png", b"<html>")
+    ):
         assert "expected" in server.run("label", [file], "", 5).json()["data"][0]
         said = server.run("search", "", None, file, *REST).json()["data"][0]
         assert "picture: expected a picture" in said and str(server.temporary) not in said
@@ -115,7 +187,9 @@ def test_odd_queries_are_answered_in_words(server: Server) -> None:
         assert answer.status_code == 200 and "ld-" in answer.json()["data"][0] and tells_nothing(answer), said
     answer = server.run("search", "x" * 10**6, None, None, *REST)
     assert "at most 300 characters, found 1,000,000" in answer.json()["data"][0]
-    escaped = server.run("search", "dog", None, None, [], [], [], "<img src=x onerror=alert(1)>", "", "any way").json()["data"][0]
+    escaped = server.run("search", "dog", None, None, [], [], [], "<img src=x onerror=alert(1)>", "", "any way").json()[
+        "data"
+    ][0]
     assert "&lt;img src=x onerror=alert(1)&gt;" in escaped and "<img src=x" not in escaped
     answer = server.client.get("/api/v1/search", params={"text": "x" * 30_000})
     assert answer.status_code == 422 and tells_nothing(answer)
@@ -123,14 +197,24 @@ def test_odd_queries_are_answered_in_words(server: Server) -> None:
 
 
 def test_wrong_types_are_answered_for_every_function(server: Server) -> None:
-    functions = {(each["api_name"].rstrip("_0123456789"), len(each["inputs"])): each for each in server.functions()}  # one of each kind
+    functions = {
+        (each["api_name"].rstrip("_0123456789"), len(each["inputs"])): each for each in server.functions()
+    }  # one of each kind
     assert len(functions) > 15
     for (name, inputs), function in functions.items():
         for wrong in WRONG if inputs else WRONG[:2]:
             body = {"fn_index": function["id"], "data": [wrong] * inputs, "session_hash": "odd", "event_data": wrong}
             answer = server.client.post(PREDICT, json=body)
             assert answer.status_code in (200, 422, 500) and tells_nothing(answer), (name, wrong, answer.text[:500])
-    for odd in ({}, [], {"fn_index": 10**6, "data": []}, {"fn_index": -1, "data": []}, {"fn_index": 3, "data": "x"}, {"fn_index": 3, "data": []}, {"data": []}):
+    for odd in (
+        {},
+        [],
+        {"fn_index": 10**6, "data": []},
+        {"fn_index": -1, "data": []},
+        {"fn_index": 3, "data": "x"},
+        {"fn_index": 3, "data": []},
+        {"data": []},
+    ):
         answer = httpx.post(f"{server.address}{PREDICT}", json=odd)
         assert answer.status_code >= 400 and tells_nothing(answer)
     for broken in (b"", b"{", b"[" * 10**5, b"\xff"):

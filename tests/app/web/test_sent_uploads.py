@@ -80,7 +80,9 @@ def test_a_thousand_small_files_leave_no_folders(made: Callable[..., Uploads]) -
         assert uploads.make_room(1)
         put(uploads, str(number), 1, 5000 - number)
         assert len(list(uploads.folder.iterdir())) <= 10
-    assert [path.name for path in sorted(uploads.folder.iterdir(), key=lambda path: int(path.name))] == [str(number) for number in range(990, 1000)]
+    assert [path.name for path in sorted(uploads.folder.iterdir(), key=lambda path: int(path.name))] == [
+        str(number) for number in range(990, 1000)
+    ]
 
 
 def test_folders_that_were_emptied_go_when_they_are_old(made: Callable[..., Uploads]) -> None:

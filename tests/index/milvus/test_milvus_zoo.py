@@ -14,7 +14,21 @@ import numpy as np
 import pytest
 from zoo_oracle import DIM, SPACE, model, models, nearest, same, vectors
 
-from loradex.index import BadModel, BadQuery, Filter, FoundBy, KnownFile, Zoo, ZooDamaged, ZooExists, ZooLocked, ZooMissing, ZooTooNew, ZooUnreachable, open_zoo
+from loradex.index import (
+    BadModel,
+    BadQuery,
+    Filter,
+    FoundBy,
+    KnownFile,
+    Zoo,
+    ZooDamaged,
+    ZooExists,
+    ZooLocked,
+    ZooMissing,
+    ZooTooNew,
+    ZooUnreachable,
+    open_zoo,
+)
 from loradex.index.milvus import MilvusZoo
 from loradex.index.milvus.place import folder_of
 from loradex.index.milvus.rows import folders_of, packed, tokens, unpacked, words_of
@@ -33,7 +47,12 @@ def child(code: str, folder: Path) -> subprocess.Popen[str]:
     """A process of its own that works on a zoo."""
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "index")])
     code = f"import sys, os, time, pathlib\nfrom zoo_oracle import *\nfrom index import open_zoo\nfolder = pathlib.Path(sys.argv[1])\n{code}"
-    return subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": paths})  # noqa: S603
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": paths},
+    )  # noqa: S603
 
 
 def test_open_create_and_missing(folder: Path) -> None:
@@ -83,7 +102,9 @@ def test_another_process_has_the_files(folder: Path) -> None:
     with child("zoo = open_zoo(folder, read_only=True)\nprint('open', flush=True)\ntime.sleep(60)", folder) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        with pytest.raises(ZooLocked, match=r"^[^\n]*expected milvus-lite to open [^\n]*end the other process that has it$"):
+        with pytest.raises(
+            ZooLocked, match=r"^[^\n]*expected milvus-lite to open [^\n]*end the other process that has it$"
+        ):
             MilvusZoo.open(folder, read_only=True)
         process.kill()
     MilvusZoo.open(folder).close()
@@ -119,8 +140,14 @@ def test_a_server_by_its_address(tmp_path: Path) -> None:
             writer.remove(["a"])
             assert [found.id for found in reader.models()] == ["b", "c"] and not (elsewhere / "milvus.db").exists()
             server.stop(grace=0)
-            for use in (lambda: len(reader), lambda: reader.search(given["b"], 1), lambda: writer.add(models("z"), vectors(1))):
-                with pytest.raises(ZooUnreachable, match=rf"^milvus://127.0.0.1:{port}/loras: expected Milvus to answer"):
+            for use in (
+                lambda: len(reader),
+                lambda: reader.search(given["b"], 1),
+                lambda: writer.add(models("z"), vectors(1)),
+            ):
+                with pytest.raises(
+                    ZooUnreachable, match=rf"^milvus://127.0.0.1:{port}/loras: expected Milvus to answer"
+                ):
                     use()
     finally:
         server.stop(grace=0)
@@ -132,7 +159,9 @@ def test_no_server(tmp_path: Path) -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))  # nothing listens
         folder = folder_of(f"milvus://127.0.0.1:{held.getsockname()[1]}/loras", tmp_path)
-        with pytest.raises(ZooUnreachable, match=r"^milvus://127.0.0.1:\d+/loras: expected Milvus to answer, found: [^\n]*$"):
+        with pytest.raises(
+            ZooUnreachable, match=r"^milvus://127.0.0.1:\d+/loras: expected Milvus to answer, found: [^\n]*$"
+        ):
             open_zoo(folder, read_only=True)
 
 
@@ -157,7 +186,12 @@ def test_ids(milvus: MilvusZoo, id: str) -> None:
     """Those that Milvus's language could take for more than a name are refused, and never there."""
     with pytest.raises(BadModel, match="expected an id of up to 64 letters"):
         milvus.add([model(id)], vectors(1))
-    assert not milvus.has(id) and milvus.remove([id]) == 0 and milvus.vectors_of([id]) == {} and milvus.files_of([id]) == {} == milvus.fingerprints([id])
+    assert (
+        not milvus.has(id)
+        and milvus.remove([id]) == 0
+        and milvus.vectors_of([id]) == {}
+        and milvus.files_of([id]) == {} == milvus.fingerprints([id])
+    )
 
 
 def test_bounds(milvus: MilvusZoo) -> None:
@@ -249,7 +283,13 @@ def test_damage(milvus: MilvusZoo) -> None:
 
 
 @pytest.mark.parametrize(
-    ("record", "error"), [([], ZooDamaged), (["x"], ZooDamaged), (packed([1]), ZooDamaged), (packed([9, "s", 3, "exact", 1, ""]), ZooTooNew)]
+    ("record", "error"),
+    [
+        ([], ZooDamaged),
+        (["x"], ZooDamaged),
+        (packed([1]), ZooDamaged),
+        (packed([9, "s", 3, "exact", 1, ""]), ZooTooNew),
+    ],
 )
 def test_the_row_of_the_zoo_itself(milvus: MilvusZoo, record: list[str], error: type[Exception]) -> None:
     """Without it there is no zoo, and a later layout is not touched."""
@@ -275,7 +315,10 @@ def test_unpacked_refuses(chunks: Any) -> None:
 
 def test_words_and_folders() -> None:
     """As they are written into rows."""
-    assert tokens("Café STRASSE Straße v2 名") == ["cafe", "strasse", "strasse", "v2", tokens("名")[0]] and tokens("名")[0].isalnum()
+    assert (
+        tokens("Café STRASSE Straße v2 名") == ["cafe", "strasse", "strasse", "v2", tokens("名")[0]]
+        and tokens("名")[0].isalnum()
+    )
     named = replace(model("a", "Dog"), facts={"tags": ["cat"], "notes": "dog bird"}, found_by=FoundBy.METADATA)
     assert words_of(to_entry(named)).split().count("dog") == 2 * 10 + 2  # each text is spelt in two ways
     assert len(folders_of(["/a/b", "/a/c", None, "C:\\x\\y"])) == 4

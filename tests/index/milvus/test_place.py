@@ -25,7 +25,9 @@ def test_addresses(tmp_path: Path, said: str, uri: str, name: str, database: str
     assert Address.read(str(address)) == address
     folder = folder_of(said, tmp_path / "milvus")
     assert folder.parent == tmp_path / "milvus" and address_of(folder) == address
-    assert folder_of(said, tmp_path / "milvus") == folder != folder_of(f"{said.partition('?')[0]}y", tmp_path / "milvus")
+    assert (
+        folder_of(said, tmp_path / "milvus") == folder != folder_of(f"{said.partition('?')[0]}y", tmp_path / "milvus")
+    )
 
 
 @pytest.mark.parametrize(
@@ -67,7 +69,20 @@ def test_files_of_this_machine(tmp_path: Path) -> None:
     assert not is_marked(tmp_path / "zoo")
 
 
-@pytest.mark.parametrize("said", ["", "{", "[]", "null", "{}", '{"version": 2, "address": null}', '{"version": 1, "address": 5}', "[" * 9000, "x" * 20_000])
+@pytest.mark.parametrize(
+    "said",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "{}",
+        '{"version": 2, "address": null}',
+        '{"version": 1, "address": 5}',
+        "[" * 9000,
+        "x" * 20_000,
+    ],
+)
 def test_damaged_marks(tmp_path: Path, said: str) -> None:
     """They are refused in one line."""
     (tmp_path / MARK).write_text(said)

@@ -13,12 +13,32 @@ from safetensors.torch import load_file, save_file
 
 from loradex.app.places import MINIATURE
 from loradex.retrieval.encoder import Encoder
-from loradex.retrieval.errors import FetchError, FileCorrupt, FileError, FileMissing, FileUnsafe, FileUnsupported, LoradexError
+from loradex.retrieval.errors import (
+    FetchError,
+    FileCorrupt,
+    FileError,
+    FileMissing,
+    FileUnsafe,
+    FileUnsupported,
+    LoradexError,
+)
 from loradex.retrieval.hub import HubFile, HubModel, HubRepository, header, listing, repository
 from loradex.retrieval.lora import LoraFile
 from loradex.retrieval.lora.positional import unet_order
 from loradex.retrieval.router import Router
-from tests.hub import SHA, Handler, Hub, another_range, compressed, cut, more_than_asked, save_lora, serve, shapes, without_ranges
+from tests.hub import (
+    SHA,
+    Handler,
+    Hub,
+    another_range,
+    compressed,
+    cut,
+    more_than_asked,
+    save_lora,
+    serve,
+    shapes,
+    without_ranges,
+)
 from tests.retrieval.test_router import SPACE, expert_of, updates
 
 NAME = "someone/my-loras"
@@ -59,7 +79,12 @@ def same_as_here(model: HubModel, path: Path, encoder: Encoder) -> None:
     lora = LoraFile.open(path)
     assert model.vector is not None
     torch.testing.assert_close(model.vector, encoder.encode_file(lora), rtol=0, atol=1e-6)
-    assert (model.family, model.format, model.ranks, model.layers) == (lora.family, lora.format, lora.ranks, list(lora.layers))
+    assert (model.family, model.format, model.ranks, model.layers) == (
+        lora.family,
+        lora.format,
+        lora.ranks,
+        list(lora.layers),
+    )
     assert (model.metadata, model.facts) == (lora.header.metadata, lora.facts)
 
 
@@ -76,7 +101,8 @@ def test_a_revision_becomes_its_commit(hub: Hub, revision: str) -> None:
     found = opened(hub, f"hf://{NAME}{revision}")
     assert found.place == f"hf://{NAME}@{SHA}"
     assert [(file.name, file.size, file.path) for file in found.files] == [
-        (f"icons/{number}.safetensors", path.stat().st_size, f"hf://{NAME}@{SHA}/icons/{number}.safetensors") for number, path in enumerate(SHIPPED)
+        (f"icons/{number}.safetensors", path.stat().st_size, f"hf://{NAME}@{SHA}/icons/{number}.safetensors")
+        for number, path in enumerate(SHIPPED)
     ]
 
 
@@ -99,11 +125,20 @@ def large(path: Path, target: Path) -> None:
     for layer, (width, _) in shapes.items():
         if layer.endswith("attn1.to_q"):
             block = f"unet.{layer.removesuffix('.attn1.to_q')}"
-            for name, out, inner in ((f"{block}.ff.net.0.proj", 8 * width, width), (f"{block}.ff.net.2", width, 4 * width)):
-                tensors |= {f"{name}.lora.down.weight": torch.randn(8, inner).half(), f"{name}.lora.up.weight": torch.randn(out, 8).half()}
+            for name, out, inner in (
+                (f"{block}.ff.net.0.proj", 8 * width, width),
+                (f"{block}.ff.net.2", width, 4 * width),
+            ):
+                tensors |= {
+                    f"{name}.lora.down.weight": torch.randn(8, inner).half(),
+                    f"{name}.lora.up.weight": torch.randn(out, 8).half(),
+                }
     for number in range(6):
         name = f"text_encoder.text_model.encoder.layers.{number}.self_attn.q_proj"
-        tensors |= {f"{name}.lora.down.weight": torch.randn(8, 128).half(), f"{name}.lora.up.weight": torch.randn(128, 8).half()}
+        tensors |= {
+            f"{name}.lora.down.weight": torch.randn(8, 128).half(),
+            f"{name}.lora.up.weight": torch.randn(128, 8).half(),
+        }
     save_file(tensors, target, {"modelspec.title": "An icon", "class_name": "icon"})
 
 
@@ -114,7 +149,11 @@ def test_of_a_file_with_more_layers_only_those_of_the_expert_are_read(hub: Hub, 
     same_as_here(model, target, encoder)
     assert model.facts.title == "An icon"
     whole = LoraFile.open(target)
-    needed = [whole.header.tensors[name] for layer in encoder.experts["mini-a"].layers for name in whole.layers[layer].needed.values()]
+    needed = [
+        whole.header.tensors[name]
+        for layer in encoder.experts["mini-a"].layers
+        for name in whole.layers[layer].needed.values()
+    ]
     assert model.received == whole.header.start + sum(info.end - info.start for info in needed) == hub.sent
     assert model.received < 0.3 * target.stat().st_size  # a fifth of which is the header
 
@@ -127,10 +166,17 @@ def test_of_a_lora_for_stable_diffusion_a_small_expert_reads_less_than_a_hundred
     save_lora(target, shapes(), 16, seed=0)
     tensors = load_file(target)
     for layer, factors in updates(2, 1, seed=7).items():
-        tensors |= {f"unet.{layer}.lora.down.weight": factors.down[0].contiguous(), f"unet.{layer}.lora.up.weight": factors.up[0].contiguous()}
+        tensors |= {
+            f"unet.{layer}.lora.down.weight": factors.down[0].contiguous(),
+            f"unet.{layer}.lora.up.weight": factors.up[0].contiguous(),
+        }
     if positional:
         order = unet_order(False)
-        tensors = {f"unet:{i}:{half}": tensors[f"{layer}.lora.{half}.weight"] for i, layer in enumerate(order) for half in ("down", "up")}
+        tensors = {
+            f"unet:{i}:{half}": tensors[f"{layer}.lora.{half}.weight"]
+            for i, layer in enumerate(order)
+            for half in ("down", "up")
+        }
     save_file(tensors, target)
     model = read(hub, encoder, target.name)
     same_as_here(model, target, encoder)
@@ -144,7 +190,12 @@ def test_no_more_than_the_header_is_read_where_no_expert_reads_the_family(hub: H
     tensors = {f"{layer}.lora.down.weight": torch.randn(4, 2048), f"{layer}.lora.up.weight": torch.randn(1280, 4)}
     save_file(tensors, target, {"ss_output_name": "my_style", "class_name": "style"})
     model = read(hub, encoder, target.name)
-    assert (model.family, model.vector, model.facts.title, model.metadata["class_name"]) == ("sdxl", None, "my_style", "style")
+    assert (model.family, model.vector, model.facts.title, model.metadata["class_name"]) == (
+        "sdxl",
+        None,
+        "my_style",
+        "style",
+    )
     assert model.received == hub.sent == LoraFile.open(target).header.start
 
 
@@ -153,14 +204,23 @@ def peft(hub: Hub) -> Path:
     """One of the LoRAs as PEFT saves it, with its settings beside it."""
     target = hub.folder / "peft" / "adapter_model.safetensors"
     target.parent.mkdir()
-    tensors = {name.replace(".lora.down.", ".lora_A.").replace(".lora.up.", ".lora_B."): tensor for name, tensor in load_file(SHIPPED[0]).items()}
+    tensors = {
+        name.replace(".lora.down.", ".lora_A.").replace(".lora.up.", ".lora_B."): tensor
+        for name, tensor in load_file(SHIPPED[0]).items()
+    }
     save_file(tensors, target)
-    target.with_name("adapter_config.json").write_text(json.dumps({"lora_alpha": 4, "r": 2, "alpha_pattern": {"attn2.to_v": 40}}))
+    target.with_name("adapter_config.json").write_text(
+        json.dumps({"lora_alpha": 4, "r": 2, "alpha_pattern": {"attn2.to_v": 40}})
+    )
     return target
 
 
-@pytest.mark.parametrize("fault", [None, lambda path, handler: path.endswith(".json") and without_ranges(path, handler)])
-def test_peft_takes_its_scales_from_the_settings_beside_it(hub: Hub, encoder: Encoder, peft: Path, fault: Callable[[str, Handler], bool] | None) -> None:
+@pytest.mark.parametrize(
+    "fault", [None, lambda path, handler: path.endswith(".json") and without_ranges(path, handler)]
+)
+def test_peft_takes_its_scales_from_the_settings_beside_it(
+    hub: Hub, encoder: Encoder, peft: Path, fault: Callable[[str, Handler], bool] | None
+) -> None:
     hub.fault = fault
     found = opened(hub)
     file = next(file for file in found.files if file.name == "peft/adapter_model.safetensors")
@@ -174,7 +234,9 @@ def test_peft_takes_its_scales_from_the_settings_beside_it(hub: Hub, encoder: En
 
 def test_peft_settings_that_are_none_are_refused(hub: Hub, encoder: Encoder, peft: Path) -> None:
     peft.with_name("adapter_config.json").write_text("{nope")
-    with pytest.raises(FileCorrupt, match=f"hf://{NAME}@{SHA}/peft/adapter_model.safetensors: .* mend adapter_config.json"):
+    with pytest.raises(
+        FileCorrupt, match=f"hf://{NAME}@{SHA}/peft/adapter_model.safetensors: .* mend adapter_config.json"
+    ):
         read(hub, encoder, "peft/adapter_model.safetensors")
 
 
@@ -182,7 +244,11 @@ def test_an_id_is_the_hubs_hash_or_else_the_place(hub: Hub, encoder: Encoder) ->
     hub.sha256 = {"icons/0.safetensors": "ab" * 32, "icons/1.safetensors": "not a hash"}
     first, second, third = opened(hub).files
     assert (first.sha256, second.sha256, third.sha256) == ("ab" * 32, None, None)
-    assert first.id == HubFile("elsewhere", 1, "hf://a/b@c/elsewhere", "ab" * 32).id == hashlib.sha256(b"hub file " + b"ab" * 32).hexdigest()[:20]
+    assert (
+        first.id
+        == HubFile("elsewhere", 1, "hf://a/b@c/elsewhere", "ab" * 32).id
+        == hashlib.sha256(b"hub file " + b"ab" * 32).hexdigest()[:20]
+    )
     assert second.id == hashlib.sha256(f"hub file hf://{NAME}@{SHA}/icons/1.safetensors".encode()).hexdigest()[:20]
     assert len({first.id, second.id, third.id}) == 3
     assert read(hub, encoder, "icons/0.safetensors").id == first.id
@@ -235,7 +301,9 @@ def test_bad_files_are_named_and_the_others_read(hub: Hub, encoder: Encoder) -> 
         (compressed, "found 'gzip'"),
     ],
 )
-def test_servers_that_send_something_else_are_refused(hub: Hub, encoder: Encoder, fault: Callable[[str, Handler], bool], reason: str) -> None:
+def test_servers_that_send_something_else_are_refused(
+    hub: Hub, encoder: Encoder, fault: Callable[[str, Handler], bool], reason: str
+) -> None:
     hub.fault = fault
     with pytest.raises(FetchError) as caught:
         read(hub, encoder, "icons/0.safetensors")
@@ -301,7 +369,17 @@ def test_names_that_no_repository_has_are_refused(hub: Hub, name: str, reason: s
 
 
 @pytest.mark.parametrize(
-    "entry", [{"size": "10"}, {"size": -1}, {"size": 2**64}, {"size": None}, {"path": 7}, {"lfs": {"size": 1}}, {"lfs": "x"}, {"type": None, "oid": 0}]
+    "entry",
+    [
+        {"size": "10"},
+        {"size": -1},
+        {"size": 2**64},
+        {"size": None},
+        {"path": 7},
+        {"lfs": {"size": 1}},
+        {"lfs": "x"},
+        {"type": None, "oid": 0},
+    ],
 )
 def test_entries_that_are_none_are_refused(hub: Hub, entry: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
     bad = {"type": "file", "path": "x.safetensors", "oid": SHA, "size": 10} | entry
@@ -330,10 +408,16 @@ def test_a_repository_without_loras_is_said(hub: Hub) -> None:
     one_line(caught.value, "expected .safetensors files, found none")
 
 
-def test_layers_are_read_in_bounded_parts_and_not_without_end(hub: Hub, encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layers_are_read_in_bounded_parts_and_not_without_end(
+    hub: Hub, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(header, "LONGEST_READ", 10_000)
     same_as_here(read(hub, encoder, "icons/0.safetensors"), SHIPPED[0], encoder)
-    lengths = [int(last) + 1 - int(first) for _, asked in hub.asked[2:] for first, last in [asked.removeprefix("bytes=").split("-")]]
+    lengths = [
+        int(last) + 1 - int(first)
+        for _, asked in hub.asked[2:]
+        for first, last in [asked.removeprefix("bytes=").split("-")]
+    ]
     assert 5 < len(lengths) < 12
     assert max(lengths) <= 10_000
     monkeypatch.setattr(header, "MOST_READ", 10_000)

@@ -65,13 +65,20 @@ def read(folder: StoreFolder, encoder: Encoder, number: int = 0) -> HubModel:
 def test_both_kinds_of_store_say_what_the_whole_files_say(loras: Path, memory: str, encoder: Encoder) -> None:
     for place in (f"file://{loras}", f"file://{loras}/", memory):
         folder = StoreFolder.open(place)
-        assert [file.path for file in folder.files] == [f"{place.rstrip('/')}/icons/{number}.safetensors" for number in range(3)]
+        assert [file.path for file in folder.files] == [
+            f"{place.rstrip('/')}/icons/{number}.safetensors" for number in range(3)
+        ]
         assert len({file.id for file in folder.files}) == 3
         for number, path in enumerate(SHIPPED):
             lora, model = LoraFile.open(path), read(folder, encoder, number)
             assert model.vector is not None
             torch.testing.assert_close(model.vector, encoder.encode_file(lora), rtol=0, atol=1e-6)
-            assert (model.family, model.format, model.ranks, model.layers) == (lora.family, lora.format, lora.ranks, list(lora.layers))
+            assert (model.family, model.format, model.ranks, model.layers) == (
+                lora.family,
+                lora.format,
+                lora.ranks,
+                list(lora.layers),
+            )
             assert (model.metadata, model.facts) == (lora.header.metadata, lora.facts)
 
 
@@ -81,14 +88,23 @@ def test_only_what_an_expert_needs_is_read(tmp_path: Path, monkeypatch: pytest.M
     save_lora(tmp_path / "lora.safetensors", shapes(), 16, seed=0)
     tensors = load_file(tmp_path / "lora.safetensors")
     for layer, factors in updates(1, 1, seed=7).items():
-        tensors |= {f"unet.{layer}.lora.down.weight": factors.down[0].contiguous(), f"unet.{layer}.lora.up.weight": factors.up[0].contiguous()}
+        tensors |= {
+            f"unet.{layer}.lora.down.weight": factors.down[0].contiguous(),
+            f"unet.{layer}.lora.up.weight": factors.up[0].contiguous(),
+        }
     save_file(tensors, tmp_path / "lora.safetensors")
     sent: list[int] = []
     cat = LocalFileSystem.cat_file
-    monkeypatch.setattr(LocalFileSystem, "cat_file", lambda self, path, start, end: sent.append(end - start) or cat(self, path, start, end))
+    monkeypatch.setattr(
+        LocalFileSystem,
+        "cat_file",
+        lambda self, path, start, end: sent.append(end - start) or cat(self, path, start, end),
+    )
     model = read(StoreFolder.open(f"file://{tmp_path}"), encoder)
     assert model.vector is not None
-    torch.testing.assert_close(model.vector, encoder.encode_file(LoraFile.open(tmp_path / "lora.safetensors")), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        model.vector, encoder.encode_file(LoraFile.open(tmp_path / "lora.safetensors")), rtol=0, atol=1e-6
+    )
     assert model.received == sum(sent) < 0.01 * (tmp_path / "lora.safetensors").stat().st_size
 
 
@@ -111,9 +127,14 @@ def test_the_stamp_changes_with_the_file(memory: str) -> None:
 def test_peft_takes_its_scales_from_the_settings_beside_it(tmp_path: Path, encoder: Encoder) -> None:
     target = tmp_path / "peft" / "adapter_model.safetensors"
     target.parent.mkdir()
-    tensors = {name.replace(".lora.down.", ".lora_A.").replace(".lora.up.", ".lora_B."): tensor for name, tensor in load_file(SHIPPED[0]).items()}
+    tensors = {
+        name.replace(".lora.down.", ".lora_A.").replace(".lora.up.", ".lora_B."): tensor
+        for name, tensor in load_file(SHIPPED[0]).items()
+    }
     save_file(tensors, target)
-    target.with_name("adapter_config.json").write_text(json.dumps({"lora_alpha": 4, "r": 2, "alpha_pattern": {"attn2.to_v": 40}}))
+    target.with_name("adapter_config.json").write_text(
+        json.dumps({"lora_alpha": 4, "r": 2, "alpha_pattern": {"attn2.to_v": 40}})
+    )
     folder = StoreFolder.open(f"file://{tmp_path}")
     only = folder.only(folder.files[0])
     assert (only.files, list(only.settings)) == (folder.files, ["peft/adapter_config.json"])
@@ -150,7 +171,9 @@ def failing(times: int, error: Exception) -> Callable[..., bytes]:
 
 
 @pytest.mark.parametrize("error", [OSError("broken pipe"), TimeoutError(), RuntimeError("of a library")])
-def test_faults_that_pass_are_waited_for(memory: str, encoder: Encoder, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_faults_that_pass_are_waited_for(
+    memory: str, encoder: Encoder, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     folder = StoreFolder.open(memory)
     monkeypatch.setattr(MemoryFileSystem, "cat_file", failing(remote.TRIES - 1, error))
     assert read(folder, encoder).vector is not None
@@ -159,7 +182,9 @@ def test_faults_that_pass_are_waited_for(memory: str, encoder: Encoder, monkeypa
         read(folder, encoder)
 
 
-def test_a_file_that_went_or_changed_is_told_at_once(memory: str, encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_went_or_changed_is_told_at_once(
+    memory: str, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = StoreFolder.open(memory)
     fsspec.filesystem("memory").pipe_file("/bucket/icons/1.safetensors", SHIPPED[1].read_bytes()[:20])
     with pytest.raises(FetchError, match="the file changed"):
@@ -194,14 +219,19 @@ def test_places_that_are_none_are_told_in_a_line(memory: str, place: str, said: 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """As fsspec itself tells it."""
     monkeypatch.setitem(sys.modules, "s3fs", None)
-    with pytest.raises(FetchError, match="expected a package that reads s3://, found none: Install s3fs to access S3; install it with pip"):
+    with pytest.raises(
+        FetchError,
+        match="expected a package that reads s3://, found none: Install s3fs to access S3; install it with pip",
+    ):
         StoreFolder.open("s3://bucket/loras")
 
 
 NAMES = ("/bucket/x\u202e.safetensors", f"/bucket/{'x' * 1001}.safetensors")
 
 
-@pytest.mark.parametrize("entry", [*({"size": size} for size in (None, -1, "9", True, 2**63)), *({"name": name} for name in NAMES)])
+@pytest.mark.parametrize(
+    "entry", [*({"size": size} for size in (None, -1, "9", True, 2**63)), *({"name": name} for name in NAMES)]
+)
 def test_listings_that_lie_are_refused(memory: str, monkeypatch: pytest.MonkeyPatch, entry: dict[str, Any]) -> None:
     said = {"name": "/bucket/a.safetensors", "size": 9, "type": "file"} | entry
     monkeypatch.setattr(MemoryFileSystem, "ls", lambda self, path, detail=True: [said])
@@ -224,4 +254,6 @@ def test_bounds(memory: str, encoder: Encoder, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_what_is_remote() -> None:
-    assert [is_remote(place) for place in ("hf://a/b", "s3://x", "file:///x", "C:\\loras", "/srv/a://b", "loras", "C://x")] == [True] * 3 + [False] * 4
+    assert [
+        is_remote(place) for place in ("hf://a/b", "s3://x", "file:///x", "C:\\loras", "/srv/a://b", "loras", "C://x")
+    ] == [True] * 3 + [False] * 4

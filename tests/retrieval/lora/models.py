@@ -26,7 +26,9 @@ def sd1_unet(widths: tuple[int, ...] = (32, 64, 64, 64), context: int = 24) -> U
     return UNet2DConditionModel(block_out_channels=widths, cross_attention_dim=context, norm_num_groups=8)
 
 
-def sdxl_unet(widths: tuple[int, ...] = (32, 64, 64), context: int = 24, depths: tuple[int, ...] = (1, 2, 3)) -> UNet2DConditionModel:
+def sdxl_unet(
+    widths: tuple[int, ...] = (32, 64, 64), context: int = 24, depths: tuple[int, ...] = (1, 2, 3)
+) -> UNet2DConditionModel:
     return UNet2DConditionModel(
         block_out_channels=widths,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
@@ -42,11 +44,19 @@ def sdxl_unet(widths: tuple[int, ...] = (32, 64, 64), context: int = 24, depths:
 
 
 def wan(layers: int = 2, heads: int = 2) -> WanTransformer3DModel:
-    return WanTransformer3DModel(num_attention_heads=heads, attention_head_dim=12, ffn_dim=32, num_layers=layers, text_dim=16, freq_dim=16)
+    return WanTransformer3DModel(
+        num_attention_heads=heads, attention_head_dim=12, ffn_dim=32, num_layers=layers, text_dim=16, freq_dim=16
+    )
 
 
 def qwen(layers: int = 2) -> QwenImageTransformer2DModel:
-    return QwenImageTransformer2DModel(num_layers=layers, num_attention_heads=2, attention_head_dim=16, joint_attention_dim=16, axes_dims_rope=(4, 6, 6))
+    return QwenImageTransformer2DModel(
+        num_layers=layers,
+        num_attention_heads=2,
+        attention_head_dim=16,
+        joint_attention_dim=16,
+        axes_dims_rope=(4, 6, 6),
+    )
 
 
 # of true size, made without memory
@@ -76,7 +86,9 @@ def meta(name: str) -> nn.Module:
 
 def weights(model: nn.Module) -> dict[str, torch.Size]:
     """The shape of every weight that a LoRA may change, by its module."""
-    return {name: m.weight.shape for name, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d | nn.Conv3d)}
+    return {
+        name: m.weight.shape for name, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d | nn.Conv3d)
+    }
 
 
 def pairs(shapes: dict[str, torch.Size], rank: int = 2, seed: int = 0) -> Pairs:
@@ -89,9 +101,13 @@ def pairs(shapes: dict[str, torch.Size], rank: int = 2, seed: int = 0) -> Pairs:
     return made
 
 
-def write(made: Pairs, rename: Callable[[str], str], ends: tuple[str, str], alpha: float | None = None) -> dict[str, Tensor]:
+def write(
+    made: Pairs, rename: Callable[[str], str], ends: tuple[str, str], alpha: float | None = None
+) -> dict[str, Tensor]:
     """The factors as a trainer saves them, perhaps with an alpha each."""
-    tensors = {rename(name) + end: tensor for name, pair in made.items() for end, tensor in zip(ends, pair, strict=True)}
+    tensors = {
+        rename(name) + end: tensor for name, pair in made.items() for end, tensor in zip(ends, pair, strict=True)
+    }
     return tensors if alpha is None else tensors | {rename(name) + ".alpha": torch.tensor(alpha) for name in made}
 
 

@@ -35,7 +35,14 @@ def blocks(prefixes: tuple[str, ...], modules: dict[str, tuple[int, int]]) -> di
 QKV, WIDE, NARROW, TWO, SIX = (72, 24), (96, 24), (24, 96), (48, 24), (144, 24)
 STREAM = {"attn.qkv": QKV, "attn.proj": (24, 24), "mlp.fc1": WIDE, "mlp.fc2": NARROW, "adaLN_modulation.1": SIX}
 LAST = {name: shape for name, shape in STREAM.items() if name == "attn.qkv"} | {"adaLN_modulation.1": TWO}
-FLUX2 = {"img_attn.qkv": QKV, "txt_attn.qkv": QKV, "img_attn.proj": (24, 24), "txt_attn.proj": (24, 24), "img_mlp.0": SIX, "txt_mlp.2": (24, 72)}
+FLUX2 = {
+    "img_attn.qkv": QKV,
+    "txt_attn.qkv": QKV,
+    "img_attn.proj": (24, 24),
+    "txt_attn.proj": (24, 24),
+    "img_mlp.0": SIX,
+    "txt_mlp.2": (24, 72),
+}
 MODULATIONS = ("single_stream_modulation.lin", "double_stream_modulation_img.lin", "double_stream_modulation_txt.lin")
 TABLES: dict[str, tuple[str, dict[str, tuple[int, int]]]] = {
     "sd3": (
@@ -61,8 +68,17 @@ TABLES: dict[str, tuple[str, dict[str, tuple[int, int]]]] = {
     "wan": (
         "convert_wan_transformer_to_diffusers",
         blocks(("blocks.0.self_attn.", "blocks.7.cross_attn."), square(*"qkvo"))
-        | blocks(("blocks.7.",), {"cross_attn.k_img": (24, 24), "cross_attn.v_img": (24, 24), "ffn.0": WIDE, "ffn.2": NARROW})
-        | square("time_embedding.0", "time_embedding.2", "text_embedding.0", "text_embedding.2", "img_emb.proj.1", "img_emb.proj.3")
+        | blocks(
+            ("blocks.7.",), {"cross_attn.k_img": (24, 24), "cross_attn.v_img": (24, 24), "ffn.0": WIDE, "ffn.2": NARROW}
+        )
+        | square(
+            "time_embedding.0",
+            "time_embedding.2",
+            "text_embedding.0",
+            "text_embedding.2",
+            "img_emb.proj.1",
+            "img_emb.proj.3",
+        )
         | {"time_projection.1": SIX, "head.head": (64, 24)},
     ),
     "z-image": (
@@ -82,7 +98,13 @@ TABLES: dict[str, tuple[str, dict[str, tuple[int, int]]]] = {
     "lumina2": (
         "convert_lumina2_to_diffusers",
         blocks(
-            ("layers.0.", "context_refiner.1."), {"attention.qkv": (3840, 2304), "attention.out": (24, 24), "feed_forward.w1": WIDE, "feed_forward.w2": NARROW}
+            ("layers.0.", "context_refiner.1."),
+            {
+                "attention.qkv": (3840, 2304),
+                "attention.out": (24, 24),
+                "feed_forward.w1": WIDE,
+                "feed_forward.w2": NARROW,
+            },
         )
         | {"noise_refiner.0.adaLN_modulation.1": WIDE, "cap_embedder.1": (24, 40), "t_embedder.mlp.2": (16, 24)}
         | {"final_layer.linear": (8, 24), "final_layer.adaLN_modulation.1": (24, 16)},
@@ -90,8 +112,17 @@ TABLES: dict[str, tuple[str, dict[str, tuple[int, int]]]] = {
     "anima": (
         "convert_cosmos_transformer_checkpoint_to_diffusers",
         blocks(("blocks.3.self_attn.", "blocks.0.cross_attn."), square("q_proj", "k_proj", "v_proj", "output_proj"))
-        | blocks(("blocks.3.",), {"mlp.layer1": WIDE, "mlp.layer2": NARROW} | square("adaln_modulation_mlp.1", "adaln_modulation_self_attn.2"))
-        | {"final_layer.linear": (8, 24), "final_layer.adaln_modulation.1": (24, 24), "t_embedder.1.linear_1": (24, 24), "x_embedder.proj.1": (24, 8)},
+        | blocks(
+            ("blocks.3.",),
+            {"mlp.layer1": WIDE, "mlp.layer2": NARROW}
+            | square("adaln_modulation_mlp.1", "adaln_modulation_self_attn.2"),
+        )
+        | {
+            "final_layer.linear": (8, 24),
+            "final_layer.adaln_modulation.1": (24, 24),
+            "t_embedder.1.linear_1": (24, 24),
+            "x_embedder.proj.1": (24, 8),
+        },
     ),
     "krea2": (
         "convert_krea2_transformer_checkpoint_to_diffusers",
@@ -109,13 +140,23 @@ TABLES: dict[str, tuple[str, dict[str, tuple[int, int]]]] = {
 def test_layers_are_those_of_the_converted_checkpoint(tmp_path: Path, family: str, dialect: str) -> None:
     converter, table = TABLES[family]
     made = pairs({name: torch.Size(shape) for name, shape in table.items()}, rank=1)
-    rename: Callable[[str], str] = "diffusion_model.{}".format if dialect == "dots" else lambda name: "lora_unet_" + name.replace(".", "_")
+    rename: Callable[[str], str] = (
+        "diffusion_model.{}".format if dialect == "dots" else lambda name: "lora_unet_" + name.replace(".", "_")
+    )
     save_file(write(made, rename, PEFT if dialect == "dots" else KOHYA), tmp_path / "x")
     lora = LoraFile.open(tmp_path / "x")
-    theirs = getattr(single_file_utils, converter)(Checkpoint({f"{name}.weight": up @ down for name, (down, up) in made.items()}))
-    expected = {name.removesuffix(".weight"): tensor for name, tensor in theirs.items() if name.endswith(".weight") and tensor.any()}
+    theirs = getattr(single_file_utils, converter)(
+        Checkpoint({f"{name}.weight": up @ down for name, (down, up) in made.items()})
+    )
+    expected = {
+        name.removesuffix(".weight"): tensor
+        for name, tensor in theirs.items()
+        if name.endswith(".weight") and tensor.any()
+    }
     assert lora.family == family
     assert lora.read.strange == frozenset()
     assert set(lora.layers) == set(expected)
     for name, update in lora.updates().items():
-        torch.testing.assert_close(update.up @ update.down, expected[name], msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            update.up @ update.down, expected[name], msg=lambda text, name=name: f"{name}: {text}"
+        )

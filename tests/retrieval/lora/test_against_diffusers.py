@@ -30,13 +30,22 @@ EXACT: dict[str, Any] = {"atol": 1e-5, "rtol": 1e-5}
 
 def deltas(model: nn.Module, adapter: str = "x") -> dict[str, Tensor]:
     """What peft adds to each weight of a model."""
-    return {name: module.get_delta_weight(adapter) for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    return {
+        name: module.get_delta_weight(adapter)
+        for name, module in model.named_modules()
+        if isinstance(module, LoraLayer)
+    }
 
 
 def same(ours: dict[str, LayerUpdate], theirs: dict[str, Tensor]) -> None:
     assert set(ours) == set(theirs)
     for name, update in ours.items():
-        torch.testing.assert_close(update.up @ update.down, theirs[name].float().flatten(1), msg=lambda text, name=name: f"{name}: {text}", **EXACT)
+        torch.testing.assert_close(
+            update.up @ update.down,
+            theirs[name].float().flatten(1),
+            msg=lambda text, name=name: f"{name}: {text}",
+            **EXACT,
+        )
 
 
 def opened(tmp_path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> LoraFile:
@@ -62,7 +71,12 @@ def flat(name: str) -> str:
     [
         (Format.DIFFUSERS, lambda made: write(made, "unet.{}".format, DIFFUSERS)),
         (Format.PEFT, lambda made: write(made, "unet.{}".format, PEFT)),
-        (Format.ATTN_PROCESSOR, lambda made: write(made, lambda name: "unet." + attn_processor(name), ("_lora.down.weight", "_lora.up.weight"))),
+        (
+            Format.ATTN_PROCESSOR,
+            lambda made: write(
+                made, lambda name: "unet." + attn_processor(name), ("_lora.down.weight", "_lora.up.weight")
+            ),
+        ),
     ],
 )
 def test_diffusers_own_formats(tmp_path: Path, form: Format, tensors: Any) -> None:
@@ -76,13 +90,22 @@ def test_diffusers_own_formats(tmp_path: Path, form: Format, tensors: Any) -> No
 
 def test_kohya_of_sd1_with_convolutions_and_text_encoder(tmp_path: Path) -> None:
     unet = sd1_unet()
-    text = CLIPTextModel(CLIPTextConfig(vocab_size=10, hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2))
-    encoder = {name if name.startswith("text_model.") else f"text_model.{name}": shape for name, shape in weights(text).items()}
+    text = CLIPTextModel(
+        CLIPTextConfig(vocab_size=10, hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2)
+    )
+    encoder = {
+        name if name.startswith("text_model.") else f"text_model.{name}": shape for name, shape in weights(text).items()
+    }
     tensors = write(pairs(weights(unet)), flat, KOHYA, alpha=1.0)
     tensors |= write(pairs(encoder), lambda name: "lora_te_" + name.replace(".", "_"), KOHYA, alpha=3.0)
     lora = opened(tmp_path, tensors)
     state, alphas = StableDiffusionLoraLoaderMixin.lora_state_dict(load_file(lora.path), unet_config=unet.config)
-    unet.load_lora_adapter({k: v for k, v in state.items() if k.startswith("unet.")}, network_alphas=alphas, adapter_name="x", prefix="unet")
+    unet.load_lora_adapter(
+        {k: v for k, v in state.items() if k.startswith("unet.")},
+        network_alphas=alphas,
+        adapter_name="x",
+        prefix="unet",
+    )
     updates = lora.updates()
     same({name: update for name, update in updates.items() if not name.startswith("text_encoder")}, deltas(unet))
     for name in encoder:
@@ -93,7 +116,12 @@ def test_kohya_of_sd1_with_convolutions_and_text_encoder(tmp_path: Path) -> None
 
 def sgm(name: str) -> str:
     """A module of SDXL's U-Net as kohya names it: the inverse of what is tested, from the names in OneTrainer's table."""
-    inner = {"conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "conv2": "out_layers.3", "conv_shortcut": "skip_connection"}
+    inner = {
+        "conv1": "in_layers.2",
+        "time_emb_proj": "emb_layers.1",
+        "conv2": "out_layers.3",
+        "conv_shortcut": "skip_connection",
+    }
     place, _, rest = name.partition(".")
     if place not in ("down_blocks", "up_blocks", "mid_block"):
         return {
@@ -127,10 +155,19 @@ def test_kohya_of_sdxl_with_sgm_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"use_rslora": True}, {"alpha_pattern": {"attn2.to_k": 6, "mid_block.attentions.0.proj_in": 7}, "rank_pattern": {"attn2.to_k": 3}}]
+    "settings",
+    [
+        {},
+        {"use_rslora": True},
+        {"alpha_pattern": {"attn2.to_k": 6, "mid_block.attentions.0.proj_in": 7}, "rank_pattern": {"attn2.to_k": 3}},
+    ],
 )
 def test_peft_folders(tmp_path: Path, settings: dict[str, Any]) -> None:
-    model = get_peft_model(sd1_unet(), LoraConfig(r=2, lora_alpha=5, target_modules=["to_k", "proj_in", "conv1"], init_lora_weights=False, **settings), "x")
+    model = get_peft_model(
+        sd1_unet(),
+        LoraConfig(r=2, lora_alpha=5, target_modules=["to_k", "proj_in", "conv1"], init_lora_weights=False, **settings),
+        "x",
+    )
     model.save_pretrained(tmp_path)
     lora = LoraFile.open(tmp_path / "x" / "adapter_model.safetensors")
     assert lora.ranks == ([2, 3] if "rank_pattern" in settings else [2])
@@ -141,9 +178,22 @@ def test_peft_folders(tmp_path: Path, settings: dict[str, Any]) -> None:
     ("config", "form"),
     [
         (LoHaConfig(r=2, alpha=5, target_modules=["to_k", "conv1"], init_weights=False), Format.LOHA),
-        (LoHaConfig(r=2, alpha=5, target_modules=["conv1"], init_weights=False, use_effective_conv2d=True), Format.LOHA),
+        (
+            LoHaConfig(r=2, alpha=5, target_modules=["conv1"], init_weights=False, use_effective_conv2d=True),
+            Format.LOHA,
+        ),
         (LoKrConfig(r=2, alpha=5, target_modules=["to_k", "conv1"], init_weights=False), Format.LOKR),
-        (LoKrConfig(r=2, alpha=5, target_modules=["to_k", "conv1"], init_weights=False, decompose_both=True, use_effective_conv2d=True), Format.LOKR),
+        (
+            LoKrConfig(
+                r=2,
+                alpha=5,
+                target_modules=["to_k", "conv1"],
+                init_weights=False,
+                decompose_both=True,
+                use_effective_conv2d=True,
+            ),
+            Format.LOKR,
+        ),
         (LoKrConfig(r=64, alpha=5, target_modules=["to_k"], init_weights=False), Format.LOKR),
     ],
 )
@@ -152,14 +202,18 @@ def test_lycoris_types_of_peft(tmp_path: Path, config: LoHaConfig | LoKrConfig, 
     model.save_pretrained(tmp_path)
     lora = LoraFile.open(tmp_path / "x" / "adapter_model.safetensors")
     assert lora.format is form
-    theirs = {name: module.get_delta_weight("x") for name, module in model.named_modules() if isinstance(module, LycorisLayer)}
+    theirs = {
+        name: module.get_delta_weight("x") for name, module in model.named_modules() if isinstance(module, LycorisLayer)
+    }
     same(lora.updates(), {name.removeprefix("base_model.model."): delta for name, delta in theirs.items()})
 
 
 def test_settings_in_the_header_may_name_the_component(tmp_path: Path) -> None:
     unet = sd1_unet()
     unet.add_adapter(LoraConfig(r=2, lora_alpha=5, target_modules=["to_q"], init_lora_weights=False), "x")
-    state = {f"unet.{name.replace('.x.', '.')}": tensor for name, tensor in unet.state_dict().items() if "lora_" in name}
+    state = {
+        f"unet.{name.replace('.x.', '.')}": tensor for name, tensor in unet.state_dict().items() if "lora_" in name
+    }
     metadata = {"unet.r": 2, "unet.lora_alpha": 5, "text_encoder.lora_alpha": 9}
     lora = opened(tmp_path, state, {"lora_adapter_metadata": json.dumps(metadata)})
     same(lora.updates(), deltas(unet))
@@ -168,16 +222,30 @@ def test_settings_in_the_header_may_name_the_component(tmp_path: Path) -> None:
 def same_as_converted(lora: LoraFile, mixin: Any) -> None:
     """Our updates act on vectors as those that diffusers makes of a file for a transformer; it folds the scales into the factors."""
     state = mixin.lora_state_dict(load_file(lora.path))
-    state = {name.removeprefix("transformer."): tensor for name, tensor in (state[0] if isinstance(state, tuple) else state).items()}
+    state = {
+        name.removeprefix("transformer."): tensor
+        for name, tensor in (state[0] if isinstance(state, tuple) else state).items()
+    }
     updates = lora.updates()
     assert set(updates) == {name.rpartition(".lora_")[0] for name in state}
     for name, update in updates.items():
         vectors = torch.randn(update.shape[1], 3) / update.shape[1] ** 0.5
         theirs = state[f"{name}.lora_B.weight"] @ (state[f"{name}.lora_A.weight"] @ vectors)
-        torch.testing.assert_close(update.up @ (update.down @ vectors), theirs, msg=lambda text, name=name: f"{name}: {text}", **EXACT)
+        torch.testing.assert_close(
+            update.up @ (update.down @ vectors), theirs, msg=lambda text, name=name: f"{name}: {text}", **EXACT
+        )
 
 
-WAN_NAMES = {"attn1": "self_attn", "attn2": "cross_attn", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "o", "net.0.proj": "0", "net.2": "2"}
+WAN_NAMES = {
+    "attn1": "self_attn",
+    "attn2": "cross_attn",
+    "to_q": "q",
+    "to_k": "k",
+    "to_v": "v",
+    "to_out.0": "o",
+    "net.0.proj": "0",
+    "net.2": "2",
+}
 
 
 def wan_name(name: str) -> str:
@@ -204,7 +272,12 @@ def test_wan(tmp_path: Path, rename: Any, ends: tuple[str, str], alpha: float | 
 
 
 @pytest.mark.parametrize(
-    ("rename", "ends"), [(flat, KOHYA), ("transformer.{}".format, PEFT), ("diffusion_model.{}".format, (".lora_A.default.weight", ".lora_B.default.weight"))]
+    ("rename", "ends"),
+    [
+        (flat, KOHYA),
+        ("transformer.{}".format, PEFT),
+        ("diffusion_model.{}".format, (".lora_A.default.weight", ".lora_B.default.weight")),
+    ],
 )
 def test_qwen_image(tmp_path: Path, rename: Any, ends: tuple[str, str]) -> None:
     model = qwen()
@@ -236,12 +309,20 @@ def shapes(table: dict[str, tuple[int, int]], prefix: str = "") -> dict[str, tor
 def test_kohya_of_flux(tmp_path: Path, sparse: bool) -> None:
     """Single blocks are of true size, as diffusers splits them by fixed numbers of rows."""
     single = {"linear1": (21504, 3072), "linear2": (3072, 15360), "modulation.lin": (9216, 3072)}
-    made = pairs(shapes(FLUX_DOUBLE, "double_blocks.0.") | shapes(FLUX_DOUBLE, "double_blocks.11."), rank=3) | pairs(shapes(single, "single_blocks.7."), 1)
+    made = pairs(shapes(FLUX_DOUBLE, "double_blocks.0.") | shapes(FLUX_DOUBLE, "double_blocks.11."), rank=3) | pairs(
+        shapes(single, "single_blocks.7."), 1
+    )
     if sparse:  # as kohya saves queries, keys and values that were trained apart
         for name in list(made):
             if "qkv" in name:
                 made[name] = (made[name][0], torch.block_diag(*made[name][1][:, :1].split(24)))
-    outside = {"final_layer.linear": (64, 24), "img_in": (24, 64), "txt_in": (24, 32), "time_in.in_layer": (24, 16), "vector_in.out_layer": (24, 24)}
+    outside = {
+        "final_layer.linear": (64, 24),
+        "img_in": (24, 64),
+        "txt_in": (24, 32),
+        "time_in.in_layer": (24, 16),
+        "vector_in.out_layer": (24, 24),
+    }
     tensors = write(made, flat, KOHYA, alpha=2.0) | write(pairs(shapes(outside)), flat, KOHYA)
     lora = opened(tmp_path, tensors | write(pairs(shapes({"final_layer.adaLN_modulation.1": (48, 24)})), flat, KOHYA))
     same_as_converted(lora, FluxLoraLoaderMixin)
@@ -252,7 +333,14 @@ def test_other_flux_dialects_give_the_same_layers(tmp_path: Path) -> None:
     """BFL's names with dots, OneTrainer's with underscores and in parts, and diffusers': one LoRA, one hash."""
     kohya = opened(tmp_path, write(pairs(shapes(FLUX_DOUBLE, "double_blocks.3.")), flat, KOHYA))
     made, expected = {name: (update.down, update.up) for name, update in kohya.updates().items()}, kohya.data_hash
-    parts = {"to_q": "qkv.0", "to_k": "qkv.1", "to_v": "qkv.2", "add_q_proj": "qkv.0", "add_k_proj": "qkv.1", "add_v_proj": "qkv.2"}
+    parts = {
+        "to_q": "qkv.0",
+        "to_k": "qkv.1",
+        "to_v": "qkv.2",
+        "add_q_proj": "qkv.0",
+        "add_k_proj": "qkv.1",
+        "add_v_proj": "qkv.2",
+    }
 
     def omi(name: str) -> str:
         last = name.rpartition(".")[2]
@@ -273,7 +361,11 @@ def test_other_flux_dialects_give_the_same_layers(tmp_path: Path) -> None:
 
 
 def test_xlabs_flux(tmp_path: Path) -> None:
-    table = {"double_blocks.0.processor.qkv_lora1": (72, 24), "double_blocks.0.processor.proj_lora2": (24, 24), "single_blocks.1.processor.qkv_lora": (72, 24)}
+    table = {
+        "double_blocks.0.processor.qkv_lora1": (72, 24),
+        "double_blocks.0.processor.proj_lora2": (24, 24),
+        "single_blocks.1.processor.qkv_lora": (72, 24),
+    }
     lora = opened(tmp_path, write(pairs(shapes(table)), "{}".format, (".down.weight", ".up.weight")))
     same_as_converted(lora, FluxLoraLoaderMixin)
 
@@ -288,7 +380,11 @@ def test_flux2(tmp_path: Path) -> None:
         "txt_mlp.0": (144, 24),
     }
     single = {"linear1": (216, 24), "linear2": (24, 96)}
-    table = shapes(double, "double_blocks.1.") | shapes(single, "single_blocks.2.") | shapes({"img_in": (24, 16), "single_stream_modulation.lin": (72, 24)})
+    table = (
+        shapes(double, "double_blocks.1.")
+        | shapes(single, "single_blocks.2.")
+        | shapes({"img_in": (24, 16), "single_stream_modulation.lin": (72, 24)})
+    )
     lora = opened(tmp_path, write(pairs(table), "diffusion_model.{}".format, PEFT))
     same_as_converted(lora, Flux2LoraLoaderMixin)
     assert lora.family == "flux2"
@@ -306,13 +402,19 @@ def test_hunyuan_video(tmp_path: Path) -> None:
         "txt_mod.linear": (18432, 3072),
     }
     single = {"linear1": (21504, 3072), "linear2": (3072, 15360), "modulation.linear": (9216, 3072)}
-    table = shapes(double, "double_blocks.0.") | shapes(single, "single_blocks.3.") | shapes({"txt_in.individual_token_refiner.blocks.1.mlp.fc1": (96, 24)})
+    table = (
+        shapes(double, "double_blocks.0.")
+        | shapes(single, "single_blocks.3.")
+        | shapes({"txt_in.individual_token_refiner.blocks.1.mlp.fc1": (96, 24)})
+    )
     lora = opened(tmp_path, write(pairs(table, 1), "diffusion_model.{}".format, PEFT))
     same_as_converted(lora, HunyuanVideoLoraLoaderMixin)
     assert lora.family == "hunyuan-video"
 
 
-@pytest.mark.parametrize(("rename", "ends"), [("diffusion_model.{}".format, PEFT), (flat, KOHYA), ("diffusion_model.{}".format, KOHYA)])
+@pytest.mark.parametrize(
+    ("rename", "ends"), [("diffusion_model.{}".format, PEFT), (flat, KOHYA), ("diffusion_model.{}".format, KOHYA)]
+)
 def test_z_image(tmp_path: Path, rename: Any, ends: tuple[str, str]) -> None:
     block = {
         "attention.to_q": (24, 24),

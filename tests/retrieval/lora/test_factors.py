@@ -53,7 +53,12 @@ def test_locon_with_a_core(out: int, width: int, rank: int, inner: int) -> None:
 @unhurried
 @given(side, side, side, side, kernel)
 def test_loha(out: int, width: int, rank1: int, rank2: int, kernel: tuple[int, ...]) -> None:
-    parts = {"w1_a": normal(out, rank1), "w1_b": normal(rank1, width, *kernel), "w2_a": normal(out, rank2), "w2_b": normal(rank2, width, *kernel)}
+    parts = {
+        "w1_a": normal(out, rank1),
+        "w1_b": normal(rank1, width, *kernel),
+        "w2_a": normal(out, rank2),
+        "w2_b": normal(rank2, width, *kernel),
+    }
     dense = (parts["w1_a"] @ parts["w1_b"].flatten(1)) * (parts["w2_a"] @ parts["w2_b"].flatten(1))
     check(Format.LOHA, parts, dense, min(rank1 * rank2, *dense.shape))
 
@@ -61,25 +66,44 @@ def test_loha(out: int, width: int, rank1: int, rank2: int, kernel: tuple[int, .
 @unhurried
 @given(side, side, side)
 def test_loha_with_cores(out: int, width: int, rank: int) -> None:
-    parts = {f"w{i}_a": normal(rank, out) for i in "12"} | {f"w{i}_b": normal(rank, width) for i in "12"} | {f"t{i}": normal(rank, rank, 3, 2) for i in "12"}
+    parts = (
+        {f"w{i}_a": normal(rank, out) for i in "12"}
+        | {f"w{i}_b": normal(rank, width) for i in "12"}
+        | {f"t{i}": normal(rank, rank, 3, 2) for i in "12"}
+    )
     halves = [torch.einsum("ijkl,ip,jr->prkl", parts[f"t{i}"], parts[f"w{i}_a"], parts[f"w{i}_b"]) for i in "12"]
     check(Format.LOHA, parts, halves[0] * halves[1], min(rank * rank, out, width * 6))
 
 
-def lokr_factor(number: str, rows: int, columns: int, rank: int, kernel: tuple[int, ...], way: str) -> tuple[Parts, Tensor]:
+def lokr_factor(
+    number: str, rows: int, columns: int, rank: int, kernel: tuple[int, ...], way: str
+) -> tuple[Parts, Tensor]:
     """One factor of LoKr written in one of its ways, and what it multiplies out to."""
     if way == "whole":
         whole = normal(rows, columns, *kernel)
         return {f"w{number}": whole}, whole
     if way == "product":
         first, second = normal(rows, rank), normal(rank, columns, *kernel)
-        return {f"w{number}_a": first, f"w{number}_b": second}, (first @ second.flatten(1)).reshape(rows, columns, *kernel)
+        return {f"w{number}_a": first, f"w{number}_b": second}, (first @ second.flatten(1)).reshape(
+            rows, columns, *kernel
+        )
     first, second, core = normal(rank, rows), normal(rank, columns), normal(rank, rank, *(kernel or (2, 2)))
-    return {f"w{number}_a": first, f"w{number}_b": second, f"t{number}": core}, torch.einsum("ij...,ip,jr->pr...", core, first, second)
+    return {f"w{number}_a": first, f"w{number}_b": second, f"t{number}": core}, torch.einsum(
+        "ij...,ip,jr->pr...", core, first, second
+    )
 
 
 @unhurried
-@given(side, side, side, side, side, kernel, st.sampled_from(["whole", "product"]), st.sampled_from(["whole", "product", "core"]))
+@given(
+    side,
+    side,
+    side,
+    side,
+    side,
+    kernel,
+    st.sampled_from(["whole", "product"]),
+    st.sampled_from(["whole", "product", "core"]),
+)
 def test_lokr(a: int, b: int, c: int, d: int, rank: int, kernel: tuple[int, ...], first: str, second: str) -> None:
     parts1, w1 = lokr_factor("1", a, b, rank, (), first)
     parts2, w2 = lokr_factor("2", c, d, rank, kernel, second)
@@ -112,7 +136,8 @@ def test_another_basis_of_the_rank_is_the_same_update(rank: int, seed: int) -> N
     down, up = normal(rank, 6), normal(7, rank)
     basis = torch.linalg.qr(normal(rank, rank))[0] * 1.5
     first, second = (
-        ALGORITHMS[Format.PEFT].factors(parts) for parts in ({"down": down, "up": up}, {"down": torch.linalg.solve(basis, down), "up": up @ basis})
+        ALGORITHMS[Format.PEFT].factors(parts)
+        for parts in ({"down": down, "up": up}, {"down": torch.linalg.solve(basis, down), "up": up @ basis})
     )
     torch.testing.assert_close(first[1] @ first[0], second[1] @ second[0], atol=1e-5, rtol=1e-4)
 
@@ -125,7 +150,17 @@ BAD: list[tuple[Format, Callable[[], dict[str, tuple[int, ...]]]]] = [
     (Format.KOHYA, lambda: {"down": (4, 8, 1, 1), "mid": (4, 5, 3, 3), "up": (8, 4, 1, 1)}),
     (Format.LOHA, lambda: {"w1_a": (8, 2), "w1_b": (2, 8), "w2_a": (8, 2)}),
     (Format.LOHA, lambda: {"w1_a": (8, 2), "w1_b": (2, 8), "w2_a": (8, 2), "w2_b": (2, 9)}),
-    (Format.LOHA, lambda: {"w1_a": (2, 8), "w1_b": (2, 8), "w2_a": (2, 8), "w2_b": (2, 8), "t1": (2, 3, 3, 3), "t2": (2, 2, 3, 3)}),
+    (
+        Format.LOHA,
+        lambda: {
+            "w1_a": (2, 8),
+            "w1_b": (2, 8),
+            "w2_a": (2, 8),
+            "w2_b": (2, 8),
+            "t1": (2, 3, 3, 3),
+            "t2": (2, 2, 3, 3),
+        },
+    ),
     (Format.LOKR, lambda: {"w1": (2, 2)}),
     (Format.LOKR, lambda: {"w1": (2, 2), "w2_a": (4, 2), "w2_b": (3, 4)}),
     (Format.LOKR, lambda: {"w1": (2, 0), "w2": (4, 4)}),

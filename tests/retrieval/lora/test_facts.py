@@ -14,8 +14,12 @@ KOHYA = {
     "ss_network_module": "networks.lora",
     "ss_output_name": "cat_v2",
     "ss_base_model_version": "sd_v1",
-    "ss_tag_frequency": json.dumps({"10_cat": {"1cat": 20, "sitting": 5}, "5_more": {"sitting": 30, "": 3, "bad": "x", "worse": -1}}),
-    "ss_datasets": json.dumps([{"subsets": [{"class_tokens": "mycat cat", "num_repeats": 10}, {"class_tokens": None}]}]),
+    "ss_tag_frequency": json.dumps(
+        {"10_cat": {"1cat": 20, "sitting": 5}, "5_more": {"sitting": 30, "": 3, "bad": "x", "worse": -1}}
+    ),
+    "ss_datasets": json.dumps(
+        [{"subsets": [{"class_tokens": "mycat cat", "num_repeats": 10}, {"class_tokens": None}]}]
+    ),
     "ss_training_comment": "None",
 }
 LORA_MANAGER = {
@@ -25,9 +29,28 @@ LORA_MANAGER = {
     "notes": "works at 0.8",
     "civitai": {"trainedWords": ["mycat", "sleeping cat"]},
 }
-A1111 = {"description": "a cat", "sd version": "SD1", "activation text": "mycat, fluffy", "preferred weight": 0.7, "notes": ""}
-CIVITAI = {"id": 1, "name": "v1.0", "baseModel": "SDXL 1.0", "trainedWords": ["cat, fluffy"], "model": {"name": "Cat", "type": "LORA"}}
-STABILITY_MATRIX = {"ModelName": "Cat", "UserTitle": None, "BaseModel": "Pony", "TrainedWords": ["mycat"], "Tags": ["pet"], "Hashes": {"SHA256": "00"}}
+A1111 = {
+    "description": "a cat",
+    "sd version": "SD1",
+    "activation text": "mycat, fluffy",
+    "preferred weight": 0.7,
+    "notes": "",
+}
+CIVITAI = {
+    "id": 1,
+    "name": "v1.0",
+    "baseModel": "SDXL 1.0",
+    "trainedWords": ["cat, fluffy"],
+    "model": {"name": "Cat", "type": "LORA"},
+}
+STABILITY_MATRIX = {
+    "ModelName": "Cat",
+    "UserTitle": None,
+    "BaseModel": "Pony",
+    "TrainedWords": ["mycat"],
+    "Tags": ["pet"],
+    "Hashes": {"SHA256": "00"},
+}
 
 
 def test_what_kohya_writes() -> None:
@@ -51,14 +74,23 @@ def test_who_trained_it(metadata: dict[str, str], trainer: str | None) -> None:
 
 
 def test_modelspec() -> None:
-    metadata = {"modelspec.title": "Cat", "modelspec.architecture": "flux-1-dev/lora", "modelspec.trigger_phrase": "mycat", "modelspec.tags": "pet, cat"}
+    metadata = {
+        "modelspec.title": "Cat",
+        "modelspec.architecture": "flux-1-dev/lora",
+        "modelspec.trigger_phrase": "mycat",
+        "modelspec.tags": "pet, cat",
+    }
     assert from_header(metadata) == Facts("Cat", "flux-1-dev/lora", None, ("mycat",), ("pet", "cat"))
 
 
 @pytest.mark.parametrize(
     ("ending", "entries", "expected"),
     [
-        (".metadata.json", LORA_MANAGER, Facts("My Cat", "SD 1.5", None, ("mycat", "sleeping cat"), ("animal", "cat"), "works at 0.8")),
+        (
+            ".metadata.json",
+            LORA_MANAGER,
+            Facts("My Cat", "SD 1.5", None, ("mycat", "sleeping cat"), ("animal", "cat"), "works at 0.8"),
+        ),
         (".json", A1111, Facts(None, "SD1", None, ("mycat", "fluffy"), (), "a cat")),
         (".civitai.info", CIVITAI, Facts("Cat", "SDXL 1.0", None, ("cat, fluffy",))),
         (".cm-info.json", STABILITY_MATRIX, Facts("Cat", "Pony", None, ("mycat",), ("pet",))),
@@ -71,7 +103,13 @@ def test_each_side_car(tmp_path: Path, ending: str, entries: dict[str, object], 
     found = facts_of(tmp_path / "cat.v2.safetensors", {})
     assert found.sources == (side_car.name,)
     assert found.merged(Facts()) == Facts(
-        expected.title, expected.base_model, expected.trainer, expected.trigger_words, expected.tags, expected.notes, found.sources
+        expected.title,
+        expected.base_model,
+        expected.trainer,
+        expected.trigger_words,
+        expected.tags,
+        expected.notes,
+        found.sources,
     )
     assert (side_car.read_bytes(), side_car.stat().st_mtime_ns) == before
 
@@ -87,7 +125,9 @@ def test_people_go_before_sites_and_sites_before_trainers(tmp_path: Path) -> Non
     assert facts.sources == ("cat.json", "cat.metadata.json", "cat.civitai.info", "header")
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'"x"', b"\xff\xfe", b"[" * 100_000, b" " * (LARGEST_SIDE_CAR + 1)])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[1]", b'"x"', b"\xff\xfe", b"[" * 100_000, b" " * (LARGEST_SIDE_CAR + 1)]
+)
 def test_a_broken_side_car_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "cat.json").write_bytes(content)
     facts = facts_of(tmp_path / "cat.safetensors", KOHYA)
@@ -96,8 +136,16 @@ def test_a_broken_side_car_is_named(tmp_path: Path, content: bytes) -> None:
 
 
 def test_odd_entries_are_left_out() -> None:
-    odd = {"model_name": 3, "base_model": ["x"], "tags": [None, 1, {"name": "kept"}, "a" * 1000], "civitai": "no", "notes": {"x": 1}}
-    facts = facts_of(Path("x.safetensors"), {"ss_tag_frequency": json.dumps([1]), "ss_datasets": '{"a": 1}', "software": "[]"})
+    odd = {
+        "model_name": 3,
+        "base_model": ["x"],
+        "tags": [None, 1, {"name": "kept"}, "a" * 1000],
+        "civitai": "no",
+        "notes": {"x": 1},
+    }
+    facts = facts_of(
+        Path("x.safetensors"), {"ss_tag_frequency": json.dumps([1]), "ss_datasets": '{"a": 1}', "software": "[]"}
+    )
     assert facts == Facts()
     from loradex.retrieval.lora.facts import from_lora_manager
 
@@ -111,7 +159,11 @@ def test_a_file_tells_its_facts_scales_and_hash(tmp_path: Path) -> None:
     tensors = {}
     for i, alpha in ((1, 4.0), (2, 2.0)):
         module = name.format(i)
-        tensors |= {f"{module}.lora_down.weight": torch.ones(4, 8), f"{module}.lora_up.weight": torch.ones(8, 4), f"{module}.alpha": torch.tensor(alpha)}
+        tensors |= {
+            f"{module}.lora_down.weight": torch.ones(4, 8),
+            f"{module}.lora_up.weight": torch.ones(8, 4),
+            f"{module}.alpha": torch.tensor(alpha),
+        }
     save_file(tensors, tmp_path / "cat.safetensors", metadata=KOHYA)
     lora = LoraFile.open(tmp_path / "cat.safetensors")
     assert lora.facts.title == "cat_v2"

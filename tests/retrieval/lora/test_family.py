@@ -51,7 +51,11 @@ def test_parts_of_u_nets(name: str, part: str, families: list[str]) -> None:
     [
         (encoder("text_encoder", 768), ["lora_te_text_model_encoder_layers_3_mlp_fc1"], ["sd1"]),
         (encoder("text_encoder", 768), ["lora_te1_text_model_encoder_layers_3_mlp_fc1"], ["sdxl", "flux1", "sd3"]),
-        (encoder("text_encoder", 768), ["text_encoder.text_model.encoder.layers.3.mlp.fc1"], ["sd1", "sdxl", "flux1", "sd3"]),
+        (
+            encoder("text_encoder", 768),
+            ["text_encoder.text_model.encoder.layers.3.mlp.fc1"],
+            ["sd1", "sdxl", "flux1", "sd3"],
+        ),
         (encoder("text_encoder", 1024), [], ["sd2"]),
         (encoder("text_encoder", 768) | encoder("text_encoder_2", 1280), [], ["sdxl", "sd3"]),
         (encoder("text_encoder", 77), [], []),
@@ -78,7 +82,9 @@ def test_metadata_only_picks_among_what_fits() -> None:
 
 def lora_of(path: object, shapes: Shapes, metadata: dict[str, str]) -> LoraFile:
     tensors = {f"{name}.lora.down.weight": torch.ones(1, width) for name, (_, width) in shapes.items()}
-    save_file(tensors | {f"{name}.lora.up.weight": torch.ones(out, 1) for name, (out, _) in shapes.items()}, path, metadata)
+    save_file(
+        tensors | {f"{name}.lora.up.weight": torch.ones(out, 1) for name, (out, _) in shapes.items()}, path, metadata
+    )
     return LoraFile.open(path)  # type: ignore[arg-type]
 
 
@@ -114,7 +120,10 @@ def test_doubts_are_named(tmp_path_factory: pytest.TempPathFactory) -> None:
 )
 def test_transformers_by_one_module(modules: Shapes, family: str) -> None:
     for prefix in ("diffusion_model.", "lora_unet_"):
-        named = {prefix + (name if prefix.endswith(".") else name.replace(".", "_")): shape for name, shape in modules.items()}
+        named = {
+            prefix + (name if prefix.endswith(".") else name.replace(".", "_")): shape
+            for name, shape in modules.items()
+        }
         assert name_layers(named).trees[0] == family
 
 

@@ -33,7 +33,11 @@ def test_tensors_equal_those_of_safetensors(tmp_path: Path, dtype: torch.dtype) 
 def test_only_the_bytes_of_the_named_tensors_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_file({"small": torch.ones(4), "large": torch.ones(1_000_000)}, tmp_path / "x.safetensors")
     header = Header.read(tmp_path / "x.safetensors")
-    before = int(Path("/proc/self/io").read_text().split()[1]) if Path("/proc/self/io").exists() else pytest.skip("needs /proc/self/io")
+    before = (
+        int(Path("/proc/self/io").read_text().split()[1])
+        if Path("/proc/self/io").exists()
+        else pytest.skip("needs /proc/self/io")
+    )
     header.load(["small"])
     assert int(Path("/proc/self/io").read_text().split()[1]) - before < 10_000
 
@@ -44,7 +48,10 @@ LIES: dict[str, tuple[object, bytes]] = {
     "a list": ([1, 2], b""),
     "not UTF-8": (b'{"\xff": 1}', b""),
     "deep nesting": (b'{"a":' * 20_000, b""),
-    "a key twice": (b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}', b"\0" * 8),
+    "a key twice": (
+        b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}',
+        b"\0" * 8,
+    ),
     "metadata that is no text": ({"__metadata__": {"a": 1}, "a": INFO}, b"\0" * 8),
     "unknown dtype": ({"a": INFO | {"dtype": "F31"}}, b"\0" * 8),
     "dtype of another type": ({"a": INFO | {"dtype": ["F32"]}}, b"\0" * 8),
@@ -88,7 +95,13 @@ def test_truncation_anywhere_is_noticed(tmp_path: Path) -> None:
 
 def test_more_tensors_than_any_lora_has_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileUnsupported, match="20000 tensors"):
-        Header.read(write(tmp_path / "x.safetensors", dict.fromkeys(map(str, range(20_001)), INFO | {"data_offsets": [0, 8]}), b"\0" * 8))
+        Header.read(
+            write(
+                tmp_path / "x.safetensors",
+                dict.fromkeys(map(str, range(20_001)), INFO | {"data_offsets": [0, 8]}),
+                b"\0" * 8,
+            )
+        )
 
 
 @pytest.mark.parametrize("first", [b"PK\x03\x04rest of it", b"\x80\x02}q\x00.....", b"\x1f\x8bcompressed"])

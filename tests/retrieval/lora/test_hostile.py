@@ -104,11 +104,49 @@ def entries() -> Iterator[tuple[str, bytes]]:
         yield f"metadata {metadata!r}", packed({"__metadata__": metadata, "a": ENTRY})
     for dtype in ("F31", "", "f32", "F64", "BOOL", 32, None, ["F32"], {"F32": 1}):
         yield f"dtype {dtype!r}", packed({"a": ENTRY | {"dtype": dtype}})
-    shapes = ([-2], [2.0], ["2"], "2", 2, None, {}, [True, 2], [2**62, 4], [2**40, 2**40], [0], [], [2, 0], [1] * 300 + [3], [[2]], [2**63], [None])
-    shapes += (["a", 2**30], [[1], 2**30], [2**62, 2**62, 0], [2**56] * 100_000)  # products of texts, of lists, too large on the way, and slow ones
+    shapes = (
+        [-2],
+        [2.0],
+        ["2"],
+        "2",
+        2,
+        None,
+        {},
+        [True, 2],
+        [2**62, 4],
+        [2**40, 2**40],
+        [0],
+        [],
+        [2, 0],
+        [1] * 300 + [3],
+        [[2]],
+        [2**63],
+        [None],
+    )
+    shapes += (
+        ["a", 2**30],
+        [[1], 2**30],
+        [2**62, 2**62, 0],
+        [2**56] * 100_000,
+    )  # products of texts, of lists, too large on the way, and slow ones
     for shape in shapes:
         yield f"shape {str(shape)[:30]}", packed({"a": ENTRY | {"shape": shape}})
-    for offsets in ([8, 0], [-8, 0], [0, 9], [0, 2**63], [0], [0, 4, 8], [], None, "0,8", ["0", "8"], [0.0, 8.0], [8, 16], [2**64, 2**64 + 8], [4, 12]):
+    for offsets in (
+        [8, 0],
+        [-8, 0],
+        [0, 9],
+        [0, 2**63],
+        [0],
+        [0, 4, 8],
+        [],
+        None,
+        "0,8",
+        ["0", "8"],
+        [0.0, 8.0],
+        [8, 16],
+        [2**64, 2**64 + 8],
+        [4, 12],
+    ):
         yield f"offsets {offsets!r}", packed({"a": ENTRY | {"data_offsets": offsets}})
     for missing in ENTRY:
         yield f"an unknown field beside {missing}", packed({"a": ENTRY | {missing + "s": None}})
@@ -176,7 +214,16 @@ HARMLESS = {
     "JSON of another kind": '{"a": [1, {"b": null}]}',
     "a huge number": '{"x": {"tag": 1e400, "other": ' + "9" * 5000 + "}}",
 }
-KEYS = ("ss_tag_frequency", "ss_datasets", "ss_network_module", "software", "modelspec.trigger_phrase", "unet", "text_encoder", "lora_adapter_metadata")
+KEYS = (
+    "ss_tag_frequency",
+    "ss_datasets",
+    "ss_network_module",
+    "software",
+    "modelspec.trigger_phrase",
+    "unet",
+    "text_encoder",
+    "lora_adapter_metadata",
+)
 
 
 def test_the_corpus_is_as_large_as_promised() -> None:
@@ -273,7 +320,11 @@ def read(lora: LoraFile, reading: str) -> None:
 
 def test_a_file_that_takes_the_place_of_another_is_noticed(tmp_path: Path) -> None:
     path, other = tmp_path / "x.safetensors", tmp_path / "y"
-    for size, replace in ((8, os.replace), (16, os.replace), (8, lambda source, target: target.write_bytes(source.read_bytes()))):
+    for size, replace in (
+        (8, os.replace),
+        (16, os.replace),
+        (8, lambda source, target: target.write_bytes(source.read_bytes())),
+    ):
         path.write_bytes(tensors({DOWN: (4, 8), UP: (8, 4)}))
         os.utime(path, (0, 0))
         lora = LoraFile.open(path)
@@ -291,11 +342,21 @@ def test_a_part_of_any_role_has_a_bound(tmp_path: Path) -> None:
         {"lora_down.weight": (4, 8), "lora_up.weight": (8, 4), "dora_scale": (many,)},
         {"lora_down.weight": (4, 8), "lora_up.weight": (8, 4), "dora_scale": (0, 2**62, 2)},
         {"lora_down.weight": (many, 1), "lora_up.weight": (8, 1), "lora_mid.weight": (1, many, 1)},
-        {"hada_w1_a": (1, 8), "hada_w1_b": (many, 1), "hada_t1": (1, many, 1), "hada_w2_a": (8, 1), "hada_w2_b": (1, 1)},
+        {
+            "hada_w1_a": (1, 8),
+            "hada_w1_b": (many, 1),
+            "hada_t1": (1, many, 1),
+            "hada_w2_a": (8, 1),
+            "hada_w2_b": (1, 1),
+        },
     ):
         header, end = {}, 0
         for role, shape in shapes.items():
-            header[f"{module}.{role}"] = {"dtype": "F32", "shape": shape, "data_offsets": [end, end + 4 * math.prod(shape)]}
+            header[f"{module}.{role}"] = {
+                "dtype": "F32",
+                "shape": shape,
+                "data_offsets": [end, end + 4 * math.prod(shape)],
+            }
             end += 4 * math.prod(shape)
         path = tmp_path / "x.safetensors"
         path.write_bytes(packed(header, b""))
@@ -309,13 +370,18 @@ def test_numbers_of_odd_kinds_are_unsupported_and_not_corrupt(tmp_path: Path, dt
     path = tmp_path / "x.safetensors"
     size = 32 * BITS[dtype] // 8
     odd = {
-        name: {"dtype": dtype, "shape": shape, "data_offsets": [i * size, (i + 1) * size]} for i, (name, shape) in enumerate({DOWN: [4, 8], UP: [8, 4]}.items())
+        name: {"dtype": dtype, "shape": shape, "data_offsets": [i * size, (i + 1) * size]}
+        for i, (name, shape) in enumerate({DOWN: [4, 8], UP: [8, 4]}.items())
     }
     path.write_bytes(packed(odd, b"\1" * (2 * size)))
     with pytest.raises(FileUnsupported, match="4 or 6 bits"):
         LoraFile.open(path)
     sound = {
-        f"lora_unet_x.lora_{half}.weight": {"dtype": "F32", "shape": [1, 1], "data_offsets": [2 * size + i, 2 * size + i + 4]}
+        f"lora_unet_x.lora_{half}.weight": {
+            "dtype": "F32",
+            "shape": [1, 1],
+            "data_offsets": [2 * size + i, 2 * size + i + 4],
+        }
         for half, i in (("down", 0), ("up", 4))
     }
     path.write_bytes(packed(odd | sound, b"\1" * (2 * size + 8)))
@@ -324,9 +390,15 @@ def test_numbers_of_odd_kinds_are_unsupported_and_not_corrupt(tmp_path: Path, dt
         assert len(file.keys()) == 4
 
 
-@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz, torch.float8_e8m0fnu])
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.uint16, torch.uint32, torch.uint64, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz, torch.float8_e8m0fnu],
+)
 def test_rare_types_are_read(tmp_path: Path, dtype: torch.dtype) -> None:
-    save_file({DOWN: torch.ones(4, 8).to(dtype), UP: torch.ones(8, 4), "step": torch.ones(()).to(dtype)}, tmp_path / "x.safetensors")
+    save_file(
+        {DOWN: torch.ones(4, 8).to(dtype), UP: torch.ones(8, 4), "step": torch.ones(()).to(dtype)},
+        tmp_path / "x.safetensors",
+    )
     (update,) = LoraFile.open(tmp_path / "x.safetensors").updates().values()
     assert torch.equal(update.down, torch.ones(4, 8))
 
@@ -404,5 +476,9 @@ def test_what_we_accept_safetensors_accepts(tmp_path: Path) -> None:
         theirs = load_file(path)
         loaded = ours.load(ours.tensors)
         assert theirs.keys() == loaded.keys()
-        assert all(torch.equal(theirs[name].view(torch.uint8), loaded[name].view(torch.uint8)) for name in theirs if theirs[name].numel())
+        assert all(
+            torch.equal(theirs[name].view(torch.uint8), loaded[name].view(torch.uint8))
+            for name in theirs
+            if theirs[name].numel()
+        )
     assert accepted > 40

@@ -11,7 +11,10 @@ from loradex.retrieval.lora.keys import Format, Part, split_name
         ("unet.a.to_q.lora.down.weight", Part("unet.a.to_q", "down", Format.DIFFUSERS)),
         ("text_encoder.a.q_proj.lora_linear_layer.up.weight", Part("text_encoder.a.q_proj", "up", Format.DIFFUSERS)),
         ("a.attn1.processor.to_out_lora.up.weight", Part("a.attn1.processor.to_out", "up", Format.ATTN_PROCESSOR)),
-        ("double_blocks.0.processor.qkv_lora1.down.weight", Part("double_blocks.0.processor.qkv1", "down", Format.ATTN_PROCESSOR)),
+        (
+            "double_blocks.0.processor.qkv_lora1.down.weight",
+            Part("double_blocks.0.processor.qkv1", "down", Format.ATTN_PROCESSOR),
+        ),
         ("base_model.model.a.lora_A.weight", Part("base_model.model.a", "down", Format.PEFT)),
         ("a.lora_B.default.weight", Part("a", "up", Format.PEFT, "default")),
         ("a.lora_A", Part("a", "down", Format.PEFT)),

@@ -22,10 +22,14 @@ def test_every_module_is_found_under_its_name_with_underscores(family: str) -> N
     naming = name_layers({name: shapes[path] for name, path in flat.items()})
     assert naming.strange == []
     assert naming.trees[0] == ("unet" if family in ("sd1", "sd2", "sdxl") else family)
-    assert {name: [layer for layer, _ in layers] for name, layers in naming.layers.items()} == {name: [path] for name, path in flat.items()}
+    assert {name: [layer for layer, _ in layers] for name, layers in naming.layers.items()} == {
+        name: [path] for name, path in flat.items()
+    }
 
 
-@pytest.mark.parametrize("prefix", ["", "unet.", "base_model.model.", "base_model.model.unet.", "diffusion_model.", "lora_unet_unet_"])
+@pytest.mark.parametrize(
+    "prefix", ["", "unet.", "base_model.model.", "base_model.model.unet.", "diffusion_model.", "lora_unet_unet_"]
+)
 def test_prefixes_are_taken_off(prefix: str) -> None:
     path = "down_blocks.0.attentions.1.transformer_blocks.0.attn2.to_k"
     module = prefix + (path.replace(".", "_") if prefix.endswith("_") else path)
@@ -42,7 +46,11 @@ def sgm_modules() -> list[str]:
         "transformer_blocks_1_ff_net_2",
     ]
     modules = [
-        f"{side}_{i}_{j}_{name}" for side in ("input_blocks", "output_blocks") for i in range(1, 9) for j, names in enumerate((inner, outer)) for name in names
+        f"{side}_{i}_{j}_{name}"
+        for side in ("input_blocks", "output_blocks")
+        for i in range(1, 9)
+        for j, names in enumerate((inner, outer))
+        for name in names
     ]
     modules += [f"middle_block_{i}_{name}" for i, names in enumerate((inner, outer, inner)) for name in names]
     return [
@@ -68,17 +76,40 @@ def test_sgm_names_become_those_of_diffusers() -> None:
     for module in modules:
         (theirs,) = _maybe_map_sgm_blocks_to_diffusers({f"{module}.lora_down.weight": torch.ones(1)}, Config)
         theirs = _convert_unet_lora_key(theirs).replace(".processor.", ".").replace("to_out_lora", "to_out.0_lora")
-        assert naming.layers[module] == [(theirs.replace("_lora.down.weight", "").replace(".lora.down.weight", ""), ((0, 8),))], module
+        assert naming.layers[module] == [
+            (theirs.replace("_lora.down.weight", "").replace(".lora.down.weight", ""), ((0, 8),))
+        ], module
 
 
 def test_text_encoders_are_numbered() -> None:
     layer = "text_model.encoder.layers.3.self_attn.q_proj"
     flat = layer.replace(".", "_")
     for modules, component in (
-        (["lora_te_" + flat, "lora_te1_" + flat, "text_encoder." + layer, "clip_l." + layer, "text_encoders.clip_l.transformer." + layer], "text_encoder."),
-        (["lora_te2_" + flat, "text_encoder_2." + layer, "clip_g." + layer, "text_encoders.clip_g.transformer." + layer], "text_encoder_2."),
         (
-            ["base_model.model." + layer, "text_encoder." + layer.removeprefix("text_model."), "text_encoder." + layer.replace("q_proj", "to_q")],
+            [
+                "lora_te_" + flat,
+                "lora_te1_" + flat,
+                "text_encoder." + layer,
+                "clip_l." + layer,
+                "text_encoders.clip_l.transformer." + layer,
+            ],
+            "text_encoder.",
+        ),
+        (
+            [
+                "lora_te2_" + flat,
+                "text_encoder_2." + layer,
+                "clip_g." + layer,
+                "text_encoders.clip_g.transformer." + layer,
+            ],
+            "text_encoder_2.",
+        ),
+        (
+            [
+                "base_model.model." + layer,
+                "text_encoder." + layer.removeprefix("text_model."),
+                "text_encoder." + layer.replace("q_proj", "to_q"),
+            ],
             "text_encoder.",
         ),
     ):

@@ -16,11 +16,19 @@ from tests.retrieval.lora.models import meta, weights
 def test_the_order_is_that_of_the_modules() -> None:
     """As registered in diffusers 0.11: down, up, then middle blocks; in a transformer block attn1, ff, attn2."""
     names = list(weights(meta("sd1")))
-    blocks = dict.fromkeys(name.rpartition(".transformer_blocks")[0] for name in names if ".transformer_blocks." in name)
+    blocks = dict.fromkeys(
+        name.rpartition(".transformer_blocks")[0] for name in names if ".transformer_blocks." in name
+    )
     blocks = sorted(blocks, key=lambda block: ["down", "up", "mid"].index(block.partition("_")[0]))
     inner = ("attn1.", "ff.net.0.", "attn2.")
     for parts, order in ((inner, unet_order(True)), (inner[::2], unet_order(False))):
-        assert order == [f"unet.{name}" for block in blocks for part in parts for name in names if name.startswith(f"{block}.transformer_blocks.0.{part}")]
+        assert order == [
+            f"unet.{name}"
+            for block in blocks
+            for part in parts
+            for name in names
+            if name.startswith(f"{block}.transformer_blocks.0.{part}")
+        ]
 
 
 def test_a_real_file_has_the_shapes_of_those_modules(shared_loras: Path) -> None:
@@ -45,13 +53,21 @@ def test_a_real_file_has_the_shapes_of_those_modules(shared_loras: Path) -> None
     ],
 )
 def test_unknown_orders_are_refused(tmp_path: Path, count: int, metadata: dict[str, str]) -> None:
-    save_file({f"unet:{i}:{half}": torch.ones(1, 1) for i in range(count) for half in ("down", "up")}, tmp_path / "x", metadata)
+    save_file(
+        {f"unet:{i}:{half}": torch.ones(1, 1) for i in range(count) for half in ("down", "up")},
+        tmp_path / "x",
+        metadata,
+    )
     with pytest.raises(FileUnsupported, match="in order"):
         LoraFile.open(tmp_path / "x")
 
 
 def test_attention_alone_is_known_by_its_number_of_modules(tmp_path: Path) -> None:
-    save_file({f"unet:{i}:{half}": torch.ones(1, 1) for i in range(128) for half in ("down", "up")}, tmp_path / "x", {"unet": json.dumps(["CrossAttention"])})
+    save_file(
+        {f"unet:{i}:{half}": torch.ones(1, 1) for i in range(128) for half in ("down", "up")},
+        tmp_path / "x",
+        {"unet": json.dumps(["CrossAttention"])},
+    )
     lora = LoraFile.open(tmp_path / "x")
     assert (lora.format, len(lora.layers), lora.family) == (Format.CLONEOFSIMO, 128, "unknown")
     assert lora.layers["mid_block.attentions.0.transformer_blocks.0.attn2.to_out.0"].module == "unet:127"

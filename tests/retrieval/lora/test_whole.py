@@ -18,7 +18,12 @@ SGM = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2"
 
 def some_weights(seed: int, base: dict[str, Tensor] | None = None, step: float = 1.0) -> dict[str, Tensor]:
     torch.manual_seed(seed)
-    shapes = {f"{QUERY}.weight": (320, 320), f"{KEY}.weight": (320, 768), "conv_in.weight": (320, 4, 3, 3), "conv_in.bias": (320,)}
+    shapes = {
+        f"{QUERY}.weight": (320, 320),
+        f"{KEY}.weight": (320, 768),
+        "conv_in.weight": (320, 4, 3, 3),
+        "conv_in.bias": (320,),
+    }
     return {name: (base[name] if base else 0) + step * torch.randn(shape) for name, shape in shapes.items()}
 
 
@@ -60,7 +65,10 @@ def test_other_key_styles_find_the_same_layers(tmp_path: Path) -> None:
     names = {QUERY: f"{SGM}.to_q", KEY: f"{SGM}.to_k"}
     sgm = {f"{other}.weight": tuned[f"{layer}.weight"] for layer, other in names.items()}
     root = save(tmp_path, "base", base)
-    ours, theirs = (WholeModel.open(save(tmp_path, name, tensors), root, "sd1") for name, tensors in (("diffusers", tuned), ("sgm", sgm)))
+    ours, theirs = (
+        WholeModel.open(save(tmp_path, name, tensors), root, "sd1")
+        for name, tensors in (("diffusers", tuned), ("sgm", sgm))
+    )
     one, other = ours.updates([KEY])[KEY], theirs.updates([KEY])[KEY]
     torch.testing.assert_close(one.up @ one.down, other.up @ other.down)
 

@@ -28,7 +28,10 @@ def test_dense_linear_equals_primal_ridge_regression() -> None:
     dense = (factors.up @ factors.down).flatten(1).double().numpy()
     features = dense - dense.mean(0)
     penalty = ridge * np.mean((features**2).sum(1))
-    weight = np.linalg.solve(features.T @ features + penalty * np.eye(35), features.T @ (targets.double().numpy() - targets.double().numpy().mean(0)))
+    weight = np.linalg.solve(
+        features.T @ features + penalty * np.eye(35),
+        features.T @ (targets.double().numpy() - targets.double().numpy().mean(0)),
+    )
     others = some_models(8, seed=1)
     rows = (others.up @ others.down).flatten(1).double().numpy()
     expected = F.normalize(torch.from_numpy((rows - dense.mean(0)) @ weight + targets.double().numpy().mean(0)), dim=-1)
@@ -58,7 +61,9 @@ def test_statistics_leave_padding_out() -> None:
     torch.testing.assert_close(statistics({"layer": padded}, ("layer",)), statistics({"layer": factors}, ("layer",)))
     mean, deviation, least = statistics({"layer": factors}, ("layer",))[0, :3].tolist()
     entries = factors.down[0]
-    np.testing.assert_allclose([mean, deviation, least], [entries.mean(), entries.std(correction=0), entries.min()], rtol=1e-5)
+    np.testing.assert_allclose(
+        [mean, deviation, least], [entries.mean(), entries.std(correction=0), entries.min()], rtol=1e-5
+    )
 
 
 def test_baselines_survive_their_file(tmp_path: Path) -> None:
@@ -80,7 +85,10 @@ def test_the_map_is_cut_to_its_principal_outputs() -> None:
     assert fitted.weight.shape == (64, 5, 7)
     dense = (factors.up @ factors.down).flatten(1)
     features = dense - dense.mean(0)
-    weight = torch.linalg.solve(features.T @ features + 0.1 * features.square().sum(1).mean() * torch.eye(35), features.T @ (targets - targets.mean(0)))
+    weight = torch.linalg.solve(
+        features.T @ features + 0.1 * features.square().sum(1).mean() * torch.eye(35),
+        features.T @ (targets - targets.mean(0)),
+    )
     expected = F.normalize(features @ weight + targets.mean(0), dim=-1)
     torch.testing.assert_close(fitted.encode({"layer": factors}), expected, atol=1e-3, rtol=1e-3)
 

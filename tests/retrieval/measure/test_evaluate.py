@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from loradex.retrieval.measure.metrics import average_precision, chance_of, ranks, recall_at_k, summarise, text_to_model, top_k, zero_shot
+from loradex.retrieval.measure.metrics import (
+    average_precision,
+    chance_of,
+    ranks,
+    recall_at_k,
+    summarise,
+    text_to_model,
+    top_k,
+    zero_shot,
+)
 
 SCORES = np.array([[0.9, 0.5, 0.1], [0.2, 0.3, 0.8], [0.4, 0.4, 0.1]])
 

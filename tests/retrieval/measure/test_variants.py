@@ -5,7 +5,10 @@ import torch
 from loradex.retrieval.measure.variants import VARIANTS
 from loradex.retrieval.probex.probing import Factors
 
-UP, VALUE = "up_blocks.1.attentions.0.transformer_blocks.0.attn1.to_v", "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_q"
+UP, VALUE = (
+    "up_blocks.1.attentions.0.transformer_blocks.0.attn1.to_v",
+    "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_q",
+)
 
 
 def some_models() -> dict[str, Factors]:
@@ -36,7 +39,12 @@ def test_lower_ranks_are_the_nearest_ones() -> None:
     models = some_models()
     for rank in (1, 2):
         u, s, v = torch.linalg.svd(dense(models), full_matrices=False)
-        torch.testing.assert_close(dense(VARIANTS[f"cut to rank {rank}"](models)), u[..., :rank] * s[..., None, :rank] @ v[..., :rank, :], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            dense(VARIANTS[f"cut to rank {rank}"](models)),
+            u[..., :rank] * s[..., None, :rank] @ v[..., :rank, :],
+            atol=1e-4,
+            rtol=1e-4,
+        )
 
 
 def test_parts_keep_their_layers() -> None:

@@ -6,7 +6,9 @@ from torch import Tensor
 from loradex.retrieval.lora import LayerUpdate
 
 
-def some_updates(ranks: tuple[int, ...] = (2, 4, 8), seed: int = 0, out: int = 40, width: int = 24) -> list[LayerUpdate]:
+def some_updates(
+    ranks: tuple[int, ...] = (2, 4, 8), seed: int = 0, out: int = 40, width: int = 24
+) -> list[LayerUpdate]:
     torch.manual_seed(seed)
     return [LayerUpdate(torch.randn(rank, width), torch.randn(out, rank)) for rank in ranks]
 
@@ -41,6 +43,7 @@ def mvprobe(state: dict[str, Tensor], x: Tensor) -> Tensor:
         ("xtxu", "col2"): xt @ x @ state["probes_xtxu.weight"],
     }
     features = [
-        torch.einsum("pu,nuk->nkp", state[f"shared_probe_proj_{side}.weight"], standardised(found)).relu().flatten(1) for (_, side), found in responses.items()
+        torch.einsum("pu,nuk->nkp", state[f"shared_probe_proj_{side}.weight"], standardised(found)).relu().flatten(1)
+        for (_, side), found in responses.items()
     ]
     return torch.cat(features, 1) @ state["concat_all4_encoder.weight"].T + state["concat_all4_encoder.bias"]

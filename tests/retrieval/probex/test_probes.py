@@ -46,7 +46,10 @@ def official(code: str) -> dict[str, Tensor]:
 @pytest.mark.parametrize("code", SHAPES)
 def test_official_weights_give_the_official_representation(code: str) -> None:
     state, updates = official(code), some_updates()
-    expected = getattr(dense, code)({name: tensor.double() for name, tensor in state.items()}, torch.stack([dense.dense(update) for update in updates]))
+    expected = getattr(dense, code)(
+        {name: tensor.double() for name, tensor in state.items()},
+        torch.stack([dense.dense(update) for update in updates]),
+    )
     net = from_official(state, "layer")
     close(net.represent({"layer": Factors.stack(updates)}), expected)
     texts = torch.randn(4, TEXT)
@@ -57,7 +60,10 @@ def test_official_weights_give_the_official_representation(code: str) -> None:
 def test_an_official_checkpoint_is_read_from_a_file(tmp_path: Path) -> None:
     save_file(official("mvprobe"), tmp_path / "mv.safetensors")
     models = {"layer": Factors.stack(some_updates())}
-    close(load_official(tmp_path / "mv.safetensors", "layer").encode(models), from_official(official("mvprobe"), "layer").encode(models))
+    close(
+        load_official(tmp_path / "mv.safetensors", "layer").encode(models),
+        from_official(official("mvprobe"), "layer").encode(models),
+    )
 
 
 def test_other_state_dicts_are_refused(tmp_path: Path) -> None:
@@ -75,19 +81,30 @@ def test_other_state_dicts_are_refused(tmp_path: Path) -> None:
 def test_each_view_equals_its_dense_form(view: View, standardise: bool) -> None:
     torch.manual_seed(4)
     updates = some_updates()
-    net = ProbeNet({"layer": (OUT, IN)}, TEXT, ProbeConfig(("layer",), (view,), PROBES, PROJECTION, REPRESENTATION, standardise))
+    net = ProbeNet(
+        {"layer": (OUT, IN)}, TEXT, ProbeConfig(("layer",), (view,), PROBES, PROJECTION, REPRESENTATION, standardise)
+    )
     probe, encoder = net.layers[0].views[0], net.layers[0].encoder
     x = torch.stack([dense.dense(update) for update in updates])
     xt, u = x.transpose(1, 2), probe.probes.double()
-    responses = {View.XU: lambda: x @ u, View.XXTU: lambda: x @ xt @ u, View.XTU: lambda: xt @ u, View.XTXU: lambda: xt @ x @ u}[view]()
+    responses = {
+        View.XU: lambda: x @ u,
+        View.XXTU: lambda: x @ xt @ u,
+        View.XTU: lambda: xt @ u,
+        View.XTXU: lambda: xt @ x @ u,
+    }[view]()
     responses = dense.standardised(responses) if standardise else responses
     features = torch.einsum("pu,nuk->nkp", probe.projection.double(), responses).relu().flatten(1)
-    close(net.represent({"layer": Factors.stack(updates)}), features @ encoder.weight.double().T + encoder.bias.double())
+    close(
+        net.represent({"layer": Factors.stack(updates)}), features @ encoder.weight.double().T + encoder.bias.double()
+    )
 
 
 def test_layers_add_up() -> None:
     torch.manual_seed(5)
     shapes = {"one": (OUT, IN), "two": (OUT, IN)}
-    net = ProbeNet(shapes, TEXT, ProbeConfig(("one", "two"), ALL_VIEWS, PROBES, PROJECTION, REPRESENTATION, True)).eval()
+    net = ProbeNet(
+        shapes, TEXT, ProbeConfig(("one", "two"), ALL_VIEWS, PROBES, PROJECTION, REPRESENTATION, True)
+    ).eval()
     models = {"one": Factors.stack(some_updates()), "two": Factors.stack(some_updates(seed=1))}
     close(net.represent(models), net.layers[0](models["one"]) + net.layers[1](models["two"]))

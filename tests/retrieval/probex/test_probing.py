@@ -34,8 +34,14 @@ def test_spectra_equal_the_dense_second_moments() -> None:
     updates = some_updates()
     weights = torch.tensor([0.5, 2.0, 1.0])
     matrices = [dense(update) for update in updates]
-    close(output_spectrum(Factors.stack(updates), weights), sum(w * m @ m.T for w, m in zip(weights, matrices, strict=True)))
-    close(input_spectrum(Factors.stack(updates), weights), sum(w * m.T @ m for w, m in zip(weights, matrices, strict=True)))
+    close(
+        output_spectrum(Factors.stack(updates), weights),
+        sum(w * m @ m.T for w, m in zip(weights, matrices, strict=True)),
+    )
+    close(
+        input_spectrum(Factors.stack(updates), weights),
+        sum(w * m.T @ m for w, m in zip(weights, matrices, strict=True)),
+    )
 
 
 def test_zero_padding_changes_nothing() -> None:
@@ -52,11 +58,16 @@ def refactored(update: LayerUpdate, seed: int) -> LayerUpdate:
 
 def some_sketch(models: dict[str, Factors], **settings: Any) -> SketchExpert:
     torch.manual_seed(2)
-    return SketchExpert.fit(models, torch.randn(5, 8), CONCEPTS, SketchConfig(tuple(models), outputs=4, inputs=3, **settings))
+    return SketchExpert.fit(
+        models, torch.randn(5, 8), CONCEPTS, SketchConfig(tuple(models), outputs=4, inputs=3, **settings)
+    )
 
 
 def test_experts_see_only_the_product_of_the_factors() -> None:
-    updates, others = some_updates((2, 4, 8, 4, 2)), [refactored(update, i) for i, update in enumerate(some_updates((2, 4, 8, 4, 2)))]
+    updates, others = (
+        some_updates((2, 4, 8, 4, 2)),
+        [refactored(update, i) for i, update in enumerate(some_updates((2, 4, 8, 4, 2)))],
+    )
     models, twins = {"layer": Factors.stack(updates)}, {"layer": Factors.stack(others)}
     net = ProbeNet({"layer": (OUT, IN)}, 8, ProbeConfig(("layer",), ALL_VIEWS, 6, 5, 9, standardise=True)).eval()
     close(net.encode(models), net.encode(twins))
@@ -82,7 +93,9 @@ def test_a_sketch_equals_its_dense_formula(quadratic: float) -> None:
         outer = left @ x @ x.T @ left.T
         rows, columns = torch.triu_indices(4, 4)
         triangle = outer[rows, columns] * torch.where(rows == columns, 1.0, 2**0.5)
-        features.append(torch.cat([(left @ x @ right).flatten(), triangle] if quadratic else [(left @ x @ right).flatten()]))
+        features.append(
+            torch.cat([(left @ x @ right).flatten(), triangle] if quadratic else [(left @ x @ right).flatten()])
+        )
     expected = (torch.stack(features) - sketch.mean["layer"]) @ sketch.weight["layer"].double() @ sketch.basis.double()
     close(sketch.encode({"layer": Factors.stack(updates)}), torch.nn.functional.normalize(expected, dim=-1))
 
@@ -102,7 +115,9 @@ def test_layers_count_by_what_they_say_of_unseen_concepts() -> None:
     config = SketchConfig(("noise", "said"), outputs=8, inputs=4)
     expert = SketchExpert.fit(models, targets, concepts, config)
     assert expert.alignment["said"] > 0.8 > 0.2 > expert.alignment["noise"]
-    assert SketchExpert.fit(models, targets, concepts, SketchConfig(("noise", "said"), 8, 4, most_layers=1)).config.layers == ("said",)
+    assert SketchExpert.fit(
+        models, targets, concepts, SketchConfig(("noise", "said"), 8, 4, most_layers=1)
+    ).config.layers == ("said",)
     assert (expert.encode(models) * targets).sum(1).mean() > 0.9
 
 
@@ -132,7 +147,9 @@ def test_directions_are_chosen_by_what_the_targets_use() -> None:
     scaled = updates[rows] / updates[rows].flatten(1).norm(dim=1)[:, None, None]
     features = scaled.flatten(1) - scaled.flatten(1).mean(0)
     penalty = CHOICE_RIDGE * features.square().sum(1).mean()
-    weight = torch.linalg.solve(features.mT @ features + penalty * torch.eye(120), features.mT @ (targets[rows] - targets[rows].mean(0))).reshape(12, 10)
+    weight = torch.linalg.solve(
+        features.mT @ features + penalty * torch.eye(120), features.mT @ (targets[rows] - targets[rows].mean(0))
+    ).reshape(12, 10)
     used = torch.linalg.svd(weight).U[:, :2]
     torch.testing.assert_close((expert.left["layer"] @ used).abs(), torch.eye(2), atol=1e-2, rtol=0)
 
@@ -176,7 +193,13 @@ def test_nothing_of_the_size_of_a_layer_is_made() -> None:
     net = ProbeNet({"layer": (side, side)}, 8, ProbeConfig(("layer",), ALL_VIEWS, 128, 128, 16, standardise=True))
     left, right = torch.randn(24, side), torch.randn(side, 24)
     expert = SketchExpert(
-        SketchConfig(("layer",)), {"layer": left}, {"layer": right}, {"layer": torch.zeros(876)}, {"layer": torch.randn(876, 8)}, torch.eye(8), {"layer": 1.0}
+        SketchConfig(("layer",)),
+        {"layer": left},
+        {"layer": right},
+        {"layer": torch.zeros(876)},
+        {"layer": torch.randn(876, 8)},
+        torch.eye(8),
+        {"layer": 1.0},
     )
     with Largest() as largest:
         net.represent(models).sum().backward()

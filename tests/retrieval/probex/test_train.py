@@ -53,13 +53,19 @@ def test_a_killed_run_goes_on_to_the_same_end(tmp_path: Path, killed_at: int) ->
         return judged[-1]
 
     seen, looked = [], []
-    whole = train_probes(models, Contrast(concepts, anchors), CONFIG, TRAINING, validate, lambda *look: seen.append(look))
+    whole = train_probes(
+        models, Contrast(concepts, anchors), CONFIG, TRAINING, validate, lambda *look: seen.append(look)
+    )
     state = tmp_path / "state.pt"
     with pytest.raises(KeyboardInterrupt):
         train_probes(models, Contrast(concepts, anchors), CONFIG, TRAINING, validate, kill, state)
     judged.clear()
-    again = train_probes(models, Contrast(concepts, anchors), CONFIG, TRAINING, validate, lambda *look: looked.append(look), state)
-    assert looked == seen and len(judged) == len(seen) - killed_at // 2  # what was seen before is told again, and not done again
+    again = train_probes(
+        models, Contrast(concepts, anchors), CONFIG, TRAINING, validate, lambda *look: looked.append(look), state
+    )
+    assert (
+        looked == seen and len(judged) == len(seen) - killed_at // 2
+    )  # what was seen before is told again, and not done again
     for name, tensor in whole.state_dict().items():
         torch.testing.assert_close(again.state_dict()[name], tensor)
 
@@ -69,7 +75,15 @@ def test_a_state_of_other_settings_is_not_taken_up(tmp_path: Path) -> None:
     state = tmp_path / "state.pt"
     train_probes(models, Contrast(concepts, anchors), CONFIG, TRAINING, state=state)
     looked: list[int] = []
-    train_probes(models, Contrast(concepts, anchors), CONFIG, replace(TRAINING, lr=1e-3), lambda net: 0.0, lambda epoch, score: looked.append(epoch), state)
+    train_probes(
+        models,
+        Contrast(concepts, anchors),
+        CONFIG,
+        replace(TRAINING, lr=1e-3),
+        lambda net: 0.0,
+        lambda epoch, score: looked.append(epoch),
+        state,
+    )
     assert looked[0] == 2
 
 
@@ -78,7 +92,9 @@ def test_a_state_of_other_models_is_not_taken_up(tmp_path: Path) -> None:
     state, judged = tmp_path / "state.pt", list[int]()
     for data in (models, {layer: Factors(factors.down * 2, factors.up) for layer, factors in models.items()}):
         judged.clear()
-        train_probes(data, Contrast(concepts, anchors), CONFIG, TRAINING, lambda net: float(judged.append(1) or 0), state=state)
+        train_probes(
+            data, Contrast(concepts, anchors), CONFIG, TRAINING, lambda net: float(judged.append(1) or 0), state=state
+        )
     assert len(judged) >= 2
 
 

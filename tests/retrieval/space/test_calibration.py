@@ -4,7 +4,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from loradex.retrieval.space.calibration import SAME_MEANING, Background, Calibration, Relevance, logits, some_candidates
+from loradex.retrieval.space.calibration import (
+    SAME_MEANING,
+    Background,
+    Calibration,
+    Relevance,
+    logits,
+    some_candidates,
+)
 
 
 def test_probabilities_are_a_softmax_with_none_of_these() -> None:
@@ -49,13 +56,17 @@ def test_a_shorter_list_keeps_the_truth_first_and_never_twice() -> None:
 def test_relevance_is_the_probability_of_one_more_label() -> None:
     """Against the calibration of the list with the query in front, without labels that say the same."""
     generator = torch.Generator().manual_seed(4)
-    models, labels = (torch.nn.functional.normalize(torch.randn(count, 12, generator=generator), dim=1) for count in (40, 30))
+    models, labels = (
+        torch.nn.functional.normalize(torch.randn(count, 12, generator=generator), dim=1) for count in (40, 30)
+    )
     calibration = Calibration(Background.of(models), 0.7, -1.0)
     query = labels[3] + 0.1 * labels[4]
     unit = torch.nn.functional.normalize(query, dim=0)
     same = labels @ unit >= SAME_MEANING
     assert 0 < int(same.sum()) < 30
-    scores = calibration.scores(models[:5], torch.cat([unit[None], labels])).masked_fill(torch.cat([torch.tensor([False]), same]), float("-inf"))
+    scores = calibration.scores(models[:5], torch.cat([unit[None], labels])).masked_fill(
+        torch.cat([torch.tensor([False]), same]), float("-inf")
+    )
     expected = calibration.probabilities(scores)[:, 0]
     found = Relevance.of(calibration, labels).of_models(models[:5].numpy(), query.numpy())
     torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-4, atol=1e-6)

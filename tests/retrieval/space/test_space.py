@@ -26,7 +26,9 @@ def some_space(seed: int = 0) -> Space:
 
 def some_calibration() -> Calibration:
     torch.manual_seed(2)
-    return Calibration(Background.of(F.normalize(torch.randn(40, 8), dim=-1).half().float()), temperature=0.1, unknown=0.2)
+    return Calibration(
+        Background.of(F.normalize(torch.randn(40, 8), dim=-1).half().float()), temperature=0.1, unknown=0.2
+    )
 
 
 def some_expert(space: Space, learned: bool = False) -> Expert:
@@ -37,7 +39,9 @@ def some_expert(space: Space, learned: bool = False) -> Expert:
         model: SketchExpert | ProbeNet = ProbeNet({"layer": (10, 12)}, 8, config).eval()
     else:
         model = SketchExpert.fit(models, torch.randn(6, 8), torch.arange(6), SketchConfig(("layer",), 4, 4))
-    return Expert("mini-x", "mini-a", space.name, {"layer": (10, 12)}, model, some_calibration(), Familiarity.of(models))
+    return Expert(
+        "mini-x", "mini-a", space.name, {"layer": (10, 12)}, model, some_calibration(), Familiarity.of(models)
+    )
 
 
 def test_a_space_survives_its_file(tmp_path: Path) -> None:
@@ -64,7 +68,10 @@ def test_texts_and_pictures_are_placed_around_their_own_centres() -> None:
 
 def test_scores_are_standardised_against_the_training_models() -> None:
     torch.manual_seed(0)
-    models, labels = F.normalize(torch.randn(500, 8) + torch.arange(8) / 4, dim=-1), F.normalize(torch.randn(5, 8), dim=-1)
+    models, labels = (
+        F.normalize(torch.randn(500, 8) + torch.arange(8) / 4, dim=-1),
+        F.normalize(torch.randn(5, 8), dim=-1),
+    )
     scores = Background.of(models).standardise(models, labels)
     cosines = models @ labels.T
     torch.testing.assert_close(scores, (cosines - cosines.mean(0)) / cosines.std(0), atol=1e-4, rtol=1e-4)
@@ -78,7 +85,10 @@ def test_a_label_near_every_model_is_no_longer_named_for_all() -> None:
 
 
 def test_labels_are_ranked_by_score_with_a_softmax_at_the_temperature(tmp_path: Path) -> None:
-    calibration, vectors = some_calibration(), F.normalize(torch.randn(6, 8), dim=-1).half().float()  # as they are saved
+    calibration, vectors = (
+        some_calibration(),
+        F.normalize(torch.randn(6, 8), dim=-1).half().float(),
+    )  # as they are saved
     labels = LabelList(tuple("abcdef"), vectors)
     labels.save(tmp_path / "labels.safetensors")
     best = LabelList.load(tmp_path / "labels.safetensors").best(calibration, vectors[2], 3)
@@ -86,7 +96,9 @@ def test_labels_are_ranked_by_score_with_a_softmax_at_the_temperature(tmp_path: 
     assert best[0].label == "c"
     assert best[0].score == pytest.approx(float(scores.max()))
     weights = torch.cat([scores / 0.1, torch.tensor([0.2 + np.log(6)])]).exp().float()
-    assert best[1].probability == pytest.approx(float((weights[:-1] / weights.sum()).sort(descending=True).values[1]), rel=1e-4, abs=1e-12)
+    assert best[1].probability == pytest.approx(
+        float((weights[:-1] / weights.sum()).sort(descending=True).values[1]), rel=1e-4, abs=1e-12
+    )
     assert len(LabelList(("x",), vectors[:1]).best(calibration, vectors[0], 5)) == 1
 
 
@@ -95,9 +107,17 @@ def test_an_expert_survives_its_file(tmp_path: Path, learned: bool) -> None:
     expert = some_expert(some_space(), learned)
     expert.save(tmp_path / "mini-a.safetensors")
     again = Expert.load(tmp_path / "mini-a.safetensors")
-    assert (again.tree, again.family, again.space, again.shapes, again.layers) == ("mini-x", "mini-a", expert.space, expert.shapes, expert.layers)
+    assert (again.tree, again.family, again.space, again.shapes, again.layers) == (
+        "mini-x",
+        "mini-a",
+        expert.space,
+        expert.shapes,
+        expert.layers,
+    )
     assert (again.calibration.temperature, again.calibration.unknown) == (0.1, 0.2)
-    torch.testing.assert_close(again.calibration.background.covariance, expert.calibration.background.covariance, atol=1e-3, rtol=1e-2)
+    torch.testing.assert_close(
+        again.calibration.background.covariance, expert.calibration.background.covariance, atol=1e-3, rtol=1e-2
+    )
     torch.manual_seed(3)
     models = {"layer": Factors(torch.randn(4, 3, 12), torch.randn(4, 10, 3))}
     assert (expert.encode_factors(models) * again.encode_factors(models)).sum(1).min() > 0.9999

@@ -28,7 +28,9 @@ def zoo(tmp_path: Path) -> tuple[Path, Tensor]:
     return tmp_path, write_models(tmp_path)
 
 
-@pytest.mark.parametrize("said", ['["cat", "sea lion"]', "['cat', 'sea lion']", "[\"cat\", 'sea lion',]", '["cat"\n,"sea lion"]'])
+@pytest.mark.parametrize(
+    "said", ['["cat", "sea lion"]', "['cat', 'sea lion']", "[\"cat\", 'sea lion',]", '["cat"\n,"sea lion"]']
+)
 def test_headers_name_categories_in_two_ways(said: str) -> None:
     assert chosen_categories({CHOSEN: said}) == ("cat", "sea lion")
 
@@ -72,7 +74,12 @@ def test_a_closed_form_tells_categories_of_unseen_models(zoo: tuple[Path, Tensor
     test = study.rows("test")
     fitted = fit(study, study.rows("train"), CONFIG)
     assert study.merit(fitted.scores(study.take(test)), test) > 0.9
-    shuffled = CategoryStudy(study.models, study.members[torch.randperm(180, generator=torch.Generator().manual_seed(0))], study.split, study.names)
+    shuffled = CategoryStudy(
+        study.models,
+        study.members[torch.randperm(180, generator=torch.Generator().manual_seed(0))],
+        study.split,
+        study.names,
+    )
     fitted = fit(shuffled, study.rows("train"), CONFIG)
     assert 0.35 < shuffled.merit(fitted.scores(study.take(test)), test) < 0.65
 
@@ -129,9 +136,11 @@ def test_whole_models_go_to_the_ancestor_that_they_lie_near(zoo: tuple[Path, Ten
     (folder / "categories").mkdir()
     for tree, base in (("mini-x", "base.safetensors"), ("mini-y", "other.safetensors")):
         expert = expert_of(study, torch.eye(8)[:6], SPACE.name, base)
-        CategoryExpert(tree, *(getattr(expert, name) for name in ("family", "space", "shapes", "model", "categories", "texts", "odds")), base).save(
-            folder / "categories" / f"{tree}.safetensors"
-        )
+        CategoryExpert(
+            tree,
+            *(getattr(expert, name) for name in ("family", "space", "shapes", "model", "categories", "texts", "odds")),
+            base,
+        ).save(folder / "categories" / f"{tree}.safetensors")
     encoder = Encoder.load(folder)
     assert encoder.experts == {} and encoder.categories.keys() == {"mini-x", "mini-y"}
     own = torch.tensor([True, False, True, False, False, True])
@@ -158,11 +167,23 @@ def test_trees_that_read_other_layers_are_compared_by_those_of_both(zoo: tuple[P
         config = CONFIG.changed(layers=(list(LAYERS)[layer],))
         fitted = fit(part, part.rows("train"), config)
         odds = Odds.fit(fitted.scores(part.take(part.judged)), part.members[part.judged])
-        expert = CategoryExpert(tree, "mini", SPACE.name, {list(LAYERS)[layer]: LAYERS[list(LAYERS)[layer]]}, fitted.model, NAMES, torch.eye(8)[:6], odds, base)
+        expert = CategoryExpert(
+            tree,
+            "mini",
+            SPACE.name,
+            {list(LAYERS)[layer]: LAYERS[list(LAYERS)[layer]]},
+            fitted.model,
+            NAMES,
+            torch.eye(8)[:6],
+            odds,
+            base,
+        )
         expert.save(folder / "categories" / f"{tree}.safetensors")
     mixed = moved(ancestor(1), torch.tensor([True] * 6), 5)
     convolution = "resnet.stages.0.convolution.weight"
-    mixed[convolution] = other[convolution] + 0.5 * (ancestor(1)[convolution] - other[convolution])  # half way to the other tree
+    mixed[convolution] = other[convolution] + 0.5 * (
+        ancestor(1)[convolution] - other[convolution]
+    )  # half way to the other tree
     mixed["vit.layers.0.mlp.fc1.weight"] = ancestor(1)["vit.layers.0.mlp.fc1.weight"] * 1.3
     save_file(mixed, folder / "model.safetensors")
     router = Encoder.load(folder).router

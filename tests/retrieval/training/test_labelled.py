@@ -26,7 +26,9 @@ def found(zoo: Path, labels: Path | None = None) -> list[tuple[str, str, str]]:
 
 def test_model_js_layout_gives_splits_and_names(tmp_path: Path) -> None:
     save(tmp_path / "train" / "model_idx_0001" / "pytorch_lora_weights.safetensors", class_name="pizza")
-    save(tmp_path / "test_holdout" / "model_idx_0002" / "pytorch_lora_weights.safetensors", imagenet_class_id="n02119789")
+    save(
+        tmp_path / "test_holdout" / "model_idx_0002" / "pytorch_lora_weights.safetensors", imagenet_class_id="n02119789"
+    )
     save(tmp_path / "elsewhere" / "x.safetensors", class_name="dog")
     assert found(tmp_path) == [
         ("train/model_idx_0001/pytorch_lora_weights.safetensors", "train", "pizza"),
@@ -37,7 +39,10 @@ def test_model_js_layout_gives_splits_and_names(tmp_path: Path) -> None:
 def test_any_folder_is_split_by_the_names_of_concepts(tmp_path: Path) -> None:
     for number in range(200):
         save(tmp_path / f"{number}.safetensors", class_name=f"thing {number}")
-    counts = {split: sum(file.split == split for file in find_labelled(tmp_path)) for split in ("train", "val_holdout", "test_holdout")}
+    counts = {
+        split: sum(file.split == split for file in find_labelled(tmp_path))
+        for split in ("train", "val_holdout", "test_holdout")
+    }
     assert sum(counts.values()) == 200
     assert 8 <= counts["val_holdout"] <= 35
     assert 8 <= counts["test_holdout"] <= 35
@@ -50,15 +55,26 @@ def test_labels_come_from_a_table_first_then_header_then_what_is_written(tmp_pat
     save(tmp_path / "c.safetensors")
     (tmp_path / "c.json").write_text(json.dumps({"activation text": "sks fox"}))
     save(tmp_path / "none.safetensors")
-    assert {name: label for name, _, label in found(tmp_path)} == {"a.safetensors": "header", "b.safetensors": "castle", "c.safetensors": "sks fox"}
+    assert {name: label for name, _, label in found(tmp_path)} == {
+        "a.safetensors": "header",
+        "b.safetensors": "castle",
+        "c.safetensors": "sks fox",
+    }
     table = tmp_path / "labels.csv"
     table.write_text("file,label,split\na.safetensors,my  pizza,train\nnone,dog,test_holdout\n")
-    assert found(tmp_path, table) == [("a.safetensors", "train", "my pizza"), ("none.safetensors", "test_holdout", "dog")]
+    assert found(tmp_path, table) == [
+        ("a.safetensors", "train", "my pizza"),
+        ("none.safetensors", "test_holdout", "dog"),
+    ]
 
 
 def test_what_is_no_table_of_labels_is_refused(tmp_path: Path) -> None:
     save(tmp_path / "a.safetensors", class_name="x")
-    for text, expected in (("", "no rows"), ("name,what\n1,2\n", "columns file and label"), ("file,label,split\na,b,holdout\n", "holdout")):
+    for text, expected in (
+        ("", "no rows"),
+        ("name,what\n1,2\n", "columns file and label"),
+        ("file,label,split\na,b,holdout\n", "holdout"),
+    ):
         (tmp_path / "labels.csv").write_text(text)
         with pytest.raises(FileUnsupported, match=expected):
             find_labelled(tmp_path, tmp_path / "labels.csv")

@@ -15,7 +15,11 @@ SHAPES = {SAID: (320, 768), NOISE: (320, 320), RARE: (320, 320)}
 
 
 def save(path: Path, layers: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> Path:
-    parts = {f"unet.{layer}.lora.{part}.weight": factor.clone() for layer, pair in layers.items() for part, factor in zip(("down", "up"), pair, strict=True)}
+    parts = {
+        f"unet.{layer}.lora.{part}.weight": factor.clone()
+        for layer, pair in layers.items()
+        for part, factor in zip(("down", "up"), pair, strict=True)
+    }
     save_file(parts, path)
     return path
 
@@ -23,12 +27,23 @@ def save(path: Path, layers: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> Pa
 def some_files(folder: Path, models: int = 60) -> tuple[list[Path], torch.Tensor, torch.Tensor]:
     """Files of 30 concepts; the outputs of one layer go where the concept is, another is noise, a third is in few files."""
     torch.manual_seed(0)
-    targets, concepts, directions = F.normalize(torch.randn(30, 6), dim=-1), torch.arange(models) % 30, torch.randn(6, 320)
+    targets, concepts, directions = (
+        F.normalize(torch.randn(30, 6), dim=-1),
+        torch.arange(models) % 30,
+        torch.randn(6, 320),
+    )
     paths = []
     for row, concept in enumerate(concepts.tolist()):
         said = (torch.ones(1, 768), (targets[concept] @ directions)[:, None] + torch.randn(320, 1) / 9)
-        layers = {SAID: said, NOISE: (torch.randn(2, 320), torch.randn(320, 2))} | ({RARE: said} if row < models // 2 else {})
-        paths.append(save(folder / f"{row}.safetensors", {layer: (down[:, : SHAPES[layer][1]].contiguous(), up) for layer, (down, up) in layers.items()}))
+        layers = {SAID: said, NOISE: (torch.randn(2, 320), torch.randn(320, 2))} | (
+            {RARE: said} if row < models // 2 else {}
+        )
+        paths.append(
+            save(
+                folder / f"{row}.safetensors",
+                {layer: (down[:, : SHAPES[layer][1]].contiguous(), up) for layer, (down, up) in layers.items()},
+            )
+        )
     return paths, targets[concepts], concepts
 
 
