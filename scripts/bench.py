@@ -104,9 +104,9 @@ def bench_inspecting(layouts: int = 10, files: int = 4, passes: int = 25) -> dic
             "header_and_alphas": lambda path: describe(LoraFile.open(path), hashes=False),
         }
         times = {
-            name: milliseconds(lambda work=work: [work(path) for path in paths], repeats=passes) / len(paths)
+            name: milliseconds(lambda work=work: [work(path) for path in paths], repeats=passes) / len(paths)  # type: ignore[misc]
             for name, work in works.items()
-        }  # type: ignore[misc]
+        }
         faster = {f"{name}_times_faster": times["load"] / time for name, time in times.items() if name != "load"}
         return (
             {f"{name}_ms": time for name, time in times.items()}

@@ -52,6 +52,11 @@ def as_dtype(dtype: torch.dtype) -> Callable[[LayerUpdate], LayerUpdate]:
     return lambda update: LayerUpdate(update.down.to(dtype).float(), update.up.to(dtype).float())
 
 
+def strengthened(by: float) -> Callable[[LayerUpdate], LayerUpdate]:
+    """Multiply an update by a number."""
+    return lambda update: LayerUpdate(update.down, update.up * by)
+
+
 def resized(rank: Callable[[int], int]) -> Callable[[LayerUpdate], LayerUpdate]:
     """The best update of a lower rank, by SVD of the factors."""
 
@@ -88,8 +93,7 @@ def variants(all_updates: list[Updates]) -> Iterator[tuple[str, Updates, Updates
         yield "rank 1", one, each(one, resized(lambda rank: 1))
         if other is None:
             continue
-        louder = (inner(one, one) / inner(other, other)) ** 0.5
-        balanced = merged(one, each(other, lambda u, by=louder: LayerUpdate(u.down, u.up * by)), 0.5)
+        balanced = merged(one, each(other, strengthened((inner(one, one) / inner(other, other)) ** 0.5)), 0.5)
         yield "merged half and half", one, balanced
         yield "merged half and half, then cut to the rank", one, each(balanced, resized(lambda rank: rank // 2))
         yield "merged 0.8 and 0.2", one, merged(one, other, 0.8)
