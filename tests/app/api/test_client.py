@@ -111,5 +111,5 @@ def test_errors_have_kind_message_and_status(client: Client, address: str, tmp_p
 
 
 def test_the_client_needs_no_torch() -> None:
-    code = "import sys, app.client; sys.exit(bool({'torch', 'fastapi', 'gradio', 'numpy'} & sys.modules.keys()))"
+    code = "import sys, loradex.app.client; sys.exit(bool({'torch', 'fastapi', 'gradio', 'numpy'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -46,7 +46,7 @@ def test_help_names_every_command_without_loading_torch() -> None:
     done = run("--help")
     assert done.returncode == 0
     assert all(command in done.stdout for command in ("search", "label", "index", "evaluate", "serve"))
-    check = "import sys, app.cli; print('torch' in sys.modules, 'faiss' in sys.modules)"
+    check = "import sys, loradex.app.commands.main; print('torch' in sys.modules, 'faiss' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout.split() == [
         "False",
         "False",

@@ -109,7 +109,7 @@ def test_help_is_a_sentence_and_nothing_in_it_is_taken_for_markup(name: str) -> 
 
 
 def test_help_imports_nothing_heavy() -> None:
-    program = "import sys, app.cli; sys.argv = ['loradex', '--help']\ntry: app.cli.main()\nexcept SystemExit: sys.stderr.write(' '.join(sys.modules))"
+    program = "import sys, loradex.app.commands.main; sys.argv = ['loradex', '--help']\ntry: loradex.app.commands.main.main()\nexcept SystemExit: sys.stderr.write(' '.join(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stderr.split()
     assert "typer" in loaded and HEAVY.isdisjoint(loaded)
 

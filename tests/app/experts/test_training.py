@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.app.test_cli import LORADEX, document, one_line, run
+from tests.app.commands.test_cli import LORADEX, document, one_line, run
 
 from loradex.app.experts.training import TrainOptions, train_expert
 from loradex.app.places import MINIATURE
