@@ -19,8 +19,8 @@ from loradex.index.errors import (
 )
 from loradex.index.filters import Filter
 from loradex.index.model import FoundBy, Hit, KnownFile, Model
-from loradex.index.places import AnyZoo, open_or_create_zoo, open_zoo
-from loradex.index.zoo import Zoo
+from loradex.index.opening import AnyZoo, open_or_create_zoo, open_zoo
+from loradex.index.sqlite.zoo import Zoo
 
 __all__ = [
     "AnyZoo",

@@ -5,7 +5,7 @@ from typing import Final
 
 from loradex.index.errors import BadQuery
 from loradex.index.model import FoundBy
-from loradex.index.rows import tag_of, to_text
+from loradex.index.sqlite.rows import tag_of, to_text
 
 MOST_VALUES: Final = 100
 LONGEST: Final = 4096  # characters of a value

@@ -14,12 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from loradex.index.connections import sync, sync_folder, typed_errors
+from loradex.index.copying import BATCH, batches
 from loradex.index.errors import BadModel, BadQuery, BadVector, SpaceMismatch
 from loradex.index.model import FoundBy, KnownFile, Model
-from loradex.index.moving import BATCH, batches
-from loradex.index.places import AnyZoo, open_or_create_zoo
-from loradex.index.zoo import PREVIEWS
+from loradex.index.opening import AnyZoo, open_or_create_zoo
+from loradex.index.sqlite.connections import sync, sync_folder, typed_errors
+from loradex.index.sqlite.zoo import PREVIEWS
 
 VERSION: Final = 1
 LARGEST_PREVIEW: Final = 2**20  # bytes

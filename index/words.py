@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from loradex.index.rows import WORD
+from loradex.index.sqlite.rows import WORD
 
 MOST_WORDS: Final = 32
 LONGEST: Final = 1000  # characters of a text that are read

@@ -15,9 +15,9 @@ from torch import Tensor
 from loradex.retrieval.checkpoint import save_tensors
 from loradex.retrieval.errors import FileCorrupt, FileUnsupported
 from loradex.retrieval.lora import WholeModel
+from loradex.retrieval.lora.full_model import weights_of
 from loradex.retrieval.lora.header import Header
 from loradex.retrieval.lora.problems import shown
-from loradex.retrieval.lora.whole import weights_of
 from loradex.retrieval.probex.expert import NEAR
 from loradex.retrieval.router import compared_distance
 

@@ -19,9 +19,9 @@ from loradex.retrieval.lora import WeightsFile
 from loradex.retrieval.probex.category_expert import CategoryExpert
 from loradex.retrieval.probex.expert import Expert
 from loradex.retrieval.router import Router
-from loradex.retrieval.space.label import LabelList
-from loradex.retrieval.space.space import Space
-from loradex.retrieval.space.text import TextEncoder
+from loradex.retrieval.space.embedding_space import Space
+from loradex.retrieval.space.labels import LabelList
+from loradex.retrieval.space.text_encoder import TextEncoder
 
 PICTURES = 64  # a batch
 LABELS = "labels.safetensors"

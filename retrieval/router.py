@@ -8,10 +8,10 @@ from typing import Final
 
 from loradex.retrieval.errors import FileUnsupported, NoExpert
 from loradex.retrieval.lora import LoraFile, WeightsFile, WholeModel
+from loradex.retrieval.probex.batched_factors import Factors
 from loradex.retrieval.probex.category_expert import CategoryExpert
 from loradex.retrieval.probex.expert import Expert
 from loradex.retrieval.probex.familiarity import FAMILIAR
-from loradex.retrieval.probex.probing import Factors
 
 Reader = Expert | CategoryExpert
 

@@ -18,13 +18,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from loradex.app.describe.inspection import describe
-from loradex.app.places import MINIATURE
+from loradex.app.paths import MINIATURE
 from loradex.app.search.service import Loradex
 from loradex.index import Zoo
 from loradex.retrieval.lora import LoraFile
 from loradex.retrieval.lora.layers import read_layers
 from loradex.retrieval.lora.layout import cached_layout
-from loradex.retrieval.probex.probing import Factors, bilinear
+from loradex.retrieval.probex.batched_factors import Factors, bilinear
 from scripts.bench_experts import bench_embedding, bench_epoch
 from scripts.bench_zoo import BATCH, apart, models, times_of
 

@@ -14,11 +14,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from loradex.retrieval.lora import LoraFile
+from loradex.retrieval.probex.batched_factors import Factors, stack_layers
 from loradex.retrieval.probex.objective import Contrast, ProbeTraining
 from loradex.retrieval.probex.probes import ProbeConfig, ProbeNet
-from loradex.retrieval.probex.probing import Factors, stack_layers
 from loradex.retrieval.probex.train import train_probes
-from loradex.retrieval.training.labelled import pack
+from loradex.retrieval.training.labelled_loras import pack
 
 LAYER: Final = "down_blocks.2.attentions.1.transformer_blocks.0.attn2.to_q"
 SIDE, RANK, BATCH, OURS = 1280, 16, 128, 64

@@ -14,9 +14,9 @@ from typing import Any
 import faiss
 import numpy as np
 
-from loradex.app.places import place_of
+from loradex.app.paths import place_of
 from loradex.index import AnyZoo, Filter, open_zoo
-from loradex.index.moving import copy_zoo
+from loradex.index.copying import copy_zoo
 from scripts.bench_zoo import DIM, QUERIES, Array, K, Vectors, apart, fill, percentiles, recall, rounded, times_of
 
 FILTERED = 50  # queries with a filter, which milvus-lite takes long for

@@ -18,11 +18,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from loradex.app.indexing.file_reader import Engine
 from loradex.app.indexing.ingest import index_places
-from loradex.app.indexing.local_engine import LocalEngine
-from loradex.app.indexing.ray.engine import RayEngine
-from loradex.app.indexing.reading import Engine
-from loradex.app.places import MINIATURE
+from loradex.app.indexing.local_reading_engine import LocalEngine
+from loradex.app.indexing.ray.reading_engine import RayEngine
+from loradex.app.paths import MINIATURE
 from loradex.index import Zoo
 from loradex.retrieval.encoder import Encoder
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from loradex.app.places import MINIATURE
+from loradex.app.paths import MINIATURE
 from loradex.retrieval.fingerprint import Fingerprint
 from loradex.retrieval.lora import LayerUpdate, LoraFile
 from scripts.miniature.fleet import FleetTrainer, chunks, recipes

@@ -1,8 +1,8 @@
 """``python -m scripts.measure_experts``: what the page's About tab tells of the shipped experts, written beside them."""
 
 from loradex.app.experts.evaluation import evaluate_miniature
-from loradex.app.experts.measured import Measured
-from loradex.app.places import MINIATURE
+from loradex.app.experts.expert_metrics import Measured
+from loradex.app.paths import MINIATURE
 
 TREES = ("mini-a", "mini-b")
 TOLD = (

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from loradex.app.api.rest import rest_api
-from loradex.app.desk import Desk
+from loradex.app.backend import Desk
 from loradex.app.search.service import Loradex
 
 DOCUMENT: Final = Path(__file__).parents[1] / "docs" / "openapi.json"

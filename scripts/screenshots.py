@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from playwright.sync_api import FilePayload, Page, sync_playwright
 from safetensors.torch import load_file, save_file
 
-from loradex.app.places import MINIATURE
+from loradex.app.paths import MINIATURE
 
 QUERY = "a slice of pizza"
 FLAGS = [

@@ -16,8 +16,8 @@ import torch
 from huggingface_hub.utils import close_session
 from safetensors.torch import save_file
 
-from loradex.retrieval.hub import remote
-from loradex.retrieval.lora.positional import unet_order
+from loradex.retrieval.lora.layer_names.cloneofsimo import unet_order
+from loradex.retrieval.remote import remote
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 PAGE = 3  # entries of a listing

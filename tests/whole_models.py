@@ -9,14 +9,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from loradex.app.places import MINIATURE
+from loradex.app.paths import MINIATURE
 from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.lora import WholeModel
 from loradex.retrieval.probex.category_expert import CategoryExpert, Odds
 from loradex.retrieval.probex.sketch import SketchConfig
-from loradex.retrieval.training.categories import CHOSEN, CategoryStudy, category_study, find_classifiers
+from loradex.retrieval.training.category_dataset import CHOSEN, CategoryStudy, category_study, find_classifiers
 from loradex.retrieval.training.fit import ExpertConfig, fit
-from loradex.retrieval.training.labelled import pack_opened
+from loradex.retrieval.training.labelled_loras import pack_opened
 
 NAMES = tuple("ant bee cow dog eel fox".split())  # noqa: SIM905
 LAYERS = {"vit.layers.0.mlp.fc1": (24, 16), "resnet.stages.0.convolution": (10, 27)}

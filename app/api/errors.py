@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from loradex.app.desk import RunUnderWay
+from loradex.app.backend import RunUnderWay
 from loradex.index.errors import BadQuery, DiskRefused, ModelMissing, ZooClosed, ZooError, ZooLocked, ZooUnreachable
 from loradex.retrieval.errors import FileError, LoradexError, NoExpert, QueryError
 

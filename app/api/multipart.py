@@ -8,8 +8,8 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from loradex.app.api.errors import TooLarge
 from loradex.app.api.texts import one_line, printable
-from loradex.app.indexing.folders import ENDING
-from loradex.app.pictures import PICTURES
+from loradex.app.indexing.folder_scan import ENDING
+from loradex.app.previews import PICTURES
 from loradex.app.search.query import MOST_PARTS
 from loradex.retrieval.errors import QueryError
 

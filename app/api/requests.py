@@ -4,7 +4,7 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from loradex.app.desk import LONGEST_PATH
+from loradex.app.backend import LONGEST_PATH
 from loradex.app.search.query import MOST_PARTS
 from loradex.app.search.service import MOST_HITS, MOST_LABELS, MOST_OFFSET
 from loradex.index import FoundBy

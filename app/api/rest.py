@@ -6,10 +6,10 @@ from typing import Annotated, Any, Final
 from fastapi import Depends, FastAPI, Path, Query, Request
 from fastapi.responses import FileResponse, Response
 
-from loradex.app.api import documents as doc
-from loradex.app.api.failures import answer_failures
+from loradex.app.api import responses as doc
+from loradex.app.api.exception_handlers import answer_failures
+from loradex.app.api.limiter import Turns
 from loradex.app.api.multipart import DRAWINGS, LORAS
-from loradex.app.api.reader import Reader
 from loradex.app.api.requests import (
     LONGEST_TEXT,
     MOST_ON_A_PAGE,
@@ -20,10 +20,10 @@ from loradex.app.api.requests import (
     SearchFields,
 )
 from loradex.app.api.texts import mapped, readable
-from loradex.app.api.turns import Turns
 from loradex.app.api.uploads import Form, body_of, form_of
+from loradex.app.api.zoo_reader import Reader
+from loradex.app.backend import Desk
 from loradex.app.describe.inspection import inspect_files
-from loradex.app.desk import Desk
 from loradex.app.models import described
 
 VERSION: Final = "1"  # of the API; a change that breaks callers makes another

@@ -13,12 +13,12 @@ from mcp_types import ToolAnnotations
 from pydantic import Field
 from starlette.applications import Starlette
 
-from loradex.app.api import briefs
-from loradex.app.api.reader import Reader
+from loradex.app.api import tool_results as briefs
 from loradex.app.api.requests import LONGEST_TEXT, ModelFields, SearchFields, Short
 from loradex.app.api.texts import one_line
+from loradex.app.api.zoo_reader import Reader
+from loradex.app.backend import Desk
 from loradex.app.describe.inspection import inspect_files
-from loradex.app.desk import Desk
 from loradex.app.reporting import reasons
 from loradex.app.search.query import MOST_PARTS
 from loradex.app.search.service import MOST_OFFSET

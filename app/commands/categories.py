@@ -22,8 +22,8 @@ def categories(
     from rich.progress import track
 
     from loradex.app.commands.tables import stderr, table_of
-    from loradex.app.experts.categories import SURE, tell_categories
-    from loradex.app.places import encoder_folders
+    from loradex.app.experts.category_prediction import SURE, tell_categories
+    from loradex.app.paths import encoder_folders
     from loradex.retrieval.encoder import Encoder
 
     told = tell_categories(Encoder.load(*encoder_folders()), files)

@@ -14,8 +14,8 @@ from loradex.app.commands.output import complain, leave_if_refused, show
 from loradex.retrieval.errors import LoradexError
 
 if TYPE_CHECKING:
-    from loradex.app.drawing.studio import Pair, Studio
-    from loradex.app.drawing.wish import Wish
+    from loradex.app.drawing.options import Wish
+    from loradex.app.drawing.renderer import Pair, Studio
 
 EXAMPLE = examples(
     'loradex draw my_lora.safetensors --base sdxl=models/sdxl --prompt "a lighthouse"',
@@ -68,10 +68,10 @@ def draw(
     from loradex.app.commands.tables import working
 
     with working("Loading the encoder"):
-        from loradex.app.drawing.bases import Bases
-        from loradex.app.drawing.studio import Studio
-        from loradex.app.drawing.wish import SEED, Wish
-        from loradex.app.places import encoder_folders
+        from loradex.app.drawing.base_models import Bases
+        from loradex.app.drawing.options import SEED, Wish
+        from loradex.app.drawing.renderer import Studio
+        from loradex.app.paths import encoder_folders
         from loradex.retrieval.encoder import Encoder
 
         wish = Wish(prompt, SEED if seed is None else seed, steps, guidance, strength, size)
@@ -91,9 +91,9 @@ def draw(
 def draw_file(studio: Studio, file: Path, wish: Wish, out: Path) -> dict[str, Any]:
     """Draw a file, write both drawings into one PNG, and say what was done."""
     from loradex.app.commands.tables import progress_bar
-    from loradex.app.indexing.reading import name_of
+    from loradex.app.indexing.file_reader import name_of
     from loradex.app.miniature.pipeline import sheet
-    from loradex.app.pictures import save_png
+    from loradex.app.previews import save_png
 
     began = time.perf_counter()
     with progress_bar("Drawing") as progress:
@@ -139,8 +139,8 @@ def show_results(results: list[dict[str, Any]], refused: dict[str, str], as_json
 def draw_missing_models(studio: Studio, zoo: str | None, as_json: bool) -> None:
     """Draw the models of a zoo that have no drawing."""
     from loradex.app.commands.tables import progress_bar, table_of
-    from loradex.app.drawing.missing import draw_missing, undrawn
-    from loradex.app.places import zoo_to_write
+    from loradex.app.drawing.previews import draw_missing, undrawn
+    from loradex.app.paths import zoo_to_write
     from loradex.app.reporting import reasons
     from loradex.index import open_zoo
 

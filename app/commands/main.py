@@ -39,7 +39,7 @@ from loradex.app.commands.output import complain, leave_if_refused, show
 from loradex.app.commands.serve import EXAMPLE as SERVE_EXAMPLE
 from loradex.app.commands.serve import serve
 from loradex.app.commands.zoo import zoo_app
-from loradex.app.indexing.engines import EngineName
+from loradex.app.indexing.reading_engines import EngineName
 
 if TYPE_CHECKING:
     from loradex.app.search.lookalikes import Library
@@ -152,7 +152,7 @@ def search(
     from loradex.app.commands.tables import hits_table, working
 
     with working("Loading the encoder"):
-        from loradex.app.places import zoo_to_read
+        from loradex.app.paths import zoo_to_read
         from loradex.app.search.filters import filter_of
         from loradex.app.search.query import Kind, Part, Query
         from loradex.app.search.service import Loradex
@@ -232,7 +232,7 @@ def describe(
 ) -> None:
     """Write what was found about LoRAs beside them, for ComfyUI-Lora-Manager or the Hugging Face hub; what people wrote stays."""
     from loradex.app.commands.tables import describe_table, progress_bar
-    from loradex.app.describe.describing import describe_files
+    from loradex.app.describe.descriptions import describe_files
     from loradex.app.search.service import Loradex, read_labels
 
     wanted = read_labels(labels) if labels else None
@@ -286,7 +286,7 @@ def duplicates(
 def library_of(folders: list[Path] | None, zoo: str | None) -> Library:
     """The LoRAs below some folders, or of a zoo."""
     from loradex.app.commands.tables import progress_bar
-    from loradex.app.places import zoo_to_read
+    from loradex.app.paths import zoo_to_read
     from loradex.app.search.lookalikes import Library
 
     with progress_bar() as progress:
@@ -313,9 +313,9 @@ def index(
 ) -> None:
     """Add LoRAs to a zoo; unchanged files cost one look, and a run that was stopped goes on."""
     from loradex.app.commands.tables import index_table, progress_bar
-    from loradex.app.indexing.engines import engine_of
     from loradex.app.indexing.ingest import index_places
-    from loradex.app.places import encoder_folders, zoo_to_write
+    from loradex.app.indexing.reading_engines import engine_of
+    from loradex.app.paths import encoder_folders, zoo_to_write
     from loradex.retrieval.encoder import Encoder
 
     target, encoder = zoo_to_write(zoo), Encoder.load(*encoder_folders())
@@ -432,8 +432,8 @@ def evaluate(
 def mcp(zoo: Zoo = None) -> None:
     """Serve tools (Model Context Protocol) to an agent on this machine, on stdin and stdout."""
     from loradex.app.api.tools import agent_tools
-    from loradex.app.desk import Desk
-    from loradex.app.places import zoo_to_read
+    from loradex.app.backend import Desk
+    from loradex.app.paths import zoo_to_read
     from loradex.app.search.service import Loradex
 
     agent_tools(Desk(Loradex(zoo_to_read(zoo))), local=True).run("stdio")

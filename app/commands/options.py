@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from loradex.app.indexing.engines import EngineName
+from loradex.app.indexing.reading_engines import EngineName
 
 MILVUS = "milvus://host:19530/name"
 DEFAULT_ZOO = "Default: $LORADEX_ZOO, else your own"

@@ -58,10 +58,10 @@ def serve(
     os.environ.setdefault(
         "OMP_WAIT_POLICY", "PASSIVE"
     )  # else torch's idle threads spin on the cores that a search needs next
-    from loradex.app.desk import Desk
-    from loradex.app.places import zoo_to_read
+    from loradex.app.backend import Desk
+    from loradex.app.paths import zoo_to_read
     from loradex.app.search.service import Loradex
-    from loradex.app.web.gate import LOOPBACK
+    from loradex.app.web.middleware import LOOPBACK
     from loradex.app.web.server import Service, login_of
     from loradex.app.web.server import serve as serve_desk
 

@@ -20,7 +20,7 @@ from loradex.index.model import FoundBy
 from loradex.retrieval.lora.facts import WROTE
 
 if TYPE_CHECKING:
-    from loradex.app.describe.describing import DescribeAnswer
+    from loradex.app.describe.descriptions import DescribeAnswer
     from loradex.app.describe.inspection import InspectAnswer
     from loradex.app.experts.training import TrainAnswer
     from loradex.app.indexing.answer import IndexAnswer

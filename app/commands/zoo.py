@@ -53,7 +53,7 @@ def list_models(
     """List the models of a zoo."""
     from loradex.app.commands.tables import models_table
     from loradex.app.models import described
-    from loradex.app.places import zoo_to_read
+    from loradex.app.paths import zoo_to_read
     from loradex.app.search.filters import filter_of
     from loradex.index import open_zoo
 
@@ -75,7 +75,7 @@ def show_models(ids: Ids, zoo: Zoo = None, as_json: Json = False) -> None:
     """Show all that is known of some models, and where their files lie."""
     from loradex.app.commands.tables import model_tables
     from loradex.app.models import described
-    from loradex.app.places import zoo_to_read
+    from loradex.app.paths import zoo_to_read
     from loradex.index import open_zoo
 
     with open_zoo(zoo_to_read(zoo), read_only=True) as opened:
@@ -90,7 +90,7 @@ def show_models(ids: Ids, zoo: Zoo = None, as_json: Json = False) -> None:
 def verify(zoo: Zoo = None, as_json: Json = False) -> None:
     """Check every row, checksum, word and engine of a zoo; the exit status is 1 if one is not as it was written."""
     from loradex.app.commands.tables import progress_bar, table_of
-    from loradex.app.places import zoo_to_read
+    from loradex.app.paths import zoo_to_read
     from loradex.index import open_zoo
 
     with open_zoo(zoo_to_read(zoo), read_only=True) as opened, progress_bar("Checking") as progress:
@@ -120,7 +120,7 @@ def rebuild(
 ) -> None:
     """Make words, tags and engine anew, and take out damaged models, whose files the next `loradex index` reads again."""
     from loradex.app.commands.tables import table_of, working
-    from loradex.app.places import zoo_to_write
+    from loradex.app.paths import zoo_to_write
     from loradex.index import open_zoo
 
     with open_zoo(zoo_to_write(zoo)) as opened, working("Rebuilding"):
@@ -134,7 +134,7 @@ def rebuild(
 def compact(zoo: ZooToWrite = None, as_json: Json = False) -> None:
     """Give unused space of a zoo back to the disk."""
     from loradex.app.commands.tables import table_of, working
-    from loradex.app.places import zoo_to_write
+    from loradex.app.paths import zoo_to_write
     from loradex.index import open_zoo
 
     folder = zoo_to_write(zoo)
@@ -159,7 +159,7 @@ def size_of(folder: Path) -> int:
 def remove(ids: Ids, zoo: ZooToWrite = None, as_json: Json = False) -> None:
     """Take models out of a zoo; their files stay, and the next `loradex index` adds them again."""
     from loradex.app.commands.tables import table_of
-    from loradex.app.places import zoo_to_write
+    from loradex.app.paths import zoo_to_write
     from loradex.index import open_zoo
 
     with open_zoo(zoo_to_write(zoo)) as opened:
@@ -184,9 +184,9 @@ def copy(
 ) -> None:
     """Copy a zoo, even while it is searched or written, to another folder, to Milvus or back."""
     from loradex.app.commands.tables import progress_bar, table_of
-    from loradex.app.places import place_of, zoo_to_read
+    from loradex.app.paths import place_of, zoo_to_read
     from loradex.index import open_zoo
-    from loradex.index.moving import copy_zoo
+    from loradex.index.copying import copy_zoo
 
     with open_zoo(zoo_to_read(zoo), read_only=True) as opened, progress_bar("Copying") as progress:
         count = copy_zoo(opened, place_of(target, make=True), lambda done, total: progress(done, total, ""))
@@ -204,7 +204,7 @@ def export(
 ) -> None:
     """Write all models, vectors and drawings of a zoo to one Parquet file."""
     from loradex.app.commands.tables import progress_bar, table_of
-    from loradex.app.places import zoo_to_read
+    from loradex.app.paths import zoo_to_read
     from loradex.index import open_zoo
     from loradex.index.parquet import export_zoo
 
@@ -225,7 +225,7 @@ def import_models(
 ) -> None:
     """Add the models of a Parquet file to a zoo, which is made if there is none."""
     from loradex.app.commands.tables import progress_bar, table_of
-    from loradex.app.places import zoo_to_write
+    from loradex.app.paths import zoo_to_write
     from loradex.index.parquet import import_zoo
 
     target = zoo_to_write(zoo)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loradex.app.indexing.folders import find_files
+from loradex.app.indexing.folder_scan import find_files
 from loradex.app.reporting import Progress, reasons
 from loradex.retrieval.errors import FileError, FileMissing
 from loradex.retrieval.lora import LoraFile

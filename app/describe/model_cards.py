@@ -5,12 +5,12 @@ from typing import Any, Final
 
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
-from loradex.app.describe.findings import certain_family, likely_labels, said_of
 from loradex.app.describe.ownership import changes_of
-from loradex.app.describe.text_files import Plan, clean, read_text
+from loradex.app.describe.predictions import certain_family, likely_labels, said_of
+from loradex.app.describe.text_edit import Plan, clean, read_text
 from loradex.app.describe.yaml_block import Block
-from loradex.app.indexing.folders import ENDING
-from loradex.app.indexing.reading import name_of
+from loradex.app.indexing.file_reader import name_of
+from loradex.app.indexing.folder_scan import ENDING
 from loradex.app.search.answers import LabelAnswer
 from loradex.retrieval.errors import DescriptionError
 from loradex.retrieval.lora import LoraFile

@@ -7,7 +7,7 @@ what people wrote. A field that a person emptied or changed stays as it is from 
 from collections.abc import Mapping
 from typing import Any, Final
 
-from loradex.app.describe.text_files import FieldChange
+from loradex.app.describe.text_edit import FieldChange
 from loradex.retrieval.errors import DescriptionError
 from loradex.retrieval.lora.facts import OWN, WROTE
 

@@ -12,7 +12,7 @@ import yaml  # type: ignore[import-untyped]
 from huggingface_hub import ModelCardData
 
 from loradex.app.describe.ownership import is_empty
-from loradex.app.describe.text_files import FieldChange
+from loradex.app.describe.text_edit import FieldChange
 
 LONGEST: Final = 2**16  # characters
 

@@ -7,8 +7,8 @@ from typing import Final
 
 from PIL import Image
 
-from loradex.app.pictures import save_png
-from loradex.app.places import own_cache
+from loradex.app.paths import own_cache
+from loradex.app.previews import save_png
 
 MOST_BYTES: Final = 500_000_000
 OURS: Final = (".png", ".part")  # a part that was left behind by a killed process grows old like a drawing

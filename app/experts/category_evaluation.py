@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from loradex.app.places import MINIATURE, read_json
+from loradex.app.paths import MINIATURE, read_json
 from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.errors import FileError, FileUnsupported, NoExpert
 from loradex.retrieval.measure.metrics import Metric, auroc, bootstrapped, calibration_error, category_accuracy
 from loradex.retrieval.probex.category_expert import CategoryExpert
-from loradex.retrieval.training.categories import Classifier, find_classifiers
+from loradex.retrieval.training.category_dataset import Classifier, find_classifiers
 
 SPLIT: Final = "test"
 FEWEST_RANKED: Final = 5  # models, to say how well a search orders them

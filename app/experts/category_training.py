@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Final
 
-from loradex.app.experts.measured import Measured
+from loradex.app.experts.expert_metrics import Measured
 from loradex.app.experts.training import (
     FEWEST,
     Report,
@@ -21,17 +21,23 @@ from loradex.app.experts.training import (
     open_space,
     train_expert,
 )
-from loradex.app.places import own_encoder
+from loradex.app.paths import own_encoder
 from loradex.retrieval.ancestor import keep_layers, near_layers, reach_of, write_mean
 from loradex.retrieval.errors import FileUnsupported
 from loradex.retrieval.lora import WholeModel
+from loradex.retrieval.lora.full_model import weights_of
 from loradex.retrieval.lora.header import Header
-from loradex.retrieval.lora.whole import weights_of
-from loradex.retrieval.training.categories import KNOWN_MODELS, SPLITS, Classifier, category_study, find_classifiers
+from loradex.retrieval.training.build import make_category_expert
+from loradex.retrieval.training.category_dataset import (
+    KNOWN_MODELS,
+    SPLITS,
+    Classifier,
+    category_study,
+    find_classifiers,
+)
 from loradex.retrieval.training.fit import tells_categories
-from loradex.retrieval.training.labelled import pack_opened
-from loradex.retrieval.training.layers import shared_layers
-from loradex.retrieval.training.make import make_category_expert
+from loradex.retrieval.training.labelled_loras import pack_opened
+from loradex.retrieval.training.layer_selection import shared_layers
 
 FEWEST_JUDGED: Final = 10  # validation models, by which odds are told
 ACCURACY: Final = "accuracy a category"

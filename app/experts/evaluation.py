@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from loradex.app.experts.category_evaluation import evaluate_classifiers, evaluate_shipped_classifiers
-from loradex.app.places import MINIATURE, encoder_folders, read_json
+from loradex.app.paths import MINIATURE, encoder_folders, read_json
 from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.errors import FileUnsupported
 from loradex.retrieval.lora import LoraFile
@@ -21,9 +21,9 @@ from loradex.retrieval.measure.metrics import Metric, summarise, text_to_model, 
 from loradex.retrieval.measure.neighbours import nearest_label, one_class
 from loradex.retrieval.measure.variants import VARIANTS
 from loradex.retrieval.probex.expert import Expert
-from loradex.retrieval.training.categories import find_classifiers
-from loradex.retrieval.training.labelled import LabelledFile, find_labelled, pack
-from loradex.retrieval.training.study import concept_splits
+from loradex.retrieval.training.category_dataset import find_classifiers
+from loradex.retrieval.training.concept_dataset import concept_splits
+from loradex.retrieval.training.labelled_loras import LabelledFile, find_labelled, pack
 
 TREES: Final = ("mini-a", "mini-b")
 

@@ -11,21 +11,21 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from loradex.app.experts.measured import Measured
-from loradex.app.pictures import picture_beside
-from loradex.app.places import MINIATURE
+from loradex.app.experts.expert_metrics import Measured
+from loradex.app.paths import MINIATURE
+from loradex.app.previews import picture_beside
 from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.errors import FileUnsupported, LoradexError, QueryError
 from loradex.retrieval.lora import LoraFile, WeightsFile
 from loradex.retrieval.lora.header import Header
-from loradex.retrieval.space.label import LabelList
-from loradex.retrieval.space.space import Space
-from loradex.retrieval.space.text import TextEncoder
+from loradex.retrieval.space.embedding_space import Space
+from loradex.retrieval.space.labels import LabelList
+from loradex.retrieval.space.text_encoder import TextEncoder
+from loradex.retrieval.training.build import make_expert
+from loradex.retrieval.training.concept_dataset import Aim, study_of
 from loradex.retrieval.training.fit import ExpertConfig, Subject, loradex, mvprobe, probex
-from loradex.retrieval.training.labelled import LabelledFile, find_labelled, pack
-from loradex.retrieval.training.layers import bytes_of, rank_layers, shared_layers
-from loradex.retrieval.training.make import make_expert
-from loradex.retrieval.training.study import Aim, study_of
+from loradex.retrieval.training.labelled_loras import LabelledFile, find_labelled, pack
+from loradex.retrieval.training.layer_selection import bytes_of, rank_layers, shared_layers
 
 LARGEST_PACK: Final = 8 * 2**30  # bytes of factors in memory
 FEWEST: Final = 20  # training models

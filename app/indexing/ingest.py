@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from loradex.app.indexing.answer import IndexAnswer
-from loradex.app.indexing.folders import Scan
-from loradex.app.indexing.local_engine import LocalEngine
-from loradex.app.indexing.reading import Engine, Entry, Outcome, Reader, Task
-from loradex.app.pictures import keep_preview
+from loradex.app.indexing.file_reader import Engine, Entry, Outcome, Reader, Task
+from loradex.app.indexing.folder_scan import Scan
+from loradex.app.indexing.local_reading_engine import LocalEngine
+from loradex.app.previews import keep_preview
 from loradex.app.reporting import Progress
 from loradex.index import AnyZoo, KnownFile, Model, open_or_create_zoo
 from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.errors import FetchError
-from loradex.retrieval.hub import RemoteFolder, is_remote, open_folder
+from loradex.retrieval.remote import RemoteFolder, is_remote, open_folder
 
 BATCH: Final = 64  # files a transaction
 

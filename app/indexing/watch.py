@@ -8,10 +8,10 @@ from typing import Final
 from watchfiles import Change, watch
 
 from loradex.app.indexing.answer import IndexAnswer
-from loradex.app.indexing.folders import ENDING
+from loradex.app.indexing.folder_scan import ENDING
 from loradex.index import ZooLocked
 from loradex.retrieval.errors import FileMissing
-from loradex.retrieval.hub import is_remote
+from loradex.retrieval.remote import is_remote
 
 QUIET: Final = 1000  # milliseconds without a change, after which the changed files are read
 LONGEST: Final = 10_000  # milliseconds that changes are gathered for at the most

@@ -9,7 +9,7 @@ from loradex.app.models import path_of
 from loradex.app.search.query import Query
 from loradex.app.search.ranking import Found
 from loradex.index import Model
-from loradex.retrieval.space.label import Label
+from loradex.retrieval.space.labels import Label
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from loradex.app.indexing.folders import find_files
-from loradex.app.indexing.reading import name_of
+from loradex.app.indexing.file_reader import name_of
+from loradex.app.indexing.folder_scan import find_files
 from loradex.app.reporting import Progress, reasons
 from loradex.index import ModelMissing, open_zoo
 from loradex.retrieval.errors import FileError

@@ -9,7 +9,7 @@ from typing import Any, Final, Self
 
 from PIL import Image
 
-from loradex.app.pictures import FORMATS
+from loradex.app.previews import FORMATS
 from loradex.retrieval.errors import QueryError
 
 MOST_PARTS: Final = 32

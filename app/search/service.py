@@ -9,7 +9,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from loradex.app.places import SHIPPED_ZOO, encoder_folders
+from loradex.app.paths import SHIPPED_ZOO, encoder_folders
 from loradex.app.search.answers import LabelAnswer, SearchAnswer
 from loradex.app.search.query import Kind, Query, open_picture
 from loradex.app.search.ranking import Found, folded, fused, may_be_copies
@@ -18,7 +18,7 @@ from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.errors import FileError, NoExpert, QueryError
 from loradex.retrieval.probex.category_expert import CategoryExpert
 from loradex.retrieval.space.calibration import Relevance
-from loradex.retrieval.space.label import SURE, LabelList
+from loradex.retrieval.space.labels import SURE, LabelList
 
 MOST_HITS = 1000
 MOST_OFFSET = 10_000

@@ -6,8 +6,8 @@ from typing import Final
 import gradio as gr
 import numpy as np
 
-from loradex.app.desk import Desk
-from loradex.app.experts.measured import Measured, measured_of
+from loradex.app.backend import Desk
+from loradex.app.experts.expert_metrics import Measured, measured_of
 from loradex.app.web.cards import QUIET, html, notice, table, text
 
 TEXT: Final = """

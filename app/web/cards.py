@@ -9,7 +9,7 @@ from urllib.parse import quote
 import gradio as gr
 
 from loradex.app.models import path_of
-from loradex.app.pictures import drawing_of
+from loradex.app.previews import drawing_of
 from loradex.app.search.ranking import Found
 from loradex.index import FoundBy, Model
 

@@ -6,10 +6,10 @@ from typing import Final
 
 import gradio as gr
 
-from loradex.app.desk import Desk
-from loradex.app.experts.categories import SURE, CategoriesAnswer, tell_categories
+from loradex.app.backend import Desk
+from loradex.app.experts.category_prediction import SURE, CategoriesAnswer, tell_categories
 from loradex.app.web.cards import QUIET, chips, html, label_bars, notice, text
-from loradex.app.web.sent import file_place
+from loradex.app.web.upload_inputs import file_place
 from loradex.retrieval.encoder import Encoder
 
 MOST_FILES: Final = 16

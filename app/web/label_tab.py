@@ -12,14 +12,14 @@ from typing import Final
 
 import gradio as gr
 
+from loradex.app.backend import Desk
 from loradex.app.describe.inspection import describe
-from loradex.app.describe.sidecars import side_car_of
-from loradex.app.desk import Desk
+from loradex.app.describe.side_cars import side_car_of
 from loradex.app.search.answers import LabelAnswer
 from loradex.app.web.cards import QUIET, act, chips, drawing, facts_table, html, label_bars, notice, text
-from loradex.app.web.panel import Panel
-from loradex.app.web.sent import file_place
-from loradex.app.web.upload import Upload
+from loradex.app.web.labelled_file import Upload
+from loradex.app.web.model_panel import Panel
+from loradex.app.web.upload_inputs import file_place
 from loradex.index import Hit
 from loradex.retrieval.errors import FileError, LoradexError
 from loradex.retrieval.lora import LoraFile

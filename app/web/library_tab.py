@@ -9,11 +9,11 @@ from typing import Final
 
 import gradio as gr
 
-from loradex.app.desk import Desk, Run, State
+from loradex.app.backend import Desk, Run, State
 from loradex.app.indexing.answer import IndexAnswer
 from loradex.app.search.lookalikes import Library, Like
 from loradex.app.web.cards import QUIET, bar, counted, html, notice, plain_card, table, text
-from loradex.app.web.panel import Panel
+from loradex.app.web.model_panel import Panel
 from loradex.index import FoundBy, Model
 from loradex.index.errors import ZooError
 from loradex.retrieval.errors import LoradexError

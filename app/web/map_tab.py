@@ -8,11 +8,11 @@ from typing import Any, Final
 import gradio as gr
 import numpy as np
 
-from loradex.app.desk import Desk
-from loradex.app.search.map import Maps
+from loradex.app.backend import Desk
+from loradex.app.search.zoo_map import Maps
 from loradex.app.web.cards import QUIET
-from loradex.app.web.panel import Panel
-from loradex.app.web.upload import Upload
+from loradex.app.web.labelled_file import Upload
+from loradex.app.web.model_panel import Panel
 
 HERE: Final = Path(__file__).parent
 

@@ -4,12 +4,12 @@ from typing import Final
 
 import gradio as gr
 
-from loradex.app.desk import Desk
-from loradex.app.places import SHIPPED_ZOO
+from loradex.app.backend import Desk
+from loradex.app.paths import SHIPPED_ZOO
 from loradex.app.web import about_tab, categories_tab, label_tab, library_tab, map_tab, search_tab
 from loradex.app.web.cards import QUIET, text
-from loradex.app.web.panel import Panel
-from loradex.app.web.sent import closed
+from loradex.app.web.model_panel import Panel
+from loradex.app.web.upload_inputs import closed
 
 FILES_LIVE: Final = 900  # seconds
 

@@ -8,14 +8,14 @@ from typing import Final
 
 import gradio as gr
 
-from loradex.app.desk import Desk
+from loradex.app.backend import Desk
 from loradex.app.search.filters import filter_of
 from loradex.app.search.query import Query, plus_and_minus
 from loradex.app.web.cards import QUIET, act, chips, found_card, gallery, html, notice, plain_card
-from loradex.app.web.choice import Choice, id_of
-from loradex.app.web.compare import comparison
-from loradex.app.web.panel import Panel
-from loradex.app.web.sent import picture_place
+from loradex.app.web.comparison import comparison
+from loradex.app.web.model_panel import Panel
+from loradex.app.web.model_selection import Choice, id_of
+from loradex.app.web.upload_inputs import picture_place
 from loradex.index import Filter, FoundBy
 from loradex.index.errors import ZooError
 from loradex.retrieval.errors import LoradexError

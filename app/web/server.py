@@ -14,12 +14,12 @@ from fastapi.responses import FileResponse
 
 from loradex.app.api.rest import rest_api
 from loradex.app.api.tools import agent_tools, http_app
-from loradex.app.desk import Desk
-from loradex.app.pictures import drawing_of
-from loradex.app.web.gate import Gate, Login, names_for
+from loradex.app.backend import Desk
+from loradex.app.previews import drawing_of
+from loradex.app.web.middleware import Gate, Login, names_for
 from loradex.app.web.page import build_page
 from loradex.app.web.theme import CSS, SCRIPT, LoradexTheme
-from loradex.app.web.uploads import Uploads
+from loradex.app.web.upload_folder import Uploads
 from loradex.index import ZooError
 from loradex.retrieval.errors import QueryError
 

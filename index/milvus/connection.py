@@ -8,9 +8,9 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Final
 
-from loradex.index.connections import closed_zoo
 from loradex.index.errors import BadQuery, ZooError, ZooLocked, ZooUnreachable
-from loradex.index.milvus.place import FILES, TOKEN, Address, address_of
+from loradex.index.milvus.address import FILES, TOKEN, Address, address_of
+from loradex.index.sqlite.connections import closed_zoo
 
 INSTALL: Final = "pip install 'loradex[milvus]'"
 PATIENCE: Final = 60.0  # seconds for an answer

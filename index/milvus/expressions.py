@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from loradex.index.filters import Filter, ends_of
 from loradex.index.milvus.rows import code, tokens
-from loradex.index.rows import tag_of
+from loradex.index.sqlite.rows import tag_of
 from loradex.index.words import said_words
 
 

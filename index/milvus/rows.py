@@ -18,7 +18,7 @@ import numpy as np
 
 from loradex.index.errors import RESTORE, BadModel, ZooDamaged
 from loradex.index.model import FoundBy, KnownFile, Model
-from loradex.index.rows import Entry
+from loradex.index.sqlite.rows import Entry
 from loradex.index.vectors import Vector
 
 Row = dict[str, Any]

@@ -6,7 +6,7 @@ from typing import Any, Final
 from loradex.index.milvus.connection import Connection
 from loradex.index.milvus.expressions import both, of_ids
 from loradex.index.milvus.rows import Row, is_id
-from loradex.index.snapshot import SPARE
+from loradex.index.sqlite.snapshot import SPARE
 
 MOST: Final = 16_384  # rows of an answer of Milvus, and so hits of a search
 USUAL: Final = 2_048  # rows of an answer, of some kilobytes each, while all are read

@@ -16,9 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loradex.index.base import ALL, BaseZoo
-from loradex.index.care import Progress
-from loradex.index.connections import WriterLock
-from loradex.index.engine import WIDE, WIDER
 from loradex.index.errors import (
     BadModel,
     BadQuery,
@@ -31,11 +28,10 @@ from loradex.index.errors import (
     ZooReadOnly,
 )
 from loradex.index.filters import Filter
-from loradex.index.milvus.binding import OWN, VERSION, Binding
+from loradex.index.milvus.address import Address, mark
 from loradex.index.milvus.collections import ENGINES, change_engine, load, make_collections, names_of
 from loradex.index.milvus.connection import Connection
 from loradex.index.milvus.expressions import both, of_filter, of_ids, of_words
-from loradex.index.milvus.place import Address, mark
 from loradex.index.milvus.rows import (
     Row,
     file_row,
@@ -48,11 +44,15 @@ from loradex.index.milvus.rows import (
     vector_of,
 )
 from loradex.index.milvus.table import MOST, Table, parts_of
+from loradex.index.milvus.zoo_row import OWN, VERSION, Binding
 from loradex.index.model import Hit, KnownFile, Model
-from loradex.index.rows import Entry, to_entry
-from loradex.index.snapshot import State
+from loradex.index.sqlite.connections import WriterLock
+from loradex.index.sqlite.engine import WIDE, WIDER
+from loradex.index.sqlite.rows import Entry, to_entry
+from loradex.index.sqlite.snapshot import State
+from loradex.index.sqlite.verify import Progress
+from loradex.index.sqlite.zoo import EMPTY, unit_of, whole_number
 from loradex.index.vectors import Vector, Vectors, count, to_unit
-from loradex.index.zoo import EMPTY, unit_of, whole_number
 
 MODEL: Final = ("id", "record")
 COLUMNS: Final = (

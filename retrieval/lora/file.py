@@ -16,13 +16,13 @@ from loradex.retrieval.errors import FileCorrupt, located
 from loradex.retrieval.lora.factors import ALGORITHMS
 from loradex.retrieval.lora.facts import Facts, facts_of
 from loradex.retrieval.lora.family import family_of, named_family
+from loradex.retrieval.lora.formats import Format
 from loradex.retrieval.lora.header import Header
-from loradex.retrieval.lora.keys import Format
+from loradex.retrieval.lora.layer_names import Rows
+from loradex.retrieval.lora.layer_names.cloneofsimo import targets_of
 from loradex.retrieval.lora.layers import Layer, Layers, read_layers
-from loradex.retrieval.lora.names import Rows
-from loradex.retrieval.lora.positional import targets_of
+from loradex.retrieval.lora.peft_config import peft_scale, peft_settings, strange_patterns
 from loradex.retrieval.lora.problems import shown
-from loradex.retrieval.lora.settings import peft_scale, peft_settings, strange_patterns
 from loradex.retrieval.lora.update import LayerUpdate
 
 LARGEST_WEIGHT: Final = 1e12  # the largest of which products over a layer are still finite

@@ -9,11 +9,11 @@ from functools import cached_property, lru_cache
 from loradex.retrieval.errors import FileCorrupt, FileUnsupported
 from loradex.retrieval.lora.factors import ALGORITHMS, LARGEST_FACTOR, Shape, Size
 from loradex.retrieval.lora.family import families_of
-from loradex.retrieval.lora.keys import Format
+from loradex.retrieval.lora.formats import Format
+from loradex.retrieval.lora.layer_names import Rows, name_layers
+from loradex.retrieval.lora.layer_names.cloneofsimo import Targets, name_positions
 from loradex.retrieval.lora.layout import CACHED_LAYOUTS, Layout
 from loradex.retrieval.lora.modules import Contents, Module, gather
-from loradex.retrieval.lora.names import Rows, name_layers
-from loradex.retrieval.lora.positional import Targets, name_positions
 from loradex.retrieval.lora.problems import UNREAD, describe, shown
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from loradex.retrieval.lora.factors import ALGORITHMS
-from loradex.retrieval.lora.keys import Format, split_name
+from loradex.retrieval.lora.formats import Format, split_name
 from loradex.retrieval.lora.layout import UNREADABLE, Layout
 from loradex.retrieval.lora.problems import STRANGE_NUMBERS
 

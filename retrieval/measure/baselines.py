@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from loradex.retrieval.checkpoint import load_checkpoint, save_checkpoint
-from loradex.retrieval.probex.probing import Factors, widen
+from loradex.retrieval.probex.batched_factors import Factors, widen
 from loradex.retrieval.probex.sketch import BATCH, principal_outputs
 from loradex.retrieval.space.calibration import Background
 

@@ -18,7 +18,7 @@ from loradex.retrieval.measure.metrics import (
 )
 from loradex.retrieval.measure.neighbours import nearest_label, one_class
 from loradex.retrieval.space.calibration import NONE_SHARE, Calibration
-from loradex.retrieval.space.label import SURE
+from loradex.retrieval.space.labels import SURE
 
 HELD_OUT, SEEN = "test_holdout", "test"  # splits of models, as Model-J names them
 

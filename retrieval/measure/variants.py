@@ -5,7 +5,7 @@ from typing import Final
 
 import torch
 
-from loradex.retrieval.probex.probing import Factors, widen
+from loradex.retrieval.probex.batched_factors import Factors, widen
 
 Models = dict[str, Factors]
 Change = Callable[[Mapping[str, Factors]], Models]

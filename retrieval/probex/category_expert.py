@@ -11,9 +11,9 @@ from torch import Tensor
 
 from loradex.retrieval.checkpoint import load_checkpoint, save_checkpoint
 from loradex.retrieval.errors import CheckpointError
+from loradex.retrieval.probex.batched_factors import Factors, widen
 from loradex.retrieval.probex.expert import NEAR, Shapes, TreeReader, model_of, parts_of, shapes_of
 from loradex.retrieval.probex.probes import ProbeNet
-from loradex.retrieval.probex.probing import Factors, widen
 from loradex.retrieval.probex.sketch import SketchExpert
 
 FORMAT: Final = "loradex-categories-1"

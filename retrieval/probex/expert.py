@@ -11,9 +11,9 @@ from torch import Tensor
 from loradex.retrieval.checkpoint import load_checkpoint, save_checkpoint
 from loradex.retrieval.errors import CheckpointError
 from loradex.retrieval.lora import WeightsFile
+from loradex.retrieval.probex.batched_factors import Factors, stack_layers, widen
 from loradex.retrieval.probex.familiarity import Familiarity
 from loradex.retrieval.probex.probes import ProbeConfig, ProbeNet, View
-from loradex.retrieval.probex.probing import Factors, stack_layers, widen
 from loradex.retrieval.probex.sketch import SketchConfig, SketchExpert
 from loradex.retrieval.space.calibration import Background, Calibration
 

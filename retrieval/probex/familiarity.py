@@ -11,7 +11,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from loradex.retrieval.probex.probing import Factors, energy, widen
+from loradex.retrieval.probex.batched_factors import Factors, energy, widen
 from loradex.retrieval.probex.sketch import BATCH, SketchConfig, principal_directions
 
 DIRECTIONS: Final = 8  # of each layer

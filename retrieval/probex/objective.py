@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from loradex.retrieval.probex.batched_factors import Factors
 from loradex.retrieval.probex.probes import ProbeNet
-from loradex.retrieval.probex.probing import Factors
 
 
 @dataclass(frozen=True, slots=True)

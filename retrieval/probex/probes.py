@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from loradex.retrieval.probex.probing import Factors
+from loradex.retrieval.probex.batched_factors import Factors
 
 EPSILON = 1e-8  # MVProbe's, beside the deviation
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from loradex.retrieval.probex.alignment import alignment
-from loradex.retrieval.probex.probing import Factors, bilinear, energy, input_spectrum, output_spectrum, widen
+from loradex.retrieval.probex.batched_factors import Factors, bilinear, energy, input_spectrum, output_spectrum, widen
 
 BATCH = 256  # models a step
 CHOICE_RIDGE = 0.3  # of the regression by which directions are chosen, in mean eigenvalues

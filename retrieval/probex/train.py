@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from loradex.retrieval.probex.batched_factors import Factors, widen
 from loradex.retrieval.probex.objective import Objective, ProbeTraining
 from loradex.retrieval.probex.probes import ProbeConfig, ProbeNet
-from loradex.retrieval.probex.probing import Factors, widen
 
 Validate = Callable[[ProbeNet], float]
 

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from loradex.retrieval.probex.batched_factors import Factors, widen
 from loradex.retrieval.probex.objective import ProbeTraining
 from loradex.retrieval.probex.probes import ALL_VIEWS, ProbeConfig, ProbeNet, View
-from loradex.retrieval.probex.probing import Factors, widen
 from loradex.retrieval.probex.sketch import BATCH, SketchConfig, SketchExpert
 from loradex.retrieval.probex.train import train_probes
 from loradex.retrieval.space.calibration import Background
-from loradex.retrieval.training.categories import CategoryStudy
-from loradex.retrieval.training.study import Aim, Study
+from loradex.retrieval.training.category_dataset import CategoryStudy
+from loradex.retrieval.training.concept_dataset import Aim, Study
 
 Models = Mapping[str, Factors]
 Subject = Study | CategoryStudy  # what an expert is made from

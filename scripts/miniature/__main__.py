@@ -11,25 +11,25 @@ from functools import partial
 from pathlib import Path
 
 from scripts.miniature.ablation import run_ablation
-from scripts.miniature.base import TREES, build_base
+from scripts.miniature.base_models import TREES, build_base
 from scripts.miniature.categories import measure_categories
+from scripts.miniature.category_experts import ship_classifiers
 from scripts.miniature.classifiers import TREES as CLASSIFIER_TREES
 from scripts.miniature.classifiers import build_classifiers
-from scripts.miniature.draw import build_samples
-from scripts.miniature.elsewhere import read_elsewhere
-from scripts.miniature.final import build_final
+from scripts.miniature.final_experts import build_final
 from scripts.miniature.fleet import FLEETS, build_fleet
+from scripts.miniature.full_models import build_whole
+from scripts.miniature.heldout import read_held_out
 from scripts.miniature.mini_clip import build_clip
 from scripts.miniature.pictures import build_pictures
-from scripts.miniature.reading import read_held_out
 from scripts.miniature.recipes import choose_recipes
 from scripts.miniature.report import report
 from scripts.miniature.routing import measure_routing
+from scripts.miniature.samples import build_samples
 from scripts.miniature.settings import Build
 from scripts.miniature.ship import build_previews, restore_parts, ship
-from scripts.miniature.tell import ship_classifiers
+from scripts.miniature.transfer import read_elsewhere
 from scripts.miniature.upsampler import build_upsampler
-from scripts.miniature.whole import build_whole
 from scripts.miniature.words import build_words
 
 STEPS: dict[str, Callable[[Build], None]] = {

@@ -15,11 +15,11 @@ from torch import Tensor
 from loradex.retrieval.probex.objective import ProbeTraining
 from loradex.retrieval.probex.probes import ALL_VIEWS, ProbeConfig, View
 from loradex.retrieval.probex.sketch import SketchConfig, SketchExpert
-from loradex.retrieval.space.text import TextEncoder
+from loradex.retrieval.space.text_encoder import TextEncoder
+from loradex.retrieval.training.concept_dataset import TRAINING, VALIDATION, Aim, Study
 from loradex.retrieval.training.fit import ExpertConfig, Fitted, fit, loradex, mvprobe, probex
-from loradex.retrieval.training.study import TRAINING, VALIDATION, Aim, Study
+from scripts.miniature.fleet_dataset import load_study
 from scripts.miniature.settings import TEMPLATES, Build, log
-from scripts.miniature.study import load_study
 
 SEEDS = (0, 1, 2)
 SHARES = {"a": 0.5, "b": 0.9}  # of the training LoRAs: about one of each concept in both

@@ -21,13 +21,13 @@ from loradex.retrieval.lora import WholeModel
 from loradex.retrieval.lora.header import Header
 from loradex.retrieval.measure.baselines import WeightStatistics
 from loradex.retrieval.measure.metrics import summarise
+from loradex.retrieval.probex.batched_factors import Factors
 from loradex.retrieval.probex.probes import ProbeConfig
-from loradex.retrieval.probex.probing import Factors
 from loradex.retrieval.probex.sketch import SketchConfig
-from loradex.retrieval.training.categories import CategoryStudy, category_study, find_classifiers
+from loradex.retrieval.training.category_dataset import CategoryStudy, category_study, find_classifiers
+from loradex.retrieval.training.concept_dataset import Aim
 from loradex.retrieval.training.fit import PUBLISHED_CATEGORIES, ExpertConfig, fit, mvprobe, probex
-from loradex.retrieval.training.labelled import pack_opened
-from loradex.retrieval.training.study import Aim
+from loradex.retrieval.training.labelled_loras import pack_opened
 from scripts.miniature.classifiers import TREES
 from scripts.miniature.settings import Build, atomic, log
 from scripts.model_j.category_protocol import dense, told

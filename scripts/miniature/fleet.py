@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from loradex.app.miniature.pipeline import CONSTANT_PROMPT, context_of
-from scripts.miniature.base import TREES, as_clean, denoising_loss, new_scheduler, spread_times
+from scripts.miniature.base_models import TREES, as_clean, denoising_loss, new_scheduler, spread_times
 from scripts.miniature.mini_clip import load_clip
 from scripts.miniature.pictures import load_pictures
 from scripts.miniature.settings import SEED, Build, atomic, log

@@ -10,11 +10,11 @@ from typing import Any
 
 from loradex.retrieval.measure.baselines import DenseLinear, PrincipalWeights, WeightStatistics
 from loradex.retrieval.space.calibration import Background
+from loradex.retrieval.training.concept_dataset import TRAINING, VALIDATION, Aim, Study
 from loradex.retrieval.training.fit import ExpertConfig, config_of, fit, loradex, mvprobe, probex
-from loradex.retrieval.training.study import TRAINING, VALIDATION, Aim, Study
 from scripts.miniature.ablation import Runs, gentle, ranked_layers
+from scripts.miniature.fleet_dataset import load_study
 from scripts.miniature.settings import Build, atomic
-from scripts.miniature.study import load_study
 
 PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0)  # of ridge regressions, in mean eigenvalues
 COMPONENTS = (64, 256, 1024)

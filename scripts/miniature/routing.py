@@ -9,14 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from loradex.app.places import MINIATURE
+from loradex.app.paths import MINIATURE
 from loradex.retrieval.ancestor import reach_of, write_mean
 from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.errors import FileUnsupported, NoExpert
 from loradex.retrieval.probex.category_expert import CategoryExpert
 from loradex.retrieval.router import Router
-from loradex.retrieval.training.categories import find_classifiers
-from loradex.retrieval.training.make import make_category_expert
+from loradex.retrieval.training.build import make_category_expert
+from loradex.retrieval.training.category_dataset import find_classifiers
 from scripts.miniature.categories import Classifiers, shipped
 from scripts.miniature.classifiers import TREES
 from scripts.miniature.settings import Build, atomic, log

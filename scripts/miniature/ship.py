@@ -10,15 +10,15 @@ import numpy as np
 import oxipng
 from PIL import Image
 
-from loradex.app.drawing.artist import MiniatureArtist
-from loradex.app.drawing.bases import ICON
-from loradex.app.indexing.reading import Reader
+from loradex.app.drawing.base_models import ICON
+from loradex.app.drawing.loaded_models import MiniatureArtist
+from loradex.app.indexing.file_reader import Reader
 from loradex.app.miniature.pipeline import sheet
-from loradex.app.places import MINIATURE
+from loradex.app.paths import MINIATURE
 from loradex.index import Zoo
 from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.lora import LoraFile
-from loradex.retrieval.training.labelled import LabelledFile, find_labelled
+from loradex.retrieval.training.labelled_loras import LabelledFile, find_labelled
 from scripts.miniature.settings import SEED, Build, atomic, log, timed
 
 # LoRAs that ship, by fleet and split: every held-out concept once in the first tree, and some of all kinds besides.

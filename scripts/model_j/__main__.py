@@ -94,7 +94,7 @@ def run_measure(options: argparse.Namespace) -> int:
     """``protocol``."""
     import torch
 
-    from loradex.retrieval.training.categories import find_classifiers
+    from loradex.retrieval.training.category_dataset import find_classifiers
     from scripts.model_j.category_protocol import CategoryOptions, run_categories
     from scripts.model_j.encoders import ProtocolOptions
     from scripts.model_j.protocol import run_protocol

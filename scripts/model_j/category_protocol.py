@@ -18,10 +18,10 @@ from loradex.retrieval.errors import FileUnsupported
 from loradex.retrieval.lora.header import Header
 from loradex.retrieval.measure.baselines import PrincipalWeights
 from loradex.retrieval.measure.metrics import category_accuracy
-from loradex.retrieval.probex.probing import Factors
-from loradex.retrieval.training.categories import SPLITS, CategoryStudy, category_study, find_classifiers
+from loradex.retrieval.probex.batched_factors import Factors
+from loradex.retrieval.training.category_dataset import SPLITS, CategoryStudy, category_study, find_classifiers
+from loradex.retrieval.training.concept_dataset import Aim
 from loradex.retrieval.training.fit import ExpertConfig, fit, tells_categories
-from loradex.retrieval.training.study import Aim
 from scripts.model_j.fetch import Report
 
 PENALTIES: Final = (0.01, 0.1, 1.0, 10.0)  # of the dense map

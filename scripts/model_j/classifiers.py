@@ -13,11 +13,11 @@ from huggingface_hub import HfApi, hf_hub_download, hf_hub_url
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from loradex.retrieval.errors import FetchError, FileError, FileUnsupported, located
-from loradex.retrieval.hub.header import RemoteHeader
-from loradex.retrieval.hub.listing import HUB_ERRORS, brief_of, commit_of, files_of, refuse_escapes
-from loradex.retrieval.hub.remote import RemoteFile
 from loradex.retrieval.lora.header import Header
-from loradex.retrieval.training.categories import SPLITS, chosen_categories
+from loradex.retrieval.remote.header import RemoteHeader
+from loradex.retrieval.remote.hub_listing import HUB_ERRORS, brief_of, commit_of, files_of, refuse_escapes
+from loradex.retrieval.remote.ranges import RemoteFile
+from loradex.retrieval.training.category_dataset import SPLITS, chosen_categories
 from scripts.model_j import CLASSIFIERS, DATASET
 from scripts.model_j.fetch import Fetched, FetchOptions, Report, fetch_all
 from scripts.model_j.slices import header_of, whole_file

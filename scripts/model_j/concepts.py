@@ -6,9 +6,9 @@ from pathlib import Path
 
 from loradex.retrieval.errors import FileUnsupported
 from loradex.retrieval.lora import LoraFile
-from loradex.retrieval.space.text import clean
-from loradex.retrieval.training.labelled import LabelledFile, imagenet_names
-from loradex.retrieval.training.study import HELD_OUT, SEEN, TRAINING, VALIDATION
+from loradex.retrieval.space.text_encoder import clean
+from loradex.retrieval.training.concept_dataset import HELD_OUT, SEEN, TRAINING, VALIDATION
+from loradex.retrieval.training.labelled_loras import LabelledFile, imagenet_names
 
 Named = Sequence[tuple[LabelledFile, str | None]]
 

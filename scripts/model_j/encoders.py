@@ -10,8 +10,8 @@ from torch import Tensor
 
 from loradex.retrieval.measure.baselines import PrincipalWeights
 from loradex.retrieval.space.calibration import Background
+from loradex.retrieval.training.concept_dataset import TRAINING, VALIDATION, Study
 from loradex.retrieval.training.fit import Models, fit, loradex, mvprobe, probex
-from loradex.retrieval.training.study import TRAINING, VALIDATION, Study
 from scripts.model_j import LAYER, TEXT_ENCODER
 from scripts.model_j.published import train_published
 

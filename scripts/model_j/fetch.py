@@ -12,10 +12,10 @@ from huggingface_hub import HfApi, hf_hub_download, hf_hub_url
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from loradex.retrieval.errors import FetchError, FileError, FileUnsupported, LoradexError
-from loradex.retrieval.hub.listing import HUB_ERRORS, brief_of, commit_of, files_of, refuse_escapes
-from loradex.retrieval.hub.remote import RemoteFile
 from loradex.retrieval.lora import LoraFile
-from loradex.retrieval.training.labelled import SPLITS
+from loradex.retrieval.remote.hub_listing import HUB_ERRORS, brief_of, commit_of, files_of, refuse_escapes
+from loradex.retrieval.remote.ranges import RemoteFile
+from loradex.retrieval.training.labelled_loras import SPLITS
 from scripts.model_j import REPOSITORIES
 from scripts.model_j.slices import SliceReader
 

@@ -25,10 +25,10 @@ from loradex.retrieval.lora import LoraFile
 from loradex.retrieval.measure.gallery import Gallery
 from loradex.retrieval.measure.metrics import Metric
 from loradex.retrieval.measure.neighbours import nearest_label, one_class
-from loradex.retrieval.space.space import Space
-from loradex.retrieval.space.text import TextEncoder
-from loradex.retrieval.training.labelled import LabelledFile, find_labelled, pack
-from loradex.retrieval.training.study import HELD_OUT, SEEN, TRAINING, Study, study_of
+from loradex.retrieval.space.embedding_space import Space
+from loradex.retrieval.space.text_encoder import TextEncoder
+from loradex.retrieval.training.concept_dataset import HELD_OUT, SEEN, TRAINING, Study, study_of
+from loradex.retrieval.training.labelled_loras import LabelledFile, find_labelled, pack
 from scripts.model_j.concepts import checked, renamed, same_prompt
 from scripts.model_j.encoders import Fit, ProtocolOptions, Report, encoders
 from scripts.model_j.published import plain_texts

@@ -16,14 +16,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from loradex.retrieval.probex.batched_factors import widen
 from loradex.retrieval.probex.objective import Contrast, ProbeTraining
 from loradex.retrieval.probex.probes import ProbeConfig, ProbeNet
-from loradex.retrieval.probex.probing import widen
 from loradex.retrieval.probex.sketch import BATCH
 from loradex.retrieval.probex.train import train_probes
-from loradex.retrieval.space.text import TextEncoder, clean
+from loradex.retrieval.space.text_encoder import TextEncoder, clean
+from loradex.retrieval.training.concept_dataset import TRAINING, VALIDATION, Study
 from loradex.retrieval.training.fit import ExpertConfig, Fitted, Models
-from loradex.retrieval.training.study import TRAINING, VALIDATION, Study
 
 TIE = 1e-9  # what a later look is preferred by
 Look = Callable[[int, float], None]  # an epoch, and the share of ``val_holdout`` that is named

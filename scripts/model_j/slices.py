@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from loradex.retrieval.errors import FileUnsupported, located
-from loradex.retrieval.hub.header import RemoteHeader
-from loradex.retrieval.hub.remote import RemoteFile
 from loradex.retrieval.lora.header import FIRST
+from loradex.retrieval.lora.layer_names.cloneofsimo import targets_of
 from loradex.retrieval.lora.layers import read_layers
 from loradex.retrieval.lora.layout import METADATA, Layout, TensorInfo, parse_header
-from loradex.retrieval.lora.positional import targets_of
+from loradex.retrieval.remote.header import RemoteHeader
+from loradex.retrieval.remote.ranges import RemoteFile
 
 LONGEST_GUESS: Final = 2**20  # bytes of a header that is read before its length is known
 

@@ -14,10 +14,10 @@ from PIL import Image
 
 from loradex.app.experts.category_evaluation import evaluate_classifiers
 from loradex.app.experts.evaluation import evaluate_miniature
-from loradex.app.places import MINIATURE, SHIPPED_ZOO
+from loradex.app.paths import MINIATURE, SHIPPED_ZOO
 from loradex.app.search.service import Loradex
 from loradex.retrieval.encoder import Encoder
-from loradex.retrieval.training.categories import find_classifiers
+from loradex.retrieval.training.category_dataset import find_classifiers
 
 GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
 LARGEST = 90_000_000  # bytes
@@ -106,7 +106,7 @@ def test_the_floor_is_passed(report: dict[str, Any]) -> None:
 
 def test_a_base_model_draws_with_a_shipped_lora() -> None:
     from loradex.app.miniature.pipeline import CONSTANT_PROMPT, MiniaturePipeline, context_of
-    from loradex.retrieval.space.text import TextEncoder
+    from loradex.retrieval.space.text_encoder import TextEncoder
 
     clip = TextEncoder.load(f"local-dir:{MINIATURE / 'encoder/clip'}", ("{}",))
     pipeline = MiniaturePipeline.from_folders(MINIATURE / "upsampler", MINIATURE / "trees/mini-a")

@@ -16,8 +16,8 @@ import torch
 from playwright.sync_api import Page, expect, sync_playwright
 from safetensors.torch import save_file
 
-from loradex.app.places import MINIATURE, SHIPPED_ZOO
-from loradex.retrieval.training.categories import categories_in
+from loradex.app.paths import MINIATURE, SHIPPED_ZOO
+from loradex.retrieval.training.category_dataset import categories_in
 
 STATUS = ".prose.ld-status"
 QUESTION = "What should the model draw?"

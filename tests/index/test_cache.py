@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from zoo_oracle import DIM, SPACE, models, nearest, same, vectors
 
-import loradex.index.cache
+import loradex.index.sqlite.saved_engines
 from loradex.index import Zoo, ZooDamaged
-from loradex.index.cache import FOLDER, LARGEST_MANIFEST, MANIFEST, read_array, write_array
-from loradex.index.engine import ExactOnGpu
+from loradex.index.sqlite.engine import ExactOnGpu
+from loradex.index.sqlite.saved_engines import FOLDER, LARGEST_MANIFEST, MANIFEST, read_array, write_array
 
 N = 700
 IDS = [f"m{i:03}" for i in range(N)]
@@ -63,7 +63,7 @@ def check(zoo: Path) -> None:
 def is_read(zoo: Path) -> bool:
     """Whether a search used the engine on the disk."""
     reads: list[int] = []
-    real = loradex.index.snapshot.read_changes
+    real = loradex.index.sqlite.snapshot.read_changes
 
     def counted(*arguments: Any) -> Any:
         found = real(*arguments)
@@ -71,7 +71,7 @@ def is_read(zoo: Path) -> bool:
         return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loradex.index.snapshot, "read_changes", counted)
+        patch.setattr(loradex.index.sqlite.snapshot, "read_changes", counted)
         check(zoo)
     return sum(reads) < N
 
@@ -327,14 +327,14 @@ def test_an_engine_of_a_gpu_where_there_is_none(tmp_path: Path, monkeypatch: pyt
     folder = saved(tmp_path / "zoo", "exact", GIVEN)
     path = engine_of(folder) / MANIFEST
     path.write_text(json.dumps(json.loads(path.read_text()) | {"engine": ExactOnGpu.name}))
-    monkeypatch.setattr(loradex.index.cache, "has_gpu", lambda: False)
+    monkeypatch.setattr(loradex.index.sqlite.saved_engines, "has_gpu", lambda: False)
     assert is_read(folder)
 
 
 def test_when_it_is_worth_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not for few vectors; not while little was added; and what is older is dropped."""
-    monkeypatch.setattr(loradex.index.cache, "WORTH_IT", 100)
-    monkeypatch.setattr(loradex.index.zoo, "WORTH_IT", 100)
+    monkeypatch.setattr(loradex.index.sqlite.saved_engines, "WORTH_IT", 100)
+    monkeypatch.setattr(loradex.index.sqlite.zoo, "WORTH_IT", 100)
     given = vectors(300)
     ids = [f"m{i:03}" for i in range(300)]
     with Zoo.create(folder, SPACE, DIM) as zoo:
@@ -361,16 +361,16 @@ def test_when_it_is_worth_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
 SAVE_AND_DIE = """
 import os, signal, sys
 from pathlib import Path
-import loradex.index.cache
+import loradex.index.sqlite.saved_engines
 from loradex.index import Zoo
-real, left = loradex.index.cache.sync, int(sys.argv[2])
+real, left = loradex.index.sqlite.saved_engines.sync, int(sys.argv[2])
 def sync(file):
     global left
     left -= 1
     if left < 0:
         os.kill(os.getpid(), signal.SIGKILL)
     real(file)
-loradex.index.cache.sync = sync
+loradex.index.sqlite.saved_engines.sync = sync
 Zoo.open(Path(sys.argv[1])).save_engine("exact")
 """
 

@@ -9,8 +9,8 @@ import pytest
 from zoo_oracle import DIM, SPACE, model, models, nearest, same, vectors
 
 from loradex.index import Filter, FoundBy, KnownFile, Model, Zoo, ZooReadOnly
-from loradex.index.cache import FOLDER
-from loradex.index.connections import CATALOGUE
+from loradex.index.sqlite.connections import CATALOGUE
+from loradex.index.sqlite.saved_engines import FOLDER
 
 IDS = [f"m{i:02}" for i in range(30)]
 GIVEN = vectors(len(IDS))

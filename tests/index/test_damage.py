@@ -13,9 +13,9 @@ from test_processes import run
 from zoo_child import BATCH, batch_of
 from zoo_oracle import DIM, SPACE, models, nearest, same, unit, vectors
 
-import loradex.index.schema
+import loradex.index.sqlite.schema
 from loradex.index import Filter, KnownFile, Zoo, ZooDamaged, ZooError, ZooReadOnly, ZooTooNew
-from loradex.index.connections import CATALOGUE, LOCK
+from loradex.index.sqlite.connections import CATALOGUE, LOCK
 
 IDS = [f"m{i:02}" for i in range(40)]
 GIVEN = vectors(len(IDS))
@@ -126,7 +126,9 @@ def test_migrations_are_recorded(catalogue: Path, monkeypatch: pytest.MonkeyPatc
     def add_extras(connection: sqlite3.Connection) -> None:
         connection.execute("CREATE TABLE extras (tag TEXT)")
 
-    monkeypatch.setattr(loradex.index.schema, "MIGRATIONS", (*loradex.index.schema.MIGRATIONS, add_extras))
+    monkeypatch.setattr(
+        loradex.index.sqlite.schema, "MIGRATIONS", (*loradex.index.sqlite.schema.MIGRATIONS, add_extras)
+    )
     with pytest.raises(ZooReadOnly, match="schema version 4, found 3; open it for writing once"):
         answers(catalogue.parent, True)
     answers(catalogue.parent, False)

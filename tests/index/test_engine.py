@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from zoo_oracle import unit
 
-import loradex.index.engine
-from loradex.index.engine import ENGINES, Codes, Exact, ExactOnGpu, Mask, engine_for, has_gpu, joined
-from loradex.index.snapshot import Segment, Snapshot, State
+import loradex.index.sqlite.engine
+from loradex.index.sqlite.engine import ENGINES, Codes, Exact, ExactOnGpu, Mask, engine_for, has_gpu, joined
+from loradex.index.sqlite.snapshot import Segment, Snapshot, State
 from loradex.index.vectors import Vector
 
 DIM = 40
@@ -181,11 +181,11 @@ def test_recall_of_codes(parts: int) -> None:
 
 def test_which_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the number of vectors, unless one is asked for; a GPU's only where there is one."""
-    large = loradex.index.engine.CODES_FROM
-    monkeypatch.setattr(loradex.index.engine, "has_gpu", lambda: False)
+    large = loradex.index.sqlite.engine.CODES_FROM
+    monkeypatch.setattr(loradex.index.sqlite.engine, "has_gpu", lambda: False)
     assert [engine_for(count) for count in (0, large - 1, large)] == [Exact, Exact, Codes]
     assert [engine_for(count, "gpu") for count in (0, large)] == [Exact, Codes]
     assert [engine_for(large, "exact"), engine_for(1, "codes")] == [Exact, Codes]
-    monkeypatch.setattr(loradex.index.engine, "has_gpu", lambda: True)
+    monkeypatch.setattr(loradex.index.sqlite.engine, "has_gpu", lambda: True)
     assert [engine_for(count) for count in (0, large - 1, large)] == [Exact, Exact, ExactOnGpu]
     assert [engine_for(1, "gpu"), engine_for(large, "codes")] == [ExactOnGpu, Codes]

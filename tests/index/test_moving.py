@@ -9,8 +9,8 @@ import pytest
 from zoo_oracle import DIM, SPACE, model, vectors
 
 from loradex.index import AnyZoo, FoundBy, KnownFile, Model, Zoo, ZooDamaged, ZooExists, open_zoo
-from loradex.index.milvus.place import folder_of
-from loradex.index.moving import copy_zoo
+from loradex.index.copying import copy_zoo
+from loradex.index.milvus.address import folder_of
 
 
 def filled(folder: Path) -> Zoo:

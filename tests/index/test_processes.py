@@ -17,8 +17,8 @@ from zoo_child import BATCH, batch_of
 from zoo_oracle import DIM, SPACE, State, model, models, nearest, same, unit, vectors
 
 from loradex.index import Filter, Zoo, ZooLocked
-from loradex.index.cache import FOLDER
-from loradex.index.connections import CATALOGUE
+from loradex.index.sqlite.connections import CATALOGUE
+from loradex.index.sqlite.saved_engines import FOLDER
 
 HERE = Path(__file__).parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(HERE.parent.parent), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from zoo_oracle import DIM, SPACE, models, nearest, same, unit, vectors
 
 from loradex.index import BadQuery, Zoo
-from loradex.index.engine import Exact
-from loradex.index.snapshot import Segment
+from loradex.index.sqlite.engine import Exact
+from loradex.index.sqlite.snapshot import Segment
 
 
 @pytest.mark.parametrize("n", [1, 2, 17, 400])

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from zoo_oracle import DIM, SPACE, Array, State, model, models, nearest, same, vectors
 
-import loradex.index.engine
-import loradex.index.snapshot
+import loradex.index.sqlite.engine
+import loradex.index.sqlite.snapshot
 from loradex.index import Filter, FoundBy, Model, Zoo
-from loradex.index.connections import CATALOGUE
-from loradex.index.engine import Exact
-from loradex.index.snapshot import Segment, join
+from loradex.index.sqlite.connections import CATALOGUE
+from loradex.index.sqlite.engine import Exact
+from loradex.index.sqlite.snapshot import Segment, join
 
 FAMILIES = ["sd-1.5", "sdxl", "flux"]
 
@@ -121,7 +121,7 @@ class History:
 @pytest.mark.parametrize("seed", range(6))
 def test_any_history(folder: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     """Adding, replacing, removing, other metadata, compacting, rebuilding, saving, opening again; exact engines and, from 60 vectors, codes."""
-    monkeypatch.setattr(loradex.index.engine, "CODES_FROM", 60 if seed % 2 else 10**9)
+    monkeypatch.setattr(loradex.index.sqlite.engine, "CODES_FROM", 60 if seed % 2 else 10**9)
     history = History(folder, seed)
     done = []
     for _ in range(45):
@@ -138,7 +138,7 @@ def test_any_history(folder: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -
 @pytest.mark.parametrize("zoo", ["folder"], indirect=True)  # Milvus has no codes of ours
 def test_scores_of_codes_are_exact_and_in_order(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
     """Few candidates may miss a hit, but never give a wrong cosine, one that the filter keeps out, or two in wrong order."""
-    for module, name in ((loradex.index.snapshot, "SPARE"), (loradex.index.engine, "WIDE")):
+    for module, name in ((loradex.index.sqlite.snapshot, "SPARE"), (loradex.index.sqlite.engine, "WIDE")):
         monkeypatch.setattr(module, name, 0)
     zoo.save_engine("codes")
     state = {f"m{i:04}": vector for i, vector in enumerate(vectors(900))}

@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 from zoo_oracle import DIM, SPACE, Array, models, nearest, same, unit, vectors
 
 from loradex.index import KnownFile, Zoo, ZooError
-from loradex.index.connections import CATALOGUE, typed_errors
 from loradex.index.parquet import export_zoo
+from loradex.index.sqlite.connections import CATALOGUE, typed_errors
 
 KILLED = -signal.SIGKILL
 TYPED = 3  # status of a session that ended in an error of the tree

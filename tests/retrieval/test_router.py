@@ -10,13 +10,13 @@ from safetensors.torch import save_file
 from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.errors import FileUnsupported, NoExpert
 from loradex.retrieval.lora import WholeModel
+from loradex.retrieval.probex.batched_factors import Factors
 from loradex.retrieval.probex.expert import Expert
 from loradex.retrieval.probex.familiarity import Familiarity
-from loradex.retrieval.probex.probing import Factors
 from loradex.retrieval.probex.sketch import SketchConfig, SketchExpert
 from loradex.retrieval.router import Router
 from loradex.retrieval.space.calibration import Background, Calibration
-from loradex.retrieval.space.space import Space
+from loradex.retrieval.space.embedding_space import Space
 
 BLOCK = "down_blocks.0.attentions.0.transformer_blocks.0.attn2"
 LAYERS = {f"{BLOCK}.to_q": (320, 320), f"{BLOCK}.to_k": (320, 768)}

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from loradex.app.miniature.pipeline import MiniaturePipeline, Upsampler, fold, sheet, unfold
 from loradex.retrieval.lora import LoraFile
-from scripts.miniature.base import Tree, new_scheduler, new_unet, spread_times
+from scripts.miniature.base_models import Tree, new_scheduler, new_unet, spread_times
 from scripts.miniature.fleet import TARGETS, GroupedAdam, GroupedLora, new_factors
 
 TREE = Tree("test", side=8, widths=(32, 32), heads=(2, 2), seed=0, steps=1, broad_steps=1)

@@ -14,16 +14,16 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from loradex.app.places import MINIATURE
+from loradex.app.paths import MINIATURE
 from loradex.retrieval.errors import FetchError, FileUnsupported
 from loradex.retrieval.lora import LoraFile
 from loradex.retrieval.measure.baselines import DenseLinear
+from loradex.retrieval.probex.batched_factors import Factors
 from loradex.retrieval.probex.objective import ProbeTraining
 from loradex.retrieval.probex.probes import ProbeConfig
-from loradex.retrieval.probex.probing import Factors
-from loradex.retrieval.space.text import TextEncoder
-from loradex.retrieval.training.labelled import find_labelled, imagenet_names
-from loradex.retrieval.training.study import Aim, Study, anchors_of
+from loradex.retrieval.space.text_encoder import TextEncoder
+from loradex.retrieval.training.concept_dataset import Aim, Study, anchors_of
+from loradex.retrieval.training.labelled_loras import find_labelled, imagenet_names
 from scripts.model_j import LAYER, REPOSITORIES, encoders
 from scripts.model_j.__main__ import main
 from scripts.model_j.encoders import DenseScorer

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from loradex.index.milvus.rows import digest
 from loradex.retrieval.errors import FetchError
 from loradex.retrieval.probex.sketch import SketchConfig
-from loradex.retrieval.training.categories import CHOSEN
+from loradex.retrieval.training.category_dataset import CHOSEN
 from scripts.model_j import CLASSIFIERS, DATASET
 from scripts.model_j.__main__ import main
 from scripts.model_j.category_protocol import closed_form

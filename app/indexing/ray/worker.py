@@ -6,9 +6,9 @@ import ray
 import torch
 from ray.actor import ActorHandle
 
-from loradex.app.indexing.local_engine import LocalEngine
-from loradex.app.indexing.part_rows import part_of
-from loradex.app.indexing.reading import Outcome, Reader, Task
+from loradex.app.indexing.file_reader import Outcome, Reader, Task
+from loradex.app.indexing.local_reading_engine import LocalEngine
+from loradex.app.indexing.part_format import part_of
 
 
 class Worker:

@@ -7,8 +7,8 @@ from typing import Final
 from torch import Tensor
 
 from loradex.retrieval.lora.factors import loha, lokr, lora
-from loradex.retrieval.lora.factors.thin import Pair, Shape, Size, flat, matrix, need, size_of, thin
-from loradex.retrieval.lora.keys import Format
+from loradex.retrieval.lora.factors.common import Pair, Shape, Size, flat, matrix, need, size_of, thin
+from loradex.retrieval.lora.formats import Format
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from loradex.retrieval.lora.factors.common import Pair, Shape, Size, agree, flat, matrix, need, size_of, thin
 from loradex.retrieval.lora.factors.lora import core
-from loradex.retrieval.lora.factors.thin import Pair, Shape, Size, agree, flat, matrix, need, size_of, thin
 
 MATRICES = ("w1_a", "w1_b", "w2_a", "w2_b")
 

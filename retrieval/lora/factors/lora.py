@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from loradex.retrieval.lora.factors.thin import Pair, Shape, Size, agree, flat, matrix, need, size_of
+from loradex.retrieval.lora.factors.common import Pair, Shape, Size, agree, flat, matrix, need, size_of
 
 
 def measure(where: str, shapes: Mapping[str, Shape]) -> Size:

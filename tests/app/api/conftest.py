@@ -7,8 +7,8 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from loradex.app.api.rest import rest_api
-from loradex.app.desk import Desk
-from loradex.app.places import SHIPPED_ZOO
+from loradex.app.backend import Desk
+from loradex.app.paths import SHIPPED_ZOO
 from loradex.app.search.service import Loradex
 
 

@@ -12,9 +12,9 @@ from fastapi import FastAPI
 from starlette.responses import PlainTextResponse
 
 from loradex.app.api.rest import rest_api
+from loradex.app.backend import Desk
 from loradex.app.client import ApiError, Client
-from loradex.app.desk import Desk
-from loradex.app.places import MINIATURE, SHIPPED_ZOO
+from loradex.app.paths import MINIATURE, SHIPPED_ZOO
 from loradex.app.search.service import Loradex
 from tests.app.api.serving import served
 
@@ -111,5 +111,7 @@ def test_errors_have_kind_message_and_status(client: Client, address: str, tmp_p
 
 
 def test_the_client_needs_no_torch() -> None:
-    code = "import sys, loradex.app.client; sys.exit(bool({'torch', 'fastapi', 'gradio', 'numpy'} & sys.modules.keys()))"
+    code = (
+        "import sys, loradex.app.client; sys.exit(bool({'torch', 'fastapi', 'gradio', 'numpy'} & sys.modules.keys()))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -14,11 +14,11 @@ from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 from loradex.app.api.errors import Busy
-from loradex.app.api.turns import Turns
+from loradex.app.api.limiter import Turns
+from loradex.app.backend import Desk, Run, State
 from loradex.app.commands.main import app
-from loradex.app.desk import Desk, Run, State
 from loradex.app.models import described
-from loradex.app.places import MINIATURE, SHIPPED_ZOO
+from loradex.app.paths import MINIATURE, SHIPPED_ZOO
 from loradex.app.search.lookalikes import Library
 from loradex.app.search.query import Query
 from loradex.app.search.service import Loradex

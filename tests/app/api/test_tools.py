@@ -16,8 +16,8 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from starlette.applications import Starlette
 
 from loradex.app.api.tools import agent_tools, http_app
-from loradex.app.desk import Desk
-from loradex.app.places import MINIATURE, SHIPPED_ZOO
+from loradex.app.backend import Desk
+from loradex.app.paths import MINIATURE, SHIPPED_ZOO
 from loradex.app.search.service import Loradex
 from tests.app.api.serving import served
 
@@ -171,7 +171,7 @@ def test_over_http_beside_a_page(desk: Desk) -> None:
     "facts", [{"labels": "x", "ranks": "y", "tags": 3, "title": ["z"]}, {"labels": [["a"], ["b", "c"], 3]}]
 )
 def test_facts_of_a_strange_zoo(facts: dict[str, Any]) -> None:
-    from loradex.app.api.briefs import brief, whole
+    from loradex.app.api.tool_results import brief, whole
     from loradex.index import FoundBy, Model
 
     told = whole(Model("id", "caf\udce9\n" + "x" * 10_000, "f", FoundBy.METADATA, facts=facts), 1, None)

@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from loradex.app.api import multipart, uploads
 from loradex.app.api.multipart import LORAS, bare_name
-from loradex.app.places import MINIATURE
+from loradex.app.paths import MINIATURE
 from loradex.retrieval.errors import QueryError
 
 SHIPPED = sorted(MINIATURE.glob("models/mini-a/test_holdout/*/*.safetensors"))[0]

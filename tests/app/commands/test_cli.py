@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from loradex.app.places import MINIATURE
+from loradex.app.paths import MINIATURE
 
 LORADEX = Path(sys.executable).with_name("loradex")
 SHIPPED = sorted((MINIATURE / "models" / "mini-a").glob("test_holdout/*/*.safetensors"))

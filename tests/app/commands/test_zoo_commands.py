@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from loradex.app.commands.main import app
-from loradex.app.places import SHIPPED_ZOO
+from loradex.app.paths import SHIPPED_ZOO
 from loradex.index import Zoo
 
 

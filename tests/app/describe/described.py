@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 
 from loradex.app.search.answers import LabelAnswer
 from loradex.retrieval.lora import LoraFile
-from loradex.retrieval.space.label import Label
+from loradex.retrieval.space.labels import Label
 
 SPACE = "clip-0123"
 MODULES = {

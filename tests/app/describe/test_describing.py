@@ -10,7 +10,7 @@ from described import everything, write_lora
 from typer.testing import CliRunner, Result
 
 from loradex.app.commands.main import app
-from loradex.app.places import MINIATURE
+from loradex.app.paths import MINIATURE
 
 SCROLL = MINIATURE / "models" / "mini-a" / "test" / "model_idx_1304" / "pytorch_lora_weights.safetensors"
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loradex.app.describe.json_text import members_of, step_of, with_members, with_members_within
+from loradex.app.describe.json_edit import members_of, step_of, with_members, with_members_within
 
 VALUES: Any = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

@@ -9,7 +9,7 @@ from described import DOG, PIZZA, SPACE, UNSURE, everything, write_lora
 from huggingface_hub import ModelCard
 
 from loradex.app.describe.model_cards import card_of, plan_card
-from loradex.app.describe.text_files import Plan, carry_out
+from loradex.app.describe.text_edit import Plan, carry_out
 from loradex.app.search.answers import LabelAnswer
 from loradex.retrieval.errors import DescriptionError
 from loradex.retrieval.lora import LoraFile

@@ -10,9 +10,9 @@ import pytest
 from described import DOG, PIZZA, SPACE, UNSURE, everything, write_lora
 
 from loradex.app.describe.inspection import describe as inspected
-from loradex.app.describe.sidecars import plan_side_car, side_car_of
-from loradex.app.describe.text_files import Plan, carry_out
-from loradex.app.indexing.reading import facts_as_json
+from loradex.app.describe.side_cars import plan_side_car, side_car_of
+from loradex.app.describe.text_edit import Plan, carry_out
+from loradex.app.indexing.file_reader import facts_as_json
 from loradex.app.search.answers import LabelAnswer
 from loradex.retrieval.errors import DescriptionError
 from loradex.retrieval.lora import LoraFile
@@ -285,8 +285,8 @@ def test_what_the_disk_refuses_leaves_no_trace(cat: Path, monkeypatch: pytest.Mo
         raise PermissionError(13, "Permission denied")
 
     for place in (
-        "loradex.app.describe.text_files.tempfile.mkstemp",
-        "loradex.app.describe.text_files.sync",
+        "loradex.app.describe.text_edit.tempfile.mkstemp",
+        "loradex.app.describe.text_edit.sync",
         "pathlib.Path.replace",
     ):
         with monkeypatch.context() as patched:

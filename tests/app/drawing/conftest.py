@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from loradex.app.drawing.artist import one_thread
-from loradex.app.drawing.bases import Bases
+from loradex.app.drawing.base_models import Bases
 from loradex.app.drawing.cache import Drawings
-from loradex.app.drawing.studio import Studio
-from loradex.app.places import MINIATURE
+from loradex.app.drawing.loaded_models import one_thread
+from loradex.app.drawing.renderer import Studio
+from loradex.app.paths import MINIATURE
 
 
 @pytest.fixture(autouse=True)

@@ -17,11 +17,11 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from typer.testing import CliRunner
 
 from loradex.app.commands.main import app
-from loradex.app.drawing.bases import Base, Bases
+from loradex.app.drawing.base_models import Base, Bases
 from loradex.app.drawing.cache import Drawings
 from loradex.app.drawing.errors import BadBase, Stopped
-from loradex.app.drawing.studio import Studio
-from loradex.app.drawing.wish import SEED, Wish
+from loradex.app.drawing.options import SEED, Wish
+from loradex.app.drawing.renderer import Studio
 from loradex.retrieval.lora import family
 
 WISH = Wish("a cat", steps=3, guidance=4.0)

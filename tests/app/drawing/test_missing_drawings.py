@@ -12,10 +12,10 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from loradex.app.commands.main import app
-from loradex.app.drawing.missing import draw_missing, undrawn
-from loradex.app.drawing.studio import Studio
+from loradex.app.drawing.previews import draw_missing, undrawn
+from loradex.app.drawing.renderer import Studio
 from loradex.app.indexing.ingest import index_places
-from loradex.app.places import SHIPPED_ZOO, encoder_folders
+from loradex.app.paths import SHIPPED_ZOO, encoder_folders
 from loradex.index import FoundBy, Model, Zoo
 from loradex.retrieval.encoder import Encoder
 from tests.app.drawing.conftest import lora

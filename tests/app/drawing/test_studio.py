@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from loradex.app.drawing.artist import MiniatureArtist
-from loradex.app.drawing.bases import Bases
+from loradex.app.drawing.base_models import Bases
 from loradex.app.drawing.cache import Drawings
 from loradex.app.drawing.errors import Busy, NoBase, Stopped, TooSlow
-from loradex.app.drawing.studio import Pair, Studio
-from loradex.app.drawing.turns import Turns
-from loradex.app.drawing.wish import Wish
-from loradex.app.places import SHIPPED_ZOO, TREES, encoder_folders
+from loradex.app.drawing.limits import Turns
+from loradex.app.drawing.loaded_models import MiniatureArtist
+from loradex.app.drawing.options import Wish
+from loradex.app.drawing.renderer import Pair, Studio
+from loradex.app.paths import SHIPPED_ZOO, TREES, encoder_folders
 from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.errors import FileMissing, FileUnsupported, QueryError
 from tests.app.drawing.conftest import lora
@@ -111,8 +111,8 @@ def test_a_drawing_that_was_stopped_leaves_nothing_behind(studio: Studio) -> Non
     assert len(list(studio.cache.folder.iterdir())) == 1
     next_one = studio.draw(lora("mini-b", 1), Wish(steps=3))
     code = (
-        "import sys; from pathlib import Path; from loradex.app.drawing.bases import Bases;"
-        "from loradex.app.drawing.studio import Studio; from loradex.app.drawing.wish import Wish;"
+        "import sys; from pathlib import Path; from loradex.app.drawing.base_models import Bases;"
+        "from loradex.app.drawing.renderer import Studio; from loradex.app.drawing.options import Wish;"
         "import hashlib; pair = Studio(Bases()).draw(Path(sys.argv[1]), Wish(steps=3));"
         "print(*(hashlib.sha256(each.path.read_bytes()).hexdigest() for each in (pair.without, pair.drawn)))"
     )

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from loradex.app.drawing.bases import Bases
-from loradex.app.drawing.wish import Wish
+from loradex.app.drawing.base_models import Bases
+from loradex.app.drawing.options import Wish
 from loradex.retrieval.errors import QueryError
 
 

@@ -13,15 +13,15 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from loradex.app.commands.main import app
-from loradex.app.experts.categories import tell_categories
+from loradex.app.experts.category_prediction import tell_categories
 from loradex.app.indexing.ingest import index_places
-from loradex.app.places import MINIATURE
+from loradex.app.paths import MINIATURE
 from loradex.app.search.service import Loradex
 from loradex.index import FoundBy, open_zoo
 from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.errors import FileCorrupt, FileUnsupported, NoExpert, QueryError
 from loradex.retrieval.lora.header import Header
-from loradex.retrieval.training.categories import CHOSEN, find_classifiers
+from loradex.retrieval.training.category_dataset import CHOSEN, find_classifiers
 from loradex.retrieval.training.fit import PUBLISHED_CATEGORIES
 from tests.whole_models import NAMES, ancestor, study_of, write_encoder, write_models
 

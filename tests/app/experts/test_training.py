@@ -9,12 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.app.commands.test_cli import LORADEX, document, one_line, run
 
 from loradex.app.experts.training import TrainOptions, train_expert
-from loradex.app.places import MINIATURE
+from loradex.app.paths import MINIATURE
 from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.errors import FileUnsupported, QueryError
+from tests.app.commands.test_cli import LORADEX, document, one_line, run
 
 SHIPPED = sorted((MINIATURE / "models" / "mini-a").glob("*/*/*.safetensors"))
 LAYERS = ",".join(f"up_blocks.{block}.attentions.0.transformer_blocks.0.attn2.to_v" for block in (0, 1))

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-import loradex.app.indexing.local_engine
+import loradex.app.indexing.local_reading_engine
 from loradex.app.indexing.answer import IndexAnswer
-from loradex.app.indexing.folders import Scan
+from loradex.app.indexing.file_reader import Outcome, Reader, Task
+from loradex.app.indexing.folder_scan import Scan
 from loradex.app.indexing.ingest import index_places
-from loradex.app.indexing.reading import Outcome, Reader, Task
 from loradex.app.indexing.watch import index_again
-from loradex.app.places import MINIATURE
+from loradex.app.paths import MINIATURE
 from loradex.app.search.service import Loradex
 from loradex.index import FoundBy, Zoo
 from loradex.retrieval.encoder import Encoder
@@ -279,7 +279,7 @@ def test_a_repository_of_the_hub(hub: Hub, loras: Path, tmp_path: Path, encoder:
 def test_readers_run_side_by_side(
     loras: Path, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loradex.app.indexing.local_engine, "READERS", 3)
+    monkeypatch.setattr(loradex.app.indexing.local_reading_engine, "READERS", 3)
     together = threading.Barrier(3, timeout=30)
     read = Reader.read
     first = iter(range(3))

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from loradex.app.indexing.part_rows import BadPart, layout, outcomes_of, part_of, row_of
-from loradex.app.indexing.parts import MANIFEST, Parts, Purpose
-from loradex.app.indexing.reading import Entry, Outcome
+from loradex.app.indexing.file_reader import Entry, Outcome
+from loradex.app.indexing.part_format import BadPart, layout, outcomes_of, part_of, row_of
+from loradex.app.indexing.parts_folder import MANIFEST, Parts, Purpose
 from loradex.index import FoundBy, KnownFile, Model
 from loradex.retrieval.errors import EngineError
 from loradex.retrieval.fingerprint import SIZE
@@ -96,7 +96,7 @@ def test_a_damaged_part_is_thrown_away(tmp_path: Path, damage: Callable[[bytes],
 
 
 def test_a_part_that_goes_bad_in_a_run_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("loradex.app.indexing.parts.OPEN", 1)
+    monkeypatch.setattr("loradex.app.indexing.parts_folder.OPEN", 1)
     parts = Parts.open(tmp_path, PURPOSE)
     parts.add(part_of([outcome(0)], DIM))
     path = next(tmp_path.glob("part-*"))

@@ -16,18 +16,18 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-import loradex.app.indexing.ray.engine
+import loradex.app.indexing.ray.reading_engine
 from loradex.app.commands.main import main
 from loradex.app.indexing.answer import IndexAnswer
-from loradex.app.indexing.engines import EngineName, engine_of
-from loradex.app.indexing.folders import Scan
+from loradex.app.indexing.file_reader import Outcome, Reader, Task
+from loradex.app.indexing.folder_scan import Scan
 from loradex.app.indexing.ingest import index_places
-from loradex.app.indexing.local_engine import LocalEngine
-from loradex.app.indexing.parts import Parts
+from loradex.app.indexing.local_reading_engine import LocalEngine
+from loradex.app.indexing.parts_folder import Parts
 from loradex.app.indexing.ray.cluster import connected, import_ray, workers_of
-from loradex.app.indexing.ray.engine import RayEngine
-from loradex.app.indexing.reading import Outcome, Reader, Task
-from loradex.app.places import MINIATURE, own_cache
+from loradex.app.indexing.ray.reading_engine import RayEngine
+from loradex.app.indexing.reading_engines import EngineName, engine_of
+from loradex.app.paths import MINIATURE, own_cache
 from loradex.index import KnownFile, Zoo
 from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.errors import EngineError
@@ -79,7 +79,7 @@ def places(loras: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loradex.app.indexing.ray.engine, "BATCH", 8)
+    monkeypatch.setattr(loradex.app.indexing.ray.reading_engine, "BATCH", 8)
 
 
 def contents(zoo: Path) -> tuple[dict[str, Any], np.ndarray, list[bytes]]:
@@ -170,7 +170,7 @@ def test_a_worker_killed_in_mid_run_changes_nothing(
 def test_a_file_that_kills_its_workers_is_refused(
     loras: Path, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loradex.app.indexing.ray.engine, "TRIES", 1)
+    monkeypatch.setattr(loradex.app.indexing.ray.reading_engine, "TRIES", 1)
 
     class Deadly(Reader):
         """Ends with one file as a process without memory does, and stumbles over another."""
@@ -273,8 +273,8 @@ def test_without_ray_one_line_says_what_to_install(
 
 
 def test_the_local_engine_knows_nothing_of_ray() -> None:
-    rooms = "loradex.app.commands.main, loradex.app.indexing.ingest, loradex.app.indexing.engines"
-    program = f"import sys, {rooms}; sys.exit('ray' in sys.modules or 'loradex.app.indexing.ray.engine' in sys.modules)"
+    rooms = "loradex.app.commands.main, loradex.app.indexing.ingest, loradex.app.indexing.reading_engines"
+    program = f"import sys, {rooms}; sys.exit('ray' in sys.modules or 'loradex.app.indexing.ray.reading_engine' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 

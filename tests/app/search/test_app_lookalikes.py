@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from loradex.app.commands.tables import inspect_table, progress_bar
 from loradex.app.describe.inspection import InspectAnswer, inspect_files
-from loradex.app.places import MINIATURE
+from loradex.app.paths import MINIATURE
 from loradex.app.search.lookalikes import Library
 from loradex.retrieval.lora import LoraFile
 

@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from loradex.app.indexing.ingest import index_places
-from loradex.app.places import MINIATURE, SHIPPED_ZOO
+from loradex.app.paths import MINIATURE, SHIPPED_ZOO
 from loradex.app.search.filters import filter_of, time_of
 from loradex.app.search.query import Kind, Part, Query, plus_and_minus
 from loradex.app.search.ranking import folded, fused

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import loradex.app.search.map
-from loradex.app.places import SHIPPED_ZOO, own_cache
-from loradex.app.search.map import Maps, ZooMap, hues_of, laid_out, placed, places_of, table_of
+import loradex.app.search.zoo_map
+from loradex.app.paths import SHIPPED_ZOO, own_cache
+from loradex.app.search.zoo_map import Maps, ZooMap, hues_of, laid_out, placed, places_of, table_of
 from loradex.index import FoundBy, Model, Zoo
 
 
@@ -40,7 +40,7 @@ def test_new_models_are_placed_among_their_like(groups: np.ndarray) -> None:
 
 
 def test_the_share_beyond_the_bound_is_placed(groups: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loradex.app.search.map, "LAID_OUT", 60)
+    monkeypatch.setattr(loradex.app.search.zoo_map, "LAID_OUT", 60)
     places, number = places_of(groups), np.repeat(range(4), 30)
     assert np.array_equal(places[::2], laid_out(groups[::2]))
     assert of_one_group(places, places, number, number) > 0.9
@@ -84,7 +84,7 @@ def test_a_map_is_kept_and_follows_the_zoo(groups: np.ndarray, tmp_path: Path, m
         assert len(first.models) == 100
         (kept,) = (own_cache() / "maps").iterdir()
         with monkeypatch.context() as patch:
-            patch.setattr(loradex.app.search.map, "places_of", None)  # computing again would fail
+            patch.setattr(loradex.app.search.zoo_map, "places_of", None)  # computing again would fail
             assert np.array_equal(Maps().of(zoo).places, first.places)
         kept.write_bytes(kept.read_bytes()[:200])
         assert np.array_equal(Maps().of(zoo).places, first.places)

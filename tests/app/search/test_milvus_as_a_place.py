@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from loradex.app.commands.main import app
-from loradex.app.places import SHIPPED_ZOO, place_of, zoo_to_read, zoo_to_write
+from loradex.app.paths import SHIPPED_ZOO, place_of, zoo_to_read, zoo_to_write
 from loradex.index import AnyZoo, Filter, FoundBy, Hit, Zoo, open_zoo
-from loradex.index.moving import copy_zoo
+from loradex.index.copying import copy_zoo
 
 pytestmark = pytest.mark.xdist_group("milvus")  # one copy for all
 WHERE = [

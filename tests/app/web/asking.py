@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx
 
-from loradex.app.web.gate import HEADERS, Gate
+from loradex.app.web.middleware import HEADERS, Gate
 
 PREDICT, UPLOAD = "/gradio_api/run/predict", "/gradio_api/upload"
 

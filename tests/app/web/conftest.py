@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from starlette.responses import PlainTextResponse
 
-from loradex.app.web.gate import LOOPBACK, Gate, Login
-from loradex.app.web.uploads import Uploads
+from loradex.app.web.middleware import LOOPBACK, Gate, Login
+from loradex.app.web.upload_folder import Uploads
 from tests.app.web.serving import Server, serving
 
 App = Callable[[Any, Any, Any], Awaitable[None]]

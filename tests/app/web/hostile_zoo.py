@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from loradex.app.places import MINIATURE, SHIPPED_ZOO
+from loradex.app.paths import MINIATURE, SHIPPED_ZOO
 from tests.app.describe.described import write_lora
 
 SHIPPED = sorted(MINIATURE.glob("models/mini-a/test_holdout/*/*.safetensors"))

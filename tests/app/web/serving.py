@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from loradex.app.places import MINIATURE
+from loradex.app.paths import MINIATURE
 from tests.app.web.asking import PREDICT, UPLOAD
 
 ROOT = Path(__file__).parents[3]

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from loradex.app.web import gate
-from loradex.app.web.gate import LOOPBACK, Gate, Login, name_in, names_for
+from loradex.app.web.middleware import LOOPBACK, Gate, Login, name_in, names_for
 from tests.app.web.asking import PREDICT, UPLOAD, asked, is_refused
 
 KEPT = (

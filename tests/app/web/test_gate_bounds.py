@@ -9,8 +9,8 @@ import pytest
 from starlette.responses import PlainTextResponse
 
 from loradex.app.web import gate
-from loradex.app.web.gate import HEADERS, Gate
-from loradex.app.web.uploads import Uploads
+from loradex.app.web.middleware import HEADERS, Gate
+from loradex.app.web.upload_folder import Uploads
 from tests.app.web.asking import PREDICT, UPLOAD, asked, is_refused
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from loradex.app.web.uploads import Uploads
+from loradex.app.web.upload_folder import Uploads
 
 
 @pytest.fixture

@@ -30,9 +30,9 @@ from loradex.index import (
     open_zoo,
 )
 from loradex.index.milvus import MilvusZoo
-from loradex.index.milvus.place import folder_of
+from loradex.index.milvus.address import folder_of
 from loradex.index.milvus.rows import folders_of, packed, tokens, unpacked, words_of
-from loradex.index.rows import to_entry
+from loradex.index.sqlite.rows import to_entry
 
 ROOT = Path(__file__).parents[3]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from loradex.index import BadQuery, Zoo, ZooDamaged, ZooExists
-from loradex.index.milvus.place import MARK, Address, address_of, folder_of, is_marked
+from loradex.index.milvus.address import MARK, Address, address_of, folder_of, is_marked
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from loradex.app.places import MINIATURE
+from loradex.app.paths import MINIATURE
 from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.errors import (
     FetchError,
@@ -22,9 +22,9 @@ from loradex.retrieval.errors import (
     FileUnsupported,
     LoradexError,
 )
-from loradex.retrieval.hub import HubFile, HubModel, HubRepository, header, listing, repository
 from loradex.retrieval.lora import LoraFile
-from loradex.retrieval.lora.positional import unet_order
+from loradex.retrieval.lora.layer_names.cloneofsimo import unet_order
+from loradex.retrieval.remote import HubFile, HubModel, HubRepository, header, listing, repository
 from loradex.retrieval.router import Router
 from tests.hub import (
     SHA,

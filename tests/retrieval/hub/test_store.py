@@ -14,11 +14,11 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from safetensors.torch import load_file, save_file
 
-from loradex.app.places import MINIATURE
+from loradex.app.paths import MINIATURE
 from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.errors import FetchError, FileCorrupt, FileUnsafe, FileUnsupported
-from loradex.retrieval.hub import HubModel, StoreFolder, header, is_remote, open_folder, remote, store
 from loradex.retrieval.lora import LoraFile
+from loradex.retrieval.remote import HubModel, StoreFolder, header, is_remote, open_folder, remote, store
 from loradex.retrieval.router import Router
 from tests.hub import save_lora, shapes
 from tests.retrieval.test_router import SPACE, expert_of, updates

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from loradex.retrieval.errors import FileCorrupt, FileUnsupported
 from loradex.retrieval.lora.factors import ALGORITHMS, LARGEST_RANK
-from loradex.retrieval.lora.keys import Format
+from loradex.retrieval.lora.formats import Format
 
 Parts = dict[str, Tensor]
 side = st.integers(1, 7)

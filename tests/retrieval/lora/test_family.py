@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 
 from loradex.retrieval.lora import LoraFile
 from loradex.retrieval.lora.family import UNKNOWN, families_of, family_of
-from loradex.retrieval.lora.names import name_layers
+from loradex.retrieval.lora.layer_names import name_layers
 from tests.retrieval.lora.models import MODELS, meta, weights
 
 Shapes = dict[str, tuple[int, int]]

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from loradex.retrieval.errors import FileCorrupt, FileError, FileUnsupported
 from loradex.retrieval.lora import Format, LoraFile
+from loradex.retrieval.lora.formats import ENDINGS
 from loradex.retrieval.lora.header import Header
-from loradex.retrieval.lora.keys import ENDINGS
 
 BLOCK = "down_blocks.0.attentions.0.transformer_blocks.0"
 LAYERS = {f"{BLOCK}.attn1.to_q": (96, 96), f"{BLOCK}.attn2.to_k": (96, 128), f"{BLOCK}.attn1.to_out.0": (96, 96)}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from loradex.retrieval.lora.keys import Format, Part, split_name
+from loradex.retrieval.lora.formats import Format, Part, split_name
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from diffusers.loaders.lora_conversion_utils import _convert_unet_lora_key, _may
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loradex.retrieval.lora.names import name_layers
+from loradex.retrieval.lora.layer_names import name_layers
 from tests.retrieval.lora.models import MODELS, meta, weights
 
 

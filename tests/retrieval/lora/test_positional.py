@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from loradex.retrieval.errors import FileUnsupported
 from loradex.retrieval.lora import Format, LoraFile
-from loradex.retrieval.lora.positional import unet_order
+from loradex.retrieval.lora.layer_names.cloneofsimo import unet_order
 from tests.retrieval.lora.models import meta, weights
 
 

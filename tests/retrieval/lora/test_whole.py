@@ -9,7 +9,7 @@ from torch import Tensor
 
 from loradex.retrieval.errors import FileCorrupt, FileUnsupported
 from loradex.retrieval.lora import WholeModel
-from loradex.retrieval.lora.whole import RANK, leading
+from loradex.retrieval.lora.full_model import RANK, leading
 
 BLOCK = "down_blocks.0.attentions.0.transformer_blocks.0"
 QUERY, KEY = f"{BLOCK}.attn2.to_q", f"{BLOCK}.attn2.to_k"

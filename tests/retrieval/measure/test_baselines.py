@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from loradex.retrieval.measure.baselines import Baselines, DenseLinear, PrincipalWeights, gram_matrix, statistics
-from loradex.retrieval.probex.probing import Factors
+from loradex.retrieval.probex.batched_factors import Factors
 
 
 def some_models(count: int = 30, seed: int = 0) -> Factors:

@@ -7,7 +7,7 @@ import torch
 from loradex.retrieval.measure.gallery import Gallery
 from loradex.retrieval.measure.metrics import calibration_error
 from loradex.retrieval.space.calibration import Background, Calibration
-from loradex.retrieval.space.label import SURE
+from loradex.retrieval.space.labels import SURE
 
 GALLERY = Gallery(np.array(["heldout"] * 4), np.array([0, 1, 2, 2, 3]), np.array(["test_holdout"] * 5))
 CALIBRATION = Calibration(Background(torch.zeros(2), torch.eye(2)), temperature=0.5, unknown=0.0)

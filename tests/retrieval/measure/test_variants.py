@@ -3,7 +3,7 @@
 import torch
 
 from loradex.retrieval.measure.variants import VARIANTS
-from loradex.retrieval.probex.probing import Factors
+from loradex.retrieval.probex.batched_factors import Factors
 
 UP, VALUE = (
     "up_blocks.1.attentions.0.transformer_blocks.0.attn1.to_v",

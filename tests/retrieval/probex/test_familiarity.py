@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from loradex.retrieval.probex.batched_factors import Factors
 from loradex.retrieval.probex.familiarity import DIRECTIONS, FAMILIAR, Familiarity, captured
-from loradex.retrieval.probex.probing import Factors
 
 OUT, IN = 48, 20
 

@@ -8,9 +8,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from loradex.retrieval.errors import CheckpointError
-from loradex.retrieval.probex.official import from_official, load_official
+from loradex.retrieval.probex.batched_factors import Factors
+from loradex.retrieval.probex.official_checkpoints import from_official, load_official
 from loradex.retrieval.probex.probes import ALL_VIEWS, ProbeConfig, ProbeNet, View
-from loradex.retrieval.probex.probing import Factors
 from tests.retrieval.probex import dense
 from tests.retrieval.probex.dense import close, some_updates
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from loradex.retrieval.lora import LayerUpdate
+from loradex.retrieval.probex.batched_factors import Factors, bilinear, energy, input_spectrum, output_spectrum
 from loradex.retrieval.probex.probes import ALL_VIEWS, ProbeConfig, ProbeNet
-from loradex.retrieval.probex.probing import Factors, bilinear, energy, input_spectrum, output_spectrum
 from loradex.retrieval.probex.sketch import CHOICE_RIDGE, SketchConfig, SketchExpert
 from tests.retrieval.probex.dense import close, dense, some_updates
 

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from loradex.retrieval.probex.batched_factors import Factors
 from loradex.retrieval.probex.objective import Contrast, Membership, ProbeTraining, contrast
 from loradex.retrieval.probex.probes import ALL_VIEWS, ProbeConfig, ProbeNet, View
-from loradex.retrieval.probex.probing import Factors
 from loradex.retrieval.probex.train import train_probes
 
 OUT, IN, DIM, CLASSES = 20, 12, 6, 8

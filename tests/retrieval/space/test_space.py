@@ -9,14 +9,14 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from loradex.retrieval.errors import CheckpointError
+from loradex.retrieval.probex.batched_factors import Factors
 from loradex.retrieval.probex.expert import Expert
 from loradex.retrieval.probex.familiarity import Familiarity
 from loradex.retrieval.probex.probes import ALL_VIEWS, ProbeConfig, ProbeNet
-from loradex.retrieval.probex.probing import Factors
 from loradex.retrieval.probex.sketch import SketchConfig, SketchExpert
 from loradex.retrieval.space.calibration import Background, Calibration
-from loradex.retrieval.space.label import LabelList
-from loradex.retrieval.space.space import Space
+from loradex.retrieval.space.embedding_space import Space
+from loradex.retrieval.space.labels import LabelList
 
 
 def some_space(seed: int = 0) -> Space:

@@ -12,10 +12,10 @@ from torch import Tensor
 from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.errors import CheckpointError, NoExpert
 from loradex.retrieval.lora import WholeModel
+from loradex.retrieval.probex.batched_factors import Factors
 from loradex.retrieval.probex.category_expert import CategoryExpert, Odds
-from loradex.retrieval.probex.probing import Factors
-from loradex.retrieval.space.space import Space
-from loradex.retrieval.training.categories import CHOSEN, CategoryStudy, chosen_categories
+from loradex.retrieval.space.embedding_space import Space
+from loradex.retrieval.training.category_dataset import CHOSEN, CategoryStudy, chosen_categories
 from loradex.retrieval.training.fit import fit
 from tests.whole_models import CONFIG, LAYERS, NAMES, ancestor, expert_of, moved, study_of, write_models
 

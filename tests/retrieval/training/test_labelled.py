@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from loradex.retrieval.errors import FileUnsupported
-from loradex.retrieval.training.labelled import find_labelled, imagenet_names, pack, split_of
+from loradex.retrieval.training.labelled_loras import find_labelled, imagenet_names, pack, split_of
 
 LAYER = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_q"
 

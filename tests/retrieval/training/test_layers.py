@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from loradex.retrieval.lora import LoraFile
-from loradex.retrieval.training.layers import bytes_of, rank_layers, shared_layers
+from loradex.retrieval.training.layer_selection import bytes_of, rank_layers, shared_layers
 
 BLOCK = "down_blocks.0.attentions.0.transformer_blocks.0.attn2"
 SAID, NOISE, RARE = f"{BLOCK}.to_v", f"{BLOCK}.to_q", f"{BLOCK}.to_out.0"

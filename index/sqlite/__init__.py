@@ -1,0 +1,1 @@
+"""A zoo in a folder: its catalogue in SQLite, its vectors searched by FAISS."""

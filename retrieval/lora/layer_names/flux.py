@@ -1,0 +1,178 @@
+"""The names of transformers with double and single blocks: Flux 1 and 2, Chroma and HunyuanVideo.
+
+Sources: diffusers ``loaders/lora_conversion_utils.py`` (kohya, XLabs, BFL, fal, Flux 2, Hunyuan), kohya ``networks/lora_flux.py``,
+OneTrainer ``modules/util/convert/lora/convert_flux_lora.py`` (its OMI names count the parts of a fused module: ``qkv.0``).
+"""
+
+from fractions import Fraction
+from typing import Final
+
+from loradex.retrieval.lora.layer_names.rules import Rule, Tree, keep, rename, swapped, thirds, with_mlp
+
+DOUBLE: Final = "transformer_blocks.#."
+SINGLE: Final = "single_transformer_blocks.#."
+QKV: Final = ("attn.to_q", "attn.to_k", "attn.to_v")
+ADDED_QKV: Final = ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj")
+ATTENTION: Final = " ".join((*QKV, *ADDED_QKV, "attn.to_out.0", "attn.to_add_out"))
+LINEARS: Final = (("in_layer", "linear_1"), ("out_layer", "linear_2"))
+
+
+def below(prefix: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names with a prefix."""
+    return tuple(prefix + name for name in names)
+
+
+def fused(source: str, prefix: str, names: tuple[str, ...]) -> list[Rule]:
+    """One module for queries, keys and values, and OMI's names of its parts."""
+    return [
+        Rule(source, below(prefix, names), thirds),
+        *rename(source + ".", prefix, [(str(i), name) for i, name in enumerate(names)]),
+    ]
+
+
+def double_attention() -> list[Rule]:
+    """The attention of double blocks: diffusers', fused, BFL's (Hunyuan's differs by a dot only) and XLabs'."""
+    return [
+        *keep(DOUBLE, ATTENTION),
+        *fused(DOUBLE + "attn.to_qkv", DOUBLE, QKV),
+        *fused(DOUBLE + "attn.to_added_qkv", DOUBLE, ADDED_QKV),
+        *fused("double_blocks.#.img_attn.qkv", DOUBLE, QKV),
+        *fused("double_blocks.#.txt_attn.qkv", DOUBLE, ADDED_QKV),
+        *fused("double_blocks.#.qkv1", DOUBLE, QKV),
+        *fused("double_blocks.#.qkv2", DOUBLE, ADDED_QKV),
+        *rename("double_blocks.#.", DOUBLE, [("img_attn.proj", "attn.to_out.0"), ("txt_attn.proj", "attn.to_add_out")]),
+        *rename("double_blocks.#.", DOUBLE, [("proj1", "attn.to_out.0"), ("proj2", "attn.to_add_out")]),
+    ]
+
+
+def single_blocks() -> list[Rule]:
+    """The single blocks of Flux 1 and HunyuanVideo, whose first module holds queries, keys, values and the feed-forward part."""
+    parts = (*QKV, "proj_mlp")
+    return [
+        *keep(SINGLE, " ".join((*parts, "proj_out", "norm.linear"))),
+        Rule("single_blocks.#.linear1", below(SINGLE, parts), with_mlp, Fraction(7)),
+        *rename("single_blocks.#.linear1.", SINGLE, [(str(i), name) for i, name in enumerate(parts)]),
+        Rule("single_blocks.#.linear2", (SINGLE + "proj_out",), ratio=Fraction(1, 5)),
+        *fused("single_blocks.#.qkv", SINGLE, QKV),
+        *rename(
+            "single_blocks.#.",
+            SINGLE,
+            [("proj", "proj_out"), ("modulation.lin", "norm.linear"), ("modulation.linear", "norm.linear")],
+        ),
+    ]
+
+
+def feed_forward(numbers: tuple[str, str]) -> list[Rule]:
+    """The feed-forward modules of double blocks, four times as wide as the blocks."""
+    first, second = numbers
+    rules = keep(
+        DOUBLE, "ff.net.0.proj ff.net.2 ff_context.net.0.proj ff_context.net.2 norm1.linear norm1_context.linear"
+    )
+    for source, target in (("img", "ff"), ("txt", "ff_context")):
+        rules.append(
+            Rule(f"double_blocks.#.{source}_mlp.{first}", (f"{DOUBLE}{target}.net.0.proj",), ratio=Fraction(4))
+        )
+        rules.append(Rule(f"double_blocks.#.{source}_mlp.{second}", (f"{DOUBLE}{target}.net.2",), ratio=Fraction(1, 4)))
+        norm = "norm1" if source == "img" else "norm1_context"
+        rules += rename(f"double_blocks.#.{source}_mod.", f"{DOUBLE}{norm}.", [("lin", "linear"), ("linear", "linear")])
+    return rules
+
+
+def outside(kinds: tuple[tuple[str, str], ...], embed: str, linears: tuple[tuple[str, str], ...]) -> list[Rule]:
+    """Embeddings of time, guidance and text, and the last layers."""
+    rules = keep("", "norm_out.linear proj_out") + rename("", "", [("final_layer.linear", "proj_out")])
+    rules.append(Rule("final_layer.adaLN_modulation.1", ("norm_out.linear",), swapped))
+    for source, target in kinds:
+        rules += keep(f"{embed}.{target}.", "linear_1 linear_2") + rename(f"{source}.", f"{embed}.{target}.", linears)
+    return rules
+
+
+TIME: Final = (("time_in", "timestep_embedder"), ("guidance_in", "guidance_embedder"))
+KINDS: Final = (*TIME, ("vector_in", "text_embedder"))
+INPUTS: Final = (
+    *keep("", "x_embedder context_embedder"),
+    *rename("", "", [("img_in", "x_embedder"), ("img_in.proj", "x_embedder"), ("txt_in", "context_embedder")]),
+)
+FLUX1_RULES: Final = (
+    *double_attention(),
+    *feed_forward(("0", "2")),
+    *single_blocks(),
+    *outside(KINDS, "time_text_embed", LINEARS),
+    *INPUTS,
+)
+FLUX1: Final = Tree(
+    "flux1", FLUX1_RULES, frozenset({3072}), {"transformer_blocks": 19, "single_transformer_blocks": 38}
+)
+
+GUIDANCE: Final = "distilled_guidance_layer."
+CHROMA: Final = Tree(
+    "chroma",
+    (
+        *(rule for rule in FLUX1_RULES if not any(part in rule.targets[0] for part in ("norm", "time_text_embed"))),
+        *keep(GUIDANCE, "in_proj out_proj layers.#.linear_1 layers.#.linear_2"),
+        *rename(GUIDANCE, GUIDANCE, [(f"layers.#.{source}", f"layers.#.{target}") for source, target in LINEARS]),
+    ),
+    FLUX1.widths,
+    FLUX1.blocks,
+)
+
+FLUX2_FORWARD: Final = (("img_mlp", "ff"), ("txt_mlp", "ff_context"))
+MODULATIONS: Final = ("double_stream_modulation_img", "double_stream_modulation_txt", "single_stream_modulation")
+FLUX2: Final = Tree(
+    "flux2",
+    (
+        *double_attention(),
+        *keep(DOUBLE, "ff.linear_in ff.linear_out ff_context.linear_in ff_context.linear_out"),
+        *(
+            Rule(f"double_blocks.#.{source}.0", (f"{DOUBLE}{target}.linear_in",), ratio=Fraction(6))
+            for source, target in FLUX2_FORWARD
+        ),
+        *(
+            Rule(f"double_blocks.#.{source}.2", (f"{DOUBLE}{target}.linear_out",), ratio=Fraction(1, 3))
+            for source, target in FLUX2_FORWARD
+        ),
+        *keep(SINGLE, "attn.to_qkv_mlp_proj attn.to_out"),
+        Rule("single_blocks.#.linear1", (SINGLE + "attn.to_qkv_mlp_proj",), ratio=Fraction(9)),
+        Rule("single_blocks.#.linear2", (SINGLE + "attn.to_out",), ratio=Fraction(1, 4)),
+        *outside(TIME, "time_guidance_embed", LINEARS),
+        *INPUTS,
+        *keep("", " ".join(f"{name}.linear" for name in MODULATIONS)),
+        *rename("", "", [(f"{name}.lin", f"{name}.linear") for name in MODULATIONS]),
+    ),
+    frozenset({3072, 4096, 6144}),
+    {"transformer_blocks": 8, "single_transformer_blocks": 48},
+)
+
+REFINER: Final = "context_embedder.token_refiner.refiner_blocks.#."
+MLP: Final = (("mlp.0", "linear_1"), ("mlp.2", "linear_2"))
+CONTEXT: Final = "context_embedder.time_text_embed."
+HUNYUAN_VIDEO: Final = Tree(
+    "hunyuan-video",
+    (
+        *double_attention(),
+        *feed_forward(("fc1", "fc2")),
+        *single_blocks(),
+        *outside(TIME, "time_text_embed", MLP),
+        *outside((("vector_in", "text_embedder"),), "time_text_embed", LINEARS),
+        *keep("", "x_embedder.proj context_embedder.proj_in"),
+        *rename("", "", [("img_in.proj", "x_embedder.proj"), ("txt_in.input_embedder", "context_embedder.proj_in")]),
+        *keep(REFINER, "attn.to_q attn.to_k attn.to_v attn.to_out.0 ff.net.0.proj ff.net.2 norm_out.linear"),
+        *fused("txt_in.individual_token_refiner.blocks.#.self_attn_qkv", REFINER, QKV),
+        *rename(
+            "txt_in.individual_token_refiner.blocks.#.",
+            REFINER,
+            [("self_attn_proj", "attn.to_out.0"), ("adaLN_modulation.1", "norm_out.linear")],
+        ),
+        *rename(
+            "txt_in.individual_token_refiner.blocks.#.mlp.", f"{REFINER}ff.net.", [("fc1", "0.proj"), ("fc2", "2")]
+        ),
+        *keep(
+            CONTEXT,
+            "timestep_embedder.linear_1 timestep_embedder.linear_2 text_embedder.linear_1 text_embedder.linear_2",
+        ),
+        *rename("txt_in.t_embedder.", f"{CONTEXT}timestep_embedder.", MLP),
+        *rename("txt_in.c_embedder.", f"{CONTEXT}text_embedder.", [("linear_1", "linear_1"), ("linear_2", "linear_2")]),
+    ),
+    frozenset({3072}),
+    {"transformer_blocks": 20, "single_transformer_blocks": 40},
+)
