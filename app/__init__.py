@@ -1,1 +1,1 @@
-"""People -> answers: the command line, the web page, and the miniature that ships."""
+"""The application: command line, web page, API and agent tools, and the shipped miniature."""

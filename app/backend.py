@@ -1,4 +1,4 @@
-"""What the page, the API and the agent tools share: the zoo that is served, and the one run that fills it."""
+"""State of a running server, shared by page, API and agent tools: the zoo that it serves and the one indexing run."""
 
 import threading
 import time
@@ -10,23 +10,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from loradex.app.indexing.answer import IndexAnswer
-from loradex.app.indexing.folder_scan import lies_below
+from loradex.app.indexing.folder_scan import is_below
 from loradex.app.indexing.ingest import index_places
-from loradex.app.paths import SHIPPED_ZOO, own_zoo
+from loradex.app.paths import SHIPPED_ZOO, user_zoo
 from loradex.app.search.service import Loradex
 from loradex.index import ZooError, open_zoo
 from loradex.retrieval.errors import LoradexError, QueryError
 
 if TYPE_CHECKING:
-    from loradex.app.drawing.renderer import Studio
+    from loradex.app.drawing.renderer import Renderer
 
-LONGEST_PATH: Final = 4096  # characters
-LONGEST_DRAWING: Final = 300.0  # seconds
-PATIENCE: Final = 30.0  # seconds that work gets to end
+MAX_PATH_LENGTH: Final = 4096  # characters
+DRAWING_TIMEOUT: Final = 300.0  # seconds
+SHUTDOWN_TIMEOUT: Final = 30.0  # seconds to wait for background threads
 
 
 class State(StrEnum):
-    """How a run stands."""
+    """State of an indexing run."""
 
     NONE = "none"
     RUNNING = "running"
@@ -36,8 +36,16 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """One run of indexing: it is ``doing`` something, and ``done`` with so many of ``total`` files, of which ``file`` was the last."""
+class IndexingRun:
+    """Progress of an indexing run.
+
+    Attributes:
+        doing: the phase: "reading" files, then "drawing" models that have no preview.
+        done, total: files (or models) processed so far in this phase, and in all.
+        file: the last one processed.
+        answer: the result, once all files are read.
+        reason: why the run failed.
+    """
 
     state: State = State.NONE
     doing: str = "reading"
@@ -50,129 +58,141 @@ class Run:
 
 
 class RunUnderWay(QueryError):
-    """Files are indexed already, and one run at a time is enough."""
+    """An indexing run is already in progress; only one is allowed at a time."""
 
 
 class RunStopped(Exception):
-    """Someone stopped the run."""
+    """The indexing run was stopped by a user."""
 
 
-class Desk:
-    """One zoo that is served; ``roots`` are the folders below which people may index, None for any, none for nowhere; ``bases`` are to draw with."""
+class Backend:
+    """A served zoo, its indexing run and its background threads.
+
+    Attributes:
+        loradex: searches the zoo; replaced when an indexing run has filled another zoo.
+        roots: folders below which indexing is allowed; None allows any folder, an empty list none.
+        bases: base models to draw with, as FAMILY=FOLDER.
+        indexing_run: the current or last indexing run.
+    """
 
     def __init__(self, loradex: Loradex, roots: Sequence[Path] | None = None, bases: Sequence[str] = ()) -> None:
         """Serve a zoo; nothing is loaded yet."""
         self.bases = bases
         self.loradex, self.roots = loradex, None if roots is None else [root.resolve() for root in roots]
-        self.run = Run()
-        self._starting, self._stop = threading.Lock(), threading.Event()
+        self.indexing_run = IndexingRun()
+        self._start_lock, self._stop = threading.Lock(), threading.Event()
         self._threads: dict[threading.Thread, threading.Event] = {}
 
-    def index(self, folders: Sequence[str]) -> None:
-        """Begin to add the LoRAs below some folders of this machine; the shipped zoo is left as it is, and the person's own is filled and served.
+    def start_indexing(self, folders: Sequence[str]) -> None:
+        """Start to index folders of this machine in the background.
+
+        The LoRAs go into the served zoo. If that is the shipped zoo, which is never written, they go into the user's
+        own zoo, which is served as soon as it is filled.
 
         Raises:
-            QueryError: a folder may not be indexed or is none.
-            RunUnderWay: a run is under way.
+            QueryError: a folder does not exist or may not be indexed.
+            RunUnderWay: a run is already in progress.
         """
-        places = [self.place_of(folder) for folder in folders if folder.strip()]
-        if not places:
+        paths = [self.check_folder(folder) for folder in folders if folder.strip()]
+        if not paths:
             raise QueryError("folders: expected at least one, found none; name the folder that holds your LoRAs")
-        with self._starting:
-            if self.run.state is State.RUNNING:
-                raise RunUnderWay("indexing: expected no run under way, found one; wait for it, or stop it")
+        with self._start_lock:
+            if self.indexing_run.state is State.RUNNING:
+                raise RunUnderWay("indexing: expected no run in progress, found one; wait for it, or stop it")
             self._stop = threading.Event()
-            self.run = Run(State.RUNNING, folders=[str(place) for place in places])
-            self.start(lambda: self._index(places), self._stop)
+            self.indexing_run = IndexingRun(State.RUNNING, folders=[str(path) for path in paths])
+            self.run_in_background(lambda: self._index(paths), self._stop)
 
     @cached_property
-    def studio(self) -> "Studio":
-        """Draws what models do; diffusers is loaded when it is first asked for."""
-        from loradex.app.drawing.base_models import Bases
-        from loradex.app.drawing.renderer import Studio
+    def renderer(self) -> "Renderer":
+        """Draws models. Created on first use, as it imports diffusers."""
+        from loradex.app.drawing.base_models import BaseModels
+        from loradex.app.drawing.renderer import Renderer
 
-        return Studio(Bases.of(self.bases), open_file=self.loradex.encoder.router.open, limit=LONGEST_DRAWING)
+        return Renderer(
+            BaseModels.from_pairs(self.bases), open_file=self.loradex.encoder.router.open, timeout=DRAWING_TIMEOUT
+        )
 
-    def place_of(self, folder: str) -> Path:
-        """A folder that may be indexed.
+    def check_folder(self, folder: str) -> Path:
+        """Return the path of a folder that may be indexed.
 
         Raises:
-            QueryError: it may not, or is none.
+            QueryError: it does not exist, or may not be indexed.
         """
-        if len(folder) > LONGEST_PATH or "\0" in folder:
+        if len(folder) > MAX_PATH_LENGTH or "\0" in folder:
             raise QueryError(
-                f"folder {folder[:80]!r}: expected a path of up to {LONGEST_PATH} characters, found none; check it"
+                f"folder {folder[:80]!r}: expected a path of up to {MAX_PATH_LENGTH} characters, found none; check it"
             )
-        place = Path(folder.strip()).expanduser()
-        if self.roots is not None and not any(lies_below(str(place.resolve()), str(root)) for root in self.roots):
+        path = Path(folder.strip()).expanduser()
+        if self.roots is not None and not any(is_below(str(path.resolve()), str(root)) for root in self.roots):
             allowed = ", ".join(map(str, self.roots)) or "none"
             raise QueryError(
                 f"folder {folder[:200]!r}: expected one below {allowed}; ask who runs this server, or use `loradex index`"
             )
         try:
-            is_folder = place.is_absolute() and place.is_dir()
+            is_folder = path.is_absolute() and path.is_dir()
         except OSError:
             is_folder = False
         if not is_folder:
             raise QueryError(
                 f"folder {folder[:200]!r}: expected the full path of a folder on the server's machine, found none; check it"
             )
-        return place
+        return path
 
-    def stop(self) -> None:
-        """Stop the run after the files in hand; what was committed stays, and the next run goes on from there."""
+    def stop_indexing(self) -> None:
+        """Stop the run after the current files; what was committed stays, and the next run continues from there."""
         self._stop.set()
 
-    def start(self, work: Callable[[], None], stop: threading.Event) -> None:
-        """Do some work in a thread of its own, until ``stop`` is set."""
+    def run_in_background(self, work: Callable[[], None], stop: threading.Event) -> None:
+        """Call ``work`` in a new thread; ``close`` sets ``stop`` and waits for the thread."""
         self._threads = {thread: event for thread, event in self._threads.items() if thread.is_alive()}
         thread = threading.Thread(target=work, daemon=True)
         self._threads[thread] = stop
         thread.start()
 
     def wait(self, seconds: float | None = None) -> None:
-        """Wait until all work has ended, or for some seconds."""
-        until = None if seconds is None else time.monotonic() + seconds
+        """Wait until all background threads have ended, or at most some seconds."""
+        deadline = None if seconds is None else time.monotonic() + seconds
         for thread in list(self._threads):
-            thread.join(None if until is None else max(0.0, until - time.monotonic()))
+            thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
 
     def close(self) -> None:
-        """Stop all work, so that no thread is cut off in mid-computation."""
+        """Stop all background threads and wait for them, so that none is killed in the middle of a computation."""
         for stop in self._threads.values():
             stop.set()
-        self.wait(PATIENCE)
+        self.wait(SHUTDOWN_TIMEOUT)
 
-    def _index(self, places: Sequence[Path]) -> None:
+    def _index(self, paths: Sequence[Path]) -> None:
         try:
-            target = own_zoo() if self.loradex.zoo_folder == SHIPPED_ZOO else self.loradex.zoo_folder
-            served = self.loradex if target == self.loradex.zoo_folder else Loradex(target)
-            answer = index_places(places, target, served.encoder, self._progress)
-            self.loradex = served
-            self.run = replace(self.run, answer=answer, doing="drawing", done=0, total=0, file="")
-            self._draw(target)
-            self.run = replace(self.run, state=State.DONE)
+            zoo_folder = user_zoo() if self.loradex.zoo_folder == SHIPPED_ZOO else self.loradex.zoo_folder
+            loradex = self.loradex if zoo_folder == self.loradex.zoo_folder else Loradex(zoo_folder)
+            answer = index_places(paths, zoo_folder, loradex.encoder, self._report_progress)
+            self.loradex = loradex
+            self.indexing_run = replace(self.indexing_run, answer=answer, doing="drawing", done=0, total=0, file="")
+            self._draw_previews(zoo_folder)
+            self.indexing_run = replace(self.indexing_run, state=State.DONE)
         except RunStopped:
-            self.run = replace(self.run, state=State.STOPPED)
+            self.indexing_run = replace(self.indexing_run, state=State.STOPPED)
         except (LoradexError, ZooError, OSError) as error:
-            self.run = replace(self.run, state=State.FAILED, reason=str(error))
+            self.indexing_run = replace(self.indexing_run, state=State.FAILED, reason=str(error))
         except BaseException:
-            self.run = replace(
-                self.run,
+            self.indexing_run = replace(
+                self.indexing_run,
                 state=State.FAILED,
                 reason="indexing: expected to finish, found an error of Loradex itself; see the server's log",
             )
             raise
 
-    def _draw(self, zoo_folder: Path) -> None:
-        """Give drawings to the models that have none and whose base model is at hand."""
-        from loradex.app.drawing.previews import draw_missing, undrawn
+    def _draw_previews(self, zoo_folder: Path) -> None:
+        """Draw the models that have no preview and whose base model is available."""
+        from loradex.app.drawing.previews import draw_previews, models_without_preview
 
         with open_zoo(zoo_folder) as zoo:
-            models = undrawn(zoo, self.studio)
-            for done, outcome in enumerate(draw_missing(zoo, self.studio, models, self._stop), 1):
-                self._progress(done, len(models), outcome.model.name)
+            models = models_without_preview(zoo, self.renderer)
+            for done, result in enumerate(draw_previews(zoo, self.renderer, models, self._stop), 1):
+                self._report_progress(done, len(models), result.model.name)
 
-    def _progress(self, done: int, total: int, file: str) -> None:
+    def _report_progress(self, done: int, total: int, file: str) -> None:
         if self._stop.is_set():
             raise RunStopped
-        self.run = replace(self.run, done=done, total=total, file=file or self.run.file)
+        self.indexing_run = replace(self.indexing_run, done=done, total=total, file=file or self.indexing_run.file)

@@ -1,4 +1,4 @@
-"""Loradex's API in Python: ``Client("http://127.0.0.1:7860").search("a slice of pizza")``; answers are JSON documents."""
+"""Client of a Loradex server: ``Client("http://127.0.0.1:7860").search("a slice of pizza")`` returns JSON documents."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -13,35 +13,47 @@ from loradex.retrieval.errors import LoradexError
 
 Document = dict[str, Any]
 
-TIMEOUT: Final = httpx.Timeout(120, connect=5)  # seconds; a large upload may be silent while it is read
+TIMEOUT: Final = httpx.Timeout(120, connect=5)  # seconds; the server is silent while it reads a large upload
 
 
 class ApiError(LoradexError):
-    """A server did not do what it was asked; ``kind`` names the error, ``status`` is HTTP's, or None where nothing was answered."""
+    """A request that failed.
+
+    Attributes:
+        kind: name of the error.
+        message: one line: what was expected, what was found, how to mend it.
+        status: HTTP status; None if there was no response.
+    """
 
     def __init__(self, kind: str, message: str, status: int | None = None) -> None:
-        """Keep all three."""
+        """Create the error."""
         super().__init__(message)
         self.kind, self.message, self.status = kind, message, status
 
 
 class Client:
-    """A server of Loradex that runs with ``loradex serve --api``. Every method raises ApiError."""
+    """Client of a server that runs ``loradex serve --api``. Every method that sends a request may raise ApiError."""
 
     def __init__(
         self, server: str, login: tuple[str, str] | None = None, timeout: httpx.Timeout | float = TIMEOUT
     ) -> None:
-        """Name the server by its address, and the login where it has one; nothing is sent yet."""
+        """Create a client; nothing is sent yet.
+
+        Args:
+            server: address of the server, such as ``http://127.0.0.1:7860``.
+            login: user and password, if the server has a login.
+            timeout: of each request, in seconds.
+        """
         self._http = httpx.Client(base_url=f"{server.rstrip('/')}/api/v1/", auth=login, timeout=timeout)
 
     def __enter__(self) -> Self:
-        """The client itself."""
+        """Return the client."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close it."""
+        """Close the client."""
         self.close()
 
     def close(self) -> None:
@@ -49,8 +61,8 @@ class Client:
         self._http.close()
 
     def zoo(self) -> Document:
-        """What the zoo is and holds."""
-        return self._document("GET", "zoo")
+        """Describe the zoo: its name, space, and number of models by family, format and evidence."""
+        return self._get_document("GET", "zoo")
 
     def search(
         self,
@@ -62,111 +74,119 @@ class Client:
         offset: int = 0,
         **filters: Any,
     ) -> Document:
-        """One page of hits for texts, ids of models and picture files; filters are those of ``loradex search``: family, format, tag, rank, ..."""
-        asked = {"text": texts, "minus": minus, "model": models, "limit": limit, "offset": offset, **filters}
-        return (
-            self._upload("search", "picture", pictures, asked)
-            if pictures
-            else self._document("GET", "search", params=given(asked))
-        )
+        """Return one page of hits for a query.
+
+        Args:
+            texts: what the models should draw.
+            minus: what they should not draw.
+            models: ids of models that they should be like.
+            pictures: image files that they should be like.
+            limit: number of hits.
+            offset: number of hits to skip.
+            filters: those of ``loradex search``: family, format, tag, rank, ...
+        """
+        fields = {"text": texts, "minus": minus, "model": models, "limit": limit, "offset": offset, **filters}
+        if pictures:
+            return self._upload("search", "picture", pictures, fields)
+        return self._get_document("GET", "search", params=without_none(fields))
 
     def models(self, **filters: Any) -> Iterator[Document]:
-        """All models that the filters let through, in order of id, page by page."""
+        """Iterate over all models that pass the filters, in order of id; requests one page at a time."""
         cursor: str | None = ""
         while cursor is not None:
-            page = self._document("GET", "models", params=given({"limit": 200, **filters, "cursor": cursor}))
+            page = self._get_document("GET", "models", params=without_none({"limit": 200, **filters, "cursor": cursor}))
             yield from page["models"]
             cursor = page["next"]
 
     def model(self, id: str) -> Document:
-        """All that is known of a model."""
-        return self._document("GET", f"models/{quoted(id)}")
+        """Return all that is known about a model, with its files."""
+        return self._get_document("GET", f"models/{quote_id(id)}")
 
     def drawing(self, id: str) -> bytes:
-        """What a model draws, as a PNG."""
-        return self._answer("GET", f"models/{quoted(id)}/drawing").content
+        """Return the preview of a model as PNG."""
+        return self._request("GET", f"models/{quote_id(id)}/drawing").content
 
     def similar(self, id: str, limit: int = 10) -> Document:
-        """The look-alikes of a model."""
-        return self._document("GET", f"models/{quoted(id)}/similar", params={"limit": limit})
+        """Find the look-alikes of a model."""
+        return self._get_document("GET", f"models/{quote_id(id)}/similar", params={"limit": limit})
 
     def duplicates(self, limit: int = 100) -> Document:
-        """The look-alikes of the whole zoo."""
-        return self._document("GET", "duplicates", params={"limit": limit})
+        """Find all look-alikes in the zoo."""
+        return self._get_document("GET", "duplicates", params={"limit": limit})
 
     def label(self, *files: str | Path, labels: Sequence[str] = (), count: int = 5) -> Document:
-        """What LoRA files of this machine draw."""
+        """Upload LoRA files and label what they draw."""
         return self._upload("label", "files", files, {"labels": labels, "count": count})
 
     def inspect(self, *files: str | Path, hash: bool = False) -> Document:
-        """What LoRA files of this machine say of themselves."""
+        """Upload LoRA files and return the facts in them: format, ranks, trigger words, ..."""
         return self._upload("inspect", "files", files, {"hash": hash})
 
     def index(self, *folders: str) -> Document:
-        """Begin to add the LoRAs below folders of the server's machine."""
-        return self._document("POST", "index", json={"folders": folders})
+        """Start to index folders of the server's machine."""
+        return self._get_document("POST", "index", json={"folders": folders})
 
     def index_run(self) -> Document:
-        """How the last run of indexing stands."""
-        return self._document("GET", "index")
+        """Return the state of the last indexing run."""
+        return self._get_document("GET", "index")
 
     def stop(self) -> Document:
-        """Stop the run of indexing."""
-        return self._document("DELETE", "index")
+        """Stop the indexing run."""
+        return self._get_document("DELETE", "index")
 
-    def _upload(self, route: str, field: str, files: Sequence[str | Path], asked: Document) -> Document:
-        with ExitStack() as opened:
+    def _upload(self, route: str, field: str, paths: Sequence[str | Path], fields: Document) -> Document:
+        with ExitStack() as stack:
             try:
-                sent = [(field, (Path(file).name, opened.enter_context(Path(file).open("rb")))) for file in files]
+                files = [(field, (Path(path).name, stack.enter_context(Path(path).open("rb")))) for path in paths]
             except OSError as error:
                 raise ApiError(
                     "FileMissing", f"{error.filename}: expected a file to send, found: {error.strerror}; check the path"
                 ) from None
-            return self._document("POST", route, data=given(asked), files=sent)
+            return self._get_document("POST", route, data=without_none(fields), files=files)
 
-    def _document(self, method: str, route: str, **rest: Any) -> Document:
-        answer = self._answer(method, route, **rest)
+    def _get_document(self, method: str, route: str, **options: Any) -> Document:
+        response = self._request(method, route, **options)
         try:
-            document: Document = answer.json()
+            document: Document = response.json()
         except ValueError:
             raise ApiError(
                 "NoDocument",
-                f"{answer.url}: expected a JSON document, found none; check the address",
-                answer.status_code,
+                f"{response.url}: expected a JSON document, found none; check the address",
+                response.status_code,
             ) from None
         return document
 
-    def _answer(self, method: str, route: str, **rest: Any) -> httpx.Response:
+    def _request(self, method: str, route: str, **options: Any) -> httpx.Response:
         try:
-            answer = self._http.request(method, route, **rest)
+            response = self._http.request(method, route, **options)
         except httpx.HTTPError as error:
             raise ApiError(
                 type(error).__name__,
                 f"{self._http.base_url}: expected an answer, found: {error}; check the address and the server",
             ) from None
-        if answer.is_success:
-            return answer
+        if response.is_success:
+            return response
         try:
-            told = answer.json()["error"]
-            raise ApiError(told["kind"], told["message"], answer.status_code)
+            reason = response.json()["error"]
+            raise ApiError(reason["kind"], reason["message"], response.status_code)
         except (ValueError, KeyError, TypeError):
             advice = (
-                "give the login" if answer.status_code == 401 else "check the address, and that it serves with --api"
+                "give the login" if response.status_code == 401 else "check the address, and that it serves with --api"
             )
             raise ApiError(
                 "NoDocument",
-                f"{answer.url}: expected success, found status {answer.status_code}; {advice}",
-                answer.status_code,
+                f"{response.url}: expected success, found status {response.status_code}; {advice}",
+                response.status_code,
             ) from None
 
 
-def given(asked: Document) -> Document:
-    """What was asked for, without what was not."""
+def without_none(fields: Document) -> Document:
+    """Return the fields that are not None, with tuples as lists."""
     return {
-        name: list(value) if isinstance(value, tuple) else value for name, value in asked.items() if value is not None
+        name: list(value) if isinstance(value, tuple) else value for name, value in fields.items() if value is not None
     }
 
 
-def quoted(id: str) -> str:
-    """An id as one part of an address, even where it is made of dots or slashes."""
+def quote_id(id: str) -> str:
+    """Quote an id so that it is one segment of a URL path, even if it holds dots or slashes."""
     return quote(id, safe="").replace(".", "%2E")

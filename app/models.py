@@ -1,4 +1,4 @@
-"""A model of a zoo as JSON, and where its file lies."""
+"""A model of a zoo as a JSON document, and the path of its file."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -7,13 +7,13 @@ from typing import Any
 from loradex.index import Model
 
 
-def described(model: Model, zoo: str) -> dict[str, Any]:
-    """A model of a zoo as JSON has it."""
-    return asdict(model) | {"path": path_of(model, zoo)}
+def model_document(model: Model, zoo: str) -> dict[str, Any]:
+    """Return a model as a JSON document; ``zoo`` is the folder of its zoo."""
+    return asdict(model) | {"path": model_path(model, zoo)}
 
 
-def path_of(model: Model, zoo: str) -> str | None:
-    """Where a model's file lies, seen from anywhere."""
+def model_path(model: Model, zoo: str) -> str | None:
+    """Return the absolute path, or the address, of a model's file; None if the zoo does not know it."""
     if model.path is None or "://" in model.path:
         return model.path
     return str((Path(zoo) / model.path).resolve())

@@ -1,81 +1,82 @@
-"""Where things lie: the miniature that ships, and a person's own zoo."""
+"""Paths of the shipped miniature and of the user's own data."""
 
 import json
 import os
 from pathlib import Path
 from typing import Any, Final
 
-from loradex.index.milvus.address import SCHEME, folder_of
+from loradex.index.milvus.address import SCHEME, folder_of_address
 
-MINIATURE: Final = Path(__file__).resolve().parent / "miniature"  # resolved, since a checkout reaches it by a link
+MINIATURE: Final = Path(__file__).resolve().parent / "miniature"  # resolved, as src/loradex/app is a link in a checkout
 TREES: Final = MINIATURE / "trees"
 UPSAMPLER: Final = MINIATURE / "upsampler"
 CLIP: Final = MINIATURE / "encoder" / "clip"
 SHIPPED_ZOO: Final = MINIATURE / "zoo"
-SHIPPED_NAME: Final = "miniature"  # what --zoo takes for the shipped zoo
+SHIPPED_NAME: Final = "miniature"  # value of --zoo that means the shipped zoo
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file of the miniature."""
+    """Read a JSON file of the miniature."""
     return json.loads(path.read_text("utf-8"))
 
 
 def encoder_folders(zoo: Path | None = None) -> list[Path]:
-    """The folder whose space is used, then others whose experts are, where they share it.
+    """Return the folder of the encoder, then further folders whose experts are used if they share its space.
 
-    That is ``$LORADEX_ENCODER`` or the person's own where there is one, then the one that ships; for the shipped zoo the other way round.
+    The user's encoder (``$LORADEX_ENCODER``, or the trained one if there is one) comes before the shipped one; for the
+    shipped zoo it comes after.
     """
-    own, shipped = own_encoder(), MINIATURE / "encoder"
-    there = [own] if os.environ.get("LORADEX_ENCODER") or (own / "space.safetensors").exists() else []
-    return [shipped, *there] if zoo == SHIPPED_ZOO else [*there, shipped]
+    user, shipped = user_encoder(), MINIATURE / "encoder"
+    trained = [user] if os.environ.get("LORADEX_ENCODER") or (user / "space.safetensors").exists() else []
+    return [shipped, *trained] if zoo == SHIPPED_ZOO else [*trained, shipped]
 
 
-def own_encoder() -> Path:
-    """``$LORADEX_ENCODER``, else the folder that ``loradex train`` fills when none is named."""
+def user_encoder() -> Path:
+    """Return ``$LORADEX_ENCODER``, else the default output folder of ``loradex train``."""
     named = os.environ.get("LORADEX_ENCODER")
-    return Path(named) if named else own_data() / "encoder"
+    return Path(named) if named else user_data_dir() / "encoder"
 
 
-def own_zoo() -> Path:
-    """The zoo that ``loradex index`` fills when none is named."""
-    return own_data() / "zoo"
+def user_zoo() -> Path:
+    """Return the default output folder of ``loradex index``."""
+    return user_data_dir() / "zoo"
 
 
-def own_data() -> Path:
-    """Where a person's own zoo and experts lie."""
+def user_data_dir() -> Path:
+    """Return the folder of the user's zoo and encoder."""
     home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     return Path(home) / "loradex"
 
 
-def own_cache() -> Path:
-    """Where what can be made again lies."""
+def user_cache_dir() -> Path:
+    """Return the folder of files that can be computed again."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "loradex"
 
 
 def zoo_to_write(named: str | None) -> Path:
-    """The folder of the named zoo, else of ``$LORADEX_ZOO``, else the person's own.
+    """Return the folder of the named zoo, else of ``$LORADEX_ZOO``, else of the user's zoo.
 
     Raises:
-        BadQuery: an address of Milvus cannot be read.
-        ZooError: its folder on this machine cannot be made.
+        BadQuery: an address of Milvus cannot be parsed.
+        ZooError: its folder on this machine cannot be created.
     """
-    chosen = named or os.environ.get("LORADEX_ZOO")
-    return place_of(chosen, make=True) if chosen else own_zoo()
+    name = named or os.environ.get("LORADEX_ZOO")
+    return resolve_zoo(name, make=True) if name else user_zoo()
 
 
 def zoo_to_read(named: str | None) -> Path:
-    """The folder of the named zoo, else of ``$LORADEX_ZOO``, else the person's own where there is one, else the one that ships.
+    """Return the folder of the named zoo, else of ``$LORADEX_ZOO``, else of the user's zoo if it exists, else shipped.
 
     Raises:
         BadQuery, ZooError: as ``zoo_to_write``.
     """
-    chosen = named or os.environ.get("LORADEX_ZOO")
-    if chosen:
-        return SHIPPED_ZOO if chosen == SHIPPED_NAME else place_of(chosen)
-    return own_zoo() if own_zoo().exists() else SHIPPED_ZOO
+    name = named or os.environ.get("LORADEX_ZOO")
+    if name:
+        return SHIPPED_ZOO if name == SHIPPED_NAME else resolve_zoo(name)
+    return user_zoo() if user_zoo().exists() else SHIPPED_ZOO
 
 
-def place_of(said: str, *, make: bool = False) -> Path:
-    """A folder as it is named, or of a zoo in Milvus."""
-    return folder_of(said, own_data() / "milvus", make=make) if said.startswith(SCHEME) else Path(said)
+def resolve_zoo(name: str, *, make: bool = False) -> Path:
+    """Return the folder of a zoo named by a path or by an address in Milvus; ``make`` creates that of an address."""
+    return folder_of_address(name, user_data_dir() / "milvus", make=make) if name.startswith(SCHEME) else Path(name)

@@ -1,10 +1,10 @@
-"""What every run over files reports: its progress, and the files that it refused."""
+"""What all commands that read files report: their progress, and the files that they refused."""
 
 from collections.abc import Callable
 
-Progress = Callable[[int, int, str], None]  # files done, files in all, the file
+ProgressCallback = Callable[[int, int, str], None]  # called with: files done, files in all, name of the file
 
 
-def reasons(refused: dict[str, str]) -> list[dict[str, str]]:
-    """Refused files as JSON has them."""
-    return [{"file": file, "reason": why} for file, why in refused.items()]
+def refusal_list(refused: dict[str, str]) -> list[dict[str, str]]:
+    """Return refused files and the reasons (by file) as a JSON document."""
+    return [{"file": file, "reason": reason} for file, reason in refused.items()]

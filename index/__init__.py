@@ -1,4 +1,4 @@
-"""Vectors and facts -> answers: a zoo of models in a folder, searched by cosine."""
+"""Zoos: models with their vectors and facts, stored in a folder or in Milvus and searched by cosine similarity."""
 
 from loradex.index.errors import (
     BadModel,

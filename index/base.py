@@ -1,29 +1,42 @@
-"""What zoos have in common, whatever holds them."""
+"""The contract of every zoo, whichever store holds it, and the checks that all stores share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from loradex.index.errors import SpaceMismatch, ZooMissing
+from loradex.index.checks import checked_number_of_hits, checked_vector
+from loradex.index.entry import Entry
+from loradex.index.errors import BadQuery, BadVector, ModelMissing, SpaceMismatch, ZooMissing
 from loradex.index.filters import Filter
-from loradex.index.model import Hit
-from loradex.index.vectors import Vector
+from loradex.index.model import Hit, KnownFile, Model, State
+from loradex.index.vectors import Vector, Vectors, batch_length, to_unit
 
-ALL = Filter()
+ALL: Final = Filter()
+NO_FINGERPRINTS: Final[Mapping[str, bytes]] = {}
+PREVIEWS: Final = "previews"  # subfolder of a zoo's folder for preview images, which the users of a zoo write
+
+Progress = Callable[[int, int], None]  # models done, models in all
+
+
+def no_progress(done: int, total: int) -> None:
+    """Report nothing."""
 
 
 class BaseZoo(ABC):
-    """A zoo of models and unit vectors, bound to one space.
+    """A zoo: models with facts and unit vectors, all in one space.
+
+    Threads may share the object: searches run side by side, writes take turns. As a context manager it closes itself.
 
     Attributes:
-        folder: of this machine, with drawings and the writer's lock.
-        space: its name.
-        dim: the length of its vectors.
+        folder: a folder of this machine with the zoo's previews and the lock of its writer.
+        read_only: whether it was opened for reading only.
+        space: name of the space.
+        dim: length of its vectors.
     """
 
     folder: Path
@@ -31,39 +44,36 @@ class BaseZoo(ABC):
     space: str
     dim: int
 
-    def __enter__(self) -> Self:
-        """The zoo itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close it."""
-        self.close()
-
     @classmethod
     @abstractmethod
     def create(cls, folder: Path, space: str, dim: int) -> Self:
-        """Make an empty zoo for vectors (dim,) of a space, and open it for writing.
+        """Create an empty zoo for vectors (dim,) of a space and open it for writing. The folder is created if needed.
 
         Raises:
-            ZooExists: there is one.
-            ZooError: it cannot be made.
+            ZooExists: there is a zoo already.
+            ZooLocked: another process is creating one.
+            BadVector: the name is empty, or ``dim`` is not positive.
+            ZooError: the folder or the database cannot be written.
         """
 
     @classmethod
     @abstractmethod
     def open(cls, folder: Path, *, space: str | None = None, read_only: bool = False) -> Self:
-        """Open a zoo for writing, as its only writer, or for reading; ``space`` is the one that it must be bound to.
+        """Open a zoo for reading, or for writing as its only writer.
+
+        ``space`` is the space that the zoo must be bound to; None allows any.
 
         Raises:
-            ZooMissing: there is none.
-            ZooError: it cannot be used, or is bound to another space.
+            ZooMissing: there is no zoo.
+            SpaceMismatch: it is bound to another space.
+            ZooLocked: it is open for writing elsewhere, and ``read_only`` is false.
+            ZooReadOnly: the folder cannot be written, and ``read_only`` is false.
+            ZooDamaged, ZooTooNew, ZooUnreachable: the catalogue or the database cannot be used.
         """
 
     @classmethod
     def open_or_create(cls, folder: Path, space: str, dim: int) -> Self:
-        """Open a zoo for writing, or make it if there is none.
+        """Open a zoo for writing, or create it if there is none.
 
         Raises:
             ZooError: as ``open`` and ``create``.
@@ -79,41 +89,257 @@ class BaseZoo(ABC):
             )
         return zoo
 
+    @classmethod
+    @abstractmethod
+    def exists(cls, folder: Path) -> bool:
+        """Whether there is a zoo.
+
+        Raises:
+            ZooError: the folder or the database cannot be accessed.
+        """
+
     @abstractmethod
     def close(self) -> None:
-        """Let go of all; a second call does nothing."""
+        """Release all files and connections; a second call does nothing."""
+
+    def __enter__(self) -> Self:
+        """Return the zoo itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the zoo."""
+        self.close()
 
     @abstractmethod
-    def vectors(self, ids: Sequence[str]) -> Vector:
-        """The unit vectors (n, dim) of models, in the order of ``ids`` (n,).
+    def __len__(self) -> int:
+        """The number of models, with those that have no vector."""
+
+    # Writing
+
+    @abstractmethod
+    def add(
+        self, models: Sequence[Model], vectors: Vectors, fingerprints: Mapping[str, bytes] = NO_FINGERPRINTS
+    ) -> int:
+        """Insert models, or replace those with the same id; return the number of ids.
+
+        Vectors (n, dim) may have any length but zero. A model found by metadata may have None for a vector: it is
+        listed but never a hit. ``fingerprints``, by id, belong to these models or to models in the zoo. Of several
+        models with one id the last counts.
+
+        The whole batch is checked before any of it is stored. On return it is on the disk, and every later search finds
+        it.
 
         Raises:
-            ModelMissing: one of them is not there or has no vector.
+            BadModel, BadVector: a model or vector cannot be stored; nothing is stored.
+            ModelMissing: there is no model for a fingerprint; nothing is stored.
+            ZooError: the zoo cannot be written.
         """
 
     @abstractmethod
-    def search_many(
-        self, queries: NDArray[np.floating] | Sequence[NDArray[np.floating]], k: int = 10, where: Filter = ALL
-    ) -> list[list[Hit]]:
-        """The hits of each query (q, dim).
+    def remove(self, ids: Iterable[str]) -> int:
+        """Remove models and their known files; return how many of the ids were in the zoo.
 
         Raises:
-            BadQuery: a query is no direction in this space, ``k`` is negative, or the filter cannot be used.
+            ZooError: the zoo cannot be written.
         """
+
+    @abstractmethod
+    def note_files(self, files: Iterable[KnownFile], forget: Iterable[str] = ()) -> None:
+        """Record the results of indexing files, and forget the files of some paths.
+
+        Add the models first: after a crash in between, their files are unknown and will be indexed again.
+
+        Raises:
+            ModelMissing: a file names a model that is not in the zoo; nothing is stored.
+            ZooError: the zoo cannot be written.
+        """
+
+    # Reading
+
+    def get(self, id: str) -> Model:
+        """Return a model.
+
+        Raises:
+            ModelMissing: there is no model with this id.
+        """
+        if (model := self.models_by_id([id]).get(id)) is None:
+            raise ModelMissing(
+                f"{self.folder}: expected a model {id!r}, found none; list the zoo's models for their ids"
+            )
+        return model
+
+    @abstractmethod
+    def has(self, id: str) -> bool:
+        """Whether there is a model with this id."""
+
+    @abstractmethod
+    def models_by_id(self, ids: Sequence[str]) -> dict[str, Model]:
+        """Return the models of those ids that exist, by id."""
+
+    @abstractmethod
+    def models(self, where: Filter = ALL, after: str = "") -> Iterator[Model]:
+        """Yield the models that pass a filter and whose id is greater than ``after``, in order of id.
+
+        They are read in pages, so that no writer has to wait.
+
+        Raises:
+            BadQuery: the filter is invalid.
+        """
+
+    @abstractmethod
+    def counts(self, column: str) -> dict[str, int]:
+        """Return how many models have each value of a column, the most frequent value first.
+
+        The column is ``family``, ``format``, ``found_by`` or ``tag``.
+        """
+
+    @abstractmethod
+    def state(self) -> State:
+        """Return the last committed state. Results computed from the zoo are valid while it stays the same."""
 
     def vector(self, id: str) -> Vector:
-        """The unit vector (dim,) of a model.
+        """Return the unit vector (dim,) of a model.
 
         Raises:
             ModelMissing: there is no such model, or it has no vector.
         """
-        found: Vector = self.vectors([id])[0]
-        return found
+        vector: Vector = self.vectors([id])[0]
+        return vector
 
-    def search(self, query: NDArray[np.floating], k: int = 10, where: Filter = ALL) -> list[Hit]:
-        """The ``k`` models nearest to a query (dim,) of any length, by cosine, ties in order of id, of those that a filter lets through.
+    def vectors(self, ids: Sequence[str]) -> Vector:
+        """Return the unit vectors (n, dim) of models, in the order of ``ids``.
 
         Raises:
-            BadQuery: the query is no direction in this space, ``k`` is negative, or the filter cannot be used.
+            ModelMissing: a model is not in the zoo or has no vector.
+        """
+        vectors = self.vectors_by_id(ids)
+        for id in ids:
+            if id not in vectors:
+                raise ModelMissing(
+                    f"{self.folder}: expected a vector of model {id!r}, found none; index its file again"
+                )
+        return np.stack([vectors[id] for id in ids]) if ids else np.empty((0, self.dim), np.float32)
+
+    @abstractmethod
+    def vectors_by_id(self, ids: Sequence[str]) -> dict[str, Vector]:
+        """Return the unit vectors (dim,) of those models that have one, by id."""
+
+    @abstractmethod
+    def fingerprints(self, ids: Sequence[str] | None = None) -> dict[str, bytes]:
+        """Return the fingerprints of all models that have one, in order of id, or of some models."""
+
+    @abstractmethod
+    def known_files(self) -> dict[str, KnownFile]:
+        """Return all files that were indexed, by path."""
+
+    @abstractmethod
+    def files_by_model(self, ids: Sequence[str]) -> dict[str, list[KnownFile]]:
+        """Return the files of some models, by model id; models without files are left out."""
+
+    # Search
+
+    def search(self, query: NDArray[np.floating], k: int = 10, where: Filter = ALL) -> list[Hit]:
+        """Return the ``k`` models nearest to a query (dim,) by cosine similarity, of those that pass a filter.
+
+        The query may have any length but zero. Ties are in order of id.
+
+        Raises:
+            BadQuery: the query is not a direction in this space, ``k`` is negative, or the filter is invalid.
         """
         return self.search_many([query], k, where)[0]
+
+    def search_many(
+        self, queries: NDArray[np.floating] | Sequence[NDArray[np.floating]], k: int = 10, where: Filter = ALL
+    ) -> list[list[Hit]]:
+        """Return the hits of each query (q, dim), all from one state of the zoo if it has transactions.
+
+        Raises:
+            BadQuery: as ``search``.
+        """
+        k = checked_number_of_hits(k)
+        if not batch_length(queries, BadQuery):
+            return []
+        units = np.stack([to_unit(query, self.dim, "query", BadQuery) for query in queries])
+        return self._search(units, k, where)
+
+    @abstractmethod
+    def _search(self, queries: Vector, k: int, where: Filter) -> list[list[Hit]]:
+        """Return the hits of each unit query (q, dim), of which there is at least one."""
+
+    @abstractmethod
+    def find(self, words: Sequence[str], k: int = 10, where: Filter = ALL, without: Sequence[str] = ()) -> list[Model]:
+        """Return the ``k`` best models by full-text search (BM25) in name, tags, trigger words, title and notes.
+
+        A model matches if it has every word of one of the texts in ``words``, but not every word of one of those in
+        ``without``.
+
+        Raises:
+            BadQuery: ``k`` is negative, or the filter is invalid.
+        """
+
+    # Maintenance
+
+    @abstractmethod
+    def save_engine(self, kind: str | None = None) -> bool:
+        """Change the kind of index engine, or save the engine if opening gets faster; return whether it was saved.
+
+        The zoo keeps a new ``kind``: ``auto``, ``exact``, ``codes`` or ``gpu``; a zoo in Milvus has the first two.
+
+        Raises:
+            BadQuery: this store has no such engine.
+            ZooError: the zoo cannot be written.
+        """
+
+    @abstractmethod
+    def compact(self) -> None:
+        """Give free space back to the disk.
+
+        Raises:
+            ZooError: the zoo cannot be written; nothing is lost.
+        """
+
+    @abstractmethod
+    def verify(self, progress: Progress = no_progress) -> list[str]:
+        """Return everything that is not as it was written, a line each; an empty list for a sound zoo.
+
+        Raises:
+            ZooDamaged: the damage is so severe that reading cannot go on.
+        """
+
+    @abstractmethod
+    def rebuild(self, engine: str | None = None) -> list[str]:
+        """Recompute what is derived from the models, remove damaged models, and return their ids.
+
+        Their files are forgotten, so that the next ``loradex index`` reads them again. ``engine`` is a kind as in
+        ``save_engine``.
+
+        Raises:
+            BadQuery: this store has no such engine.
+            ZooError: the zoo cannot be read or written.
+        """
+
+    # Checks that all stores share
+
+    def _check_space(self, space: str | None) -> None:
+        """Raise ``SpaceMismatch`` if the zoo is bound to another space than the one expected."""
+        if space not in (None, self.space):
+            raise SpaceMismatch(
+                f"{self.folder}: expected space {space!r}, found space {self.space!r}; use its encoder, or index into a new zoo"
+            )
+
+    def _checked_batch(self, models: Sequence[Model], vectors: Vectors) -> list[tuple[Entry, Vector | None]]:
+        """Validate models and normalize their vectors.
+
+        Raises:
+            BadModel, BadVector: one of them cannot be stored.
+        """
+        if (length := batch_length(vectors, BadVector)) != len(models):
+            raise BadVector(
+                f"{self.folder}: expected a vector for each of {len(models)} models, found {length}; pass one for each"
+            )
+        return [
+            (Entry.from_model(model), checked_vector(model, vector, self.dim))
+            for model, vector in zip(models, vectors, strict=True)
+        ]

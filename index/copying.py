@@ -1,91 +1,97 @@
-"""A zoo copied from one engine to another, with all that it holds."""
+"""Copies of a zoo from one store to another."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from loradex.index.base import PREVIEWS, BaseZoo, Progress, no_progress
+from loradex.index.disk import typed_errors
 from loradex.index.errors import ZooExists
 from loradex.index.model import Model
-from loradex.index.opening import UNFINISHED, AnyZoo, kind_of, refuse_unfinished
-from loradex.index.sqlite.connections import typed_errors
-from loradex.index.sqlite.zoo import PREVIEWS, Zoo
+from loradex.index.opening import UNFINISHED, AnyZoo, check_finished, zoo_class
+from loradex.index.sqlite.zoo import Zoo
 
 BATCH: Final = 1024  # models
-Progress = Callable[[int, int], None]
 
 
-def copy_zoo(source: AnyZoo, folder: Path, progress: Progress = lambda done, total: None) -> int:
-    """Copy a zoo to a place that holds none yet; return how many models it had. A copy that was cut off goes on when it is made again.
+def copy_zoo(source: AnyZoo, folder: Path, progress: Progress = no_progress) -> int:
+    """Copy a zoo to a folder that holds none yet; return its number of models.
 
-    Between folders the copy is of one committed state; else each batch is.
+    The next call continues a copy that was interrupted. A copy from SQLite to SQLite is of one committed state;
+    otherwise each batch is.
 
     Raises:
-        ZooExists: there is a zoo.
-        ZooError: one of them cannot be read or written.
+        ZooExists: there is a zoo in the folder, or an unfinished copy of another zoo.
+        ZooError: one of the zoos cannot be read or written.
     """
-    if isinstance(source, Zoo) and kind_of(folder) is Zoo:
-        begun_from(folder / UNFINISHED, str(source.folder.absolute()))
-        refuse_unfinished(folder)
+    source_name = str(source.folder.absolute())
+    continues = is_unfinished_copy(folder, source_name)
+    if isinstance(source, Zoo) and zoo_class(folder) is Zoo:
+        check_finished(folder)
         source.copy_to(folder)
         return len(source)
-    unfinished, mine, done, total, seen = folder / UNFINISHED, str(source.folder.absolute()), 0, len(source), set[str]()
-    goes_on = begun_from(unfinished, mine)
+    total = len(source)
     with typed_errors(folder):
-        if not goes_on and kind_of(folder).there(folder):
+        if not continues and zoo_class(folder).exists(folder):
             raise ZooExists(f"{folder}: expected no zoo yet, found one; name a new place")
         folder.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(mine, "utf-8", "surrogatepass")
-    with kind_of(folder).open_or_create(folder, source.space, source.dim) as target:
+        (folder / UNFINISHED).write_text(source_name, "utf-8", "surrogatepass")
+    with zoo_class(folder).open_or_create(folder, source.space, source.dim) as target:
+        copied = copy_contents(source, target, total, progress)
         with typed_errors(folder):
-            if (source.folder / PREVIEWS).is_dir():
-                shutil.copytree(source.folder / PREVIEWS, folder / PREVIEWS, dirs_exist_ok=True)
-        for batch in batches(source.models()):
-            ids = [model.id for model in batch]
-            vectors, files = source.vectors_of(ids), source.files_of(ids)
-            target.add(batch, [vectors.get(id) for id in ids], source.fingerprints(ids))
-            target.note_files([file for some in files.values() for file in some])
-            seen.update(ids)
-            done += len(batch)
-            progress(done, total)
-        known = source.known_files()
-        target.remove(
-            [model.id for model in target.models() if model.id not in seen]
-        )  # that the source lost since the copy was begun
-        target.note_files(
-            [file for file in known.values() if file.model_id is None],
-            [path for path in target.known_files() if path not in known],
-        )
-        target.save_engine()
-        with typed_errors(folder):
-            unfinished.unlink()
-    return done
+            (folder / UNFINISHED).unlink()
+    return copied
 
 
-def begun_from(unfinished: Path, source: str) -> bool:
-    """Whether a copy of a zoo was begun and cut off.
+def copy_contents(source: BaseZoo, target: BaseZoo, total: int, progress: Progress) -> int:
+    """Copy previews, models and files, and remove what the source no longer has; return the number of models.
 
     Raises:
-        ZooExists: it was one of another zoo.
+        ZooError: one of the zoos cannot be read or written.
     """
-    with typed_errors(unfinished):
-        if not unfinished.is_file():
+    with typed_errors(target.folder):
+        if (source.folder / PREVIEWS).is_dir():
+            shutil.copytree(source.folder / PREVIEWS, target.folder / PREVIEWS, dirs_exist_ok=True)
+    copied, copied_ids = 0, set[str]()
+    for batch in batches(source.models()):
+        ids = [model.id for model in batch]
+        vectors, files = source.vectors_by_id(ids), source.files_by_model(ids)
+        target.add(batch, [vectors.get(id) for id in ids], source.fingerprints(ids))
+        target.note_files([file for of_model in files.values() for file in of_model])
+        copied_ids.update(ids)
+        copied += len(batch)
+        progress(copied, total)
+    known_files = source.known_files()
+    target.remove([model.id for model in target.models() if model.id not in copied_ids])
+    target.note_files(
+        [file for file in known_files.values() if file.model_id is None],
+        forget=[path for path in target.known_files() if path not in known_files],
+    )
+    target.save_engine()
+    return copied
+
+
+def is_unfinished_copy(folder: Path, source_name: str) -> bool:
+    """Whether a folder has an unfinished copy of a zoo.
+
+    Raises:
+        ZooExists: it has one of another zoo.
+    """
+    marker = folder / UNFINISHED
+    with typed_errors(marker):
+        if not marker.is_file():
             return False
-        begun = unfinished.read_text("utf-8", "surrogatepass")
-    if begun != source:
+        copied_name = marker.read_text("utf-8", "surrogatepass")
+    if copied_name != source_name:
         raise ZooExists(
-            f"{unfinished.parent}: expected half a copy of {source}, found one of {begun[:200]}; finish that one, or use another place"
+            f"{folder}: expected half a copy of {source_name}, found one of {copied_name[:200]}; finish that one, or use another place"
         )
     return True
 
 
 def batches(models: Iterator[Model]) -> Iterator[list[Model]]:
-    """Models, some at a time."""
-    batch: list[Model] = []
-    for model in models:
-        batch.append(model)
-        if len(batch) == BATCH:
-            yield batch
-            batch = []
-    if batch:
+    """Yield models in batches of ``BATCH``."""
+    while batch := list(islice(models, BATCH)):
         yield batch

@@ -1,13 +1,13 @@
-"""Every error that a zoo can end in.
+"""The errors of zoos, and those that several modules raise with the same message.
 
 ZooError
 ├── ZooMissing        no zoo in the folder
-├── ZooExists         a zoo is there already, where a new one was to be made
-├── ZooDamaged        the catalogue is not one of Loradex, or contradicts itself
-├── ZooTooNew         a later Loradex wrote the catalogue
+├── ZooExists         there is a zoo already where a new one was to be created
+├── ZooDamaged        the catalogue was not written by Loradex, or is inconsistent
+├── ZooTooNew         a later version of Loradex wrote the catalogue
 ├── ZooLocked         another writer has the zoo open
 ├── ZooReadOnly       a write to a zoo that is open for reading only, or in a folder that cannot be written
-├── ZooUnreachable    the database that holds the zoo does not answer, or the package that asks it is not installed
+├── ZooUnreachable    the database does not answer, or its client package is not installed
 ├── ZooClosed         the zoo was used after ``close``
 ├── DiskRefused       the disk is full, fails, or denies access
 ├── SpaceMismatch     the zoo is bound to another space
@@ -19,11 +19,11 @@ ZooError
 
 from typing import Final
 
-RESTORE: Final = "restore it from a copy, or index into a new zoo"  # how to mend what is damaged
+RESTORE: Final = "restore it from a copy, or index into a new zoo"  # the advice of errors about damage
 
 
 class ZooError(Exception):
-    """Root of the tree; its message is one line: what, where, expected, found, how to mend."""
+    """Base of all errors here; its message is one line: what, where, expected, found, how to mend."""
 
 
 class ZooMissing(ZooError):
@@ -35,11 +35,11 @@ class ZooExists(ZooError):
 
 
 class ZooDamaged(ZooError):
-    """The catalogue is not one of Loradex, or contradicts itself."""
+    """The catalogue was not written by Loradex, or is inconsistent."""
 
 
 class ZooTooNew(ZooError):
-    """A later Loradex wrote the catalogue."""
+    """A later version of Loradex wrote the catalogue."""
 
 
 class ZooLocked(ZooError):
@@ -51,7 +51,7 @@ class ZooReadOnly(ZooError):
 
 
 class ZooUnreachable(ZooError):
-    """The database that holds the zoo does not answer, or the package that asks it is not installed."""
+    """The database does not answer, or its client package is not installed."""
 
 
 class ZooClosed(ZooError):
@@ -80,3 +80,27 @@ class BadVector(ZooError):
 
 class BadQuery(ZooError):
     """A query cannot be answered: another shape, NaN, infinity, zero length, or a negative number of hits."""
+
+
+def closed_error(place: object) -> ZooClosed:
+    """The error of using a zoo after ``close``."""
+    return ZooClosed(f"{place}: expected an open zoo, found it closed; open it again")
+
+
+def read_only_error(folder: object) -> ZooReadOnly:
+    """The error of writing to a zoo that was opened for reading."""
+    return ZooReadOnly(
+        f"{folder}: expected a zoo open for writing, found it open for reading only; open it without read_only"
+    )
+
+
+def no_model_for_fingerprint(id: str) -> ModelMissing:
+    """The error of adding a fingerprint without its model."""
+    return ModelMissing(
+        f"fingerprint of model {id!r}: expected the model in the zoo, found none; add both in the same call"
+    )
+
+
+def no_model_for_file(path: str, id: str) -> ModelMissing:
+    """The error of noting a file before its model was added."""
+    return ModelMissing(f"file {path!r}: expected model {id!r} in the zoo, found none; add it first")

@@ -1,4 +1,4 @@
-"""What a zoo holds and what it answers."""
+"""The data of a zoo: models, hits of a search, files that were indexed, and committed states."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -8,7 +8,7 @@ from loradex.index.vectors import Vector
 
 
 class FoundBy(StrEnum):
-    """What a model's place in the zoo rests on."""
+    """The evidence for a model's position in the space."""
 
     WEIGHTS = "weights"
     METADATA = "metadata"
@@ -20,14 +20,16 @@ class Model:
 
     Attributes:
         id: derived from the weights, so that a renamed file keeps it.
-        name: what people read.
-        family: the model tree it was fine-tuned from.
-        found_by: what its vector rests on; a model by weights always has a vector, one by metadata may have none.
+        name: shown to people.
+        family: the family of its base model, such as ``sdxl``.
+        found_by: the evidence for its vector. A model found by weights always has a vector, one found by metadata may
+            have none.
         path: where its file was seen last.
-        concept: what it was made for, where known.
-        preview: the file name of a drawing, relative to the zoo's folder.
-        facts: anything else, as JSON holds it; ``format``, ``ranks``, ``tags``, ``trigger_words``, ``title`` and ``notes`` are filtered or searched by.
-        added: when a zoo took it first, in seconds since 1970; the zoo says so where it is None.
+        concept: what it was made for, if known.
+        preview: path of its preview image, relative to the zoo's folder.
+        facts: anything else, as a JSON object. ``format``, ``ranks``, ``tags``, ``trigger_words``, ``title`` and
+            ``notes`` are used by filters and text search.
+        added: when it was first added, in seconds since 1970; set by the zoo if None.
     """
 
     id: str
@@ -43,7 +45,7 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One answer to a query; ``score`` is the cosine, from -1 to 1, of the query with the model's unit vector (dim,)."""
+    """A search result: a model, its cosine similarity to the query from -1 to 1, and its unit vector (dim,)."""
 
     model: Model
     score: float
@@ -52,7 +54,11 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class KnownFile:
-    """What became of a file when it was last read: a model, or a refusal in one line; ``reader`` names what read it."""
+    """A file that was indexed, with the id of its model or the error message with which it was refused.
+
+    Attributes:
+        reader: identifies the code and settings that read it; a file that another reader read is read again.
+    """
 
     path: str
     size: int  # bytes
@@ -60,3 +66,11 @@ class KnownFile:
     model_id: str | None = None
     refusal: str | None = None
     reader: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """One committed state of a zoo; its random token differs from that of another state with the same number."""
+
+    generation: int
+    token: bytes

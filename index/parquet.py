@@ -1,12 +1,12 @@
-"""A zoo as one Parquet file, for other programs and for moving it, and back.
+"""Export of a zoo to one Parquet file, for other programs and as a backup, and its import.
 
-A row for each model, in order of id; ``vector`` has the zoo's dim, or is missing; ``preview_image`` holds the bytes of its drawing. The space,
-the dim and the version of this layout are in the file's metadata under ``loradex``. Text that is no valid UTF-8 is written with question marks,
-and as it is under ``exact``.
+The file has one row per model, in order of id. ``vector`` has the zoo's dim, or is null; ``preview_image`` has the
+bytes of the preview. The metadata key ``loradex`` has the version of this layout, the space and the dim. Text that is
+not valid UTF-8 is written with question marks, and unchanged in ``exact``.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,33 +14,29 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from loradex.index.base import PREVIEWS, BaseZoo, Progress, no_progress
 from loradex.index.copying import BATCH, batches
+from loradex.index.disk import sync, sync_folder, typed_errors
 from loradex.index.errors import BadModel, BadQuery, BadVector, SpaceMismatch
 from loradex.index.model import FoundBy, KnownFile, Model
-from loradex.index.opening import AnyZoo, open_or_create_zoo
-from loradex.index.sqlite.connections import sync, sync_folder, typed_errors
-from loradex.index.sqlite.zoo import PREVIEWS
+from loradex.index.opening import open_or_create_zoo
+from loradex.index.vectors import Vector
 
 VERSION: Final = 1
 LARGEST_PREVIEW: Final = 2**20  # bytes
 TEXTS: Final = ("id", "name", "family", "found_by", "path", "concept", "preview")
-FOREIGN: Final = (
-    pa.ArrowException,
-    OSError,
-    UnicodeError,
-)  # how reading what is no sound Parquet ends; with an errno, it was the disk
-Progress = Callable[[int, int], None]
+READ_ERRORS: Final = (pa.ArrowException, OSError, UnicodeError)  # of a damaged file; with an errno, of the disk
+
+Row = dict[str, Any]
 
 
 def layout(space: str, dim: int) -> pa.Schema:
-    """The columns of the file."""
+    """Return the schema of the file."""
     file = pa.struct([("path", pa.string()), ("size", pa.int64()), ("mtime_ns", pa.int64()), ("reader", pa.string())])
     columns = [
         *((name, pa.string()) for name in (*TEXTS, "facts")),
         ("added", pa.int64()),
         ("vector", pa.list_(pa.float32(), dim)),
-    ]
-    columns += [
         ("fingerprint", pa.binary()),
         ("preview_image", pa.binary()),
         ("files", pa.list_(file)),
@@ -49,8 +45,8 @@ def layout(space: str, dim: int) -> pa.Schema:
     return pa.schema(columns, {"loradex": json.dumps({"version": VERSION, "space": space, "dim": dim})})
 
 
-def export_zoo(zoo: AnyZoo, path: Path, progress: Progress = lambda done, total: None) -> int:
-    """Write all models to a file, in one step; return how many.
+def export_zoo(zoo: BaseZoo, path: Path, progress: Progress = no_progress) -> int:
+    """Write all models to a file, which appears when it is complete; return their number.
 
     Raises:
         DiskRefused: the file cannot be written.
@@ -70,49 +66,47 @@ def export_zoo(zoo: AnyZoo, path: Path, progress: Progress = lambda done, total:
     return done
 
 
-def table_of(zoo: AnyZoo, models: Sequence[Model]) -> pa.Table:
-    """Some models as rows."""
+def table_of(zoo: BaseZoo, models: Sequence[Model]) -> pa.Table:
+    """Return a table with a row for each model."""
     ids = [model.id for model in models]
-    vectors, prints, files = zoo.vectors_of(ids), zoo.fingerprints(ids), zoo.files_of(ids)
-    rows = []
-    for model in models:
-        texts = {name: getattr(model, name) for name in TEXTS} | {"found_by": str(model.found_by)}
-        known = [
-            {"path": file.path, "size": file.size, "mtime_ns": file.mtime_ns, "reader": file.reader}
-            for file in files.get(model.id, [])
-        ]
-        clean = {name: valid(text) for name, text in texts.items()}
-        seen = [file | {"path": valid(str(file["path"]))} for file in known]
-        exact = (
-            None
-            if (clean, seen) == (texts, known)
-            else json.dumps({"texts": texts, "files": [file["path"] for file in known]})
-        )
-        vector = vectors.get(model.id)
-        rows.append(
-            clean
-            | {
-                "facts": json.dumps(model.facts),
-                "added": model.added,
-                "vector": None if vector is None else vector.tolist(),
-                "exact": exact,
-            }
-            | {
-                "fingerprint": prints.get(model.id),
-                "preview_image": preview_of(zoo.folder, model.preview),
-                "files": seen,
-            }
-        )
+    vectors, fingerprints, files = zoo.vectors_by_id(ids), zoo.fingerprints(ids), zoo.files_by_model(ids)
+    rows = [
+        text_columns(model, files.get(model.id, []))
+        | {
+            "facts": json.dumps(model.facts),
+            "added": model.added,
+            "vector": None if (vector := vectors.get(model.id)) is None else vector.tolist(),
+            "fingerprint": fingerprints.get(model.id),
+            "preview_image": preview_image(zoo.folder, model.preview),
+        }
+        for model in models
+    ]
     return pa.Table.from_pylist(rows, layout(zoo.space, zoo.dim))
 
 
-def valid(text: str | None) -> str | None:
-    """A text with question marks for what is not Unicode."""
+def text_columns(model: Model, files: Sequence[KnownFile]) -> Row:
+    """Return the columns that may have invalid text: those of ``TEXTS``, ``files`` and ``exact``."""
+    texts = {name: getattr(model, name) for name in TEXTS} | {"found_by": str(model.found_by)}
+    paths = [file.path for file in files]
+    valid_texts = {name: valid_text(text) for name, text in texts.items()}
+    valid_paths = [valid_text(path) for path in paths]
+    is_valid = (valid_texts, valid_paths) == (texts, paths)
+    return valid_texts | {
+        "files": [
+            {"path": path, "size": file.size, "mtime_ns": file.mtime_ns, "reader": file.reader}
+            for path, file in zip(valid_paths, files, strict=True)
+        ],
+        "exact": None if is_valid else json.dumps({"texts": texts, "files": paths}),
+    }
+
+
+def valid_text(text: str | None) -> str | None:
+    """Return a text with question marks for what is not valid Unicode."""
     return None if text is None else text.encode(errors="replace").decode()
 
 
-def preview_of(folder: Path, preview: str | None) -> bytes | None:
-    """The bytes of a drawing, if it is there; what lies outside of the zoo is none."""
+def preview_image(folder: Path, preview: str | None) -> bytes | None:
+    """Return the bytes of a preview, or None if there is none, it is too large, or lies outside of the zoo's folder."""
     path = folder / (preview or "")
     try:
         inside = path.resolve().is_relative_to(folder.resolve()) and path.is_file()
@@ -121,25 +115,17 @@ def preview_of(folder: Path, preview: str | None) -> bytes | None:
         return None
 
 
-def import_zoo(path: Path, folder: Path, progress: Progress = lambda done, total: None) -> int:
-    """Add the models of a file to a zoo, which is made if there is none; return how many.
+def import_zoo(path: Path, folder: Path, progress: Progress = no_progress) -> int:
+    """Add the models of a file to a zoo, which is created if there is none; return their number.
 
     Raises:
         SpaceMismatch: the zoo is bound to another space.
-        BadModel, BadVector: the file is no zoo, or holds what a zoo does not take; batches before it are in.
+        BadModel, BadVector: the file is not a zoo, or has a model that cannot be stored; the batches before it are
+            added.
         ZooError: the zoo cannot be written.
     """
-    file = opened(path)
-    try:
-        said = json.loads((file.schema_arrow.metadata or {})[b"loradex"])
-        space, dim = str(said["space"]), int(said["dim"])
-        same = said["version"] == VERSION and file.schema_arrow.equals(layout(space, dim))
-    except (KeyError, ValueError, TypeError, OverflowError, RecursionError):
-        same = False
-    if not same:
-        raise BadModel(
-            f"{path}: expected a zoo of layout {VERSION} in Parquet, found other columns; export it with `loradex zoo export`"
-        )
+    file = open_parquet(path)
+    space, dim = read_binding(file, path)
     done, total = 0, file.metadata.num_rows
     with open_or_create_zoo(folder, space, dim) as zoo:
         if (zoo.space, zoo.dim) != (space, dim):
@@ -152,24 +138,42 @@ def import_zoo(path: Path, folder: Path, progress: Progress = lambda done, total
     return done
 
 
-def opened(path: Path) -> pq.ParquetFile:
-    """A Parquet file.
+def open_parquet(path: Path) -> pq.ParquetFile:
+    """Open a Parquet file.
 
     Raises:
-        BadModel: it is none.
+        BadModel: it is not one.
         DiskRefused: it cannot be read.
     """
     with typed_errors(path):
         try:
             return pq.ParquetFile(path)
-        except FOREIGN as error:
+        except READ_ERRORS as error:
             if getattr(error, "errno", None) is not None:
                 raise
             raise BadModel(f"{path}: expected a Parquet file, found: {first_line(error)}; export it again") from None
 
 
-def read_batches(file: pq.ParquetFile, path: Path) -> Iterator[list[dict[str, Any]]]:
-    """The rows of a file, some at a time.
+def read_binding(file: pq.ParquetFile, path: Path) -> tuple[str, int]:
+    """Return the space and dim of an exported zoo.
+
+    Raises:
+        BadModel: the file has another layout.
+    """
+    try:
+        metadata = json.loads((file.schema_arrow.metadata or {})[b"loradex"])
+        space, dim = str(metadata["space"]), int(metadata["dim"])
+        if metadata["version"] == VERSION and file.schema_arrow.equals(layout(space, dim)):
+            return space, dim
+    except (KeyError, ValueError, TypeError, OverflowError, RecursionError):
+        pass
+    raise BadModel(
+        f"{path}: expected a zoo of layout {VERSION} in Parquet, found other columns; export it with `loradex zoo export`"
+    )
+
+
+def read_batches(file: pq.ParquetFile, path: Path) -> Iterator[list[Row]]:
+    """Yield the rows of a file in batches.
 
     Raises:
         BadModel: they cannot be read.
@@ -178,62 +182,82 @@ def read_batches(file: pq.ParquetFile, path: Path) -> Iterator[list[dict[str, An
         try:
             for batch in file.iter_batches(BATCH):
                 yield batch.to_pylist()
-        except FOREIGN as error:
+        except READ_ERRORS as error:
             if getattr(error, "errno", None) is not None:
                 raise
             raise BadModel(f"{path}: expected sound rows, found: {first_line(error)}; export it again") from None
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error of Arrow."""
+    """Return the first line of an error message of Arrow."""
     return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
 
 
-def known_file(path: object, file: dict[str, Any], id: str) -> KnownFile:
-    """One of a model's files.
+def add_rows(zoo: BaseZoo, rows: Sequence[Row], path: Path) -> None:
+    """Add the models of some rows with their files and previews.
 
     Raises:
-        TypeError, KeyError: it is none.
+        BadModel, BadVector: a row cannot be stored; no model of the rows is added.
     """
-    kinds = [type(value) for value in (path, file["size"], file["mtime_ns"], file["reader"])]
-    if kinds != [str, int, int, str]:
-        raise TypeError(f"a file of {', '.join(kind.__name__ for kind in kinds)}")
-    return KnownFile(str(path), file["size"], file["mtime_ns"], id, None, file["reader"])
-
-
-def add_rows(zoo: AnyZoo, rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Add rows of a file, all at once.
-
-    Raises:
-        BadModel, BadVector: a row cannot be stored; none is.
-    """
-    models, vectors, files, prints, drawings = [], [], [], {}, {}
+    models, vectors, files = list[Model](), list[Vector | None](), list[KnownFile]()
+    fingerprints, previews = dict[str, bytes](), dict[str, bytes]()
     for row in rows:
         try:
-            seen = row["files"] or []
-            texts, paths = {name: row[name] for name in TEXTS}, [file["path"] for file in seen]
-            if row["exact"]:
-                exact = json.loads(row["exact"])
-                texts, paths = exact["texts"], exact["files"]
-            facts = json.loads(row["facts"])
+            model, model_files = model_of_row(row)
             vectors.append(None if row["vector"] is None else np.array(row["vector"], np.float32))
-            preview = f"{PREVIEWS}/{texts['id']}.png" if row["preview_image"] and str(texts["id"]).isalnum() else None
-            texts = {name: texts[name] for name in TEXTS} | {"found_by": FoundBy(texts["found_by"]), "preview": preview}
-            known = [known_file(where, file, texts["id"]) for where, file in zip(paths, seen, strict=True)]
         except (KeyError, ValueError, TypeError, RecursionError) as error:
             raise BadModel(f"{path}: expected a model in each row, found: {error}; export it again") from None
-        models.append(Model(**texts, facts=facts, added=row["added"]))
-        files += known
+        models.append(model)
+        files += model_files
         if row["fingerprint"] is not None:
-            prints[models[-1].id] = row["fingerprint"]
-        if preview and len(row["preview_image"]) <= LARGEST_PREVIEW:
-            drawings[preview] = row["preview_image"]
-    with typed_errors(zoo.folder):
-        for name, data in drawings.items():
-            (zoo.folder / name).parent.mkdir(exist_ok=True)
-            (zoo.folder / name).write_bytes(data)
+            fingerprints[model.id] = row["fingerprint"]
+        if model.preview and len(row["preview_image"]) <= LARGEST_PREVIEW:
+            previews[model.preview] = row["preview_image"]
+    write_previews(zoo.folder, previews)
     try:
-        zoo.add(models, vectors, prints)
+        zoo.add(models, vectors, fingerprints)
         zoo.note_files(files)
     except (BadModel, BadVector, BadQuery) as error:
         raise type(error)(f"{path}: {error}") from None
+
+
+def model_of_row(row: Row) -> tuple[Model, list[KnownFile]]:
+    """Return the model of a row, and its files; with a preview if there is an image and the id is a safe file name.
+
+    Raises:
+        KeyError, ValueError, TypeError, RecursionError: the row is not one of ``table_of``.
+    """
+    files = row["files"] or []
+    texts, paths = {name: row[name] for name in TEXTS}, [file["path"] for file in files]
+    if row["exact"]:
+        exact = json.loads(row["exact"])
+        texts, paths = exact["texts"], exact["files"]
+    facts = json.loads(row["facts"])
+    preview = f"{PREVIEWS}/{texts['id']}.png" if row["preview_image"] and str(texts["id"]).isalnum() else None
+    texts = {name: texts[name] for name in TEXTS} | {"found_by": FoundBy(texts["found_by"]), "preview": preview}
+    known_files = [known_file(path, file, texts["id"]) for path, file in zip(paths, files, strict=True)]
+    return Model(**texts, facts=facts, added=row["added"]), known_files
+
+
+def known_file(path: object, file: Row, model_id: str) -> KnownFile:
+    """Return a file of a model.
+
+    Raises:
+        TypeError, KeyError: a value is missing or of another type.
+    """
+    types = [type(value) for value in (path, file["size"], file["mtime_ns"], file["reader"])]
+    if types != [str, int, int, str]:
+        raise TypeError(f"a file of {', '.join(kind.__name__ for kind in types)}")
+    return KnownFile(str(path), file["size"], file["mtime_ns"], model_id, None, file["reader"])
+
+
+def write_previews(folder: Path, images: Mapping[str, bytes]) -> None:
+    """Write preview images, by their path in the folder.
+
+    Raises:
+        DiskRefused: the disk refused it.
+    """
+    with typed_errors(folder):
+        for name, data in images.items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(data)

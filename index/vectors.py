@@ -1,4 +1,4 @@
-"""Checks and unit length for vectors, and their bytes in the catalogue."""
+"""Unit vectors: validation, normalization, and their bytes in the catalogue."""
 
 from collections.abc import Sequence, Sized
 from typing import Final
@@ -9,48 +9,47 @@ from numpy.typing import ArrayLike, NDArray
 from loradex.index.errors import ZooError
 
 Vector = NDArray[np.float32]
-ROUNDING: Final = 2.0**-23  # by which a vector of float32 may be off length 1, which then stays as it is
 Vectors = (
     NDArray[np.floating] | Sequence[NDArray[np.floating] | None]
-)  # (n, dim), or n vectors of which some may be absent
+)  # (n, dim), or n vectors (dim,), some of them None
+
+NORM_TOLERANCE: Final = 2.0**-23  # a float32 vector whose norm is this close to 1 is kept bit by bit
 
 
-def to_unit(vector: ArrayLike, dim: int, what: str, error: type[ZooError]) -> Vector:
-    """A vector (dim,) of any length as float32 of length 1.
+def to_unit(vector: ArrayLike, dim: int, name: str, error: type[ZooError]) -> Vector:
+    """Normalize a vector (dim,) to a float32 unit vector; its name begins an error message.
 
     Raises:
-        error: another shape or type, NaN, infinity or zero length; ``what`` begins the message.
+        error: it has another shape or type, NaN, infinity, or zero length.
     """
     try:
-        found = np.asarray(vector)
+        array = np.asarray(vector)
     except (TypeError, ValueError) as cause:
         raise error(
-            f"{what}: expected {dim} numbers, found {type(vector).__name__}: {cause}; pass a NumPy array"
+            f"{name}: expected {dim} numbers, found {type(vector).__name__}: {cause}; pass a NumPy array"
         ) from None
-    if found.shape != (dim,) or found.dtype.kind not in "fiu":
+    if array.shape != (dim,) or array.dtype.kind not in "fiu":
         raise error(
-            f"{what}: expected shape ({dim},) of numbers, found {found.shape} of {found.dtype}; encode it with the zoo's own space"
+            f"{name}: expected shape ({dim},) of numbers, found {array.shape} of {array.dtype}; encode it with the zoo's own space"
         )
     with np.errstate(over="ignore"):
-        wide = found.astype(np.float64)
+        wide = array.astype(np.float64)
     largest = np.abs(wide).max()
     if not np.isfinite(largest):
-        raise error(f"{what}: expected finite numbers, found NaN or infinity; encode it again, the source is broken")
+        raise error(f"{name}: expected finite numbers, found NaN or infinity; encode it again, the source is broken")
     if largest == 0:
-        raise error(
-            f"{what}: expected a direction, found only zeros; a vector of zero length is like nothing, leave it out"
-        )
-    if found.dtype == np.float32 and abs(np.linalg.norm(wide) - 1) < ROUNDING:
-        return found.copy()
-    wide /= largest  # so that the squares of huge and tiny numbers stay in range
+        raise error(f"{name}: expected a vector with a direction, found only zeros; leave it out")
+    if array.dtype == np.float32 and abs(np.linalg.norm(wide) - 1) < NORM_TOLERANCE:
+        return array.copy()
+    wide /= largest  # keeps the squares of huge and tiny numbers in range
     return (wide / np.linalg.norm(wide)).astype(np.float32)
 
 
-def count(vectors: Sized, error: type[ZooError]) -> int:
-    """The number of vectors in a batch.
+def batch_length(vectors: Sized, error: type[ZooError]) -> int:
+    """Return the number of vectors in a batch.
 
     Raises:
-        error: it is no batch.
+        error: it has no length.
     """
     try:
         return len(vectors)
@@ -61,10 +60,10 @@ def count(vectors: Sized, error: type[ZooError]) -> int:
 
 
 def to_bytes(vector: Vector) -> bytes:
-    """Little-endian float32, on any machine."""
+    """Return a vector as little-endian float32."""
     return vector.astype("<f4").tobytes()
 
 
-def from_bytes(blob: bytes) -> Vector:
-    """The reverse of ``to_bytes``."""
-    return np.frombuffer(blob, dtype="<f4").astype(np.float32)
+def from_bytes(data: bytes) -> Vector:
+    """Return the vector of ``to_bytes``."""
+    return np.frombuffer(data, dtype="<f4").astype(np.float32)

@@ -1,1 +1,1 @@
-"""Weights and words -> vectors of one space."""
+"""Model files, texts and pictures -> vectors of one space."""

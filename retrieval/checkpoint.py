@@ -1,4 +1,4 @@
-"""Self-describing checkpoints: one safetensors file whose header holds all the settings needed to use it."""
+"""Self-describing checkpoints: one safetensors file whose header holds all settings needed to use it."""
 
 import json
 from collections.abc import Mapping
@@ -12,20 +12,20 @@ from torch import Tensor
 from loradex.retrieval.errors import CheckpointError
 
 
-def save_checkpoint(path: Path, form: str, settings: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Write ``tensors`` with ``settings`` (JSON) and the format's name in the header.
+def save_checkpoint(path: Path, format_name: str, settings: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Write ``tensors``, with the name of the format and the ``settings`` (as JSON) in the header.
 
     Raises:
-        CheckpointError: it cannot be written.
+        CheckpointError: the file cannot be written.
     """
-    save_tensors(path, tensors, {"format": form, "settings": json.dumps(settings)})
+    save_tensors(path, tensors, {"format": format_name, "settings": json.dumps(settings)})
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Put a file of tensors in its place when it is whole.
+    """Write a safetensors file under a temporary name and move it into place once it is complete.
 
     Raises:
-        CheckpointError: it cannot be written.
+        CheckpointError: the file cannot be written.
     """
     temporary = path.with_name(f".{path.name}.part")
     try:
@@ -36,11 +36,11 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
         raise CheckpointError(f"{path}: expected a place to write to, found: {error}; name another folder") from None
 
 
-def load_checkpoint(path: Path, form: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The settings and tensors of a checkpoint of format ``form``.
+def load_checkpoint(path: Path, format_name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the settings and the tensors of a checkpoint.
 
     Raises:
-        CheckpointError: it is missing, damaged or of another format.
+        CheckpointError: the file is missing, damaged or of another format than ``format_name``.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -48,10 +48,10 @@ def load_checkpoint(path: Path, form: str) -> tuple[dict[str, Any], dict[str, Te
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
-            f"{path}: expected a checkpoint of format {form}, found none: {error}; train one or restore the file"
+            f"{path}: expected a checkpoint of format {format_name}, found none: {error}; train one or restore the file"
         ) from None
-    if metadata.get("format") != form:
+    if metadata.get("format") != format_name:
         raise CheckpointError(
-            f"{path}: expected format {form}, found {metadata.get('format')!r}; use the Loradex that wrote it, or train it again"
+            f"{path}: expected format {format_name}, found {metadata.get('format')!r}; use the Loradex that wrote it, or train it again"
         )
     return json.loads(metadata["settings"]), tensors

@@ -1,7 +1,7 @@
-"""Everything that turns files, words and pictures into vectors of one space, from one folder.
+"""Encoders: everything that turns model files, texts and pictures into vectors of one space, from one folder.
 
-The folder holds ``space.safetensors``, ``labels.safetensors``, ``experts/<tree>.safetensors``, ``categories/<tree>.safetensors`` for trees of whole models,
-and, when the space names it so, the text encoder.
+The folder holds ``space.safetensors``, ``labels.safetensors``, ``experts/<tree>.safetensors`` for LoRAs,
+``categories/<tree>.safetensors`` for classifiers and, if the space names it so, the text encoder.
 """
 
 import hashlib
@@ -23,14 +23,22 @@ from loradex.retrieval.space.embedding_space import Space
 from loradex.retrieval.space.labels import LabelList
 from loradex.retrieval.space.text_encoder import TextEncoder
 
-PICTURES = 64  # a batch
-LABELS = "labels.safetensors"
-Kind = TypeVar("Kind", Expert, CategoryExpert)
+PICTURE_BATCH = 64
+LABELS_FILE = "labels.safetensors"
+SPACE_FILE = "space.safetensors"
+ExpertT = TypeVar("ExpertT", Expert, CategoryExpert)
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """A space, its text encoder, and the experts of the model trees that can be read; ``categories`` are those of whole models."""
+    """A space, its text encoder, and the experts of all model trees that can be read.
+
+    Attributes:
+        experts: by model tree, of models that draw.
+        router: chooses among all experts.
+        files: the files of the space and of all experts.
+        categories: by model tree, the experts of classifiers.
+    """
 
     folder: Path
     space: Space
@@ -41,39 +49,38 @@ class Encoder:
 
     @classmethod
     def load(cls, folder: Path, *others: Path) -> "Encoder":
-        """Read the space and every expert beside it, and from ``others`` the experts of the same space.
+        """Read the space and all experts in ``folder``, and the experts of the same space in the folders ``others``.
 
         Raises:
-            CheckpointError: something is missing or damaged, or an expert in ``folder`` belongs to another space.
+            CheckpointError: a file is missing or damaged, or an expert in ``folder`` belongs to another space.
         """
-        space = Space.load(folder / "space.safetensors")
+        space = Space.load(folder / SPACE_FILE)
         bases: dict[str, Path] = {}
-        files = [folder / "space.safetensors"]
-        experts = of_space(space.name, (folder, *others), "experts", Expert.load, bases, files)
-        categories = of_space(space.name, (folder, *others), "categories", CategoryExpert.load, bases, files)
+        files = [folder / SPACE_FILE]
+        experts = load_experts(space.name, (folder, *others), "experts", Expert.load, bases, files)
+        categories = load_experts(space.name, (folder, *others), "categories", CategoryExpert.load, bases, files)
         router = Router({**experts, **categories}, {tree: base for tree, base in bases.items() if base.is_file()})
         return cls(folder, space, experts, router, tuple(files), categories)
 
-    def on(self, device: str) -> "Encoder":
-        """The same, with experts that encode on a device."""
-        experts = {tree: expert.on(device) for tree, expert in self.experts.items()}
-        categories = {tree: expert.on(device) for tree, expert in self.categories.items()}
-        return replace(
-            self, experts=experts, categories=categories, router=Router({**experts, **categories}, self.router.bases)
-        )
+    def to(self, device: str) -> "Encoder":
+        """Return the encoder with all experts on a device."""
+        experts = {tree: expert.to(device) for tree, expert in self.experts.items()}
+        categories = {tree: expert.to(device) for tree, expert in self.categories.items()}
+        router = Router({**experts, **categories}, self.router.bases)
+        return replace(self, experts=experts, categories=categories, router=router)
 
     @cached_property
     def signature(self) -> str:
-        """A name made of the space and of all experts, by which files are known to have been read with them."""
+        """A digest of the space and all experts; a zoo records it to know which encoder read its files."""
         digest = hashlib.sha256()
-        for file in self.files:
-            with file.open("rb") as opened:
-                digest.update(hashlib.file_digest(opened, "sha256").digest())
+        for path in self.files:
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
         return digest.hexdigest()[:12]
 
     @cached_property
     def text_encoder(self) -> TextEncoder:
-        """The CLIP of the space, loaded when it is first needed."""
+        """The CLIP of the space, loaded on first use."""
         name = self.space.text_encoder
         if name.startswith("local-dir:"):
             name = f"local-dir:{self.folder / name.removeprefix('local-dir:')}"
@@ -82,28 +89,32 @@ class Encoder:
     @property
     def has_labels(self) -> bool:
         """Whether there are default labels."""
-        return (self.folder / LABELS).is_file()
+        return (self.folder / LABELS_FILE).is_file()
 
     @cached_property
     def default_labels(self) -> LabelList:
-        """The labels that lie in ``labels.safetensors`` beside the space."""
-        return LabelList.load(self.folder / LABELS)
+        """The labels in ``labels.safetensors``.
+
+        Raises:
+            CheckpointError: the file is missing or damaged.
+        """
+        return LabelList.load(self.folder / LABELS_FILE)
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
-        """Unit vectors (n, dim) of texts.
+        """Encode texts as unit vectors (n, dim).
 
         Raises:
             QueryError: a text is empty or too long.
         """
-        return self.space.place(self.text_encoder.encode(texts))
+        return self.space.centre_texts(self.text_encoder.encode(texts))
 
     def encode_pictures(self, pictures: Sequence[Any]) -> Tensor:
-        """Unit vectors (n, dim) of PIL pictures."""
-        batches = (pictures[start : start + PICTURES] for start in range(0, len(pictures), PICTURES))
-        return self.space.place_pictures(torch.cat([self.text_encoder.encode_pictures(batch) for batch in batches]))
+        """Encode PIL images as unit vectors (n, dim)."""
+        batches = (pictures[start : start + PICTURE_BATCH] for start in range(0, len(pictures), PICTURE_BATCH))
+        return self.space.centre_pictures(torch.cat([self.text_encoder.encode_pictures(batch) for batch in batches]))
 
     def encode_file(self, model: WeightsFile) -> Tensor:
-        """The unit vector (dim,) of a file that ``router`` opened.
+        """Encode a file opened by ``router.open`` as a unit vector (dim,).
 
         Raises:
             NoExpert: no expert reads its model tree.
@@ -113,30 +124,32 @@ class Encoder:
         return expert.encode_factors(layers)[0]
 
 
-def of_space(
+def load_experts(
     space: str,
-    places: Sequence[Path],
-    kind: str,
-    load: Callable[[Path], Kind],
+    folders: Sequence[Path],
+    subfolder: str,
+    load: Callable[[Path], ExpertT],
     bases: dict[str, Path],
     files: list[Path],
-) -> dict[str, Kind]:
-    """The experts of a space in the folders ``kind`` of some places, the first of each tree; their files and the weights of their ancestors are noted.
+) -> dict[str, ExpertT]:
+    """Load the experts of a space from a subfolder of each folder; of several of one model tree, the first counts.
+
+    Adds the files of their base models to ``bases``, by tree, and their own files to ``files``.
 
     Raises:
-        CheckpointError: one is damaged, or one in the first place belongs to another space.
+        CheckpointError: a file is damaged, or an expert in the first folder belongs to another space.
     """
-    experts: dict[str, Kind] = {}
-    for place in places:
-        for path in sorted((place / kind).glob("*.safetensors")):
+    experts: dict[str, ExpertT] = {}
+    for folder in folders:
+        for path in sorted((folder / subfolder).glob("*.safetensors")):
             expert = load(path)
             if expert.space == space:
                 if expert.tree not in experts:
                     experts[expert.tree] = expert
                     files.append(path)
                 if expert.base and experts[expert.tree] is expert:
-                    bases[expert.tree] = place / expert.base
-            elif place == places[0]:
+                    bases[expert.tree] = folder / expert.base
+            elif folder == folders[0]:
                 raise CheckpointError(
                     f"{path}: expected an expert of space {space}, found one of {expert.space}; keep each space's experts apart"
                 )

@@ -1,29 +1,30 @@
-"""Every error that reading LoRAs, encoding text and probing weights can end in.
+"""All errors of Loradex that come from LoRAs, model files, hubs, encoders and queries.
 
 LoradexError
-├── FileError             a file that was offered as a LoRA, or a part of it
-│   ├── FileMissing       no such file, or a folder, pipe or device in its place
-│   ├── FileUnsafe        a pickle or another container that could run code or that is no safetensors file
-│   ├── FileCorrupt       the header or the data contradict themselves or each other
-│   └── FileUnsupported   a sound file that holds no low-rank update that can be read
-├── FetchError            a hub, or a mirror of one, that cannot be used
+├── FileError             a file offered as a LoRA, or a part of it
+│   ├── FileMissing       there is no such file, or a folder, pipe or device in its place
+│   ├── FileUnsafe        a pickle or another container that could run code, or that is no safetensors file
+│   ├── FileCorrupt       header and data contradict themselves or each other
+│   └── FileUnsupported   a sound file without a low-rank update that can be read
+├── FetchError            a hub, or a mirror of one, cannot be used
 ├── NoExpert              no expert was trained for the model tree of a file
-├── DescriptionError      a side-car or a card that cannot be read, or that is not Loradex's to change
-├── EngineError           what reads many files at once cannot be used
-├── CheckpointError       an expert, a space or a text encoder that cannot be used
-└── QueryError            a query or a list of labels that cannot be encoded
+├── DescriptionError      a side-car or model card cannot be read, or is not Loradex's to change
+├── EngineError           the engine that reads many files at once cannot be used
+├── CheckpointError       an expert, a space or a text encoder cannot be used
+└── QueryError            a query or a list of labels cannot be encoded
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 
 
 class LoradexError(Exception):
-    """Root of the tree; its message is one line: what, where, expected, found, how to mend."""
+    """Base of all errors; its message is one line: what, where, expected, found, how to mend."""
 
 
 class FileError(LoradexError):
-    """A file that was offered as a LoRA cannot be used."""
+    """A file offered as a LoRA cannot be used."""
 
 
 class FileMissing(FileError):
@@ -43,19 +44,41 @@ class FileUnsupported(FileError):
 
 
 class FetchError(LoradexError):
-    """The hub, or a mirror of it, cannot be used; what was fetched is kept, and the next run goes on from there."""
+    """The hub, or a mirror of it, cannot be used; what was fetched is kept, and the next run continues from there."""
+
+
+class NoExpertReason(StrEnum):
+    """Why no expert reads a file."""
+
+    FAMILY = "family"  # no expert reads models of this family
+    LAYERS = "layers"  # the file lacks layers that the experts of its family need, or has them in other shapes
+    STRANGER = "stranger"  # the weights are those of another base model of the family
+    KIND = "kind"  # a model that draws was given to a command for classifiers, or the other way round
 
 
 class NoExpert(LoradexError):
-    """No expert was trained for the file's model tree."""
+    """No expert was trained for the model tree of the file.
+
+    Attributes:
+        reason: why, for callers that act on it.
+    """
+
+    def __init__(self, message: str, reason: NoExpertReason) -> None:
+        """Keep the reason beside the message."""
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type["NoExpert"], tuple[str, NoExpertReason]]:
+        """Pickle with both arguments, so that worker processes can raise it."""
+        return type(self), (str(self), self.reason)
 
 
 class DescriptionError(LoradexError):
-    """A side-car or a card cannot be read or written, and is left as it was."""
+    """A side-car or model card cannot be read or written, and is left as it was."""
 
 
 class EngineError(LoradexError):
-    """What reads many files at once cannot be used; what it finished is kept, and the next run goes on from there."""
+    """The engine that reads many files at once cannot be used; finished work is kept, and the next run continues."""
 
 
 class CheckpointError(LoradexError):
@@ -68,7 +91,7 @@ class QueryError(LoradexError):
 
 @contextmanager
 def located(where: object) -> Iterator[None]:
-    """Put a place in front of the message of any file error within."""
+    """Put ``where`` in front of the message of any file error raised within."""
     try:
         yield
     except FileError as error:

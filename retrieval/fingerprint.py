@@ -1,8 +1,9 @@
-"""A fingerprint of any LoRA, with no expert and no space: the cosine of two estimates the cosine of their whole updates.
+"""Fingerprints of LoRAs, with no expert and no space: the cosine of two estimates the cosine of their full updates.
 
-Each layer's update up @ down is a sum of outer products, and its TensorSketch (Pham and Pagh, KDD 2013) is the sum of circular
-convolutions of count sketches of their two sides, made by FFT. Sketches of all layers are added up: hashes of different layers are
-independent, so their cross terms are zero on average. Nothing depends on how an update is factored, on its rank, its type or its keys.
+Each layer's update up @ down is a sum of outer products. Its TensorSketch (Pham and Pagh, KDD 2013) is the sum of the
+circular convolutions of the count sketches of their two sides, computed by FFT. The sketches of all layers are added:
+the hashes of different layers are independent, so their cross terms are zero on average. The result does not depend on
+how an update is factored, on its rank, its data type or its keys.
 """
 
 import hashlib
@@ -19,18 +20,18 @@ from torch import Tensor
 
 from loradex.retrieval.lora.update import LayerUpdate
 
-SIZE: Final = 1024  # numbers; the cosine of unrelated updates is off by about 1 / sqrt(SIZE)
-STEPS: Final = 127  # that a number is stored in
-CACHED_SIDES: Final = 4096
+SIZE: Final = 1024  # entries; the cosine of unrelated updates is off by about 1 / sqrt(SIZE)
+QUANTIZATION_STEPS: Final = 127  # on either side of zero, for a stored entry
+HASH_CACHE_SIZE: Final = 4096  # sides of layers
 
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What a LoRA changes, in a fixed size.
+    """A summary of fixed size of all updates of a LoRA.
 
     Attributes:
         sketch: (SIZE,) float32 of length 1; all zeros when every update is zero.
-        norm: the Frobenius norm of the whole update, over all layers.
+        norm: Frobenius norm of the update over all layers.
     """
 
     sketch: NDArray[np.float32]
@@ -38,7 +39,7 @@ class Fingerprint:
 
     @classmethod
     def of(cls, updates: Iterable[tuple[str, LayerUpdate]]) -> Self:
-        """The fingerprint of a LoRA's updates by layer, taken one after another."""
+        """Compute the fingerprint of (layer, update) pairs, one layer in memory at a time."""
         total, energy = torch.zeros(SIZE // 2 + 1, dtype=torch.complex64), 0.0
         for layer, update in updates:
             out, width = update.shape
@@ -48,20 +49,20 @@ class Fingerprint:
         return cls((sketch / sketch.norm().clamp(min=1e-30)).float().numpy(), max(energy, 0.0) ** 0.5)
 
     def cosine(self, other: "Fingerprint") -> float:
-        """The estimated cosine of both whole updates."""
+        """Estimate the cosine of the full updates."""
         return float(self.sketch @ other.sketch)
 
     def to_bytes(self) -> bytes:
-        """SIZE bytes of the sketch in whole steps, and the norm."""
-        steps = np.round(self.sketch * (STEPS / max(float(np.abs(self.sketch).max()), 1e-30)))
+        """The norm (float64), then the sketch as SIZE signed bytes."""
+        steps = np.round(self.sketch * (QUANTIZATION_STEPS / max(float(np.abs(self.sketch).max()), 1e-30)))
         return struct.pack("<d", self.norm) + steps.astype(np.int8).tobytes()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """The reverse of ``to_bytes``.
+        """Read what ``to_bytes`` wrote.
 
         Raises:
-            ValueError: the data are of another length.
+            ValueError: the data have another length.
         """
         if len(data) != 8 + SIZE:
             raise ValueError(f"fingerprint: expected {8 + SIZE} bytes, found {len(data)}")
@@ -70,16 +71,15 @@ class Fingerprint:
 
 
 def spectra(rows: Tensor, layer: str, side: str, width: int) -> Tensor:
-    """Fourier transforms (rows, SIZE / 2 + 1) of the count sketches of ``rows`` (rows, width)."""
-    places, signs = hashes(layer, side, width)
-    return torch.fft.rfft(torch.zeros(len(rows), SIZE).index_add_(1, places, rows * signs))
+    """Fourier transforms (n, SIZE / 2 + 1) of the count sketches of ``rows`` (n, width)."""
+    buckets, signs = hashes(layer, side, width)
+    return torch.fft.rfft(torch.zeros(len(rows), SIZE).index_add_(1, buckets, rows * signs))
 
 
-@lru_cache(maxsize=CACHED_SIDES)
+@lru_cache(maxsize=HASH_CACHE_SIZE)
 def hashes(layer: str, side: str, width: int) -> tuple[Tensor, Tensor]:
-    """The place (width,) and sign (width,) of every index of one side of a layer, the same on every machine."""
+    """The bucket (width,) and sign (width,) of every index of one side of a layer, the same on every machine."""
     seed = int.from_bytes(hashlib.sha256(f"{layer} {side} {width}".encode()).digest()[:8], "little")
     rng = np.random.Generator(np.random.PCG64(seed))
-    return torch.from_numpy(rng.integers(SIZE, size=width)), torch.from_numpy(
-        rng.integers(2, size=width) * 2 - 1
-    ).float()
+    buckets, signs = rng.integers(SIZE, size=width), rng.integers(2, size=width) * 2 - 1
+    return torch.from_numpy(buckets), torch.from_numpy(signs).float()

@@ -1,7 +1,7 @@
-"""Which LoRAs are one another's re-saves, rescalings, lower ranks, checkpoints or merges, by their fingerprints.
+"""Look-alikes by fingerprint: LoRAs that are re-saves, rescalings, lower ranks, checkpoints or merges of one another.
 
-The thresholds were measured with ``python -m scripts.lookalikes`` (docs/experiments.md): strangers stay below 0.22, checkpoints and
-halves of a merge lie above 0.58, and re-saves, of eight bits even, above 0.99.
+The thresholds were measured with ``python -m scripts.lookalikes`` (docs/experiments.md): unrelated LoRAs stay below
+0.22, checkpoints and the halves of a merge lie above 0.58, and re-saves, even in eight bits, above 0.99.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,18 +14,18 @@ from numpy.typing import NDArray
 
 from loradex.retrieval.fingerprint import Fingerprint
 
-SAME: Final = 0.99  # cosine from which two updates are one, saved in another way
-RELATED: Final = 0.4  # cosine from which one was made from the other, or both from a third
-SAME_STRENGTH: Final = 0.02  # by which norms of one update differ between precisions
-FAINT: Final = 0.15  # cosine from which a LoRA may be a part of a merge
-MOST_PARTS: Final = 8
-EXPLAINED: Final = 0.9  # of a merge's energy, by its parts
-PART: Final = 0.03  # of that energy, that the second part brings at least
-BLOCK: Final = 1024  # rows compared at a time
+SAME_COSINE: Final = 0.99  # from which two files hold one update, saved in different ways
+RELATED_COSINE: Final = 0.4  # from which one LoRA was made from the other, or both from a third
+PART_COSINE: Final = 0.15  # from which a LoRA may be a part of a merge
+STRENGTH_TOLERANCE: Final = 0.02  # by which norms of one update differ between precisions
+MAX_PARTS: Final = 8
+MIN_EXPLAINED: Final = 0.9  # share of a merge's energy that its parts explain
+MIN_PART_ENERGY: Final = 0.03  # share of that energy that each part brings
+BLOCK_ROWS: Final = 1024  # compared at a time
 
 
 class Relation(StrEnum):
-    """How one LoRA is like another."""
+    """How one LoRA relates to another."""
 
     SAME = "same update"
     RESCALED = "same update, other strength"
@@ -33,8 +33,14 @@ class Relation(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Likeness:
-    """A look-alike; ``strength`` is its norm over that of the LoRA it is compared with."""
+class Lookalike:
+    """A LoRA that is like another.
+
+    Attributes:
+        index: its row in the index.
+        cosine: of both updates, estimated.
+        strength: its norm over that of the LoRA it is compared with.
+    """
 
     index: int
     cosine: float
@@ -42,77 +48,85 @@ class Likeness:
 
     @property
     def relation(self) -> Relation:
-        """What the cosine and the strength say."""
-        if self.cosine < SAME:
+        """The relation by cosine and strength."""
+        if self.cosine < SAME_COSINE:
             return Relation.RELATED
-        return Relation.SAME if abs(self.strength - 1) <= SAME_STRENGTH else Relation.RESCALED
+        return Relation.SAME if abs(self.strength - 1) <= STRENGTH_TOLERANCE else Relation.RESCALED
 
 
 @dataclass(frozen=True, slots=True)
 class Merge:
-    """A LoRA that is about the weighted sum of others; ``explained`` is the share of its energy that they make up."""
+    """A LoRA as a weighted sum of others.
+
+    Attributes:
+        weights: the weight of each part, by its row in the index.
+        explained: the share of the LoRA's energy that the sum explains.
+    """
 
     weights: dict[int, float]
     explained: float
 
 
-class Lookalikes:
-    """Fingerprints side by side."""
+class FingerprintIndex:
+    """Fingerprints of many LoRAs, compared by exact scan."""
 
-    def __init__(self, prints: Sequence[Fingerprint]) -> None:
-        """Take the fingerprints; indices in all answers count them."""
+    def __init__(self, fingerprints: Sequence[Fingerprint]) -> None:
+        """Stack the fingerprints; all indices in answers are rows of this sequence."""
         self.sketches: NDArray[np.float32] = (
-            np.stack([found.sketch for found in prints]) if prints else np.empty((0, 0), np.float32)
+            np.stack([fingerprint.sketch for fingerprint in fingerprints])
+            if fingerprints
+            else np.empty((0, 0), np.float32)
         )
-        self.norms = np.array([found.norm for found in prints])
+        self.norms = np.array([fingerprint.norm for fingerprint in fingerprints])
 
-    def of(self, one: Fingerprint, at_least: float = RELATED) -> list[Likeness]:
-        """All that are like a LoRA, most like first."""
+    def find(self, query: Fingerprint, min_cosine: float = RELATED_COSINE) -> list[Lookalike]:
+        """All look-alikes of a LoRA, most alike first."""
         if not len(self.norms):
             return []
-        cosines = self.sketches @ one.sketch
+        cosines = self.sketches @ query.sketch
         order = np.argsort(-cosines, kind="stable")
         return [
-            Likeness(int(i), float(cosines[i]), float(self.norms[i]) / max(one.norm, 1e-30))
+            Lookalike(int(i), float(cosines[i]), float(self.norms[i]) / max(query.norm, 1e-30))
             for i in order
-            if cosines[i] >= at_least
+            if cosines[i] >= min_cosine
         ]
 
-    def pairs(self, at_least: float = RELATED) -> Iterator[tuple[int, Likeness]]:
-        """Every two that are alike, as the first's index and what the second, of a higher index, is to it."""
-        for start in range(0, len(self.norms), BLOCK):
-            cosines = self.sketches[start : start + BLOCK] @ self.sketches[start:].T
-            for row, column in zip(*np.nonzero(np.triu(cosines >= at_least, 1)), strict=True):
+    def pairs(self, min_cosine: float = RELATED_COSINE) -> Iterator[tuple[int, Lookalike]]:
+        """Yield every pair of look-alikes once: the lower index, and the other one compared with it."""
+        for start in range(0, len(self.norms), BLOCK_ROWS):
+            cosines = self.sketches[start : start + BLOCK_ROWS] @ self.sketches[start:].T
+            for row, column in zip(*np.nonzero(np.triu(cosines >= min_cosine, 1)), strict=True):
                 first, second = start + int(row), start + int(column)
-                yield (
-                    first,
-                    Likeness(
-                        second, float(cosines[row, column]), float(self.norms[second] / max(self.norms[first], 1e-30))
-                    ),
-                )
+                strength = float(self.norms[second] / max(self.norms[first], 1e-30))
+                yield first, Lookalike(second, float(cosines[row, column]), strength)
 
-    def merge_of(self, one: Fingerprint, leave_out: int = -1) -> Merge | None:
-        """What a LoRA was merged from, where strangers to each other make up nearly all of it and none alone does."""
+    def find_merge(self, query: Fingerprint, leave_out: int = -1) -> Merge | None:
+        """Find the LoRAs that ``query`` was merged from: unrelated ones that together explain nearly all of it.
+
+        None if there are fewer than two, or if one is the same update. ``leave_out`` is the row of the query itself.
+        """
         parts: list[int] = []
-        for found in self.of(one, FAINT):
-            alone = all(self.sketches[found.index] @ self.sketches[part] < RELATED for part in parts)
-            if found.index != leave_out and alone and len(parts) < MOST_PARTS:
-                parts.append(found.index)
-        if len(parts) < 2 or float(self.sketches[parts[0]] @ one.sketch) >= SAME:
+        for candidate in self.find(query, PART_COSINE):
+            unrelated = all(self.sketches[candidate.index] @ self.sketches[part] < RELATED_COSINE for part in parts)
+            if candidate.index != leave_out and unrelated and len(parts) < MAX_PARTS:
+                parts.append(candidate.index)
+        if len(parts) < 2 or float(self.sketches[parts[0]] @ query.sketch) >= SAME_COSINE:
             return None
-        weights, explained = self.fit(one, parts)
-        kept = [part for part in parts if weights[part] ** 2 * self.norms[part] ** 2 >= PART * one.norm**2]
-        if len(kept) < 2:
+        weights, _ = self.fit_weights(query, parts)
+        min_energy = MIN_PART_ENERGY * query.norm**2
+        parts = [part for part in parts if weights[part] ** 2 * self.norms[part] ** 2 >= min_energy]
+        if len(parts) < 2:
             return None
-        weights, explained = self.fit(one, kept)
-        return Merge(weights, explained) if explained >= EXPLAINED else None
+        weights, explained = self.fit_weights(query, parts)
+        return Merge(weights, explained) if explained >= MIN_EXPLAINED else None
 
-    def fit(self, one: Fingerprint, parts: list[int]) -> tuple[dict[int, float], float]:
-        """The weights of some LoRAs whose sum is nearest to a LoRA, and the share of its energy that the sum explains."""
+    def fit_weights(self, query: Fingerprint, parts: list[int]) -> tuple[dict[int, float], float]:
+        """Least-squares weights of ``parts`` for ``query``, and the share of its energy that their sum explains."""
         basis = self.sketches[parts].T
-        found = np.linalg.lstsq(basis, one.sketch, rcond=None)[0]
-        explained = 1 - float(np.sum((one.sketch - basis @ found) ** 2))
-        return {
-            part: float(share) * one.norm / max(float(self.norms[part]), 1e-30)
-            for part, share in zip(parts, found, strict=True)
-        }, explained
+        solution = np.linalg.lstsq(basis, query.sketch, rcond=None)[0]
+        explained = 1 - float(np.sum((query.sketch - basis @ solution) ** 2))
+        weights = {
+            part: float(share) * query.norm / max(float(self.norms[part]), 1e-30)
+            for part, share in zip(parts, solution, strict=True)
+        }
+        return weights, explained

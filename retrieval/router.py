@@ -1,4 +1,4 @@
-"""A file -> the expert of its model tree: by structure, and among trees of one structure by the weights."""
+"""Choose the expert that reads a file: by its layers, and among model trees with the same layers by its weights."""
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -6,32 +6,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from loradex.retrieval.errors import FileUnsupported, NoExpert
-from loradex.retrieval.lora import LoraFile, WeightsFile, WholeModel
+from loradex.retrieval.errors import FileUnsupported, NoExpert, NoExpertReason
+from loradex.retrieval.lora import FullModel, LoraFile, WeightsFile
 from loradex.retrieval.probex.batched_factors import Factors
 from loradex.retrieval.probex.category_expert import CategoryExpert
 from loradex.retrieval.probex.expert import Expert
-from loradex.retrieval.probex.familiarity import FAMILIAR
+from loradex.retrieval.probex.familiarity import MIN_FAMILIARITY
 
-Reader = Expert | CategoryExpert
+AnyExpert = Expert | CategoryExpert
 
-COMPARED: Final = 4  # layers
+COMPARED_LAYERS: Final = 4  # by which the distance to a base model is measured
 
 
 @dataclass(frozen=True, slots=True)
 class Router:
-    """The experts that are at hand.
+    """Chooses among the experts of an encoder.
 
     Attributes:
         experts: by model tree.
-        bases: the weights of the base model, for the trees that have them at hand.
+        bases: by model tree, the file of the base model's weights, where there is one.
     """
 
-    experts: Mapping[str, Reader]
+    experts: Mapping[str, AnyExpert]
     bases: Mapping[str, Path]
 
     def open(self, path: str | Path) -> WeightsFile:
-        """A LoRA, or a whole model beside the nearest base model of its structure.
+        """Open a LoRA, or a full model as its difference to the nearest base model with the same layers.
 
         Raises:
             FileError: it is neither, or cannot be read.
@@ -39,87 +39,89 @@ class Router:
         try:
             return LoraFile.open(path)
         except FileUnsupported:
-            models = list(self._descents(path))
+            models = list(self._open_with_each_base(path))
             if not models:
                 raise
-            shared = set.intersection(
-                *(set(model.layers) for model in models)
-            )  # so that distances of different bases are of the same layers
-            return (
-                min(models, key=lambda model: compared_distance(model, shared or self._read(model)))
-                if len(models) > 1
-                else models[0]
-            )
+            if len(models) == 1:
+                return models[0]
+            # distances to different bases are measured by the same layers where there are any
+            shared = set.intersection(*(set(model.layers) for model in models))
+            return min(models, key=lambda model: distance_to_base(model, shared or self._layers_read(model)))
 
-    def _descents(self, path: str | Path) -> Iterator[WholeModel]:
-        """The file beside each base model of its structure."""
+    def _open_with_each_base(self, path: str | Path) -> Iterator[FullModel]:
+        """The file as a fine-tune of each base model that has the same layers."""
         for tree, base in self.bases.items():
             try:
-                yield WholeModel.open(path, base, self.experts[tree].family)
+                yield FullModel.open(path, base, self.experts[tree].family)
             except FileUnsupported:
                 continue
 
-    def _read(self, model: WholeModel) -> Collection[str]:
-        """The layers that the expert of the base reads, beside which a whole model was opened."""
+    def _layers_read(self, model: FullModel) -> Collection[str]:
+        """The layers read by the expert of the base model that a full model was opened with."""
         return next(self.experts[tree].layers for tree, base in self.bases.items() if base == model.base.path)
 
-    def route(self, model: WeightsFile) -> tuple[Reader, dict[str, Factors]]:
-        """The expert of a file's model tree, and the layers that it reads.
+    def route(self, model: WeightsFile) -> tuple[AnyExpert, dict[str, Factors]]:
+        """Choose the expert of a file's model tree, and read the layers that it needs.
 
         Raises:
-            NoExpert: there is none, the file lacks layers that are needed, or its weights are those of no tree that is known.
+            NoExpert: no expert reads the family, the file lacks layers, or its weights are those of another base model.
             FileCorrupt: the weights cannot be used.
         """
-        kind = Reader if isinstance(model, WholeModel) else Expert
+        kind = AnyExpert if isinstance(model, FullModel) else Expert
         of_family = [
             expert for expert in self.experts.values() if expert.family == model.family and isinstance(expert, kind)
         ]
         if not of_family:
-            known = ", ".join(sorted({expert.family for expert in self.experts.values()})) or "none"
+            families = ", ".join(sorted({expert.family for expert in self.experts.values()})) or "none"
             raise NoExpert(
-                f"{model.path}: expected a model of a family with an expert ({known}), found family {model.family}; train an expert for it"
+                f"{model.path}: expected a model of a family with an expert ({families}), found family {model.family}; train an expert for it",
+                NoExpertReason.FAMILY,
             )
-        able = [expert for expert in of_family if expert.readable(model)]
-        if not able:
+        candidates = [expert for expert in of_family if expert.readable_layers(model)]
+        if not candidates:
             layer, shape = next(
                 (layer, shape) for layer, shape in of_family[0].shapes.items() if model.shapes.get(layer) != shape
             )
             raise NoExpert(
-                f"{model.path}: expected layer {layer} of {shape}, found {model.shapes.get(layer)}; the model was trained on other layers"
+                f"{model.path}: expected layer {layer} of {shape}, found {model.shapes.get(layer)}; the model was trained on other layers",
+                NoExpertReason.LAYERS,
             )
-        if isinstance(model, WholeModel):
-            return self._of_base(model, able)
-        return self._of_updates(model, [expert for expert in able if isinstance(expert, Expert)])
+        if isinstance(model, FullModel):
+            return self._route_by_base(model, candidates)
+        return self._route_by_familiarity(model, [expert for expert in candidates if isinstance(expert, Expert)])
 
-    def _of_base(self, model: WholeModel, able: list[Reader]) -> tuple[Reader, dict[str, Factors]]:
-        """The expert of the base model that a whole model lies near."""
-        away, of_base = (
-            compared_distance(model, self._read(model)),
-            [expert for expert in able if self.bases.get(expert.tree) == model.base.path],
-        )
-        if not of_base or away > of_base[0].reach:
-            reach = f" ({of_base[0].reach:.0%} is the most)" if of_base else ""
+    def _route_by_base(self, model: FullModel, candidates: list[AnyExpert]) -> tuple[AnyExpert, dict[str, Factors]]:
+        """The expert of the base model that a full model was opened with, if the model lies near enough to it."""
+        distance = distance_to_base(model, self._layers_read(model))
+        of_base = [expert for expert in candidates if self.bases.get(expert.tree) == model.base.path]
+        if not of_base or distance > of_base[0].max_distance:
+            limit = f" ({of_base[0].max_distance:.0%} is the most)" if of_base else ""
             raise NoExpert(
-                f"{model.path}: expected a model fine-tuned from {model.base.path}, found weights that lie {away:.0%} of its own length away from it{reach}; "
-                f"it has another base model, train an expert for that"
+                f"{model.path}: expected a model fine-tuned from {model.base.path}, found weights at a distance of {distance:.0%} "
+                f"of that model's length{limit}; it has another base model, train an expert for that",
+                NoExpertReason.STRANGER,
             )
-        return of_base[0], of_base[0].read([model])
+        return of_base[0], of_base[0].read_layers([model])
 
-    def _of_updates(self, lora: LoraFile, able: list[Expert]) -> tuple[Expert, dict[str, Factors]]:
-        """The expert to which a LoRA's updates look the most familiar."""
-        read = {expert.tree: expert.read([lora]) for expert in able}
-        familiar = {expert.tree: float(expert.familiarity.of_models(read[expert.tree])) for expert in able}
-        nearest = max(able, key=lambda expert: familiar[expert.tree])
-        if familiar[nearest.tree] < FAMILIAR:
-            looks = ", ".join(f"{tree} {value:.2f}" for tree, value in familiar.items())
+    def _route_by_familiarity(self, lora: LoraFile, candidates: list[Expert]) -> tuple[Expert, dict[str, Factors]]:
+        """The expert that a LoRA's updates are most familiar to."""
+        layers = {expert.tree: expert.read_layers([lora]) for expert in candidates}
+        scores = {expert.tree: float(expert.familiarity.scores(layers[expert.tree])) for expert in candidates}
+        best = max(candidates, key=lambda expert: scores[expert.tree])
+        if scores[best.tree] < MIN_FAMILIARITY:
+            listed = ", ".join(f"{tree} {score:.2f}" for tree, score in scores.items())
             raise NoExpert(
-                f"{lora.path}: expected updates like those of a known tree (familiarity of {FAMILIAR} to 1), found {looks}; "
-                f"it is of another base model of this family, train an expert for that"
+                f"{lora.path}: expected updates like those of a known model tree (familiarity of {MIN_FAMILIARITY} to 1), found {listed}; "
+                f"it is of another base model of this family, train an expert for that",
+                NoExpertReason.STRANGER,
             )
-        return nearest, read[nearest.tree]
+        return best, layers[best.tree]
 
 
-def compared_distance(model: WholeModel, layers: Iterable[str]) -> float:
-    """How far a whole model lies from its base by the first of some layers that it has, relative to the base; endlessly far if it has none."""
-    there = sorted(set(layers).intersection(model.layers))[:COMPARED]
-    return model.distance(there) if there else math.inf
+def distance_to_base(model: FullModel, layers: Iterable[str]) -> float:
+    """Relative distance |W - W0| / |W0| of a full model to its base, by the first ``COMPARED_LAYERS`` of ``layers``.
+
+    Infinity if the model has none of the layers.
+    """
+    compared = sorted(set(layers).intersection(model.layers))[:COMPARED_LAYERS]
+    return model.distance(compared) if compared else math.inf

@@ -1,4 +1,7 @@
-"""Embedding files and training on them: from factors, and the way the papers' code does it (whole updates, files read again in every epoch)."""
+"""Benchmarks of embedding and training for ``scripts.bench``: from factors, and as in the papers' code.
+
+The papers' code multiplies updates out to dense matrices and reads all files again in every epoch.
+"""
 
 import multiprocessing
 import tempfile
@@ -15,35 +18,35 @@ from torch import Tensor, nn
 
 from loradex.retrieval.lora import LoraFile
 from loradex.retrieval.probex.batched_factors import Factors, stack_layers
-from loradex.retrieval.probex.objective import Contrast, ProbeTraining
+from loradex.retrieval.probex.objective import ContrastiveObjective, ProbeTraining
 from loradex.retrieval.probex.probes import ProbeConfig, ProbeNet
 from loradex.retrieval.probex.train import train_probes
-from loradex.retrieval.training.labelled_loras import pack
+from loradex.retrieval.training.packing import pack_files
 
 LAYER: Final = "down_blocks.2.attentions.1.transformer_blocks.0.attn2.to_q"
-SIDE, RANK, BATCH, OURS = 1280, 16, 128, 64
-CLASSES, TEXT = 200, 768
+WIDTH, RANK, PUBLISHED_BATCH, OUR_BATCH = 1280, 16, 128, 64
+CLASSES, TEXT_DIM = 200, 768
 
 
 def official_net() -> nn.ModuleDict:
-    """ProbeX's modules as the official code has them."""
+    """The modules of ProbeX as in the official code."""
     return nn.ModuleDict(
         {
-            "probes": nn.Linear(128, SIDE, bias=False),
-            "proj": nn.Linear(SIDE, 128, bias=False),
+            "probes": nn.Linear(128, WIDTH, bias=False),
+            "proj": nn.Linear(WIDTH, 128, bias=False),
             "encoder": nn.Linear(128 * 128, 512),
         }
     )
 
 
 def official_forward(net: nn.ModuleDict, x: Tensor) -> Tensor:
-    """ProbeX on whole updates (models, out, in), as the official code does it."""
+    """ProbeX on dense updates (models, out, in), as in the official code."""
     responses = net["proj"]((x @ net["probes"].get_parameter("weight")).transpose(1, 2)).relu()
     return F.normalize(net["encoder"](responses.reshape(len(x), -1)), dim=-1)
 
 
 def read_pairs(paths: Sequence[Path]) -> tuple[Tensor, Tensor]:
-    """Both factors of the layer, by safetensors."""
+    """Both factors of the layer (models, out, rank) and (models, rank, in), read with safetensors."""
     ups, downs = [], []
     for path in paths:
         with safe_open(path, "pt") as file:
@@ -53,84 +56,87 @@ def read_pairs(paths: Sequence[Path]) -> tuple[Tensor, Tensor]:
 
 
 def batches(paths: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:
-    """Files, some at a time."""
+    """Split files into batches."""
     return (paths[start : start + size] for start in range(0, len(paths), size))
 
 
 def embed_as_published(paths: Sequence[Path], net: nn.ModuleDict) -> None:
-    """Two tensors a file, dense updates, 128 at a time."""
+    """Embed files as in the papers' code: two tensors a file, dense updates, batches of 128."""
     with torch.inference_mode():
-        for some in batches(paths, BATCH):
-            up, down = read_pairs(some)
+        for batch in batches(paths, PUBLISHED_BATCH):
+            up, down = read_pairs(batch)
             official_forward(net, up @ down)
 
 
 def embed_ours(paths: Sequence[Path], net: ProbeNet) -> None:
-    """The header, the bytes of one layer, factors."""
+    """Embed files as Loradex does: the header and the bytes of one layer, as factors."""
     with torch.inference_mode():
-        for some in batches(paths, OURS):
-            net.encode(stack_layers([LoraFile.open(path).updates([LAYER]) for path in some], [LAYER]))
+        for batch in batches(paths, OUR_BATCH):
+            net.encode(stack_layers([LoraFile.open(path).updates([LAYER]) for path in batch], [LAYER]))
 
 
 def our_net() -> ProbeNet:
     """ProbeX in factor form."""
-    return ProbeNet({LAYER: (SIDE, SIDE)}, TEXT, ProbeConfig((LAYER,)))
+    return ProbeNet({LAYER: (WIDTH, WIDTH)}, TEXT_DIM, ProbeConfig((LAYER,)))
 
 
-def measured(
-    work: Callable[..., None], make: Callable[[], nn.Module], paths: list[Path], warm: int
+def measure_embedding(
+    embed: Callable[..., None], make_net: Callable[[], nn.Module], paths: list[Path], cached: int
 ) -> tuple[float, float]:
-    """Seconds and MiB of memory beyond what was there before, of one way to embed files; run in a process of its own."""
+    """Seconds, and MiB of additional memory at the peak, to embed files; to be run in a process of its own.
+
+    The first ``cached`` files are read before, so that they are in the system's file cache.
+    """
     torch.set_num_threads(2)
-    net = make()
-    for path in paths[:warm]:
+    net = make_net()
+    for path in paths[:cached]:
         path.read_bytes()
-    work(paths[:2], net)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    before, started = memory("VmRSS"), perf_counter()
-    work(paths, net)
-    return perf_counter() - started, memory("VmHWM") - before
+    embed(paths[:2], net)
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak of memory
+    before, started = process_memory_mib("VmRSS"), perf_counter()
+    embed(paths, net)
+    return perf_counter() - started, process_memory_mib("VmHWM") - before
 
 
-def memory(name: str) -> float:
-    """What Linux says of this process's memory, in MiB."""
+def process_memory_mib(name: str) -> float:
+    """A memory value of this process in MiB, by its name in Linux's ``/proc/self/status``."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(name))
 
 
-def alone(
-    work: Callable[..., None], make: Callable[[], nn.Module], paths: list[Path], warm: int
+def measure_in_process(
+    embed: Callable[..., None], make_net: Callable[[], nn.Module], paths: list[Path], cached: int
 ) -> tuple[float, float]:
-    """``measured`` in a new process, so that each way has its own peak of memory."""
+    """``measure_embedding`` in a new process, so that each call has its own peak of memory."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(measured, (work, make, paths, warm))
+        return pool.apply(measure_embedding, (embed, make_net, paths, cached))
 
 
 def save_lora(path: Path, layers: int, seed: int) -> None:
-    """A LoRA of rank 16 in half precision, with the layer and others of its size."""
+    """Write a LoRA of rank 16 with the layer and others of its size."""
     torch.manual_seed(seed)
     names = [LAYER, *(f"down_blocks.2.attentions.1.transformer_blocks.{i}.attn1.to_q" for i in range(layers - 1))]
-    shapes = {"down": (RANK, SIDE), "up": (SIDE, RANK)}
+    shapes = {"down": (RANK, WIDTH), "up": (WIDTH, RANK)}
     save_file(
         {f"unet.{name}.lora.{part}.weight": torch.randn(shape) for name in names for part, shape in shapes.items()},
         path,
     )
 
 
-def bench_embedding(files: int = 40, uses: int = 25) -> dict[str, float]:
-    """1,000 reads of files of 13 MB, warm: models a second and memory, against the papers' way."""
+def bench_embedding(files: int = 40, repeats: int = 25) -> dict[str, float]:
+    """Embedding 1,000 cached files of 13 MB: models a second and memory, against the papers' code."""
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder, f"{number}.safetensors") for number in range(files)]
         for number, path in enumerate(paths):
             save_lora(path, layers=79, seed=number)
         size = paths[0].stat().st_size
         ours, published = (
-            alone(work, make, paths * uses, files)
-            for work, make in ((embed_ours, our_net), (embed_as_published, official_net))
+            measure_in_process(embed, make_net, paths * repeats, files)
+            for embed, make_net in ((embed_ours, our_net), (embed_as_published, official_net))
         )
     return {
-        "models_per_s": files * uses / ours[0],
-        "published_models_per_s": files * uses / published[0],
+        "models_per_s": files * repeats / ours[0],
+        "published_models_per_s": files * repeats / published[0],
         "times_faster": published[0] / ours[0],
         "memory_mib": ours[1],
         "published_memory_mib": published[1],
@@ -140,18 +146,18 @@ def bench_embedding(files: int = 40, uses: int = 25) -> dict[str, float]:
 
 
 def bench_epoch(files: int = 512) -> dict[str, float]:
-    """One epoch of ProbeX on 512 models, batches of 128: factors in memory, against reading every file again and multiplying it out."""
-    texts, concepts = torch.randn(CLASSES, 1, TEXT), torch.arange(files) % CLASSES
+    """One epoch of ProbeX on 512 models in batches of 128: factors in memory, against the papers' code."""
+    texts, concepts = torch.randn(CLASSES, 1, TEXT_DIM), torch.arange(files) % CLASSES
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder, f"{number}.safetensors") for number in range(files)]
         for number, path in enumerate(paths):
             save_lora(path, layers=2, seed=number)
-        packed = pack(paths, [LAYER])
-        ours = ours_per_epoch(packed, concepts, texts)
-        net, head = official_net(), nn.Linear(TEXT, 512)
+        packed = pack_files(paths, [LAYER])
+        ours = seconds_per_epoch(packed, concepts, texts)
+        net, head = official_net(), nn.Linear(TEXT_DIM, 512)
         optimizer = torch.optim.Adam([*net.parameters(), *head.parameters()], lr=2e-3)
         started = perf_counter()
-        for rows in torch.randperm(files).split(BATCH):
+        for rows in torch.randperm(files).split(PUBLISHED_BATCH):
             up, down = read_pairs([paths[row] for row in rows.tolist()])
             loss = F.cross_entropy(
                 official_forward(net, up @ down) @ F.normalize(head(texts[:, 0]), dim=-1).T, concepts[rows]
@@ -163,16 +169,16 @@ def bench_epoch(files: int = 512) -> dict[str, float]:
     return {"epoch_s": ours, "published_epoch_s": published, "times_faster": published / ours}
 
 
-def ours_per_epoch(packed: dict[str, Factors], concepts: Tensor, texts: Tensor, epochs: int = 4) -> float:
-    """Seconds of an epoch, the first left out."""
-    ticks = [perf_counter()]
+def seconds_per_epoch(packed: dict[str, Factors], concepts: Tensor, texts: Tensor, epochs: int = 4) -> float:
+    """Mean seconds of an epoch, without the first."""
+    epoch_ends = [perf_counter()]
     training = ProbeTraining(epochs=epochs, check_every=1, patience=epochs)
     train_probes(
         packed,
-        Contrast(concepts, texts),
+        ContrastiveObjective(concepts, texts),
         ProbeConfig((LAYER,)),
         training,
         lambda net: 0.0,
-        lambda epoch, score: ticks.append(perf_counter()),
+        lambda epoch, score: epoch_ends.append(perf_counter()),
     )
-    return (ticks[-1] - ticks[1]) / (epochs - 1)
+    return (epoch_ends[-1] - epoch_ends[1]) / (epochs - 1)

@@ -1,4 +1,7 @@
-"""``python -m scripts.bench_page``: how long a search takes on the page for several people at once, each in a browser of their own."""
+"""``python -m scripts.bench_page``: measures searches on the page by several users at once and prints JSON.
+
+Each user has a browser context of their own. Needs a Chromium; takes a minute by default.
+"""
 
 import argparse
 import asyncio
@@ -9,12 +12,13 @@ import statistics
 import subprocess
 import sys
 import time
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from playwright.async_api import Page, async_playwright
 
-FLAGS = [
+CHROMIUM_FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
@@ -35,16 +39,16 @@ QUERIES = (
     "bird",
     "face",
 )
-THINK = 1.0  # seconds between an answer and the next query
-# From the key press to the frame that shows another gallery; queries that follow each other have other answers.
+PAUSE = 1.0  # seconds between an answer and the next query
+# Milliseconds from the key press to the frame that shows the new gallery. Consecutive queries have different answers.
 SEARCH = """async (query) => {
-  const box = document.querySelector('#ld-query input'), gallery = document.querySelector('#ld-results'), old = gallery.textContent;
-  const changed = new Promise((done, failed) => {
-    const seen = new MutationObserver(() => {
-      if (gallery.querySelector('.ld-card') && gallery.textContent !== old) { seen.disconnect(); done(); }
+  const box = document.querySelector('#ld-query input'), gallery = document.querySelector('#ld-results'), before = gallery.textContent;
+  const changed = new Promise((resolve, reject) => {
+    const observer = new MutationObserver(() => {
+      if (gallery.querySelector('.ld-card') && gallery.textContent !== before) { observer.disconnect(); resolve(); }
     });
-    seen.observe(gallery, {childList: true, subtree: true, characterData: true});
-    setTimeout(() => failed(new Error(`no answer to ${query}`)), 10000);
+    observer.observe(gallery, {childList: true, subtree: true, characterData: true});
+    setTimeout(() => reject(new Error(`no answer to ${query}`)), 10000);
   });
   box.value = query;
   box.dispatchEvent(new Event('input', {bubbles: true}));
@@ -56,30 +60,30 @@ SEARCH = """async (query) => {
 }"""
 
 
-def memory_of(process: int) -> float:
-    """Resident memory in MB."""
-    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+def resident_memory_mb(process_id: int) -> float:
+    """Resident memory of a process in MB."""
+    lines = Path(f"/proc/{process_id}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
 
 
-async def person(page: Page, number: int, until: float) -> list[float]:
-    """Search, look, and search again; milliseconds of each search."""
-    took = []
-    await asyncio.sleep(number * THINK / 8)
-    for turn in range(10_000):
-        if time.monotonic() > until:
+async def simulate_user(page: Page, number: int, deadline: float) -> list[float]:
+    """Search and pause in turn until ``deadline``; returns the milliseconds of each search."""
+    times = []
+    await asyncio.sleep(number * PAUSE / 8)
+    for count in range(10_000):
+        if time.monotonic() > deadline:
             break
-        took.append(await page.evaluate(SEARCH, QUERIES[(turn + number) % len(QUERIES)]))
-        await asyncio.sleep(THINK)
-    return took
+        times.append(await page.evaluate(SEARCH, QUERIES[(count + number) % len(QUERIES)]))
+        await asyncio.sleep(PAUSE)
+    return times
 
 
-async def measure(address: str, server: int, people: int, seconds: float) -> dict[str, Any]:
-    """Open the pages, warm up, and search."""
+async def measure(address: str, server_id: int, people: int, seconds: float) -> dict[str, Any]:
+    """Open a page for each user, warm up, and let all users search for some seconds."""
     failed: list[str] = []
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
-        pages, usable = [], []
+        browser = await playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM_FLAGS)
+        pages, load_seconds = [], []
         for _ in range(people):
             page = await (await browser.new_context()).new_page()
             page.on("requestfailed", lambda request: failed.append(request.url))
@@ -90,35 +94,34 @@ async def measure(address: str, server: int, people: int, seconds: float) -> dic
             began = time.monotonic()
             await page.goto(address)
             await page.locator(".ld-card").first.wait_for()
-            usable.append(time.monotonic() - began)
+            load_seconds.append(time.monotonic() - began)
             pages.append(page)
         for page in pages:
             await page.evaluate(SEARCH, "warm up")
-        before, until = memory_of(server), time.monotonic() + seconds
-        halfway: list[float] = []
-        asyncio.get_running_loop().call_later(seconds / 2, lambda: halfway.append(memory_of(server)))
-        took = sorted(
-            each
-            for took in await asyncio.gather(*(person(page, number, until) for number, page in enumerate(pages)))
-            for each in took
+        memory_before, deadline = resident_memory_mb(server_id), time.monotonic() + seconds
+        memory_halfway: list[float] = []
+        asyncio.get_running_loop().call_later(seconds / 2, lambda: memory_halfway.append(resident_memory_mb(server_id)))
+        times_of_users = await asyncio.gather(
+            *(simulate_user(page, number, deadline) for number, page in enumerate(pages))
         )
-        after = memory_of(server)
+        times = sorted(chain.from_iterable(times_of_users))
+        memory_after = resident_memory_mb(server_id)
         await browser.close()
     return {
         "people": people,
         "seconds": seconds,
-        "searches": len(took),
-        "p50_ms": round(statistics.median(took)),
-        "p95_ms": round(took[int(0.95 * len(took))]),
-        "worst_ms": round(took[-1]),
-        "first_page_s": round(usable[0], 2),
-        "memory_mb": [round(before), *(round(each) for each in halfway), round(after)],
+        "searches": len(times),
+        "p50_ms": round(statistics.median(times)),
+        "p95_ms": round(times[int(0.95 * len(times))]),
+        "worst_ms": round(times[-1]),
+        "first_page_s": round(load_seconds[0], 2),
+        "memory_mb": [round(memory_before), *(round(memory) for memory in memory_halfway), round(memory_after)],
         "failed": failed,
     }
 
 
 def main() -> None:
-    """Serve the zoo that ships, measure, print one JSON document."""
+    """Serve the shipped zoo, measure, and print one JSON document."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--people", type=int, default=8)
@@ -131,9 +134,9 @@ def main() -> None:
         try:
             assert server.stdout is not None
             address = json.loads(server.stdout.readline())["page"]
-            up = time.monotonic() - began
-            found = asyncio.run(measure(address, server.pid, options.people, options.seconds))
-            sys.stdout.write(json.dumps({"up_s": round(up, 2)} | found) + "\n")
+            startup_seconds = time.monotonic() - began
+            results = asyncio.run(measure(address, server.pid, options.people, options.seconds))
+            sys.stdout.write(json.dumps({"up_s": round(startup_seconds, 2)} | results) + "\n")
         finally:
             server.terminate()
 

@@ -1,9 +1,10 @@
-"""``python -m scripts.bench_zoo [N...]``: a zoo of N vectors of 512 numbers against raw FAISS and NumPy, as JSON on stdout.
+"""``python -m scripts.bench_zoo [N ...]``: measures searches of a zoo beside plain FAISS and NumPy and prints JSON.
 
-N is 10,000, 100,000 and 1,000,000 by default.
+Zoos have N vectors of 512 numbers; N is 10,000, 100,000 and 1,000,000 by default.
 
-Vectors are made from a seed: 8,000 clusters of uneven size, numbers of uneven spread, within a cluster about as alike as LoRAs of one concept, and
-queries farther out, as texts are. On such vectors the tenth neighbour is nearly as near as the first, which is the hard case for whatever approximates.
+Vectors are generated from a seed: 8,000 clusters of uneven size, dimensions of uneven spread, vectors of a cluster
+about as similar as LoRAs of one concept, and queries farther from the centres, as texts are. The tenth neighbour is
+then nearly as near as the first, which is the hard case for approximate search.
 """
 
 import gc
@@ -32,44 +33,46 @@ K: Final = 10
 BATCH: Final = 1_000
 BLOCK: Final = 50_000
 SIZES: Final = (10_000, 100_000, 1_000_000)
-LARGEST_GRAPH: Final = 100_000  # vectors that HNSW is built over; it takes minutes
+MAX_GRAPH_VECTORS: Final = 100_000  # vectors; building HNSW over more takes too many minutes
 Array = NDArray[np.float32]
 
 
-class Vectors:
-    """Seeded unit vectors, made block by block."""
+class ClusteredVectors:
+    """Unit vectors in clusters, generated block by block from seeds."""
 
     def __init__(self, dim: int = DIM) -> None:
-        """Draw the clusters."""
+        """Generate the cluster centres and sizes."""
         rng = np.random.default_rng(0)
         self.spread = (1 / np.arange(1, dim + 1) ** 0.4).astype(np.float32)
-        self.centres = unit(rng.standard_normal((CLUSTERS, dim), np.float32) * self.spread)
+        self.centres = normalize_rows(rng.standard_normal((CLUSTERS, dim), np.float32) * self.spread)
         share = 1 / np.arange(1, CLUSTERS + 1) ** 0.7
         self.share = share / share.sum()
 
-    def draw(self, count: int, away: float, seed: int) -> Array:
-        """Unit vectors (count, dim), ``away`` times as far from their cluster's centre as it is long."""
+    def sample(self, count: int, distance: float, seed: int) -> Array:
+        """Unit vectors (count, dim): each a cluster's unit centre plus noise of length ``distance``, normalised."""
         rng = np.random.default_rng(seed)
         centres = self.centres[rng.choice(CLUSTERS, count, p=self.share)]
-        return unit(centres + away * unit(rng.standard_normal(centres.shape, np.float32) * self.spread))
+        return normalize_rows(
+            centres + distance * normalize_rows(rng.standard_normal(centres.shape, np.float32) * self.spread)
+        )
 
     def blocks(self, count: int) -> Iterator[Array]:
         """The vectors of ``count`` models."""
         for start in range(0, count, BLOCK):
-            yield self.draw(min(BLOCK, count - start), 1.0, start + 1)
+            yield self.sample(min(BLOCK, count - start), 1.0, start + 1)
 
     def queries(self) -> Array:
         """Queries (QUERIES, dim)."""
-        return self.draw(QUERIES, 1.2, 2**31)
+        return self.sample(QUERIES, 1.2, 2**31)
 
 
-def unit(rows: Array) -> Array:
-    """Rows at length 1."""
+def normalize_rows(rows: Array) -> Array:
+    """Scale rows to length 1."""
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
-def models(start: int, count: int) -> list[Model]:
-    """Models as an index run makes them, of eight families."""
+def make_models(start: int, count: int) -> list[Model]:
+    """Models as indexing creates them, of eight families."""
     return [
         Model(
             f"{i:020x}",
@@ -83,124 +86,132 @@ def models(start: int, count: int) -> list[Model]:
     ]
 
 
-def fill(folder: Path, count: int) -> dict[str, float]:
-    """Add models in batches, then write the engine."""
-    spent, start = 0.0, 0
+def fill_zoo(folder: Path, count: int) -> dict[str, float]:
+    """Create a zoo: add models in batches, then save the index engine."""
+    add_seconds, start = 0.0, 0
     with Zoo.create(folder, "bench", DIM) as zoo:
-        for block in Vectors().blocks(count):
+        for block in ClusteredVectors().blocks(count):
             for first in range(0, len(block), BATCH):
-                some = models(start + first, len(block[first : first + BATCH]))
+                batch = make_models(start + first, len(block[first : first + BATCH]))
                 began = perf_counter()
-                zoo.add(some, block[first : first + BATCH])
-                spent += perf_counter() - began
+                zoo.add(batch, block[first : first + BATCH])
+                add_seconds += perf_counter() - began
             start += len(block)
         began = perf_counter()
         zoo.save_engine("auto")
-        saved = perf_counter() - began
+        save_seconds = perf_counter() - began
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return {"added_per_s": count / spent, "engine_written_s": saved, "disk_mb": size / 1e6}
+    return {"added_per_s": count / add_seconds, "engine_written_s": save_seconds, "disk_mb": size / 1e6}
 
 
 def open_and_search(folder: Path, engine: str | None) -> dict[str, Any]:
-    """Open a zoo and search it, in a process of its own: times, answers, memory."""
-    before = resident()
+    """Open a zoo and search it: latencies, memory, and the ids of the hits under ``hit_ids``.
+
+    ``engine`` is the index engine to save and use; None opens the zoo read-only, as the server does. To be run in a
+    process of its own, so that memory can be measured.
+    """
+    before = resident_memory_mb()
     began = perf_counter()
     zoo = Zoo.open(folder, read_only=engine is None)
     if engine is not None:
         zoo.save_engine(engine)
-    queries = Vectors().queries()
-    opened = perf_counter() - began
+    queries = ClusteredVectors().queries()
+    open_seconds = perf_counter() - began
     zoo.search(queries[0], K)
-    first = perf_counter() - began
-    found = [[hit.model.id for hit in zoo.search(query, K)] for query in queries]
-    where = Filter(families=("family-3",))
-    narrow = Filter(families=("family-3",), folder="/loras/3")
-    plain, bare = side_by_side(lambda i: zoo.search(queries[i], K), raw_call(zoo, queries))
-    filtered = times(lambda i: zoo.search(queries[i], K, where))
-    few = times(lambda i: zoo.search(queries[i], K, narrow))
-    answer = {
-        **percentiles(plain),
-        "open_s": opened,
-        "first_hit_s": first,
-        "memory_mb": resident() - before,
-        "found": found,
+    first_hit_seconds = perf_counter() - began
+    hit_ids = [[hit.model.id for hit in zoo.search(query, K)] for query in queries]
+    one_in_8 = Filter(families=("family-3",))
+    one_in_800 = Filter(families=("family-3",), folder="/loras/3")
+    zoo_times, faiss_times = time_in_turn(lambda i: zoo.search(queries[i], K), engine_search(zoo, queries))
+    one_in_8_times = time_calls(lambda i: zoo.search(queries[i], K, one_in_8))
+    one_in_800_times = time_calls(lambda i: zoo.search(queries[i], K, one_in_800))
+    results = {
+        **latency_percentiles(zoo_times),
+        "open_s": open_seconds,
+        "first_hit_s": first_hit_seconds,
+        "memory_mb": resident_memory_mb() - before,
+        "hit_ids": hit_ids,
     }
-    answer |= {"faiss_in_turn": percentiles(bare), "one_in_8": percentiles(filtered), "one_in_800": percentiles(few)}
-    answer["overhead"] = answer["p50_ms"] / answer["faiss_in_turn"]["p50_ms"]
+    results |= {
+        "faiss_in_turn": latency_percentiles(faiss_times),
+        "one_in_8": latency_percentiles(one_in_8_times),
+        "one_in_800": latency_percentiles(one_in_800_times),
+    }
+    results["overhead"] = results["p50_ms"] / results["faiss_in_turn"]["p50_ms"]
     if engine is None:
-        answer["while_written"] = while_written(folder, zoo, queries)
+        results["while_written"] = search_while_writing(folder, zoo, queries)
     zoo.close()
-    return answer
+    return results
 
 
-def raw_call(zoo: Zoo, queries: Array) -> Callable[[int], Any]:
-    """FAISS's own search for ``K`` in the engine of a zoo, which is in one segment."""
-    engine = zoo._snapshot.segments[0].engine
+def engine_search(zoo: Zoo, queries: Array) -> Callable[[int], Any]:
+    """FAISS's own search for ``K`` vectors in the index engine of a zoo of one segment."""
+    engine = zoo._index.snapshot.segments[0].engine
     return lambda i: engine.candidates(queries[i : i + 1], K)
 
 
-def side_by_side(one: Callable[[int], Any], other: Callable[[int], Any]) -> tuple[list[float], list[float]]:
-    """Milliseconds of calls that take turns, so that whatever else the machine does slows both."""
-    first, second = list[float](), list[float]()
+def time_in_turn(first: Callable[[int], Any], second: Callable[[int], Any]) -> tuple[list[float], list[float]]:
+    """Milliseconds of two functions, called in turn so that other load on the machine slows both."""
+    first_times, second_times = list[float](), list[float]()
     for number in range(QUERIES):
-        first += times_of(one, number)
-        second += times_of(other, number)
-    return first, second
+        first_times += time_call(first, number)
+        second_times += time_call(second, number)
+    return first_times, second_times
 
 
-def times_of(work: Callable[[int], Any], number: int) -> list[float]:
-    """Milliseconds of one call."""
+def time_call(function: Callable[[int], Any], number: int) -> list[float]:
+    """Milliseconds of one call, as a list of one."""
     began = perf_counter()
-    work(number)
+    function(number)
     return [1e3 * (perf_counter() - began)]
 
 
-def while_written(folder: Path, zoo: Zoo, queries: Array) -> dict[str, float]:
-    """Searches beside a writer that adds 64 models at a time, as often as it can."""
-    writer = multiprocessing.get_context("spawn").Process(target=keep_adding, args=(folder, 3.0))
+def search_while_writing(folder: Path, zoo: Zoo, queries: Array) -> dict[str, float]:
+    """Search while another process adds 64 models at a time, as fast as it can."""
+    writer = multiprocessing.get_context("spawn").Process(target=add_models_for, args=(folder, 3.0))
     writer.start()
     sleep(1.5)
-    before, slow = len(zoo), list[float]()
+    before, search_times = len(zoo), list[float]()
     while writer.is_alive():
-        slow += times(lambda i: zoo.search(queries[i], K), 20)
+        search_times += time_calls(lambda i: zoo.search(queries[i], K), 20)
     writer.join()
     added = len(zoo) - before
-    return {**percentiles(slow), "models_added_meanwhile": added, "searches": len(slow)}
+    return {**latency_percentiles(search_times), "models_added_meanwhile": added, "searches": len(search_times)}
 
 
-def keep_adding(folder: Path, seconds: float) -> None:
-    """Add batches for some seconds."""
-    vectors, number, until = Vectors(), 10**9, perf_counter() + seconds
+def add_models_for(folder: Path, seconds: float) -> None:
+    """Add batches of models to a zoo for a number of seconds."""
+    vectors, number, deadline = ClusteredVectors(), 10**9, perf_counter() + seconds
     with Zoo.open(folder) as zoo:
-        until = perf_counter() + seconds
-        while perf_counter() < until:
-            zoo.add(models(number, 64), vectors.draw(64, 1.0, number))
+        deadline = perf_counter() + seconds
+        while perf_counter() < deadline:
+            zoo.add(make_models(number, 64), vectors.sample(64, 1.0, number))
             number += 64
 
 
-def raw(count: int, graph: bool) -> dict[str, Any]:
-    """FAISS and NumPy over the same vectors, with no ids, facts or disk."""
-    before = resident()
-    vectors = np.concatenate(list(Vectors().blocks(count)))
-    queries = Vectors().queries()
-    answers: dict[str, Any] = {}
-    answers["numpy"] = percentiles(times(lambda i: best(vectors @ queries[i])))
+def bench_faiss_and_numpy(count: int, with_approximate: bool) -> dict[str, Any]:
+    """Search the same vectors with FAISS and NumPy alone: no ids, facts or disk."""
+    before = resident_memory_mb()
+    vectors = np.concatenate(list(ClusteredVectors().blocks(count)))
+    queries = ClusteredVectors().queries()
+    results: dict[str, Any] = {}
+    results["numpy"] = latency_percentiles(time_calls(lambda i: top_k(vectors @ queries[i])))
     flat = faiss.IndexFlatIP(DIM)
     flat.add(vectors)
     truth = flat.search(queries, K)[1]
-    answers["faiss_flat"] = percentiles(times(lambda i: flat.search(queries[i : i + 1], K)))
-    answers["faiss_flat"]["memory_mb"] = resident() - before - vectors.nbytes / 1e6
-    if graph:
-        answers |= {
-            "faiss_hnsw32": approximate(hnsw(vectors), queries, truth, "efSearch"),
-            "faiss_ivf": approximate(ivf(vectors), queries, truth, "nprobe"),
+    results["faiss_flat"] = latency_percentiles(time_calls(lambda i: flat.search(queries[i : i + 1], K)))
+    results["faiss_flat"]["memory_mb"] = resident_memory_mb() - before - vectors.nbytes / 1e6
+    if with_approximate:
+        results |= {
+            "faiss_hnsw32": bench_approximate_index(hnsw_builder(vectors), queries, truth, "efSearch"),
+            "faiss_ivf": bench_approximate_index(ivf_builder(vectors), queries, truth, "nprobe"),
         }
-    answers["truth"] = [[f"{row:020x}" for row in rows] for rows in truth]
-    return answers
+    results["truth"] = [[f"{row:020x}" for row in rows] for rows in truth]
+    return results
 
 
-def hnsw(vectors: Array) -> Callable[[], Any]:
-    """A graph of 32 links a vector."""
+def hnsw_builder(vectors: Array) -> Callable[[], Any]:
+    """A function that builds an HNSW graph with 32 links for each vector."""
 
     def build() -> Any:
         index = faiss.IndexHNSWFlat(DIM, 32, faiss.METRIC_INNER_PRODUCT)
@@ -211,8 +222,8 @@ def hnsw(vectors: Array) -> Callable[[], Any]:
     return build
 
 
-def ivf(vectors: Array) -> Callable[[], Any]:
-    """Four times the root of n lists."""
+def ivf_builder(vectors: Array) -> Callable[[], Any]:
+    """A function that builds an inverted file with four times the square root of n lists."""
 
     def build() -> Any:
         lists = int(4 * len(vectors) ** 0.5)
@@ -224,51 +235,53 @@ def ivf(vectors: Array) -> Callable[[], Any]:
     return build
 
 
-def approximate(build: Callable[[], Any], queries: Array, truth: NDArray[np.int64], setting: str) -> dict[str, Any]:
-    """An approximate index at growing effort."""
+def bench_approximate_index(
+    build: Callable[[], Any], queries: Array, truth: NDArray[np.int64], setting: str
+) -> dict[str, Any]:
+    """Build an approximate index, and measure its latency and recall at three values of its search parameter."""
     began = perf_counter()
     index = build()
-    answer: dict[str, Any] = {"build_s": perf_counter() - began}
+    results: dict[str, Any] = {"build_s": perf_counter() - began}
     for effort in (32, 128, 512):
         if setting == "nprobe":
             index.nprobe = effort
         else:
             index.hnsw.efSearch = effort
-        found = index.search(queries, K)[1]
-        answer[f"{setting}_{effort}"] = {
-            **percentiles(times(lambda i: index.search(queries[i : i + 1], K))),
-            "recall_at_10": recall(found, truth),
+        rows = index.search(queries, K)[1]
+        results[f"{setting}_{effort}"] = {
+            **latency_percentiles(time_calls(lambda i: index.search(queries[i : i + 1], K))),
+            "recall_at_10": recall(rows, truth),
         }
-    return answer
+    return results
 
 
-def best(scores: Array) -> NDArray[np.int64]:
-    """The ``K`` best rows."""
-    some = np.argpartition(scores, -K)[-K:]
-    return some[np.argsort(-scores[some])]
+def top_k(scores: Array) -> NDArray[np.int64]:
+    """Row numbers of the ``K`` highest scores, best first."""
+    candidates = np.argpartition(scores, -K)[-K:]
+    return candidates[np.argsort(-scores[candidates])]
 
 
-def times(work: Callable[[int], Any], repeats: int = QUERIES) -> list[float]:
-    """Milliseconds of each call."""
-    work(0)
-    return [time for number in range(repeats) for time in times_of(work, number % QUERIES)]
+def time_calls(function: Callable[[int], Any], repeats: int = QUERIES) -> list[float]:
+    """Milliseconds of each call, after one warm-up call."""
+    function(0)
+    return [time for number in range(repeats) for time in time_call(function, number % QUERIES)]
 
 
-def percentiles(found: list[float]) -> dict[str, Any]:
-    """Median and 99th percentile."""
-    cut = statistics.quantiles(found, n=100)
-    return {"p50_ms": statistics.median(found), "p99_ms": cut[98]}
+def latency_percentiles(times: list[float]) -> dict[str, Any]:
+    """Median and 99th percentile of latencies in milliseconds."""
+    cut = statistics.quantiles(times, n=100)
+    return {"p50_ms": statistics.median(times), "p99_ms": cut[98]}
 
 
 def recall(found: Any, truth: Any) -> float:
-    """The share of true neighbours that were found."""
+    """The share of the true nearest neighbours among those found."""
     return statistics.mean(
-        len(set(mine) & set(theirs)) / K for mine, theirs in zip(list(found), list(truth), strict=True)
+        len(set(found_ids) & set(true_ids)) / K for found_ids, true_ids in zip(list(found), list(truth), strict=True)
     )
 
 
-def resident() -> float:
-    """Memory of this process in MB."""
+def resident_memory_mb() -> float:
+    """Resident memory of this process in MB."""
     gc.collect()
     pages = Path("/proc/self/statm")
     if pages.exists():
@@ -276,37 +289,37 @@ def resident() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
-def apart(work: Callable[..., Any], *arguments: Any) -> Any:
-    """The result of some work in a fresh process."""
+def run_in_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function in a new process and return its result."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(work, *arguments).result()
+        return pool.submit(function, *arguments).result()
 
 
 def bench_zoo(count: int) -> dict[str, Any]:
-    """All figures of one size."""
+    """Measure a zoo of ``count`` models with each index engine and as it is served, beside FAISS and NumPy."""
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent, "zoo")
-        answer: dict[str, Any] = {"fill": apart(fill, folder, count)}
-        bare = apart(raw, count, count <= LARGEST_GRAPH)
-        truth = bare.pop("truth")
-        answer["raw"] = bare
+        results: dict[str, Any] = {"fill": run_in_process(fill_zoo, folder, count)}
+        raw = run_in_process(bench_faiss_and_numpy, count, count <= MAX_GRAPH_VECTORS)
+        truth = raw.pop("truth")
+        results["raw"] = raw
         for engine in ("exact", "codes"):
-            found = apart(open_and_search, folder, engine)
-            found["recall_at_10"] = recall(found.pop("found"), truth)
-            answer[engine] = found
-        apart(open_and_search, folder, "auto")
-        found = apart(open_and_search, folder, None)
-        found.pop("found")
-        answer["as_served"] = found
-        return answer
+            measured = run_in_process(open_and_search, folder, engine)
+            measured["recall_at_10"] = recall(measured.pop("hit_ids"), truth)
+            results[engine] = measured
+        run_in_process(open_and_search, folder, "auto")
+        measured = run_in_process(open_and_search, folder, None)
+        measured.pop("hit_ids")
+        results["as_served"] = measured
+        return results
 
 
-def rounded(value: Any) -> Any:
-    """Figures with three digits behind the point."""
-    return {key: rounded(each) for key, each in value.items()} if isinstance(value, dict) else round(value, 3)
+def round_values(value: Any) -> Any:
+    """Round every number of a nested dictionary to three decimals."""
+    return {key: round_values(item) for key, item in value.items()} if isinstance(value, dict) else round(value, 3)
 
 
 if __name__ == "__main__":
     for size in [int(argument) for argument in sys.argv[1:]] or SIZES:
-        sys.stdout.write(json.dumps({f"zoo of {size:,}": rounded(bench_zoo(size))}, indent=1) + "\n")
+        sys.stdout.write(json.dumps({f"zoo of {size:,}": round_values(bench_zoo(size))}, indent=1) + "\n")
         sys.stdout.flush()

@@ -1,6 +1,7 @@
-"""``python -m scripts.lookalikes [--build FOLDER] [FILE ...]``: how well fingerprints tell copies, re-saves, merges and checkpoints from strangers.
+"""``python -m scripts.lookalikes [--build FOLDER] [FILE ...]``: measures how well fingerprints find look-alikes.
 
-Takes the LoRAs of the first tree that ship, and any files besides. With the miniature's build folder it also trains earlier checkpoints.
+Look-alikes are re-saves, resized copies and merges, made from the shipped LoRAs of the first model tree and from any
+FILE. With the miniature's build folder, earlier checkpoints are trained too. Prints JSON.
 """
 
 import argparse
@@ -18,47 +19,52 @@ from torch import Tensor
 from loradex.app.paths import MINIATURE
 from loradex.retrieval.fingerprint import Fingerprint
 from loradex.retrieval.lora import LayerUpdate, LoraFile
-from scripts.miniature.fleet import FleetTrainer, chunks, recipes
+from scripts.miniature.fleet import FleetTrainer, chunk_recipes, make_recipes
 from scripts.miniature.settings import Build
 
 Updates = dict[str, LayerUpdate]
 QUANTILES = (0.0, 0.01, 0.5, 0.99, 1.0)
-CHECKPOINTS = (0.5, 0.75)  # of the steps
+CHECKPOINT_SHARES = (0.5, 0.75)  # shares of the steps
 
 
-def true_cosine(one: Updates, other: Updates) -> float:
-    """The cosine of two whole updates, from their factors."""
-    return inner(one, other) / max((inner(one, one) * inner(other, other)) ** 0.5, 1e-30)
+def true_cosine(first: Updates, second: Updates) -> float:
+    """The cosine of two LoRAs' updates over all layers, from their factors."""
+    return inner_product(first, second) / max(
+        (inner_product(first, first) * inner_product(second, second)) ** 0.5, 1e-30
+    )
 
 
-def inner(one: Updates, other: Updates) -> float:
-    """The sum over common layers of <dW1, dW2>."""
-    common = [layer for layer in one.keys() & other.keys() if one[layer].shape == other[layer].shape]
-    return sum(float(((one[n].up.mT @ other[n].up) * (one[n].down @ other[n].down.mT)).double().sum()) for n in common)
+def inner_product(first: Updates, second: Updates) -> float:
+    """The sum of <dW1, dW2> over the layers that both have in the same shape."""
+    common = [layer for layer in first.keys() & second.keys() if first[layer].shape == second[layer].shape]
+    return sum(
+        float(((first[layer].up.mT @ second[layer].up) * (first[layer].down @ second[layer].down.mT)).double().sum())
+        for layer in common
+    )
 
 
-def shapes(updates: Updates) -> dict[str, tuple[int, int]]:
-    """(out, in) of every layer."""
+def layer_shapes(updates: Updates) -> dict[str, tuple[int, int]]:
+    """The shape (out, in) of each layer."""
     return {layer: update.shape for layer, update in updates.items()}
 
 
-def each(updates: Updates, change: Callable[[LayerUpdate], LayerUpdate]) -> Updates:
-    """A change of every layer."""
-    return {layer: change(update) for layer, update in updates.items()}
+def map_layers(updates: Updates, function: Callable[[LayerUpdate], LayerUpdate]) -> Updates:
+    """Apply a function to the update of each layer."""
+    return {layer: function(update) for layer, update in updates.items()}
 
 
-def as_dtype(dtype: torch.dtype) -> Callable[[LayerUpdate], LayerUpdate]:
-    """Both factors saved in another precision."""
+def cast_to(dtype: torch.dtype) -> Callable[[LayerUpdate], LayerUpdate]:
+    """A function that rounds both factors to another precision."""
     return lambda update: LayerUpdate(update.down.to(dtype).float(), update.up.to(dtype).float())
 
 
-def strengthened(by: float) -> Callable[[LayerUpdate], LayerUpdate]:
-    """Multiply an update by a number."""
-    return lambda update: LayerUpdate(update.down, update.up * by)
+def scaled(factor: float) -> Callable[[LayerUpdate], LayerUpdate]:
+    """A function that multiplies an update by a number."""
+    return lambda update: LayerUpdate(update.down, update.up * factor)
 
 
-def resized(rank: Callable[[int], int]) -> Callable[[LayerUpdate], LayerUpdate]:
-    """The best update of a lower rank, by SVD of the factors."""
+def reduced_rank(rank: Callable[[int], int]) -> Callable[[LayerUpdate], LayerUpdate]:
+    """A function that replaces an update by its best approximation of a lower rank, by SVD of the factors."""
 
     def change(update: LayerUpdate) -> LayerUpdate:
         (q1, r1), (q2, r2) = torch.linalg.qr(update.up), torch.linalg.qr(update.down.mT)
@@ -69,71 +75,92 @@ def resized(rank: Callable[[int], int]) -> Callable[[LayerUpdate], LayerUpdate]:
     return change
 
 
-def merged(one: Updates, other: Updates, share: float) -> Updates:
+def merge(first: Updates, second: Updates, share: float) -> Updates:
     """A weighted sum of two LoRAs, by stacking their factors."""
     return {
-        n: LayerUpdate(
-            torch.cat([one[n].down, other[n].down]), torch.cat([share * one[n].up, (1 - share) * other[n].up], 1)
+        layer: LayerUpdate(
+            torch.cat([first[layer].down, second[layer].down]),
+            torch.cat([share * first[layer].up, (1 - share) * second[layer].up], 1),
         )
-        for n in one.keys() & other.keys()
+        for layer in first.keys() & second.keys()
     }
 
 
-def variants(all_updates: list[Updates]) -> Iterator[tuple[str, Updates, Updates]]:
-    """(kind, original, variant) of everything that is made from the files themselves."""
-    for number, one in enumerate(all_updates):
+def make_variants(all_updates: list[Updates]) -> Iterator[tuple[str, Updates, Updates]]:
+    """Triples (kind, original, variant) for all variants that are computed from the files."""
+    for number, original in enumerate(all_updates):
         other = next(
-            (u for u in (*all_updates[:number][::-1], *all_updates[::-1]) if u is not one and shapes(u) == shapes(one)),
+            (
+                update
+                for update in (*all_updates[:number][::-1], *all_updates[::-1])
+                if update is not original and layer_shapes(update) == layer_shapes(original)
+            ),
             None,
         )
-        yield "saved as bfloat16", one, each(one, as_dtype(torch.bfloat16))
-        yield "saved as float8 (e4m3)", one, each(one, as_dtype(torch.float8_e4m3fn))
-        yield "half the strength", one, each(one, lambda u: LayerUpdate(u.down, u.up / 2))
-        yield "half the rank", one, each(one, resized(lambda rank: max(1, rank // 2)))
-        yield "rank 1", one, each(one, resized(lambda rank: 1))
+        yield "saved as bfloat16", original, map_layers(original, cast_to(torch.bfloat16))
+        yield "saved as float8 (e4m3)", original, map_layers(original, cast_to(torch.float8_e4m3fn))
+        yield (
+            "half the strength",
+            original,
+            map_layers(original, lambda update: LayerUpdate(update.down, update.up / 2)),
+        )
+        yield "half the rank", original, map_layers(original, reduced_rank(lambda rank: max(1, rank // 2)))
+        yield "rank 1", original, map_layers(original, reduced_rank(lambda rank: 1))
         if other is None:
             continue
-        balanced = merged(one, each(other, strengthened((inner(one, one) / inner(other, other)) ** 0.5)), 0.5)
-        yield "merged half and half", one, balanced
-        yield "merged half and half, then cut to the rank", one, each(balanced, resized(lambda rank: rank // 2))
-        yield "merged 0.8 and 0.2", one, merged(one, other, 0.8)
+        balanced = merge(
+            original,
+            map_layers(other, scaled((inner_product(original, original) / inner_product(other, other)) ** 0.5)),
+            0.5,
+        )
+        yield "merged half and half", original, balanced
+        yield (
+            "merged half and half, then cut to the rank",
+            original,
+            map_layers(balanced, reduced_rank(lambda rank: rank // 2)),
+        )
+        yield "merged 0.8 and 0.2", original, merge(original, other, 0.8)
 
 
-def checkpoints(build: Build) -> Iterator[tuple[str, Updates, Updates]]:
-    """(kind, end, earlier) of a chunk of LoRAs trained again and stopped early; the same seeds, drawings and noise."""
-    trainer, chunk = FleetTrainer(build, "a"), next(chunks(recipes(build, "a")))
-    ends = as_updates(trainer.train(chunk)[0])
-    for share in CHECKPOINTS:
-        for end, early in zip(
-            ends, as_updates(trainer.train([replace(r, steps=round(share * r.steps)) for r in chunk])[0]), strict=True
+def retrain_checkpoints(build: Build) -> Iterator[tuple[str, Updates, Updates]]:
+    """Triples (kind, final, earlier checkpoint) of LoRAs trained with the same seeds, drawings and noise."""
+    trainer, chunk = FleetTrainer(build, "a"), next(chunk_recipes(make_recipes(build, "a")))
+    finals = split_loras(trainer.train(chunk)[0])
+    for share in CHECKPOINT_SHARES:
+        for final, earlier in zip(
+            finals,
+            split_loras(trainer.train([replace(recipe, steps=round(share * recipe.steps)) for recipe in chunk])[0]),
+            strict=True,
         ):
-            yield f"checkpoint after {share:.0%} of the steps", end, early
+            yield f"checkpoint after {share:.0%} of the steps", final, earlier
 
 
-def as_updates(factors: dict[str, tuple[Tensor, Tensor]]) -> list[Updates]:
-    """The LoRAs of a chunk."""
+def split_loras(factors: dict[str, tuple[Tensor, Tensor]]) -> list[Updates]:
+    """Split the stacked factors of a chunk into LoRAs."""
     count = len(next(iter(factors.values()))[0])
     return [{f"unet.{name}": LayerUpdate(down[i], up[i]) for name, (down, up) in factors.items()} for i in range(count)]
 
 
-def compare(pairs: Iterator[tuple[str, Updates, Updates]]) -> dict[str, list[tuple[float, float]]]:
-    """(estimated, true) cosines by kind."""
-    found: dict[str, list[tuple[float, float]]] = {}
-    for kind, one, other in pairs:
-        estimate = Fingerprint.of(one.items()).cosine(Fingerprint.from_bytes(Fingerprint.of(other.items()).to_bytes()))
-        found.setdefault(kind, []).append((estimate, true_cosine(one, other)))
-    return found
+def compare_fingerprints(pairs: Iterator[tuple[str, Updates, Updates]]) -> dict[str, list[tuple[float, float]]]:
+    """Pairs (estimated, true cosine) by kind."""
+    cosines: dict[str, list[tuple[float, float]]] = {}
+    for kind, first, second in pairs:
+        estimate = Fingerprint.of(first.items()).cosine(
+            Fingerprint.from_bytes(Fingerprint.of(second.items()).to_bytes())
+        )
+        cosines.setdefault(kind, []).append((estimate, true_cosine(first, second)))
+    return cosines
 
 
-def strangers(loras: list[LoraFile], concepts: list[str | None]) -> dict[str, list[tuple[float, float]]]:
-    """Estimated and true cosines of every two LoRAs, apart for two trainings on one concept."""
+def compare_strangers(loras: list[LoraFile], concepts: list[str | None]) -> dict[str, list[tuple[float, float]]]:
+    """Pairs (estimated, true cosine) of every two LoRAs; two trainings on one concept are a kind of their own."""
     all_updates = [lora.updates() for lora in loras]
-    prints = [Fingerprint.of(updates.items()) for updates in all_updates]
-    found: dict[str, list[tuple[float, float]]] = {"strangers": [], "two trainings on one concept": []}
+    fingerprints = [Fingerprint.of(updates.items()) for updates in all_updates]
+    cosines: dict[str, list[tuple[float, float]]] = {"strangers": [], "two trainings on one concept": []}
     for i, j in combinations(range(len(loras)), 2):
         kind = "two trainings on one concept" if concepts[i] and concepts[i] == concepts[j] else "strangers"
-        found[kind].append((prints[i].cosine(prints[j]), true_cosine(all_updates[i], all_updates[j])))
-    return found
+        cosines[kind].append((fingerprints[i].cosine(fingerprints[j]), true_cosine(all_updates[i], all_updates[j])))
+    return cosines
 
 
 def main() -> None:
@@ -145,19 +172,19 @@ def main() -> None:
     loras = [
         LoraFile.open(path) for path in (*sorted(MINIATURE.glob("models/mini-a/*/*/*.safetensors")), *arguments.files)
     ]
-    if arguments.build:  # two trainings on each held-out concept, from a fleet that does not ship whole
+    if arguments.build:  # all LoRAs of held-out concepts: two of each concept, not all of which ship
         shipped = {lora.id for lora in loras}
-        twins = [
+        heldout_loras = [
             LoraFile.open(path)
             for path in sorted((arguments.build / "fleet-a" / "test_holdout").glob("*/*.safetensors"))
         ]
-        loras += [lora for lora in twins if lora.id not in shipped]
-    found = strangers(loras, [lora.header.metadata.get("class_name") for lora in loras])
-    found |= compare(variants([lora.updates() for lora in loras]))
+        loras += [lora for lora in heldout_loras if lora.id not in shipped]
+    cosines_by_kind = compare_strangers(loras, [lora.header.metadata.get("class_name") for lora in loras])
+    cosines_by_kind |= compare_fingerprints(make_variants([lora.updates() for lora in loras]))
     if arguments.build:
-        found |= compare(checkpoints(Build(arguments.build)))
+        cosines_by_kind |= compare_fingerprints(retrain_checkpoints(Build(arguments.build)))
     rows = {}
-    for kind, cosines in found.items():
+    for kind, cosines in cosines_by_kind.items():
         if cosines:
             estimated, true = np.array(cosines).T
             quantiles = {str(q): round(float(np.quantile(estimated, q)), 3) for q in QUANTILES}

@@ -1,11 +1,14 @@
-"""``python -m scripts.measure_experts``: what the page's About tab tells of the shipped experts, written beside them."""
+"""``python -m scripts.measure_experts``: measures the shipped experts and writes the metrics beside their checkpoints.
+
+The About tab of the page shows them.
+"""
 
 from loradex.app.experts.evaluation import evaluate_miniature
-from loradex.app.experts.expert_metrics import Measured
+from loradex.app.experts.expert_metrics import ExpertMetrics
 from loradex.app.paths import MINIATURE
 
 TREES = ("mini-a", "mini-b")
-TOLD = (
+METRICS = (
     "zero_shot_top1_heldout",
     "zero_shot_top5_heldout",
     "zero_shot_top1_all",
@@ -20,11 +23,14 @@ TOLD = (
 
 
 def main() -> None:
-    """Measure each on the LoRAs that ship, as `loradex evaluate` does."""
+    """Measure each expert on the shipped LoRAs, as ``loradex evaluate`` does."""
     for tree in TREES:
         metrics = evaluate_miniature(tree)["metrics"]
-        on = "Shipped LoRAs of 165 concepts that no expert saw, 95 % intervals over concepts; in-distribution: new LoRAs of seen concepts (loradex evaluate)"
-        Measured(on, {name: metrics[name] for name in TOLD}).save(
+        description = (
+            "Shipped LoRAs of 165 concepts that no expert saw, 95 % intervals over concepts; "
+            "in-distribution: new LoRAs of seen concepts (loradex evaluate)"
+        )
+        ExpertMetrics(description, {name: metrics[name] for name in METRICS}).save(
             MINIATURE / "encoder" / "experts" / f"{tree}.safetensors"
         )
 

@@ -1,20 +1,20 @@
-"""Writes docs/openapi.json, the API as programs read it: ``python -m scripts.openapi``."""
+"""``python -m scripts.openapi``: writes docs/openapi.json, the OpenAPI document of the API."""
 
 import json
 from pathlib import Path
 from typing import Final
 
 from loradex.app.api.rest import rest_api
-from loradex.app.backend import Desk
+from loradex.app.backend import Backend
 from loradex.app.search.service import Loradex
 
 DOCUMENT: Final = Path(__file__).parents[1] / "docs" / "openapi.json"
 
 
-def described() -> str:
-    """The document; no zoo is opened for it."""
-    return json.dumps(rest_api(Desk(Loradex())).openapi(), indent=1) + "\n"
+def render_openapi() -> str:
+    """The OpenAPI document as JSON text; opens no zoo."""
+    return json.dumps(rest_api(Backend(Loradex())).openapi(), indent=1) + "\n"
 
 
 if __name__ == "__main__":
-    DOCUMENT.write_text(described(), "utf-8")
+    DOCUMENT.write_text(render_openapi(), "utf-8")

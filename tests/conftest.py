@@ -1,4 +1,4 @@
-"""Every test runs offline and far from the user's own files."""
+"""Fixtures for all tests: each runs offline and without access to the user's own files."""
 
 import ipaddress
 import os
@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # tests run side by side: threads of torch that wait for one another would take a hundred times as long
-os.environ["HF_HUB_OFFLINE"] = "1"  # huggingface_hub reads it once, when it is first imported: a fixture is too late
-FOLDERS = (
+# Tests run in parallel: threads of torch that wait for each other would be a hundred times slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"  # huggingface_hub reads it when it is imported, before any fixture runs
+USER_FOLDER_VARIABLES = (
     "HOME",
     "USERPROFILE",
     "APPDATA",
@@ -29,7 +28,7 @@ FOLDERS = (
 @pytest.fixture(autouse=True)
 def isolated_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path_factory.mktemp("home")
-    for name in FOLDERS:
+    for name in USER_FOLDER_VARIABLES:
         monkeypatch.setenv(name, str(home))
     for name in ("LORADEX_ZOO", "LORADEX_ENCODER", "LORADEX_BASES"):
         monkeypatch.delenv(name, raising=False)
@@ -37,8 +36,8 @@ def isolated_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
     monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
 
 
-def stays_here(host: object) -> bool:
-    """Whether a connection to the host stays on this machine; a name other than localhost may lead anywhere."""
+def is_local(host: object) -> bool:
+    """Whether the host is this machine; False for names other than localhost, which may resolve to any address."""
     if host == "localhost":
         return True
     try:
@@ -52,8 +51,8 @@ def stays_here(host: object) -> bool:
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def guard(connect: Callable[..., Any]) -> Callable[..., Any]:
         def guarded(self: socket.socket, address: Any) -> Any:
-            if self.family in (socket.AF_INET, socket.AF_INET6) and not stays_here(address[0]):
-                raise AssertionError(f"a test reached for the network: {address}")
+            if self.family in (socket.AF_INET, socket.AF_INET6) and not is_local(address[0]):
+                raise AssertionError(f"a test opened a network connection: {address}")
             return connect(self, address)
 
         return guarded
@@ -66,5 +65,5 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 def shared_loras() -> Path:
     folder = Path(__file__).parents[2] / "shared" / "loras"
     if not folder.is_dir():
-        pytest.skip("the real LoRA files are not beside this checkout")
+        pytest.skip("the folder shared/loras with real LoRA files is not beside this checkout")
     return folder

@@ -1,4 +1,4 @@
-"""A hub on loopback for tests: one repository, sent from a CDN after a redirect, and the faults that servers have."""
+"""A hub on loopback for tests: one repository, whose files come from a CDN after a redirect, and faults of servers."""
 
 import json
 import threading
@@ -16,14 +16,14 @@ import torch
 from huggingface_hub.utils import close_session
 from safetensors.torch import save_file
 
-from loradex.retrieval.lora.layer_names.cloneofsimo import unet_order
-from loradex.retrieval.remote import remote
+from loradex.retrieval.lora.layer_names.cloneofsimo import unet_modules
+from loradex.retrieval.remote import ranges
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
-PAGE = 3  # entries of a listing
+PAGE_SIZE = 3  # entries of a page of a listing
 
 
-def shapes() -> dict[str, tuple[int, int]]:
+def sd1_shapes() -> dict[str, tuple[int, int]]:
     """(out, in) of the 128 attention layers of Stable Diffusion 1."""
     widths = {
         "down_blocks.0": 320,
@@ -34,11 +34,11 @@ def shapes() -> dict[str, tuple[int, int]]:
         "up_blocks.2": 640,
         "up_blocks.3": 320,
     }
-    made = {}
-    for name in unet_order(False):
+    shapes = {}
+    for name in unet_modules(False):
         out = next(width for block, width in widths.items() if name.startswith(f"unet.{block}"))
-        made[name] = out, 768 if name.endswith(("attn2.to_k", "attn2.to_v")) else out
-    return made
+        shapes[name] = out, 768 if name.endswith(("attn2.to_k", "attn2.to_v")) else out
+    return shapes
 
 
 def save_lora(path: Path, layers: dict[str, tuple[int, int]], rank: int, seed: int, **metadata: str) -> None:
@@ -53,34 +53,49 @@ def save_lora(path: Path, layers: dict[str, tuple[int, int]], rank: int, seed: i
 
 @dataclass
 class Hub:
-    """A folder served as one repository; ``cdn`` is where files are sent from, after a redirect."""
+    """A folder that is served as one repository.
+
+    Attributes:
+        revisions: names of the commit.
+        stated_commit: the commit that the hub states.
+        url: of the hub.
+        cdn_url: of the CDN, from which files are sent.
+        extra_entries: of the listing, besides the files in the folder.
+        listed_sizes: by file, if the listing states another size than the true one.
+        listed_sha256: by file.
+        fault: answers a request of the CDN wrongly, and returns True, or returns False.
+        cdn_requests: path and range of each request.
+        cdn_tokens: tokens that were sent to the CDN.
+        sent: bytes of files.
+    """
 
     folder: Path
     repository: str
-    revisions: tuple[str, ...] = ("main",)  # besides the commit
-    commit: str = SHA  # that it says it is at
-    hub: str = ""
-    cdn: str = ""
-    entries: list[dict[str, Any]] = field(default_factory=list)  # listed besides what is there
-    sizes: dict[str, int] = field(default_factory=dict)  # that are listed otherwise than they are
-    sha256: dict[str, str] = field(default_factory=dict)  # that are listed
-    fault: Callable[[str, "Handler"], bool] | None = None  # answers a request in another way
-    asked: list[tuple[str, str]] = field(default_factory=list)  # of the CDN: path, range
-    tokens: set[str] = field(default_factory=set)  # that the CDN saw
-    sent: int = 0  # bytes of files
+    revisions: tuple[str, ...] = ("main",)
+    stated_commit: str = SHA
+    url: str = ""
+    cdn_url: str = ""
+    extra_entries: list[dict[str, Any]] = field(default_factory=list)
+    listed_sizes: dict[str, int] = field(default_factory=dict)
+    listed_sha256: dict[str, str] = field(default_factory=dict)
+    fault: Callable[[str, "Handler"], bool] | None = None
+    cdn_requests: list[tuple[str, str]] = field(default_factory=list)
+    cdn_tokens: set[str] = field(default_factory=set)
+    sent: int = 0
 
     def listing(self, folder: str) -> list[dict[str, Any]]:
         return [self.entry(path) for path in sorted((self.folder / folder).rglob("*"))] + [
-            entry for entry in self.entries if entry["path"].startswith(folder)
+            entry for entry in self.extra_entries if entry["path"].startswith(folder)
         ]
 
     def entry(self, path: Path) -> dict[str, Any]:
         name = path.relative_to(self.folder).as_posix()
         if path.is_dir():
             return {"type": "directory", "path": name, "oid": SHA}
-        size = self.sizes.get(name, path.stat().st_size)
-        told = {"lfs": {"oid": self.sha256[name], "size": size, "pointerSize": 130}} if name in self.sha256 else {}
-        return {"type": "file", "path": name, "oid": SHA, "size": size, **told}
+        size = self.listed_sizes.get(name, path.stat().st_size)
+        sha256 = self.listed_sha256.get(name)
+        lfs = {"lfs": {"oid": sha256, "size": size, "pointerSize": 130}} if sha256 else {}
+        return {"type": "file", "path": name, "oid": SHA, "size": size, **lfs}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -88,12 +103,12 @@ class Handler(BaseHTTPRequestHandler):
 
     hub: Hub
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # it waits 40 ms between a header and its body
+    disable_nagle_algorithm = True  # which delays a body by 40 ms after its header
 
     def log_message(self, *_: object) -> None:
         pass
 
-    def answer(self, status: int, body: bytes, **headers: str) -> None:
+    def respond(self, status: int, body: bytes, **headers: str) -> None:
         self.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **headers}.items():
             self.send_header(name.replace("_", "-"), value)
@@ -108,86 +123,86 @@ class Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         path = unquote(url.path)
         if path.startswith("/cdn/"):
-            self.hub.asked.append((path, self.headers.get("Range", "")))
-            self.hub.tokens |= {self.headers["Authorization"]} if "Authorization" in self.headers else set()
+            self.hub.cdn_requests.append((path, self.headers.get("Range", "")))
+            self.hub.cdn_tokens |= {self.headers["Authorization"]} if "Authorization" in self.headers else set()
             if not (self.hub.fault and self.hub.fault(path, self)):
-                self.send(self.hub.folder / path.removeprefix("/cdn/"))
+                self.send_file(self.hub.folder / path.removeprefix("/cdn/"))
         elif path.startswith(start := f"/{self.hub.repository}/resolve/{SHA}/"):
             name = path.removeprefix(start)
             size = str((self.hub.folder / name).stat().st_size)
-            self.answer(
+            self.respond(
                 302,
                 b"",
-                Location=f"{self.hub.cdn}/cdn/{name}",
+                Location=f"{self.hub.cdn_url}/cdn/{name}",
                 ETag=f'"{name}"',
                 X_Repo_Commit=SHA,
                 X_Linked_Size=size,
                 X_Linked_ETag='"e"',
             )
         elif path.startswith(start := f"/api/models/{self.hub.repository}/tree/{SHA}"):
-            self.list(path.removeprefix(start).removeprefix("/"), parse_qs(url.query))
+            self.send_tree(path.removeprefix(start).removeprefix("/"), parse_qs(url.query))
         elif path.startswith(start := f"/api/models/{self.hub.repository}"):
             revision = path.removeprefix(start).removeprefix("/revision/") or "main"
             if revision in (SHA, *self.hub.revisions):
-                self.answer(
+                self.respond(
                     200,
-                    json.dumps({"id": self.hub.repository, "sha": self.hub.commit, "siblings": []}).encode(),
+                    json.dumps({"id": self.hub.repository, "sha": self.hub.stated_commit, "siblings": []}).encode(),
                     Content_Type="application/json",
                 )
             else:
-                self.answer(404, b"", X_Error_Code="RevisionNotFound")
+                self.respond(404, b"", X_Error_Code="RevisionNotFound")
         else:
-            self.answer(404, b"", X_Error_Code="RepoNotFound" if path.startswith("/api/") else "EntryNotFound")
+            self.respond(404, b"", X_Error_Code="RepoNotFound" if path.startswith("/api/") else "EntryNotFound")
 
-    def list(self, folder: str, query: dict[str, list[str]]) -> None:
+    def send_tree(self, folder: str, query: dict[str, list[str]]) -> None:
         entries, start = self.hub.listing(folder), int(query.get("cursor", ["0"])[0])
         if not entries:
-            return self.answer(404, b"", X_Error_Code="EntryNotFound")
-        more = (
-            f'<{self.hub.hub}{urlsplit(self.path).path}?recursive=true&cursor={start + PAGE}>; rel="next"'
-            if start + PAGE < len(entries)
+            return self.respond(404, b"", X_Error_Code="EntryNotFound")
+        next_page = (
+            f'<{self.hub.url}{urlsplit(self.path).path}?recursive=true&cursor={start + PAGE_SIZE}>; rel="next"'
+            if start + PAGE_SIZE < len(entries)
             else ""
         )
-        return self.answer(
+        return self.respond(
             200,
-            json.dumps(entries[start : start + PAGE]).encode(),
+            json.dumps(entries[start : start + PAGE_SIZE]).encode(),
             Content_Type="application/json",
-            **({"Link": more} if more else {}),
+            **({"Link": next_page} if next_page else {}),
         )
 
-    def part(self) -> tuple[int, int]:
-        """The range that is asked for: start, end."""
+    def requested_range(self) -> tuple[int, int]:
+        """Start and end of the requested bytes."""
         first, last = self.headers["Range"].removeprefix("bytes=").split("-")
         return int(first), int(last) + 1
 
-    def send(self, path: Path) -> None:
-        raw, asked = path.read_bytes(), "Range" in self.headers
-        start, end = self.part() if asked else (0, len(raw))
+    def send_file(self, path: Path) -> None:
+        raw, is_range = path.read_bytes(), "Range" in self.headers
+        start, end = self.requested_range() if is_range else (0, len(raw))
         self.hub.sent += end - start
-        self.answer(
-            206 if asked else 200,
+        self.respond(
+            206 if is_range else 200,
             raw[start:end],
             ETag='"e"',
-            **({"Content-Range": f"bytes {start}-{end - 1}/{len(raw)}"} if asked else {}),
+            **({"Content-Range": f"bytes {start}-{end - 1}/{len(raw)}"} if is_range else {}),
         )
 
 
 class QuietServer(ThreadingHTTPServer):
-    """Says nothing of clients that hang up."""
+    """Reports no errors of clients that hang up."""
 
     def handle_error(self, *_: object) -> None:
         pass
 
 
-def cut(times: int, keep: int) -> Callable[[str, Handler], bool]:
-    """A fault: the connection is cut after ``keep`` bytes of an answer, so many times."""
-    left = [times]
+def cut_connection(times: int, keep: int) -> Callable[[str, Handler], bool]:
+    """A fault: the connection is cut after ``keep`` bytes of a response, ``times`` times."""
+    remaining = [times]
 
     def fault(path: str, handler: Handler) -> bool:
-        start, end = handler.part()
-        if end - start <= 1000 or not left[0]:
+        start, end = handler.requested_range()
+        if end - start <= 1000 or not remaining[0]:
             return False
-        left[0] -= 1
+        remaining[0] -= 1
         raw = (handler.hub.folder / path.removeprefix("/cdn/")).read_bytes()
         handler.send_response(206)
         handler.send_header("Content-Length", str(end - start))
@@ -201,49 +216,47 @@ def cut(times: int, keep: int) -> Callable[[str, Handler], bool]:
 
 
 def without_ranges(path: str, handler: Handler) -> bool:
-    handler.answer(200, (handler.hub.folder / path.removeprefix("/cdn/")).read_bytes())
+    handler.respond(200, (handler.hub.folder / path.removeprefix("/cdn/")).read_bytes())
     return True
 
 
-def another_range(path: str, handler: Handler) -> bool:
-    start, end = handler.part()
-    handler.answer(206, bytes(end - start), Content_Range=f"bytes {start + 1}-{end}/{10**9}")
+def wrong_range(path: str, handler: Handler) -> bool:
+    start, end = handler.requested_range()
+    handler.respond(206, bytes(end - start), Content_Range=f"bytes {start + 1}-{end}/{10**9}")
     return True
 
 
-def more_than_asked(path: str, handler: Handler) -> bool:
-    start, end = handler.part()
+def too_many_bytes(path: str, handler: Handler) -> bool:
+    start, end = handler.requested_range()
     size = (handler.hub.folder / path.removeprefix("/cdn/")).stat().st_size
-    handler.answer(206, bytes(end - start + 1), Content_Range=f"bytes {start}-{end - 1}/{size}")
+    handler.respond(206, bytes(end - start + 1), Content_Range=f"bytes {start}-{end - 1}/{size}")
     return True
 
 
 def compressed(path: str, handler: Handler) -> bool:
-    start, end = handler.part()
+    start, end = handler.requested_range()
     size = (handler.hub.folder / path.removeprefix("/cdn/")).stat().st_size
-    handler.answer(206, bytes(end - start), Content_Range=f"bytes {start}-{end - 1}/{size}", Content_Encoding="gzip")
+    handler.respond(206, bytes(end - start), Content_Range=f"bytes {start}-{end - 1}/{size}", Content_Encoding="gzip")
     return True
 
 
 @contextmanager
 def serve(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """The hub on two ports of loopback, one of them its CDN."""
+    """Serve the hub and its CDN on two ports of loopback."""
     handler = type("Bound", (Handler,), {"hub": hub})
     servers = [QuietServer(("127.0.0.1", 0), handler) for _ in range(2)]
-    hub.hub, hub.cdn = (f"http://127.0.0.1:{server.server_port}" for server in servers)
+    hub.url, hub.cdn_url = (f"http://127.0.0.1:{server.server_port}" for server in servers)
     threads = [threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}) for server in servers]
     for thread in threads:
         thread.start()
-    monkeypatch.setattr(
-        huggingface_hub.constants, "HF_HUB_OFFLINE", False
-    )  # the guard of conftest still keeps tests on this machine
-    monkeypatch.setattr(remote, "PAUSE", 0.0)
+    # the guard of conftest still keeps tests on this machine
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(ranges, "PAUSE", 0.0)
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    # huggingface_hub reads HF_ENDPOINT when it is imported
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
     monkeypatch.setattr(
-        huggingface_hub.constants, "ENDPOINT", hub.hub
-    )  # of HF_ENDPOINT, which is read when it is first imported
-    monkeypatch.setattr(
-        huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.hub + "/{repo_id}/resolve/{revision}/{filename}"
+        huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}"
     )
     close_session()
     yield hub

@@ -1,4 +1,4 @@
-"""The files of docs/scale: read as their tools read them, with the settings that keep strangers out."""
+"""The files of docs/scale are valid, and their services are closed to other machines and unknown users."""
 
 from pathlib import Path
 from typing import Any
@@ -9,14 +9,14 @@ import yaml
 SCALE = Path(__file__).parents[1] / "docs" / "scale"
 
 
-def loaded(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((SCALE / name).read_text("utf-8"))
-    return found
+def load_yaml(name: str) -> dict[str, Any]:
+    document: dict[str, Any] = yaml.safe_load((SCALE / name).read_text("utf-8"))
+    return document
 
 
-def test_milvus_is_open_to_this_machine_alone() -> None:
-    """One port, with a login, of a version past the known holes; no password is written down."""
-    services = loaded("milvus-compose.yaml")["services"]
+def test_milvus_listens_on_this_machine_only() -> None:
+    """One local port, with a login, in a version without known vulnerabilities; no password is in the file."""
+    services = load_yaml("milvus-compose.yaml")["services"]
     ports = {name: service.get("ports", []) for name, service in services.items()}
     assert ports == {"etcd": [], "minio": [], "milvus": ["127.0.0.1:19530:19530"]}
     version = tuple(int(part) for part in services["milvus"]["image"].partition(":v")[2].split("."))
@@ -33,10 +33,10 @@ def test_milvus_is_open_to_this_machine_alone() -> None:
     assert services["etcd"]["networks"] == services["minio"]["networks"] == ["inside"]
 
 
-def test_the_cluster_file_is_one_of_ray() -> None:
-    """By Ray's own check; the dashboard is off and a token is asked for on every machine."""
+def test_ray_accepts_the_cluster_file() -> None:
+    """By Ray's own check; the dashboard is off, and every machine requires a token."""
     util = pytest.importorskip("ray.autoscaler._private.util")
-    config = loaded("ray-cluster.yaml")
+    config = load_yaml("ray-cluster.yaml")
     util.validate_config(util.prepare_config(dict(config)))
     starts = [
         line

@@ -1,1 +1,1 @@
-"""The zoo for programs: a REST API and tools for agents, both over one desk."""
+"""The API for programs: REST and tools for agents."""

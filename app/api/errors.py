@@ -1,4 +1,4 @@
-"""Errors of the API's own, and the HTTP status of every error."""
+"""Errors of the API itself, and the HTTP status of every error."""
 
 from typing import Final
 
@@ -6,22 +6,22 @@ from loradex.app.backend import RunUnderWay
 from loradex.index.errors import BadQuery, DiskRefused, ModelMissing, ZooClosed, ZooError, ZooLocked, ZooUnreachable
 from loradex.retrieval.errors import FileError, LoradexError, NoExpert, QueryError
 
-Errors = tuple[type[Exception], ...]
+ErrorTypes = tuple[type[Exception], ...]
 
 
 class DrawingMissing(LoradexError):
-    """A model has no drawing."""
+    """A model has no preview."""
 
 
 class TooLarge(LoradexError):
-    """An upload is larger than what is taken, or there are too many."""
+    """An upload is too large, or holds too many files or fields."""
 
 
 class Busy(LoradexError):
-    """So much is asked for at once that some of it is refused."""
+    """Too many requests at a time."""
 
 
-STATUS: Final[tuple[tuple[int, Errors], ...]] = (  # the first that fits
+STATUS: Final[tuple[tuple[int, ErrorTypes], ...]] = (  # the first match counts
     (503, (Busy, ZooLocked, ZooClosed, ZooUnreachable)),
     (409, (RunUnderWay,)),
     (404, (ModelMissing, DrawingMissing)),
@@ -32,12 +32,12 @@ RETRY_AFTER: Final = 2  # seconds
 
 
 def status_of(error: Exception) -> int:
-    """The HTTP status of an error; 500 for what only those who run the server can mend."""
-    return next((status for status, kinds in STATUS if isinstance(error, kinds)), 500)
+    """Return the HTTP status of an error; 500 for those that only the operator of the server can mend."""
+    return next((status for status, types in STATUS if isinstance(error, types)), 500)
 
 
-def typed(error: OSError) -> ZooError:
-    """An error of the system as one of the tree, without the path that it happened at."""
+def disk_error(error: OSError) -> ZooError:
+    """Turn an OSError into a DiskRefused whose message does not reveal the path."""
     return DiskRefused(
         f"server: expected a disk that works, found: {error.strerror or type(error).__name__}; check its free space and access rights"
     )

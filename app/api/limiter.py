@@ -1,4 +1,4 @@
-"""Some do, some wait, the rest are sent away."""
+"""Limits how many heavy requests run or wait at a time; further ones are refused."""
 
 from threading import BoundedSemaphore
 from types import TracebackType
@@ -6,36 +6,40 @@ from types import TracebackType
 from loradex.app.api.errors import Busy
 
 
-class Turns:
-    """A few heavy jobs at once; a few more wait, each in its thread, and those beyond are refused at once."""
+class RequestLimiter:
+    """A semaphore for which only a few requests may wait, each in its thread; use it as a context manager."""
 
-    def __init__(self, at_once: int, waiting: int, patience: float) -> None:
-        """Let ``at_once`` jobs run and ``waiting`` more wait for ``patience`` seconds at the most."""
-        self._free, self._room, self.patience = BoundedSemaphore(at_once), BoundedSemaphore(at_once + waiting), patience
+    def __init__(self, running: int, waiting: int, timeout: float) -> None:
+        """Let ``running`` requests run at a time, and ``waiting`` more wait for up to ``timeout`` seconds."""
+        self._running, self._admitted, self.timeout = (
+            BoundedSemaphore(running),
+            BoundedSemaphore(running + waiting),
+            timeout,
+        )
 
-    def take(self) -> None:
-        """Wait for a turn.
+    def acquire(self) -> None:
+        """Wait until the request may run.
 
         Raises:
-            Busy: too many wait already, or it took too long.
+            Busy: too many wait already, or the wait took too long.
         """
-        if not self._room.acquire(blocking=False):
+        if not self._admitted.acquire(blocking=False):
             raise Busy("server: expected fewer requests at a time, found too many that wait; try again in a moment")
-        if not self._free.acquire(timeout=self.patience):
-            self._room.release()
-            raise Busy(f"server: expected a turn within {self.patience:g} s, found it busy; try again in a moment")
+        if not self._running.acquire(timeout=self.timeout):
+            self._admitted.release()
+            raise Busy(f"server: expected a turn within {self.timeout:g} s, found it busy; try again in a moment")
 
-    def give_back(self) -> None:
-        """End a turn."""
-        self._free.release()
-        self._room.release()
+    def release(self) -> None:
+        """Let the next request run."""
+        self._running.release()
+        self._admitted.release()
 
     def __enter__(self) -> None:
-        """Take a turn."""
-        self.take()
+        """Acquire."""
+        self.acquire()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give it back."""
-        self.give_back()
+        """Release."""
+        self.release()

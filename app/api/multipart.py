@@ -1,4 +1,4 @@
-"""Multipart forms, piece by piece: texts stay in memory, files go to a folder, and all has a bound while it comes."""
+"""Reads multipart forms as they arrive: texts stay in memory, files go to a folder, and everything is bounded."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,63 +7,79 @@ from typing import IO, Any, Final
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from loradex.app.api.errors import TooLarge
-from loradex.app.api.texts import one_line, printable
-from loradex.app.indexing.folder_scan import ENDING
-from loradex.app.previews import PICTURES
-from loradex.app.search.query import MOST_PARTS
+from loradex.app.api.texts import bounded_line, printable_line
+from loradex.app.indexing.folder_scan import WEIGHTS_SUFFIX
+from loradex.app.previews import PICTURE_SUFFIXES
+from loradex.app.search.query import MAX_QUERY_PARTS
 from loradex.retrieval.errors import QueryError
 
-LONGEST_NAME: Final = 200  # characters of a file's name that are kept
-LARGEST_HEADER: Final = 16_384  # bytes
-LARGEST_FIELD: Final = 16_384  # bytes of a text
-MOST_FIELDS: Final = 20_100
+MAX_FILENAME_LENGTH: Final = 200  # characters; longer names are shortened
+MAX_HEADER_BYTES: Final = 16_384
+MAX_TEXT_BYTES: Final = 16_384
+MAX_PARTS: Final = 20_100  # texts and files
+MAX_FILE_BYTES: Final = 2**30  # of one uploaded file; also the bound of the page (``app/web/server.py``)
+MAX_PICTURE_BYTES: Final = 20 * 10**6  # of one picture uploaded to the API
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """What is taken as one field's uploads."""
+class UploadKind:
+    """Which files a form may hold."""
 
-    endings: tuple[str, ...]
-    least: int
-    most: int
-    largest: int  # bytes
+    suffixes: tuple[str, ...]
+    min_files: int
+    max_files: int
+    max_bytes: int  # of each file
 
 
-LORAS: Final = Kind((ENDING,), 1, 32, 2**30)
-DRAWINGS: Final = Kind(tuple(ending for ending in PICTURES if ending.count(".") == 1), 0, MOST_PARTS, 20 * 10**6)
+LORA_UPLOADS: Final = UploadKind(suffixes=(WEIGHTS_SUFFIX,), min_files=1, max_files=32, max_bytes=MAX_FILE_BYTES)
+PICTURE_UPLOADS: Final = UploadKind(
+    suffixes=tuple(suffix for suffix in PICTURE_SUFFIXES if suffix.count(".") == 1),
+    min_files=0,
+    max_files=MAX_QUERY_PARTS,
+    max_bytes=MAX_PICTURE_BYTES,
+)
 
 
 @dataclass(slots=True)
 class FormReader:
-    """Takes a multipart body piece by piece; texts stay in memory, files go to a folder under names of our own."""
+    """Receives the parts of a multipart body from a parser.
+
+    Attributes:
+        folder: where files are written, under generated names.
+        file_field: the only field that may hold files.
+        kind: which files it may hold.
+        texts: the texts received so far, by field.
+        filenames: the senders' names of the files received so far, by the paths of the written files.
+        ended: whether the form is complete.
+    """
 
     folder: Path
-    upload: str  # the one field that takes files
-    kind: Kind
+    file_field: str
+    kind: UploadKind
     texts: dict[str, list[str]] = field(default_factory=dict)
-    names: dict[str, str] = field(default_factory=dict)
+    filenames: dict[str, str] = field(default_factory=dict)
     _header: bytes = b""
     _value: bytes = b""
     _disposition: bytes = b""
     _field: str = ""
     _text: bytearray = field(default_factory=bytearray)
     _file: IO[bytes] | None = None
-    _left: int = 0
-    _fields: int = 0
+    _bytes_left: int = 0
+    _parts: int = 0
     ended: bool = False
 
     def parser(self, content_type: str) -> MultipartParser:
-        """What calls the methods below.
+        """Return a parser that calls the methods below.
 
         Raises:
-            QueryError: the body is no multipart form.
+            QueryError: the body is not a multipart form.
         """
         kind, options = parse_options_header(content_type)
         if kind != b"multipart/form-data" or b"boundary" not in options:
             raise QueryError(
                 f"body: expected multipart/form-data with a boundary, found {content_type[:80]!r}; send a form with files"
             )
-        names = (
+        events = (
             "part_begin",
             "part_data",
             "part_end",
@@ -73,97 +89,111 @@ class FormReader:
             "headers_finished",
             "end",
         )
-        calls: Any = {f"on_{name}": getattr(self, name) for name in names}
-        return MultipartParser(options[b"boundary"], calls, max_header_size=LARGEST_HEADER)
+        callbacks: Any = {f"on_{event}": getattr(self, event) for event in events}
+        return MultipartParser(options[b"boundary"], callbacks, max_header_size=MAX_HEADER_BYTES)
 
     def part_begin(self) -> None:
-        """A part begins."""
+        """Begin a part.
+
+        Raises:
+            TooLarge: there are too many.
+        """
         self._disposition, self._header, self._value, self._text = b"", b"", b"", bytearray()
-        self._fields += 1
-        if self._fields > MOST_FIELDS:
-            raise TooLarge(f"form: expected up to {MOST_FIELDS:,} fields, found more; send fewer")
+        self._parts += 1
+        if self._parts > MAX_PARTS:
+            raise TooLarge(f"form: expected up to {MAX_PARTS:,} fields, found more; send fewer")
 
     def header_field(self, data: bytes, start: int, end: int) -> None:
-        """A piece of a header's name."""
+        """Receive a piece of a header's name."""
         self._header += data[start:end]
 
     def header_value(self, data: bytes, start: int, end: int) -> None:
-        """A piece of its value."""
+        """Receive a piece of a header's value."""
         self._value += data[start:end]
 
     def header_end(self) -> None:
-        """A header is whole."""
+        """End a header."""
         if self._header.lower() == b"content-disposition":
             self._disposition = self._value
         self._header, self._value = b"", b""
 
     def headers_finished(self) -> None:
-        """The part's name, and the file's, are known."""
-        _, options = parse_options_header(self._disposition)
-        self._field = text_of(options.get(b"name", b""))
-        if b"filename" in options:
-            self.begin_file(bare_name(text_of(options[b"filename"])))
-        elif self._field == self.upload:
-            raise QueryError(f"{self.upload}: expected an uploaded file, found a text; send the file itself")
-
-    def begin_file(self, name: str) -> None:
-        """A file comes.
+        """End the headers of a part, which name its field and, for a file, its name.
 
         Raises:
-            QueryError: it is not of the kind that is taken.
+            QueryError: a text came in place of a file.
+        """
+        _, options = parse_options_header(self._disposition)
+        self._field = decode_text(options.get(b"name", b""))
+        if b"filename" in options:
+            self.begin_file(safe_filename(decode_text(options[b"filename"])))
+        elif self._field == self.file_field:
+            raise QueryError(f"{self.file_field}: expected an uploaded file, found a text; send the file itself")
+
+    def begin_file(self, name: str) -> None:
+        """Open a file for the part.
+
+        Raises:
+            QueryError: its field or suffix is not allowed.
             TooLarge: there are too many.
         """
-        ending = Path(name).suffix.lower()
-        if self._field != self.upload or ending not in self.kind.endings:
-            endings = ", ".join(self.kind.endings)
+        suffix = Path(name).suffix.lower()
+        if self._field != self.file_field or suffix not in self.kind.suffixes:
+            suffixes = ", ".join(self.kind.suffixes)
             raise QueryError(
-                f"{one_line(self._field)[:80]} {name!r}: expected {self.upload} named *{endings}, found another field or ending; send these"
+                f"{bounded_line(self._field)[:80]} {name!r}: expected {self.file_field} named *{suffixes}, found another field or ending; send these"
             )
-        if len(self.names) == self.kind.most:
-            raise TooLarge(f"{self.upload}: expected up to {self.kind.most} files, found more; send fewer at a time")
-        path = self.folder / f"{len(self.names)}{ending}"
-        self.names[str(path)], self._left = name, self.kind.largest
+        if len(self.filenames) == self.kind.max_files:
+            raise TooLarge(
+                f"{self.file_field}: expected up to {self.kind.max_files} files, found more; send fewer at a time"
+            )
+        path = self.folder / f"{len(self.filenames)}{suffix}"
+        self.filenames[str(path)], self._bytes_left = name, self.kind.max_bytes
         self._file = path.open("xb")
 
     def part_data(self, data: bytes, start: int, end: int) -> None:
-        """A piece of a text or file."""
+        """Receive a piece of a text or file.
+
+        Raises:
+            TooLarge: the text or file is.
+        """
         if self._file is None:
             self._text += data[start:end]
-            if len(self._text) > LARGEST_FIELD:
+            if len(self._text) > MAX_TEXT_BYTES:
                 raise TooLarge(
-                    f"{one_line(self._field)[:80]}: expected up to {LARGEST_FIELD} bytes of text, found more; send less"
+                    f"{bounded_line(self._field)[:80]}: expected up to {MAX_TEXT_BYTES} bytes of text, found more; send less"
                 )
             return
-        self._left -= end - start
-        if self._left < 0:
+        self._bytes_left -= end - start
+        if self._bytes_left < 0:
             raise TooLarge(
-                f"{list(self.names.values())[-1]!r}: expected up to {self.kind.largest:,} bytes, found more; use the command line for it"
+                f"{list(self.filenames.values())[-1]!r}: expected up to {self.kind.max_bytes:,} bytes, found more; use the command line for it"
             )
         self._file.write(data[start:end])
 
     def part_end(self) -> None:
-        """A text or file is whole."""
+        """End a part."""
         if self._file is None:
-            self.texts.setdefault(self._field, []).append(text_of(bytes(self._text)))
+            self.texts.setdefault(self._field, []).append(decode_text(bytes(self._text)))
         self.close()
 
     def end(self) -> None:
-        """The form is whole."""
+        """End the form."""
         self.ended = True
 
     def close(self) -> None:
-        """Close the file that was being written."""
+        """Close the open file, if any."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
 
-def text_of(data: bytes) -> str:
-    """Bytes as text, whatever they are."""
+def decode_text(data: bytes) -> str:
+    """Decode UTF-8, replacing invalid bytes."""
     return data.decode("utf-8", "replace")
 
 
-def bare_name(name: str) -> str:
-    """A file's name without folders, harmless wherever it is shown."""
-    bare = printable(name).replace("\\", "/").rpartition("/")[2]
-    return bare if len(bare) <= LONGEST_NAME else bare[: LONGEST_NAME - 20] + "..." + bare[-17:]
+def safe_filename(name: str) -> str:
+    """Return a file name without folders and control characters, shortened in the middle if it is long."""
+    name = printable_line(name).replace("\\", "/").rpartition("/")[2]
+    return name if len(name) <= MAX_FILENAME_LENGTH else name[: MAX_FILENAME_LENGTH - 20] + "..." + name[-17:]

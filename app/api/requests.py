@@ -1,89 +1,102 @@
-"""What the API is asked; every name here is a promise (docs/openapi.json)."""
+"""Requests of the REST API; all names here are public (docs/openapi.json)."""
 
 from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from loradex.app.backend import LONGEST_PATH
-from loradex.app.search.query import MOST_PARTS
-from loradex.app.search.service import MOST_HITS, MOST_LABELS, MOST_OFFSET
+from loradex.app.backend import MAX_PATH_LENGTH
+from loradex.app.search.query import MAX_QUERY_PARTS
+from loradex.app.search.service import MAX_HITS, MAX_LABELS, MAX_OFFSET
 from loradex.index import FoundBy
-from loradex.index.filters import MOST_VALUES
+from loradex.index.filters import MAX_VALUES
 
-LONGEST_TEXT: Final = 300  # characters
-MOST_ON_A_PAGE: Final = 500
-MOST_FOLDERS: Final = 100
+MAX_TEXT_LENGTH: Final = 300  # characters
+MAX_PAGE_SIZE: Final = 500
+MAX_FOLDERS: Final = 100
 
-Short = Annotated[str, Field(max_length=LONGEST_TEXT)]
+ShortText = Annotated[str, Field(max_length=MAX_TEXT_LENGTH)]
 
 
-class Asked(BaseModel):
-    """What a caller sends; a name that is not known is refused."""
+class StrictModel(BaseModel):
+    """Base class of requests; unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-class Filters(Asked):
-    """Which models may be answers; what is left out asks for nothing."""
+class Filters(StrictModel):
+    """Filters on models; one that is not given lets all models through."""
 
-    family: list[Short] = Field([], max_length=MOST_VALUES, description="Only models of one of these families.")
-    format: list[Short] = Field([], max_length=MOST_VALUES, description="Only files of one of these formats.")
-    tag: list[Short] = Field(
-        [], max_length=MOST_VALUES, description="Only models with all of these tags or trigger words."
+    family: list[ShortText] = Field([], max_length=MAX_VALUES, description="Only models of one of these families.")
+    format: list[ShortText] = Field(
+        [], max_length=MAX_VALUES, description="Only models with a file of one of these formats."
     )
-    rank: Short | None = Field(None, description="Only models of this rank, or range of ranks.", examples=["4-16"])
+    tag: list[ShortText] = Field(
+        [], max_length=MAX_VALUES, description="Only models with all of these tags or trigger words."
+    )
+    rank: ShortText | None = Field(
+        None, description="Only models of this rank, or of a range of ranks.", examples=["4-16"]
+    )
     folder: str | None = Field(
-        None, max_length=LONGEST_PATH, description="Only models with a file below this folder of the server's machine."
+        None,
+        max_length=MAX_PATH_LENGTH,
+        description="Only models with a file below this folder of the server's machine.",
     )
-    after: Short | None = Field(
-        None, description="Only models added since then (UTC), or since 7d, 12h, 2w ago.", examples=["2026-11-24"]
+    after: ShortText | None = Field(
+        None,
+        description="Only models added since this date (UTC), or within the last 7d, 12h, 2w.",
+        examples=["2026-11-24"],
     )
-    before: Short | None = Field(None, description="Only models added before then.")
-    found_by: FoundBy | None = Field(None, description="Only models that are known by weights, or by metadata alone.")
+    before: ShortText | None = Field(None, description="Only models added before this date or duration.")
+    found_by: FoundBy | None = Field(
+        None, description="Only models indexed by their weights, or only those indexed by their metadata alone."
+    )
 
 
 class SearchFields(Filters):
-    """A query: its parts are added up, each may end in a weight as dog^0.5."""
+    """A query: the weighted sum of its parts. A part may end in a weight, as in `dog^0.5`."""
 
-    text: list[Short] = Field(
-        [], max_length=MOST_PARTS, description="What the model should draw.", examples=[["a slice of pizza"]]
+    text: list[ShortText] = Field(
+        [], max_length=MAX_QUERY_PARTS, description="What the models should draw.", examples=[["a slice of pizza"]]
     )
-    minus: list[Short] = Field([], max_length=MOST_PARTS, description="What it should not draw.")
-    model: list[Short] = Field([], max_length=MOST_PARTS, description="Ids of models that it should be like.")
-    limit: int = Field(10, ge=1, le=MOST_HITS - 1, description="How many hits.")
-    offset: int = Field(0, ge=0, le=MOST_OFFSET, description="How many of the first hits to leave out.")
+    minus: list[ShortText] = Field([], max_length=MAX_QUERY_PARTS, description="What the models should not draw.")
+    model: list[ShortText] = Field(
+        [], max_length=MAX_QUERY_PARTS, description="Ids of models that the hits should be like."
+    )
+    limit: int = Field(10, ge=1, le=MAX_HITS - 1, description="Number of hits.")
+    offset: int = Field(0, ge=0, le=MAX_OFFSET, description="Number of hits to skip.")
 
 
 class ModelFields(Filters):
     """A page of models in order of id."""
 
-    limit: int = Field(50, ge=1, le=MOST_ON_A_PAGE, description="How many models.")
-    cursor: Short = Field(
-        "", description="The `next` of the page before, so that none is left out or told twice while others are added."
+    limit: int = Field(50, ge=1, le=MAX_PAGE_SIZE, description="Number of models.")
+    cursor: ShortText = Field(
+        "",
+        description="The `next` of the previous page. No model is skipped or repeated, even if others are added meanwhile.",
     )
 
 
-class LabelFields(Asked):
-    """How files are labelled."""
+class LabelFields(StrictModel):
+    """Options of labelling."""
 
-    labels: list[Short] = Field(
-        [], max_length=MOST_LABELS, description="The labels to choose from; none: the concepts that ship."
+    labels: list[ShortText] = Field(
+        [], max_length=MAX_LABELS, description="The labels to choose from. Default: the shipped concepts."
     )
-    count: int = Field(5, ge=1, le=MOST_HITS, description="How many labels a file.")
+    count: int = Field(5, ge=1, le=MAX_HITS, description="Number of labels for each file.")
 
 
-class InspectFields(Asked):
-    """How files are inspected."""
+class InspectFields(StrictModel):
+    """Options of inspection."""
 
-    hash: bool = Field(False, description="Whether to read the files whole, for their hashes.")
+    hash: bool = Field(False, description="Whether to read the files completely and compute their hashes.")
 
 
-class Folders(Asked):
-    """Where LoRAs lie that should be added to the zoo."""
+class Folders(StrictModel):
+    """Folders of LoRAs to index."""
 
-    folders: list[Annotated[str, Field(max_length=LONGEST_PATH)]] = Field(
+    folders: list[Annotated[str, Field(max_length=MAX_PATH_LENGTH)]] = Field(
         min_length=1,
-        max_length=MOST_FOLDERS,
-        description="Full paths of folders of the server's machine.",
+        max_length=MAX_FOLDERS,
+        description="Full paths of folders on the server's machine.",
         examples=[["/srv/ComfyUI/models/loras"]],
     )

@@ -1,4 +1,4 @@
-"""What the API answers; every name here is a promise (docs/openapi.json)."""
+"""Responses of the REST API; all names here are public (docs/openapi.json)."""
 
 from typing import Annotated, Any
 
@@ -10,31 +10,31 @@ from loradex.index import FoundBy
 Id = Annotated[
     str,
     Field(
-        description="Derived from the weights, so that a renamed or moved file keeps it.",
+        description="Computed from the weights: a renamed or moved file keeps it.",
         examples=["c09c39f128ab3b9811f2"],
     ),
 ]
-Path = Annotated[str | None, Field(description="Where its file was seen last, on the server's machine or a hub.")]
-Family = Annotated[str, Field(description="The model tree it was fine-tuned from.", examples=["sdxl"])]
+Path = Annotated[str | None, Field(description="Where its file was last seen: on the server's machine or on a hub.")]
+Family = Annotated[str, Field(description="The architecture of its base model.", examples=["sdxl"])]
 Probability = Annotated[
-    float | None, Field(description="How likely it is what was asked for, where that is known.", ge=0, le=1)
+    float | None, Field(description="Probability that it draws what the query asks for; null if unknown.", ge=0, le=1)
 ]
 
 
 class Zoo(BaseModel):
-    """The zoo that is served."""
+    """The served zoo."""
 
     name: str = Field(examples=["miniature"])
     space: str = Field(description="The space of its vectors.")
-    models: int
-    families: dict[str, int] = Field(description="Models by family, the most frequent first.")
-    formats: dict[str, int] = Field(description="Models by format of their files.")
-    found_by: dict[str, int] = Field(description="Models by what their place in the zoo rests on.")
-    version: str = Field(description="The version of Loradex.", examples=["0.1.0"])
+    models: int = Field(description="Number of models.")
+    families: dict[str, int] = Field(description="Number of models by family, the most frequent first.")
+    formats: dict[str, int] = Field(description="Number of models by format of their files.")
+    found_by: dict[str, int] = Field(description="Number of models by the evidence that they are indexed by.")
+    version: str = Field(description="Version of Loradex.", examples=["0.1.0"])
 
 
 class Named(BaseModel):
-    """Which model it is."""
+    """A model by name."""
 
     id: Id
     name: str
@@ -42,37 +42,37 @@ class Named(BaseModel):
 
 
 class Hit(Named):
-    """One answer to a query."""
+    """A hit of a search."""
 
     family: Family
     score: float = Field(
         description="Cosine with the query, from -1 to 1; 1 for a model without a vector that was found by its words.",
         examples=[0.41],
     )
-    found_by: FoundBy = Field(description="What its place among the hits rests on first.")
-    concept: str | None = Field(description="What it was made for, where known.")
-    matched: list[FoundBy] = Field(description="The ways in which it was found.")
+    found_by: FoundBy = Field(description="The evidence that its rank mainly rests on.")
+    concept: str | None = Field(description="What it was trained on, if known.")
+    matched: list[FoundBy] = Field(description="All evidence that matched the query.")
     probability: Probability
-    copies: list[Named] = Field(description="Models with the same update, which are folded under this one.")
+    copies: list[Named] = Field(description="Models with the same update, folded into this hit.")
 
 
 class QueryPart(BaseModel):
-    """One part of a query."""
+    """A part of a query."""
 
     kind: str = Field(description="text, picture or model.", examples=["text"])
     value: str
-    weight: float = Field(description="Below zero takes it away.")
+    weight: float = Field(description="Negative for what the hits should not be like.")
 
 
 class Query(BaseModel):
-    """A query as it was read."""
+    """A parsed query."""
 
-    text: str = Field(description="All of it in one line.", examples=["hound + hat - red"])
+    text: str = Field(description="The query as one line.", examples=["hound + hat - red"])
     parts: list[QueryPart]
 
 
 class SearchPage(BaseModel):
-    """One page of hits, best first."""
+    """A page of hits, best first."""
 
     query: Query
     zoo: str = Field(description="Folder of the zoo.")
@@ -80,21 +80,21 @@ class SearchPage(BaseModel):
     took_ms: float
     limit: int
     offset: int
-    next: int | None = Field(description="The offset of the next page; null at the end.")
+    next: int | None = Field(description="The `offset` of the next page; null on the last.")
     hits: list[Hit]
 
 
 class Model(Named):
-    """A model of the zoo; its texts come from its file."""
+    """A model of the zoo. Its texts come from its file."""
 
     family: Family
-    found_by: FoundBy = Field(description="What its vector rests on.")
+    found_by: FoundBy = Field(description="The evidence that its vector rests on.")
     concept: str | None
-    preview: str | None = Field(description="Its drawing, if it has one: `/models/{id}/drawing`.")
+    preview: str | None = Field(description="Path of its preview in the zoo; get it from `/models/{id}/drawing`.")
     facts: dict[str, Any] = Field(
-        description="What its file says: format, ranks, tags, trigger_words, title, notes and more; and its likeliest labels."
+        description="Facts from its file (format, ranks, tags, trigger_words, title, notes, ...) and its most likely labels."
     )
-    added: int | None = Field(description="When the zoo took it first, in seconds since 1970.")
+    added: int | None = Field(description="When it was first indexed, in seconds since 1970.")
 
 
 class KnownFile(BaseModel):
@@ -102,46 +102,46 @@ class KnownFile(BaseModel):
 
     path: str
     size: int = Field(description="Bytes.")
-    mtime_ns: int = Field(description="When it was changed last, in nanoseconds since 1970.")
+    mtime_ns: int = Field(description="Modification time, in nanoseconds since 1970.")
     model_id: str | None
     refusal: str | None
-    reader: str = Field(description="What read it.")
+    reader: str = Field(description="Signature of the encoder that read it.")
 
 
 class ModelWithFiles(Model):
-    """All that is known of a model."""
+    """All that is known about a model."""
 
     files: list[KnownFile]
 
 
 class ModelPage(BaseModel):
-    """Models in order of id."""
+    """A page of models in order of id."""
 
     models: list[Model]
-    next: str | None = Field(description="The `cursor` of the next page; null at the end.")
+    next: str | None = Field(description="The `cursor` of the next page; null on the last.")
 
 
 class LookAlike(Named):
-    """A model that is like another."""
+    """A model with the same or a related update."""
 
     relation: str = Field(examples=["same update, other strength"])
-    cosine: float = Field(description="Of both whole updates.")
-    strength: float = Field(description="Its norm over the other's.")
+    cosine: float = Field(description="Cosine of the two updates over all layers.")
+    strength: float = Field(description="Norm of its update, divided by that of the other.")
 
 
 class MergePart(Named):
-    """A part of a merge."""
+    """A model that went into a merge."""
 
     weight: float
 
 
 class Merge(BaseModel):
-    """What a model was merged from."""
+    """A merge and the models that went into it."""
 
     name: str
     path: Path
     parts: list[MergePart]
-    explained: float = Field(description="The share of its energy that the parts make up.")
+    explained: float = Field(description="Share of the energy of its update that the parts explain.")
 
 
 class Compared(BaseModel):
@@ -152,7 +152,7 @@ class Compared(BaseModel):
 
 
 class LookAlikes(Compared):
-    """The look-alikes of a model, most like first."""
+    """The look-alikes of a model, most similar first."""
 
     id: Id
     name: str
@@ -161,13 +161,13 @@ class LookAlikes(Compared):
 
 
 class RelatedPair(Named):
-    """Two models that share much."""
+    """Two models with related updates."""
 
     other: LookAlike
 
 
 class Found(BaseModel):
-    """How many there are."""
+    """Numbers of look-alikes in the whole zoo."""
 
     groups: int
     related: int
@@ -175,18 +175,18 @@ class Found(BaseModel):
 
 
 class Duplicates(Compared):
-    """The first of all look-alikes of the zoo."""
+    """The look-alikes in the zoo: how many there are, and the first of each kind."""
 
     found: Found
     groups: list[list[LookAlike]] = Field(
-        description="Models with one update; the first is what the others are compared with."
+        description="Models with the same update; the others of a group are compared with its first."
     )
     related: list[RelatedPair]
     merges: list[Merge]
 
 
 class Label(BaseModel):
-    """A label and how likely it is."""
+    """A label with its probability."""
 
     label: str = Field(examples=["pizza"])
     score: float
@@ -194,12 +194,12 @@ class Label(BaseModel):
 
 
 class LabelledFile(BaseModel):
-    """The labels of one file, best first."""
+    """The labels of a file, best first."""
 
-    file: str = Field(description="The name that it was sent under.")
+    file: str = Field(description="Name of the uploaded file.")
     family: Family
-    abstained: bool = Field(description="Whether the answer is unknown.")
-    reason: str | None = Field(description="Why it is.")
+    abstained: bool = Field(description='Whether the answer is "unknown".')
+    reason: str | None = Field(description="Why the answer is unknown.")
     labels: list[Label]
 
 
@@ -210,7 +210,7 @@ class Labelled(BaseModel):
 
 
 class InspectedFile(BaseModel):
-    """What one file says of itself; id, data_hash and sha256 only where hashes were asked for."""
+    """Facts from a file; id, data_hash and sha256 only if hashes were requested."""
 
     file: str
     bytes: int
@@ -241,14 +241,14 @@ class Refusal(BaseModel):
 
 
 class Inspected(BaseModel):
-    """What some files say of themselves."""
+    """Facts from some files."""
 
     files: list[InspectedFile]
     refused: list[Refusal]
 
 
 class Indexed(BaseModel):
-    """What became of some files."""
+    """Result of indexing a set of files."""
 
     zoo: str
     by_weights: int
@@ -261,31 +261,33 @@ class Indexed(BaseModel):
     missing: list[str]
     removed: int
     refused: list[Refusal]
+    advice: str | None = Field(description="What to do about files of this run that no expert reads; null if none are.")
 
 
 class Run(BaseModel):
-    """The last run of indexing."""
+    """The current or last indexing run."""
 
     state: State
     doing: str = Field(
-        description="Whether files are read, or models drawn that have no drawing.", examples=["reading", "drawing"]
+        description="The phase: reading files, or drawing models that have no preview.",
+        examples=["reading", "drawing"],
     )
     folders: list[str]
-    done: int = Field(description="How many of them it is done with.")
+    done: int = Field(description="Number of files or models processed in this phase.")
     total: int
-    file: str = Field(description="The last of them.")
-    reason: str | None = Field(description="Why it failed, if it did.")
-    answer: Indexed | None = Field(description="What became of the files, when they are read.")
+    file: str = Field(description="The last one processed.")
+    reason: str | None = Field(description="Why the run failed.")
+    answer: Indexed | None = Field(description="The result, once all files are read.")
 
 
 class Reason(BaseModel):
-    """What went wrong."""
+    """Description of an error."""
 
-    kind: str = Field(description="The name of the error.", examples=["QueryError"])
-    message: str = Field(description="What, where, expected, found, how to mend; one line.")
+    kind: str = Field(description="Name of the error.", examples=["QueryError"])
+    message: str = Field(description="One line: what, where, expected, found, how to mend.")
 
 
 class Failure(BaseModel):
-    """Every answer that is no success."""
+    """The body of every response that reports an error."""
 
     error: Reason

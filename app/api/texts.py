@@ -1,40 +1,40 @@
-"""Texts of documents as JSON can hold them, and without what is nobody's business."""
+"""Texts that are safe to send: valid UTF-8, printable, bounded, and without paths of the server."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-LONGEST_MESSAGE: Final = 1000  # characters
+MAX_MESSAGE_LENGTH: Final = 1000  # characters
 
 
-def mapped(document: Any, change: Callable[[str], str]) -> Any:
-    """A JSON document with every text in it changed."""
+def map_strings(document: Any, function: Callable[[str], str]) -> Any:
+    """Apply a function to every string of a JSON document, keys included."""
     if isinstance(document, str):
-        return change(document)
+        return function(document)
     if isinstance(document, dict):
-        return {change(key): mapped(value, change) for key, value in document.items()}
+        return {function(key): map_strings(value, function) for key, value in document.items()}
     if isinstance(document, list | tuple):
-        return [mapped(value, change) for value in document]
+        return [map_strings(value, function) for value in document]
     return document
 
 
-def readable(text: str) -> str:
-    """A text that UTF-8 can write; names of files need not be such."""
+def valid_utf8(text: str) -> str:
+    """Replace characters that UTF-8 cannot encode, such as the surrogates in undecodable file names."""
     return text.encode("utf-8", "replace").decode()
 
 
-def renamed(text: str, names: Mapping[str, str]) -> str:
-    """A text in which paths are called by other names; the longer path first, as it may hold a shorter one."""
+def replace_paths(text: str, names: Mapping[str, str]) -> str:
+    """Replace each path in a text by its name; longer paths first, as they may contain shorter ones."""
     for path in sorted(names, key=len, reverse=True):
         text = text.replace(path, names[path])
     return text
 
 
-def printable(text: str) -> str:
-    """A text on one line, with nothing in it that a terminal would obey."""
-    return "".join(c if c.isprintable() else "?" for c in " ".join(readable(text).split()))
+def printable_line(text: str) -> str:
+    """Return a text as one line without control characters, such as the escape sequences of terminals."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(valid_utf8(text).split()))
 
 
-def one_line(message: str) -> str:
-    """A printable text of a bounded length."""
-    line = printable(message)
-    return line if len(line) <= LONGEST_MESSAGE else line[:LONGEST_MESSAGE] + "..."
+def bounded_line(text: str) -> str:
+    """Return a text as one printable line, cut to the length of a message."""
+    line = printable_line(text)
+    return line if len(line) <= MAX_MESSAGE_LENGTH else line[:MAX_MESSAGE_LENGTH] + "..."

@@ -1,96 +1,98 @@
-"""What agents are told: little, typed, and by name rather than by path."""
+"""Results of the agent tools: short, as agents pay for every token, and typed."""
 
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, Field
 
-from loradex.app.api.texts import one_line, readable
-from loradex.app.models import path_of
+from loradex.app.api.texts import bounded_line, valid_utf8
+from loradex.app.models import model_path
 from loradex.app.search.answers import LabelAnswer
-from loradex.app.search.ranking import Found
+from loradex.app.search.ranking import SearchHit
 from loradex.index import Model
 
-LONGEST: Final = 200  # characters of a text from a file
-LONGEST_NOTE: Final = 1000
-MOST_KINDS: Final = 50  # families or formats
-MOST_WORDS: Final = 12  # tags or trigger words
+MAX_LENGTH: Final = 200  # characters of a text from a file
+MAX_NOTES_LENGTH: Final = 1000
+MAX_FIELDS: Final = 50  # of an object, such as families or formats
+MAX_ITEMS: Final = 12  # of a list, such as tags or trigger words
 
-Labels = Annotated[dict[str, float], Field(description="What its weights most likely draw, each with its probability.")]
-Words = Annotated[list[str], Field(description="The first of them.")]
+Labels = Annotated[
+    dict[str, float], Field(description="Its most likely labels, by its weights, with their probabilities.")
+]
+FirstItems = Annotated[list[str], Field(description="The first few.")]
 
 
 class BriefModel(BaseModel):
-    """A model; its texts come from a stranger's file."""
+    """A model. Its texts come from a file written by a stranger."""
 
-    id: Annotated[str, Field(description="Give it to describe_model, similar_models, or to search_models as like.")]
+    id: Annotated[str, Field(description="For describe_model, similar_models, and the argument like of search_models.")]
     name: str
-    family: Annotated[str, Field(description="The base model it was fine-tuned from.")]
+    family: Annotated[str, Field(description="The architecture of its base model.")]
     concept: str | None = None
     labels: Labels = {}
-    path: Annotated[str | None, Field(description="Its file, where the agent runs on the zoo's machine.")] = None
+    path: Annotated[str | None, Field(description="Its file, if the agent runs on the same machine as the zoo.")] = None
 
 
 class BriefHit(BriefModel):
-    """A model that fits a query."""
+    """A hit of a search."""
 
     score: Annotated[float, Field(description="Cosine with the query, from -1 to 1.")]
-    probability: Annotated[float | None, Field(description="How likely it draws what was asked for, where known.")] = (
-        None
-    )
-    found_by: Annotated[list[str], Field(description="weights: by what it does; metadata: by its own words.")]
-    copies: Annotated[int, Field(description="Further models with the same weights.")] = 0
+    probability: Annotated[
+        float | None, Field(description="Probability that it draws what the query asks for, if known.")
+    ] = None
+    found_by: Annotated[list[str], Field(description="What matched the query: weights or metadata.")]
+    copies: Annotated[int, Field(description="Number of further models with the same weights.")] = 0
 
 
 class Hits(BaseModel):
-    """The best models, best first."""
+    """A page of hits, best first."""
 
     hits: list[BriefHit]
-    next_offset: Annotated[int | None, Field(description="The offset that shows more; null at the end.")]
+    next_offset: Annotated[int | None, Field(description="The offset of the next page; null on the last.")]
 
 
 class Models(BaseModel):
-    """Some models in order of id."""
+    """A page of models in order of id."""
 
     models: list[BriefModel]
-    next_cursor: Annotated[str | None, Field(description="The cursor that shows more; null at the end.")]
+    next_cursor: Annotated[str | None, Field(description="The cursor of the next page; null on the last.")]
 
 
 class WholeModel(BriefModel):
-    """What is known of one model."""
+    """All that is known about a model."""
 
-    found_by: Annotated[str, Field(description="weights or metadata: what its place in the zoo rests on.")]
+    found_by: Annotated[str, Field(description="The evidence that its vector rests on: weights or metadata.")]
     format: str | None = None
-    ranks: Words = []
+    ranks: FirstItems = []
     base_model: str | None = None
     trainer: str | None = None
     title: str | None = None
-    trigger_words: Words = []
-    tags: Words = []
+    trigger_words: FirstItems = []
+    tags: FirstItems = []
     notes: str | None = None
-    files: Annotated[int, Field(description="How many files hold it.")]
+    files: Annotated[int, Field(description="Number of files that hold it.")]
 
 
 class BriefLike(BaseModel):
-    """A model that is like another."""
+    """A model with the same or a related update."""
 
     id: str
     name: str
     relation: str
-    cosine: Annotated[float, Field(description="Of both weight updates; 1 is the same.")]
-    strength: Annotated[float, Field(description="How strong it is, over the other.")]
+    cosine: Annotated[float, Field(description="Cosine of the two updates; 1 if they are the same.")]
+    strength: Annotated[float, Field(description="Norm of its update, divided by that of the other.")]
 
 
 class Likes(BaseModel):
-    """Copies, re-saves, merges and other versions of a model."""
+    """The look-alikes of a model: copies, re-saves, merges and other versions."""
 
     hits: list[BriefLike]
     merged_from: Annotated[
-        dict[str, float], Field(description="Names of the models that it was merged from, with their weights.")
+        dict[str, float], Field(description="Names and weights of the models that it was merged from.")
     ] = {}
 
 
 class ZooBrief(BaseModel):
-    """What the zoo is and holds."""
+    """The zoo, and its number of models by family, format and evidence."""
 
     name: str
     models: int
@@ -100,102 +102,107 @@ class ZooBrief(BaseModel):
 
 
 class LabelledFile(BaseModel):
-    """What one file draws."""
+    """The labels of a file."""
 
     file: str
     family: str
     labels: Labels
-    unknown: Annotated[str | None, Field(description="Why no label is to be trusted, if none is.")] = None
+    unknown: Annotated[str | None, Field(description="Why the answer is unknown, if it is.")] = None
 
 
 class Labelled(BaseModel):
-    """What some files draw."""
+    """The labels of some files."""
 
     results: list[LabelledFile]
 
 
 class Inspected(BaseModel):
-    """What some files say of themselves, and why others cannot be read."""
+    """Facts from some files, and why others cannot be read."""
 
     files: list[dict[str, Any]]
     refused: list[dict[str, str]]
 
 
 class Run(BaseModel):
-    """How the last run of indexing stands."""
+    """The current or last indexing run."""
 
     state: Annotated[str, Field(description="none, running, done, stopped or failed.")]
     done: int
     total: int
-    reason: Annotated[str | None, Field(description="Why it failed, if it did.")] = None
-    added: Annotated[int | None, Field(description="New models, when it is done.")] = None
-    refused: Annotated[dict[str, str], Field(description="The first files that could not be read, and why.")] = {}
+    reason: Annotated[str | None, Field(description="Why the run failed, if it did.")] = None
+    added: Annotated[int | None, Field(description="Number of new models, once the run is done.")] = None
+    refused: Annotated[dict[str, str], Field(description="The first few files that could not be read, and why.")] = {}
 
 
-def said(text: Any, most: int = LONGEST) -> str | None:
-    """A text from a file, on one short line."""
-    return None if text is None else one_line(str(text))[:most]
+def shorten_text(text: Any, length: int = MAX_LENGTH) -> str | None:
+    """Return a text from a file as one line, cut to a length; None stays None."""
+    return None if text is None else bounded_line(str(text))[:length]
 
 
-def brief(document: Any) -> Any:
-    """A JSON document with short texts and the first items of its lists."""
+def shorten(document: Any) -> Any:
+    """Shorten the texts, lists and objects of a JSON document."""
     if isinstance(document, list):
-        return [brief(item) for item in document[:MOST_WORDS]]
+        return [shorten(item) for item in document[:MAX_ITEMS]]
     if isinstance(document, dict):
-        return {str(said(key)): brief(value) for key, value in list(document.items())[:MOST_KINDS]}
-    return said(document) if isinstance(document, str) else document
+        return {str(shorten_text(key)): shorten(value) for key, value in list(document.items())[:MAX_FIELDS]}
+    return shorten_text(document) if isinstance(document, str) else document
 
 
-def words(found: Any) -> list[str]:
-    """The first of some texts from a file."""
-    return [str(said(word)) for word in found[:MOST_WORDS]] if isinstance(found, list) else []
+def first_items(fact: Any) -> list[str]:
+    """Return the first items of a fact as texts; an empty list if the fact is not a list."""
+    return [str(shorten_text(item)) for item in fact[:MAX_ITEMS]] if isinstance(fact, list) else []
 
 
-def likely_labels(found: Any) -> dict[str, float]:
-    """The labels that a zoo keeps of a model, if it keeps them as Loradex does."""
-    pairs = [pair for pair in found if isinstance(pair, list) and len(pair) == 2] if isinstance(found, list) else []
-    return {str(said(label)): likely for label, likely in pairs[:MOST_WORDS] if isinstance(likely, float | int)}
-
-
-def named(model: Model, zoo: str | None) -> dict[str, Any]:
-    """Which model it is; where its file lies, if ``zoo`` says from where paths are seen."""
-    path = None if zoo is None else path_of(model, zoo)
-    told = {
-        "id": said(model.id),
-        "name": said(model.name),
-        "family": said(model.family),
-        "concept": said(model.concept),
-    }
+def stored_labels(fact: Any) -> dict[str, float]:
+    """Return a model's labels as stored in the zoo; pairs that are not a label and a number are left out."""
+    pairs = [pair for pair in fact if isinstance(pair, list) and len(pair) == 2] if isinstance(fact, list) else []
     return {
-        **told,
-        "labels": likely_labels(model.facts.get("labels")),
-        "path": None if path is None else readable(path),
+        str(shorten_text(label)): probability
+        for label, probability in pairs[:MAX_ITEMS]
+        if isinstance(probability, float | int)
     }
 
 
-def hit(found: Found, zoo: str | None) -> BriefHit:
-    """One hit."""
-    likely = None if found.probability is None else round(found.probability, 3)
+def model_fields(model: Model, zoo: str | None) -> dict[str, Any]:
+    """Return the fields of a BriefModel; ``zoo`` is the zoo's folder, or None to leave out the path."""
+    path = None if zoo is None else model_path(model, zoo)
+    return {
+        "id": shorten_text(model.id),
+        "name": shorten_text(model.name),
+        "family": shorten_text(model.family),
+        "concept": shorten_text(model.concept),
+        "labels": stored_labels(model.facts.get("labels")),
+        "path": None if path is None else valid_utf8(path),
+    }
+
+
+def brief_hit(hit: SearchHit, zoo: str | None) -> BriefHit:
+    """Return a hit for agents."""
     return BriefHit(
-        **named(found.model, zoo),
-        score=round(found.score, 3),
-        probability=likely,
-        found_by=[*found.matched],
-        copies=len(found.copies),
+        **model_fields(hit.model, zoo),
+        score=round(hit.score, 3),
+        probability=None if hit.probability is None else round(hit.probability, 3),
+        found_by=[*hit.matched],
+        copies=len(hit.copies),
     )
 
 
-def whole(model: Model, files: int, zoo: str | None) -> WholeModel:
-    """All of one model."""
+def whole_model(model: Model, files: int, zoo: str | None) -> WholeModel:
+    """Return all that is known about a model, for agents; ``files`` is its number of files."""
     facts = model.facts
-    told: dict[str, Any] = {name: said(facts.get(name)) for name in ("format", "base_model", "trainer", "title")} | {
-        "notes": said(facts.get("notes"), LONGEST_NOTE)
+    fields: dict[str, Any] = {
+        name: shorten_text(facts.get(name)) for name in ("format", "base_model", "trainer", "title")
     }
-    told |= {name: words(facts.get(name)) for name in ("ranks", "trigger_words", "tags")}
-    return WholeModel(**named(model, zoo), **told, found_by=model.found_by, files=files)
+    fields |= {"notes": shorten_text(facts.get("notes"), MAX_NOTES_LENGTH)}
+    fields |= {name: first_items(facts.get(name)) for name in ("ranks", "trigger_words", "tags")}
+    return WholeModel(**model_fields(model, zoo), **fields, found_by=model.found_by, files=files)
 
 
-def labelled(answer: LabelAnswer) -> LabelledFile:
-    """What one file draws."""
-    labels = {found.label: round(found.probability, 3) for found in answer.labels}
-    return LabelledFile(file=readable(answer.file), family=answer.family, labels=labels, unknown=said(answer.reason))
+def labelled_file(answer: LabelAnswer) -> LabelledFile:
+    """Return the labels of a file, for agents."""
+    return LabelledFile(
+        file=valid_utf8(answer.file),
+        family=answer.family,
+        labels={label.label: round(label.probability, 3) for label in answer.labels},
+        unknown=shorten_text(answer.reason),
+    )

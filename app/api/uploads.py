@@ -1,4 +1,4 @@
-"""Uploads: read into a folder of their own, and gone when they are answered."""
+"""Uploads: received into a temporary folder, which is deleted after the response."""
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,103 +15,112 @@ from python_multipart.exceptions import FormParserError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from loradex.app.api.multipart import FormReader, Kind
-from loradex.app.api.texts import mapped, renamed
+from loradex.app.api.multipart import FormReader, UploadKind
+from loradex.app.api.texts import map_strings, replace_paths
 from loradex.index.errors import ZooError
 from loradex.retrieval.errors import LoradexError, QueryError
 
-SILENCE: Final = 60.0  # seconds without a byte after which a sender is given up
+READ_TIMEOUT: Final = 60.0  # seconds without a byte after which the upload fails
 
 Fields = TypeVar("Fields", bound=BaseModel)
 
 
 @dataclass(slots=True)
 class Form(Generic[Fields]):
-    """A form that was read; ``names`` are the senders' names of the files, by the paths where they lie now."""
+    """A received form.
+
+    Attributes:
+        files: paths of the received files.
+        filenames: the senders' names of the files, by path.
+    """
 
     fields: Fields
     files: list[str]
-    names: dict[str, str]
+    filenames: dict[str, str]
 
-    def named(self, document: Any) -> Any:
-        """A document in which the files are called as their senders call them."""
-        return mapped(document, lambda text: renamed(text, self.names))
+    def restore_names(self, document: Any) -> Any:
+        """Replace the paths of received files in a JSON document by the senders' names."""
+        return map_strings(document, lambda text: replace_paths(text, self.filenames))
 
     @contextmanager
-    def telling_names(self) -> Iterator[None]:
-        """Errors within call the files as their senders call them."""
+    def restore_names_in_errors(self) -> Iterator[None]:
+        """Replace the paths of received files in the message of an error that is raised within the context."""
         try:
             yield
         except (LoradexError, ZooError) as error:
-            raise type(error)(self.named(str(error))) from None
+            raise type(error)(self.restore_names(str(error))) from None
 
 
-def form_of(model: type[Fields], upload: str, kind: Kind) -> Callable[[Request], AsyncIterator[Form[Fields]]]:
-    """A FastAPI dependency that reads a form of a model's fields and some files."""
+def form_dependency(
+    model: type[Fields], file_field: str, kind: UploadKind
+) -> Callable[[Request], AsyncIterator[Form[Fields]]]:
+    """Return a FastAPI dependency that receives a form: the fields of a pydantic model, and files."""
 
-    async def read(request: Request) -> AsyncIterator[Form[Fields]]:
-        turns = request.app.state.uploading
-        await run_in_threadpool(turns.take)
+    async def receive(request: Request) -> AsyncIterator[Form[Fields]]:
+        limiter = request.app.state.upload_limiter
+        await run_in_threadpool(limiter.acquire)
         try:
             with TemporaryDirectory(prefix="loradex-", ignore_cleanup_errors=True) as folder:
-                reader = FormReader(Path(folder), upload, kind)
+                reader = FormReader(Path(folder), file_field, kind)
                 try:
-                    await receive(request, reader)
+                    await receive_form(request, reader)
                 finally:
                     reader.close()
-                if len(reader.names) < kind.least:
-                    raise QueryError(f"{upload}: expected at least one file, found none; send one as {upload}")
-                yield Form(fields_of(model, reader.texts), list(reader.names), reader.names)
+                if len(reader.filenames) < kind.min_files:
+                    raise QueryError(f"{file_field}: expected at least one file, found none; send one as {file_field}")
+                yield Form(parse_fields(model, reader.texts), list(reader.filenames), reader.filenames)
         finally:
-            turns.give_back()
+            limiter.release()
 
-    return read
+    return receive
 
 
-async def receive(request: Request, reader: FormReader) -> None:
-    """Read a body into a form, each piece in a thread, as files are written.
+async def receive_form(request: Request, reader: FormReader) -> None:
+    """Feed the body of a request to a form reader; in threads, as it writes files.
 
     Raises:
-        QueryError: it is no form, or breaks off.
-        TooLarge: a part of it is.
+        QueryError: the body is not a form, or is incomplete.
+        TooLarge: it holds too much.
     """
     parser = reader.parser(request.headers.get("content-type", ""))
-    pieces = aiter(request.stream())
+    chunks = aiter(request.stream())
     try:
         while True:
-            with anyio.fail_after(SILENCE):
-                piece = await anext(pieces, None)
-            if piece is None:
+            with anyio.fail_after(READ_TIMEOUT):
+                chunk = await anext(chunks, None)
+            if chunk is None:
                 break
-            await run_in_threadpool(partial(parser.write, piece))
+            await run_in_threadpool(partial(parser.write, chunk))
         parser.finalize()
         if not reader.ended:
             raise FormParserError("its last boundary is missing")
     except FormParserError:
         raise QueryError("body: expected a sound multipart/form-data form, found a broken one; send it again") from None
     except TimeoutError:
-        raise QueryError(f"body: expected a form, found nothing for {SILENCE:g} s; send it again") from None
+        raise QueryError(f"body: expected a form, found nothing for {READ_TIMEOUT:g} s; send it again") from None
 
 
-def fields_of(model: type[Fields], texts: Mapping[str, list[str]]) -> Fields:
-    """The fields of a form.
+def parse_fields(model: type[Fields], texts: Mapping[str, list[str]]) -> Fields:
+    """Validate the texts of a form as the fields of a pydantic model.
 
     Raises:
-        RequestValidationError: one is not as it should be.
+        RequestValidationError: a field is invalid.
     """
-    many = {name for name, info in model.model_fields.items() if get_origin(info.annotation) is list}
+    lists = {name for name, info in model.model_fields.items() if get_origin(info.annotation) is list}
     try:
-        return model.model_validate({name: said if name in many else said[-1] for name, said in texts.items()})
+        return model.model_validate({name: values if name in lists else values[-1] for name, values in texts.items()})
     except ValidationError as error:
-        raise RequestValidationError([{**each, "loc": ("body", *each["loc"])} for each in error.errors()]) from None
+        raise RequestValidationError([{**fault, "loc": ("body", *fault["loc"])} for fault in error.errors()]) from None
 
 
-def body_of(model: type[BaseModel], upload: str, kind: Kind) -> dict[str, Any]:
-    """The form as OpenAPI describes it."""
-    about = f"Up to {kind.most} files ({', '.join(kind.endings)}), each of up to {kind.largest:,} bytes."
+def request_body(model: type[BaseModel], file_field: str, kind: UploadKind) -> dict[str, Any]:
+    """Return the OpenAPI schema of a form."""
+    about = f"Up to {kind.max_files} files ({', '.join(kind.suffixes)}), each of up to {kind.max_bytes:,} bytes."
     schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
     schema.pop("$defs", None)
     file = {"type": "string", "format": "binary"}
-    schema["properties"] |= {upload: {"type": "array", "items": file, "maxItems": kind.most, "description": about}}
-    required = {"required": [upload]} if kind.least else {}
+    schema["properties"] |= {
+        file_field: {"type": "array", "items": file, "maxItems": kind.max_files, "description": about}
+    }
+    required = {"required": [file_field]} if kind.min_files else {}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema | required}}}}

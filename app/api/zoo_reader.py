@@ -1,4 +1,4 @@
-"""What the API and the agents' tools read of the zoo that is served at the moment."""
+"""Queries of the REST API and the agent tools to the served zoo."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -9,61 +9,67 @@ from threading import Lock
 from typing import Any, Final
 
 from loradex.app.api.errors import DrawingMissing
-from loradex.app.api.limiter import Turns
+from loradex.app.api.limiter import RequestLimiter
 from loradex.app.api.requests import Filters, ModelFields, SearchFields
-from loradex.app.backend import Desk
-from loradex.app.models import described
+from loradex.app.backend import Backend
+from loradex.app.models import model_document
 from loradex.app.paths import SHIPPED_NAME, SHIPPED_ZOO
-from loradex.app.previews import drawing_of
+from loradex.app.previews import preview_path
 from loradex.app.search.answers import SearchAnswer
-from loradex.app.search.filters import filter_of
+from loradex.app.search.filters import parse_filter
 from loradex.app.search.lookalikes import DuplicatesAnswer, Library
 from loradex.app.search.query import Query
-from loradex.app.search.service import MOST_OFFSET
+from loradex.app.search.service import MAX_OFFSET
 from loradex.index import Filter, Model
-from loradex.index.sqlite.snapshot import State
+from loradex.index.model import State
 from loradex.retrieval.errors import QueryError
 
-MOST_COMPARED: Final = 100_000  # models whose fingerprints are held, 4 KiB each
+MAX_COMPARED: Final = 100_000  # models; a fingerprint takes 4 KiB of memory
+FILTERS: Final = {"families": "family", "formats": "format", "tags": "tag"} | {
+    name: name for name in ("rank", "folder", "after", "before", "found_by")
+}  # field of a request by parameter of ``parse_filter``
 
 
 @dataclass(frozen=True, slots=True)
-class SearchPage:
-    """One page of hits, and the offset of the next."""
+class HitPage:
+    """A page of hits; ``next`` is the offset of the next page, None on the last."""
 
     answer: SearchAnswer
     next: int | None
 
 
 @dataclass(slots=True)
-class Compared:
-    """The models of one state of a zoo side by side, and what of them is alike once someone asked."""
+class Comparison:
+    """The models of a zoo, loaded for comparison, and the duplicates among them once they were asked for.
 
-    of: tuple[Path, State]
+    Attributes:
+        key: folder and state of the zoo that was loaded.
+    """
+
+    key: tuple[Path, State]
     library: Library
     duplicates: DuplicatesAnswer | None = None
 
 
-class Reader:
-    """Questions to the zoo of a desk; heavy ones take turns."""
+class ZooReader:
+    """Answers queries to the zoo that the backend serves at the moment; limits how many heavy ones run at a time."""
 
-    def __init__(self, desk: Desk) -> None:
-        """Read the zoo that the desk serves when it is asked."""
-        self.desk = desk
-        self.searching, self.working = (
-            Turns(at_once=4, waiting=16, patience=20),
-            Turns(at_once=2, waiting=4, patience=60),
-        )  # fewer than the pool's 40 threads
-        self._comparing = Lock()
-        self._compared: Compared | None = None
+    def __init__(self, backend: Backend) -> None:
+        """Create a reader; nothing is loaded yet."""
+        self.backend = backend
+        # Together they hold fewer threads than the 40 of the server's pool, so that light requests always get one.
+        self.search_limiter = RequestLimiter(running=4, waiting=16, timeout=20)
+        self.heavy_limiter = RequestLimiter(running=2, waiting=4, timeout=60)
+        self._comparison_lock = Lock()
+        self._comparison: Comparison | None = None
 
     def zoo(self) -> dict[str, Any]:
-        """What the zoo is and holds."""
-        loradex = self.desk.loradex
+        """Describe the zoo: its name, space, and number of models by family, format and evidence."""
+        loradex = self.backend.loradex
         name = SHIPPED_NAME if loradex.zoo_folder == SHIPPED_ZOO else loradex.zoo_folder.absolute().name
         counts = {
-            plural: loradex.zoo.counts(one)
-            for one, plural in (("family", "families"), ("format", "formats"), ("found_by", "found_by"))
+            field: loradex.zoo.counts(column)
+            for field, column in (("families", "family"), ("formats", "format"), ("found_by", "found_by"))
         }
         return {
             "name": name,
@@ -73,48 +79,45 @@ class Reader:
             "version": version("loradex"),
         }
 
-    def search(self, fields: SearchFields, pictures: Sequence[str] = ()) -> SearchPage:
-        """The models that fit a query best, after some others.
-
-        Raises:
-            As ``Loradex.search``.
-        """
-        query, where = Query.of(fields.text, fields.minus, pictures, fields.model), where_of(fields)
-        with self.searching:
-            answer = self.desk.loradex.search(query, fields.limit + 1, offset=fields.offset, where=where)
-        following = fields.offset + fields.limit
-        more = len(answer.hits) > fields.limit and following <= MOST_OFFSET
-        return SearchPage(replace(answer, hits=answer.hits[: fields.limit]), following if more else None)
+    def search(self, fields: SearchFields, pictures: Sequence[str] = ()) -> HitPage:
+        """Return one page of hits; raises what ``Loradex.search`` raises."""
+        query, where = Query.from_parts(fields.text, fields.minus, pictures, fields.model), filter_from(fields)
+        with self.search_limiter:
+            answer = self.backend.loradex.search(query, fields.limit + 1, offset=fields.offset, where=where)
+        next_offset = fields.offset + fields.limit
+        more = len(answer.hits) > fields.limit and next_offset <= MAX_OFFSET
+        return HitPage(replace(answer, hits=answer.hits[: fields.limit]), next_offset if more else None)
 
     def models(self, fields: ModelFields) -> tuple[list[Model], str | None]:
-        """Some models in order of id, and the id after which the next page begins.
+        """Return a page of models in order of id, and the cursor of the next page (None on the last).
 
         Raises:
             QueryError, BadQuery: the filter cannot be used.
         """
-        found = list(islice(self.desk.loradex.zoo.models(where_of(fields), fields.cursor), fields.limit + 1))
-        page = found[: fields.limit]
-        return page, page[-1].id if len(found) > len(page) else None
+        models = list(islice(self.backend.loradex.zoo.models(filter_from(fields), fields.cursor), fields.limit + 1))
+        page = models[: fields.limit]
+        return page, page[-1].id if len(models) > len(page) else None
 
     def model(self, id: str) -> dict[str, Any]:
-        """All that is known of a model.
+        """Return all that is known about a model, with its files.
 
         Raises:
             ModelMissing: there is none.
         """
-        zoo = self.desk.loradex.zoo
-        return described(zoo.get(id), str(zoo.folder)) | {
-            "files": [asdict(file) for file in zoo.files_of([id]).get(id, [])]
+        zoo = self.backend.loradex.zoo
+        return model_document(zoo.get(id), str(zoo.folder)) | {
+            "files": [asdict(file) for file in zoo.files_by_model([id]).get(id, [])]
         }
 
-    def drawing(self, id: str) -> Path:
-        """Where a model's drawing lies.
+    def drawing_path(self, id: str) -> Path:
+        """Return the path of a model's preview.
 
         Raises:
-            ModelMissing, DrawingMissing: there is none.
+            ModelMissing: there is no such model.
+            DrawingMissing: it has no preview.
         """
-        zoo = self.desk.loradex.zoo
-        path = drawing_of(zoo.get(id), zoo.folder)
+        zoo = self.backend.loradex.zoo
+        path = preview_path(zoo.get(id), zoo.folder)
         if path is None:
             raise DrawingMissing(
                 f"model {id!r}: expected a drawing, found none; it had no picture beside it when it was indexed"
@@ -122,49 +125,55 @@ class Reader:
         return path
 
     def similar(self, id: str, limit: int) -> dict[str, Any]:
-        """The look-alikes of a model.
+        """Find the look-alikes of a model.
 
         Raises:
-            ModelMissing: there is none, or it has no fingerprint.
+            ModelMissing: there is no such model, or it has no fingerprint.
             QueryError: there are too many models to compare.
         """
-        self.desk.loradex.zoo.get(id)
-        with self.working:
-            with self._comparing:
-                library = self._compared_now().library
+        self.backend.loradex.zoo.get(id)
+        with self.heavy_limiter:
+            with self._comparison_lock:
+                library = self._load_comparison().library
             entry = library.entry(id)
-            hits, merge = library.likes(entry.fingerprint, id, Path(entry.paths[0]).resolve() if entry.paths else None)
-            named = library.merge(entry.name, next(iter(entry.paths), None), merge) if merge else None
+            hits, merge = library.find_lookalikes(
+                entry.fingerprint, id, Path(entry.paths[0]).resolve() if entry.paths else None
+            )
+            merge_answer = library.merge_answer(entry.name, next(iter(entry.paths), None), merge) if merge else None
         compared = {"compared": len(library.entries), "not_compared": len(library.refused)}
         return {
             "id": id,
             "name": entry.name,
             **compared,
             "hits": [asdict(like) for like in hits[:limit]],
-            "merge": asdict(named) if named else None,
+            "merge": asdict(merge_answer) if merge_answer else None,
         }
 
     def duplicates(self, limit: int) -> dict[str, Any]:
-        """Groups of models with one update, related pairs and merges: how many there are, and the first of each.
+        """Count the groups of models with the same update, related pairs and merges, and return the first of each.
 
         Raises:
             QueryError: there are too many models to compare.
         """
-        with self.working, self._comparing:
-            compared = self._compared_now()
-            answer = compared.duplicates = compared.duplicates or compared.library.duplicates()
-        lists: dict[str, Sequence[Any]] = {"groups": answer.groups, "related": answer.related, "merges": answer.merges}
-        first = replace(answer, **{name: found[:limit] for name, found in lists.items()}, refused={}).document()  # type: ignore[arg-type]
-        del first["refused"]
-        return first | {
-            "not_compared": len(answer.refused),
-            "found": {name: len(found) for name, found in lists.items()},
-        }
+        with self.heavy_limiter, self._comparison_lock:
+            comparison = self._load_comparison()
+            answer = comparison.duplicates = comparison.duplicates or comparison.library.duplicates()
+        page = replace(
+            answer,
+            groups=answer.groups[:limit],
+            related=answer.related[:limit],
+            merges=answer.merges[:limit],
+            refused={},
+        )
+        document = page.document()
+        del document["refused"]
+        counts = {"groups": len(answer.groups), "related": len(answer.related), "merges": len(answer.merges)}
+        return document | {"not_compared": len(answer.refused), "found": counts}
 
-    def run(self) -> dict[str, Any]:
-        """How the run of indexing stands."""
-        run = self.desk.run
-        told = {
+    def indexing_run(self) -> dict[str, Any]:
+        """Return the state of the current or last indexing run."""
+        run = self.backend.indexing_run
+        document = {
             "state": run.state,
             "doing": run.doing,
             "folders": run.folders,
@@ -173,30 +182,25 @@ class Reader:
             "file": run.file,
             "reason": run.reason,
         }
-        return told | {"answer": run.answer.document() if run.answer else None}
+        return document | {"answer": run.answer.document() if run.answer else None}
 
-    def _compared_now(self) -> Compared:
-        """All models side by side; made anew when the zoo is another or has changed."""
-        zoo = self.desk.loradex.zoo
+    def _load_comparison(self) -> Comparison:
+        """Return the models of the zoo, loaded again if they have changed; call it with the lock held."""
+        zoo = self.backend.loradex.zoo
         key = (zoo.folder, zoo.state())
-        if self._compared is None or self._compared.of != key:
-            if len(zoo) > MOST_COMPARED:
+        if self._comparison is None or self._comparison.key != key:
+            if len(zoo) > MAX_COMPARED:
                 raise QueryError(
-                    f"look-alikes: expected up to {MOST_COMPARED:,} models, found {len(zoo):,}; use `loradex similar`"
+                    f"look-alikes: expected up to {MAX_COMPARED:,} models, found {len(zoo):,}; use `loradex similar`"
                 )
-            self._compared = Compared(key, Library.of_zoo(zoo.folder, lambda done, total, name: None))
-        return self._compared
+            self._comparison = Comparison(key, Library.from_zoo(zoo.folder, lambda done, total, name: None))
+        return self._comparison
 
 
-def where_of(fields: Filters) -> Filter:
-    """The filter that was asked for.
+def filter_from(fields: Filters) -> Filter:
+    """Return the filter of a request.
 
     Raises:
-        QueryError: a part of it is written in another way.
+        QueryError: a field cannot be parsed.
     """
-    return filter_of(**{name: getattr(fields, plain) for name, plain in FILTERS.items()})
-
-
-FILTERS: Final = {"families": "family", "formats": "format", "tags": "tag"} | {
-    name: name for name in ("rank", "folder", "after", "before", "found_by")
-}
+    return parse_filter(**{name: getattr(fields, field) for name, field in FILTERS.items()})

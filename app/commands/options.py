@@ -1,4 +1,4 @@
-"""The options that commands share, and how each command's help ends."""
+"""Options that several commands share, the panels of ``--help``, and the examples below a command's help."""
 
 from __future__ import annotations
 
@@ -9,55 +9,66 @@ import typer
 
 from loradex.app.indexing.reading_engines import EngineName
 
-MILVUS = "milvus://host:19530/name"
+FIND_PANEL = "Find models"
+FILES_PANEL = "Look at LoRA files"
+ZOO_PANEL = "Keep and serve a zoo"
+EXPERTS_PANEL = "Train and measure experts"
+MILVUS_URL = "milvus://host:19530/name"
 DEFAULT_ZOO = "Default: $LORADEX_ZOO, else your own"
-WHEN = "2026-11-24, or 7d for seven days ago (also h and w)."
+TIMES = "2026-11-24, or 7d for seven days ago (also h and w)."
 
-
-Zoo = Annotated[
+ZooToRead = Annotated[
     str | None,
     typer.Option(
-        metavar="PLACE", help=f"Folder of the zoo, miniature, or {MILVUS}. {DEFAULT_ZOO}, else the miniature."
+        "--zoo",
+        metavar="PLACE",
+        help=f"Folder of the zoo, miniature, or {MILVUS_URL}. {DEFAULT_ZOO}, else the miniature.",
     ),
 ]
 ZooToWrite = Annotated[
     str | None,
-    typer.Option("--zoo", metavar="PLACE", help=f"Folder of the zoo to write to, or {MILVUS}. {DEFAULT_ZOO}."),
+    typer.Option("--zoo", metavar="PLACE", help=f"Folder of the zoo to write to, or {MILVUS_URL}. {DEFAULT_ZOO}."),
 ]
-Families = Annotated[
+FamilyFilter = Annotated[
     list[str] | None, typer.Option("--family", metavar="NAME", help="Only models of this family; may be repeated.")
 ]
-Formats = Annotated[
+FormatFilter = Annotated[
     list[str] | None, typer.Option("--format", metavar="NAME", help="Only models in this format; may be repeated.")
 ]
-Tags = Annotated[
+TagFilter = Annotated[
     list[str] | None,
     typer.Option("--tag", metavar="WORD", help="Only models with this tag or trigger word; may be repeated."),
 ]
-Rank = Annotated[
+RankFilter = Annotated[
     str | None,
-    typer.Option(metavar="RANGE", help="Only models of this rank, or of a range of ranks: 8, 4-16, -8, 32-."),
+    typer.Option("--rank", metavar="RANGE", help="Only models of this rank or range of ranks: 8, 4-16, -8, 32-."),
 ]
-Below = Annotated[
+FolderFilter = Annotated[
     str | None, typer.Option("--folder", metavar="FOLDER", help="Only models with a file below this folder.")
 ]
-After = Annotated[str | None, typer.Option(metavar="TIME", help=f"Only models added since then: {WHEN}")]
-Before = Annotated[str | None, typer.Option(metavar="TIME", help=f"Only models added before then: {WHEN}")]
-Known = Annotated[
+AfterFilter = Annotated[
+    str | None, typer.Option("--after", metavar="TIME", help=f"Only models added since then: {TIMES}")
+]
+BeforeFilter = Annotated[
+    str | None, typer.Option("--before", metavar="TIME", help=f"Only models added before then: {TIMES}")
+]
+FoundByFilter = Annotated[
     str | None,
     typer.Option(
-        "--found-by", metavar="weights|metadata", help="Only models known by their weights, or by metadata alone."
+        "--found-by", metavar="weights|metadata", help="Only models known by their weights, or by metadata only."
     ),
 ]
-Labels = Annotated[
+LabelFile = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Text file with one label a line. Default: the concepts of the miniature."),
+    typer.Option(
+        "--labels", metavar="FILE", help="Text file with one label per line. Default: the concepts of the miniature."
+    ),
 ]
-LabelTable = Annotated[
+LabelCsv = Annotated[
     Path | None,
-    typer.Option("--labels", metavar="FILE", help="CSV with the columns file and label, and if wanted split."),
+    typer.Option("--labels", metavar="FILE", help="CSV file with the columns file, label and, optionally, split."),
 ]
-Bases = Annotated[
+BaseModelFolders = Annotated[
     list[str] | None,
     typer.Option(
         "--base",
@@ -67,21 +78,28 @@ Bases = Annotated[
 ]
 Engine = Annotated[
     EngineName,
-    typer.Option(help="What reads the files: threads of this machine, or a Ray cluster (the extra ray of pip)."),
+    typer.Option(
+        "--engine", help="What reads the files: threads of this machine, or a Ray cluster (the extra ray of pip)."
+    ),
 ]
-Parts = Annotated[
+PartsFolder = Annotated[
     Path | None,
     typer.Option(
-        metavar="FOLDER", help="Where Ray's finished work is kept until it is in the zoo. Default: your cache."
+        "--parts", metavar="FOLDER", help="Where Ray's results are kept until they are in the zoo. Default: your cache."
     ),
 ]
 RayAddress = Annotated[
     str | None,
-    typer.Option(metavar="ADDRESS", help="A running Ray cluster. Default: $RAY_ADDRESS, else one of this machine."),
+    typer.Option(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="A running Ray cluster. Default: $RAY_ADDRESS, else a new one on this machine.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else on stdout.")]
+Ids = Annotated[bool, typer.Option("--ids", help="Show ids of models on terminals of less than 120 columns too.")]
 Count = Annotated[int, typer.Option("-k", "--count", metavar="NUMBER", min=1, max=1000, help="How many answers.")]
-Folders = Annotated[
+FoldersToCompare = Annotated[
     list[Path] | None,
     typer.Option(
         "--folder",
@@ -92,5 +110,5 @@ Folders = Annotated[
 
 
 def examples(*lines: str) -> str:
-    """The end of a command's help: examples, each a paragraph, so that each is a line of its own."""
+    """Return the end of a command's help: examples, each a paragraph so that it is printed on a line of its own."""
     return "\n\n".join(("Example:" if len(lines) == 1 else "Examples:", *lines))

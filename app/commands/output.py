@@ -1,34 +1,37 @@
-"""What every command says and how: tables or JSON on stdout, complaints on stderr."""
+"""Output of commands: tables or JSON on stdout, messages on stderr."""
 
 from __future__ import annotations
 
 import json
 import sys
+from io import TextIOWrapper
 from typing import Any
 
 import typer
 
 
-def show(document: dict[str, Any], table: Any, as_json: bool) -> None:
-    """Print a document for machines or a table for people on stdout."""
-    from rich.console import Console
-
+def print_answer(document: dict[str, Any], table: Any, as_json: bool) -> None:
+    """Print a JSON document or a table on stdout."""
     if as_json:
         sys.stdout.write(json.dumps(document) + "\n")
         sys.stdout.flush()
-    else:
-        Console().print(table)
+        return
+    from rich.console import Console
+
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a file's name may have characters that the terminal lacks
+    Console().print(table, soft_wrap=True)  # tables wrap by themselves
 
 
-def leave_if_refused(reasons: list[str], files: int) -> None:
-    """Name each refused file on stderr; exit with 1 when all were refused, with 3 when some were."""
+def exit_if_refused(reasons: list[str], files: int) -> None:
+    """Print the reasons for refused files on stderr; exit with 1 if all ``files`` were refused, with 3 if some were."""
     for reason in reasons:
-        complain(reason)
+        print_message(reason)
     if reasons:
         raise typer.Exit(1 if len(reasons) == files else 3)
 
 
-def complain(message: str) -> None:
-    """One line on stderr, with nothing in it that a terminal would obey."""
+def print_message(message: str) -> None:
+    """Print one line on stderr; control characters become question marks."""
     line = "".join(c if c.isprintable() else "?" for c in " ".join(message.split()))
     sys.stderr.write(f"loradex: {line}\n")

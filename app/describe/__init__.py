@@ -1,1 +1,1 @@
-"""Descriptions: what is known of a LoRA, and side-cars and model cards written beside it."""
+"""Descriptions: what Loradex knows about LoRAs, shown, or written as side-cars and model cards beside them."""

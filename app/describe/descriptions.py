@@ -1,29 +1,32 @@
-"""``loradex describe``: what was found about LoRAs, written beside them."""
+"""``loradex describe``: writes predictions and facts about LoRAs beside them, as side-cars or model cards."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from loradex.app.describe.inspection import files_of
+from loradex.app.describe.inspection import expand_folders
 from loradex.app.describe.model_cards import plan_card
 from loradex.app.describe.side_cars import plan_side_car
-from loradex.app.describe.text_edit import FieldChange, Plan, carry_out
-from loradex.app.reporting import Progress, reasons
+from loradex.app.describe.text_edit import FieldChange, PlannedEdit, apply_edit
+from loradex.app.reporting import ProgressCallback, refusal_list
 from loradex.app.search.answers import LabelAnswer
 from loradex.app.search.service import Loradex
 from loradex.retrieval.errors import DescriptionError, FileError
 from loradex.retrieval.lora import LoraFile
 
-LABELS: Final = 5  # a file
+MAX_LABELS: Final = 5  # a file
 
-
-PLANS: Final[dict[str, Callable[[LoraFile, LabelAnswer, str], Plan]]] = {"side-car": plan_side_car, "card": plan_card}
+# By the value of --as.
+PLANNERS: Final[dict[str, Callable[[LoraFile, LabelAnswer, str], PlannedEdit]]] = {
+    "side-car": plan_side_car,
+    "card": plan_card,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What was written about one file, and where."""
+    """The changes to the side-car or card (``target``) of one LoRA."""
 
     file: str
     target: str
@@ -32,7 +35,7 @@ class Description:
 
 @dataclass(frozen=True, slots=True)
 class DescribeAnswer:
-    """What was written about some files; nothing was in a dry run."""
+    """The changes for a set of files; with ``dry_run`` they were not written."""
 
     form: str
     dry_run: bool
@@ -45,7 +48,7 @@ class DescribeAnswer:
             "as": self.form,
             "dry_run": self.dry_run,
             "files": [asdict(file) for file in self.files],
-            "refused": reasons(self.refused),
+            "refused": refusal_list(self.refused),
         }
 
 
@@ -56,32 +59,32 @@ def describe_files(
     labels: Sequence[str] | None,
     *,
     dry_run: bool,
-    progress: Progress,
+    progress: ProgressCallback,
 ) -> DescribeAnswer:
-    """Write what was found about each file, and about each ``.safetensors`` file below each folder; a bad one never stops the others.
+    """Describe files, and the ``.safetensors`` files below folders; a bad file is refused and does not stop the others.
 
     Args:
         places: files and folders.
-        loradex: what reads the weights.
-        form: where it is written, ``side-car`` or ``card``.
-        labels: the candidates, or None for the default ones.
-        dry_run: whether only to say what would change.
-        progress: told of every file.
+        loradex: predicts the labels.
+        form: ``side-car`` or ``card``.
+        labels: the candidates; None for the default labels.
+        dry_run: only return the changes, without writing them.
+        progress: called after each file.
 
     Raises:
         QueryError: there are too many labels.
     """
-    files, refused = files_of(places)
-    described = []
-    answers = loradex.label([str(path) for path in files], labels, LABELS)
+    files, refused = expand_folders(places)
+    descriptions = []
+    answers = loradex.label([str(path) for path in files], labels, MAX_LABELS)
     for number, (path, answer) in enumerate(zip(files, answers, strict=True), 1):
         try:
             lora = LoraFile.open(path)
-            plan = PLANS[form](lora, answer, loradex.encoder.space.name)
-            if plan.changes and not dry_run:
-                carry_out(plan, path)
-            described.append(Description(str(path), str(plan.path), plan.changes))
+            edit = PLANNERS[form](lora, answer, loradex.encoder.space.name)
+            if edit.changes and not dry_run:
+                apply_edit(edit, permissions_like=path)
+            descriptions.append(Description(str(path), str(edit.path), edit.changes))
         except (FileError, DescriptionError) as error:
             refused[str(path)] = str(error)
         progress(number, len(files), path.name)
-    return DescribeAnswer(form, dry_run, described, refused)
+    return DescribeAnswer(form, dry_run, descriptions, refused)

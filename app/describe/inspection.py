@@ -1,4 +1,4 @@
-"""``loradex inspect``: what files say of themselves, from their headers and side-cars; only alphas are read besides."""
+"""``loradex inspect``: facts about files from their headers and side-cars; of the weights only alphas are read."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,45 +6,45 @@ from pathlib import Path
 from typing import Any
 
 from loradex.app.indexing.folder_scan import find_files
-from loradex.app.reporting import Progress, reasons
+from loradex.app.reporting import ProgressCallback, refusal_list
 from loradex.retrieval.errors import FileError, FileMissing
 from loradex.retrieval.lora import LoraFile
-from loradex.retrieval.lora.facts import LARGEST_SIDE_CAR
+from loradex.retrieval.lora.facts import MAX_SIDE_CAR_BYTES
 
 
 @dataclass(frozen=True, slots=True)
 class InspectAnswer:
-    """What some files say of themselves."""
+    """Facts about a set of files."""
 
     files: list[dict[str, Any]]
     refused: dict[str, str]
 
     def document(self) -> dict[str, object]:
         """The JSON of ``loradex inspect --json``."""
-        return {"files": self.files, "refused": reasons(self.refused)}
+        return {"files": self.files, "refused": refusal_list(self.refused)}
 
 
-def inspect_files(places: Sequence[Path], hashes: bool, progress: Progress) -> InspectAnswer:
-    """Facts of each file, and of each ``.safetensors`` file below each folder; a bad one never stops the others.
+def inspect_files(places: Sequence[Path], hashes: bool, progress: ProgressCallback) -> InspectAnswer:
+    """Inspect files, and the ``.safetensors`` files below folders; a bad file is refused and does not stop the others.
 
     Args:
         places: files and folders.
-        hashes: whether to read the files whole, for their hashes.
-        progress: told of every file.
+        hashes: whether to hash the files, which reads all their bytes.
+        progress: called after each file.
     """
-    files, refused = files_of(places)
-    found = []
+    files, refused = expand_folders(places)
+    inspected = []
     for number, path in enumerate(files, 1):
         try:
-            found.append(describe(LoraFile.open(path), hashes))
+            inspected.append(inspect_lora(LoraFile.open(path), hashes))
         except FileError as error:
             refused[str(path)] = str(error)
         progress(number, len(files), path.name)
-    return InspectAnswer(found, refused)
+    return InspectAnswer(inspected, refused)
 
 
-def files_of(places: Sequence[Path]) -> tuple[list[Path], dict[str, str]]:
-    """The named files, and the ``.safetensors`` files below each named folder; and the folders that hold none, with the reason."""
+def expand_folders(places: Sequence[Path]) -> tuple[list[Path], dict[str, str]]:
+    """Replace each folder by the ``.safetensors`` files below it; returns the files, and why a folder has none."""
     files: list[Path] = []
     refused: dict[str, str] = {}
     for place in places:
@@ -56,17 +56,21 @@ def files_of(places: Sequence[Path]) -> tuple[list[Path], dict[str, str]]:
 
 
 def is_folder(place: Path) -> bool:
-    """Whether it is one; what cannot be looked at is none, and is refused when it is opened."""
+    """Whether a place is a folder; False if it cannot be accessed: opening it as a file then gives the reason."""
     try:
         return place.is_dir()
     except OSError:
         return False
 
 
-def describe(lora: LoraFile, hashes: bool) -> dict[str, Any]:
-    """The facts of one file, as JSON has them."""
+def inspect_lora(lora: LoraFile, hashes: bool) -> dict[str, Any]:
+    """The facts about one file, as JSON."""
     facts = lora.facts
-    described: dict[str, Any] = {
+    broken = [
+        f"side-car {name} is no JSON object of up to {MAX_SIDE_CAR_BYTES >> 20} MiB and is not read"
+        for name in facts.broken
+    ]
+    document: dict[str, Any] = {
         "file": str(lora.path),
         "bytes": lora.header.size,
         "format": str(lora.format),
@@ -82,10 +86,6 @@ def describe(lora: LoraFile, hashes: bool) -> dict[str, Any]:
         "tags": list(facts.tags),
         "notes": facts.notes,
         "sources": list(facts.sources),
-        "problems": lora.problems
-        + [
-            f"side-car {name} is no JSON object of up to {LARGEST_SIDE_CAR >> 20} MiB and is not read"
-            for name in facts.broken
-        ],
+        "problems": lora.problems + broken,
     }
-    return described | ({"id": lora.id, "data_hash": lora.data_hash, "sha256": lora.sha256} if hashes else {})
+    return document | ({"id": lora.id, "data_hash": lora.data_hash, "sha256": lora.sha256} if hashes else {})

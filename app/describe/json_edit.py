@@ -1,4 +1,4 @@
-"""Members of a JSON object set in its text, so that all else stays as it was written, to the byte."""
+"""Sets members of a JSON object in its text; every other byte stays as it is."""
 
 import json
 import re
@@ -6,96 +6,95 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 DECODER: Final = json.JSONDecoder()
-SPACE: Final = re.compile(r"[ \t\r\n]*")
-STEP: Final = "  "  # of indentation, as ComfyUI-Lora-Manager has it
+WHITESPACE: Final = re.compile(r"[ \t\r\n]*")
+DEFAULT_INDENT: Final = "  "  # as ComfyUI-Lora-Manager writes it
 
 
-def members_of(text: str) -> dict[str, tuple[int, int]]:
-    """Where the value of each member begins and ends in the text of a JSON object.
+def member_spans(text: str) -> dict[str, tuple[int, int]]:
+    """The start and end of the value of each member in the text of a JSON object.
 
     Raises:
-        ValueError: it is no JSON object, or a key stands in it twice.
+        ValueError: the text is not a JSON object, or has a key twice.
     """
     if not isinstance(json.loads(text), dict):
         raise ValueError("it is no object")
-    found: dict[str, tuple[int, int]] = {}
-    at = after_space(text, after_space(text, 0) + 1)
-    while text[at] != "}":
-        key, at = DECODER.raw_decode(text, at)
-        start = after_space(text, after_space(text, at) + 1)
+    spans: dict[str, tuple[int, int]] = {}
+    position = skip_whitespace(text, skip_whitespace(text, 0) + 1)
+    while text[position] != "}":
+        key, position = DECODER.raw_decode(text, position)
+        start = skip_whitespace(text, skip_whitespace(text, position) + 1)
         _, end = DECODER.raw_decode(text, start)
-        if key in found:
+        if key in spans:
             raise ValueError(f"the key {key[:80]!r} stands in it twice")
-        found[key] = start, end
-        at = after_space(text, end)
-        at = after_space(text, at + 1) if text[at] == "," else at
-    return found
+        spans[key] = start, end
+        position = skip_whitespace(text, end)
+        position = skip_whitespace(text, position + 1) if text[position] == "," else position
+    return spans
 
 
-def after_space(text: str, at: int) -> int:
-    """The first place from ``at`` on that is no white space."""
-    found = SPACE.match(text, at)
-    return found.end() if found else at
+def skip_whitespace(text: str, position: int) -> int:
+    """The first position from ``position`` on that is not whitespace."""
+    match = WHITESPACE.match(text, position)
+    return match.end() if match else position
 
 
-def lead_of(text: str) -> str:
-    """The white space before the first member of an object, or before the closing brace where it has none."""
+def separator_of(text: str) -> str:
+    """The whitespace before the first member of an object, or before the closing brace if it is empty."""
     start = text.index("{") + 1
-    return text[start : after_space(text, start)]
+    return text[start : skip_whitespace(text, start)]
 
 
-def step_of(text: str) -> str:
-    """One step of indentation in the text of a document."""
-    return lead_of(text).rpartition("\n")[2] or STEP
+def indent_of(text: str) -> str:
+    """One level of indentation in the text of a document."""
+    return separator_of(text).rpartition("\n")[2] or DEFAULT_INDENT
 
 
-def with_members(text: str, values: Mapping[str, Any], step: str = STEP, outside: str = "\n") -> str:
-    """The text of a JSON object with some members set; new ones come last, in the layout of the others.
+def set_members(text: str, values: Mapping[str, Any], indent: str = DEFAULT_INDENT, outer: str = "\n") -> str:
+    """Set members in the text of a JSON object; new ones are added at the end, laid out like the others.
 
     Args:
-        text: of the object.
-        values: of the members.
-        step: of indentation.
-        outside: the white space before the member that the object is the value of; a new line for the document itself.
+        text: the object.
+        values: the members to set.
+        indent: one level of indentation.
+        outer: the whitespace before the object itself, where it is a member of another; a line break for a document.
 
     Raises:
-        ValueError: as ``members_of``.
+        ValueError: the text is not a JSON object, or has a key twice.
     """
-    places = members_of(text)
-    lead = lead_of(text) if places else outside + step if "\n" in outside else ""
-    edits = [(*places[key], dumped(value, lead, step)) for key, value in values.items() if key in places]
+    spans = member_spans(text)
+    separator = separator_of(text) if spans else outer + indent if "\n" in outer else ""
+    edits = [(*spans[key], dump_value(value, separator, indent)) for key, value in values.items() if key in spans]
     added = [
-        f"{json.dumps(key, ensure_ascii=False)}: {dumped(value, lead, step)}"
+        f"{json.dumps(key, ensure_ascii=False)}: {dump_value(value, separator, indent)}"
         for key, value in values.items()
-        if key not in places
+        if key not in spans
     ]
-    joined = (f",{lead}" if "\n" in lead else ", ").join(added)
-    if added and places:
-        end = max(end for _, end in places.values())
-        edits.append((end, end, (f",{lead}" if "\n" in lead else ", ") + joined))
+    comma = f",{separator}" if "\n" in separator else ", "
+    if added and spans:
+        end = max(end for _, end in spans.values())
+        edits.append((end, end, comma + comma.join(added)))
     elif added:
-        edits.append((text.index("{") + 1, text.rindex("}"), lead + joined + (outside if lead else "")))
+        closing = outer if separator else ""
+        edits.append((text.index("{") + 1, text.rindex("}"), separator + comma.join(added) + closing))
     for start, end, new in sorted(edits, reverse=True):
         text = text[:start] + new + text[end:]
     return text
 
 
-def with_members_within(text: str, key: str, values: Mapping[str, Any], step: str) -> str:
-    """The text of a JSON object with some members set of the object that its member ``key`` is, or becomes.
+def set_nested_members(text: str, key: str, values: Mapping[str, Any], indent: str) -> str:
+    """Set members of the object that is the value of member ``key``; any other value is replaced by an object.
 
     Raises:
-        ValueError: as ``members_of``.
+        ValueError: the text is not a JSON object, or has a key twice.
     """
-    start, end = members_of(text).get(key, (0, 0))
+    start, end = member_spans(text).get(key, (0, 0))
     if text[start:end][:1] != "{":
-        return with_members(text, {key: dict(values)}, step)
-    return text[:start] + with_members(text[start:end], values, step, lead_of(text)) + text[end:]
+        return set_members(text, {key: dict(values)}, indent)
+    return text[:start] + set_members(text[start:end], values, indent, separator_of(text)) + text[end:]
 
 
-def dumped(value: Any, lead: str, step: str) -> str:
-    """A value as JSON, laid out as a member after ``lead`` is."""
-    return (
-        json.dumps(value, ensure_ascii=False, indent=step).replace("\n", lead)
-        if "\n" in lead
-        else json.dumps(value, ensure_ascii=False)
-    )
+def dump_value(value: Any, separator: str, indent: str) -> str:
+    """Write a value as JSON, on several lines if the members around it are on lines of their own."""
+    if "\n" not in separator:
+        return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False, indent=indent).replace("\n", separator)

@@ -1,25 +1,25 @@
-"""Model cards: what Loradex found, as fields of the Hugging Face hub at the head of the ``README.md`` beside a LoRA."""
+"""Model cards: the fields of the Hugging Face hub at the head of the ``README.md`` beside a LoRA."""
 
 from pathlib import Path
 from typing import Any, Final
 
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
-from loradex.app.describe.ownership import changes_of
-from loradex.app.describe.predictions import certain_family, likely_labels, said_of
-from loradex.app.describe.text_edit import Plan, clean, read_text
-from loradex.app.describe.yaml_block import Block
-from loradex.app.indexing.file_reader import name_of
-from loradex.app.indexing.folder_scan import ENDING
+from loradex.app.describe.ownership import plan_changes
+from loradex.app.describe.predictions import certain_family, likely_labels, predictions_document
+from loradex.app.describe.text_edit import PlannedEdit, read_text, replace_surrogates
+from loradex.app.describe.yaml_block import YamlBlock
+from loradex.app.indexing.file_reader import display_name
+from loradex.app.indexing.folder_scan import WEIGHTS_SUFFIX
 from loradex.app.search.answers import LabelAnswer
 from loradex.retrieval.errors import DescriptionError
 from loradex.retrieval.lora import LoraFile
-from loradex.retrieval.lora.facts import OWN
+from loradex.retrieval.lora.facts import LORADEX_KEY
 
-NAME: Final = "README.md"
+CARD_NAME: Final = "README.md"
 BOM: Final = "\ufeff"
-SPECIAL: Final = frozenset("\\`*_{}[]<>()#+-.!|~$&")  # of Markdown
-# the hub's names of base models, for the families that have one
+MARKDOWN_SPECIAL: Final = frozenset("\\`*_{}[]<>()#+-.!|~$&")
+# The hub's names of base models, for the families that have one.
 BASE_MODELS: Final = {
     "sd1": "stable-diffusion-v1-5/stable-diffusion-v1-5",
     "sdxl": "stabilityai/stable-diffusion-xl-base-1.0",
@@ -28,48 +28,49 @@ BASE_MODELS: Final = {
     "qwen-image": "Qwen/Qwen-Image",
     "lumina2": "Alpha-VLLM/Lumina-Image-2.0",
 }
-FILMS: Final = ("wan", "hunyuan-video", "ltx-video")  # families that draw them
+VIDEO_FAMILIES: Final = ("wan", "hunyuan-video", "ltx-video")
 
 
-def card_of(lora: LoraFile, answer: LabelAnswer, space: str | None = None) -> str:
-    """The text of a fresh card."""
-    return planned(Path(NAME), None, lora, answer, space).after
+def new_card(lora: LoraFile, answer: LabelAnswer, space: str | None = None) -> str:
+    """The text of a new card."""
+    return plan_edit(Path(CARD_NAME), None, lora, answer, space).after
 
 
-def plan_card(lora: LoraFile, answer: LabelAnswer, space: str | None = None) -> Plan:
-    """What the card in a file's folder is to say, and what changes by that; nothing is written.
+def plan_card(lora: LoraFile, answer: LabelAnswer, space: str | None = None) -> PlannedEdit:
+    """Plan the edit of the card in a file's folder; nothing is written.
 
     Raises:
-        DescriptionError: other LoRAs lie in the folder, or the card is there and is none that can be changed.
+        DescriptionError: there are other LoRAs in the folder, or the card exists and cannot be edited.
     """
-    target = lora.path.with_name(NAME)
+    target = lora.path.with_name(CARD_NAME)
     try:
         count = sum(
-            path.name.lower().endswith(ENDING) and not path.name.startswith(".")
+            path.name.lower().endswith(WEIGHTS_SUFFIX) and not path.name.startswith(".")
             for path in lora.path.absolute().parent.iterdir()
         )
     except OSError as error:
         raise DescriptionError(
-            f"{target.parent}: cannot be looked through: {error.strerror}; check the access rights"
+            f"{target.parent}: cannot be listed: {error.strerror}; check the access rights"
         ) from None
     if count > 1:
         raise DescriptionError(
-            f"{target}: expected a folder with one LoRA, found {count}; a card speaks for one, so write side-cars (--as side-car)"
+            f"{target}: expected a folder with one LoRA, found {count}; a card describes one, so write side-cars (--as side-car)"
         )
-    return planned(target, read_text(target), lora, answer, space)
+    return plan_edit(target, read_text(target), lora, answer, space)
 
 
-def planned(target: Path, before: str | None, lora: LoraFile, answer: LabelAnswer, space: str | None) -> Plan:
-    """The change of a card.
+def plan_edit(target: Path, before: str | None, lora: LoraFile, answer: LabelAnswer, space: str | None) -> PlannedEdit:
+    """Plan the edit of a card with the text ``before``; None for a new card.
 
     Raises:
-        DescriptionError: it is none that can be changed.
+        DescriptionError: the card cannot be edited.
     """
     try:
-        head, block, tail = split(body_of(lora) if before is None else before)
-        wanted = fields_of(lora, answer)
-        changes = changes_of(block.seen([*wanted, OWN]), wanted, said_of(answer, space))
-        return Plan(target, before, head + block.changed(changes) + tail, changes)
+        head, block, tail = split_card(new_body(lora) if before is None else before)
+        desired = desired_fields(lora, answer)
+        fields = block.comparable_fields([*desired, LORADEX_KEY])
+        changes = plan_changes(fields, desired, predictions_document(answer, space))
+        return PlannedEdit(target, before, head + block.with_changes(changes) + tail, changes)
     except DescriptionError as error:
         raise DescriptionError(f"{target}: {error}") from None
     except (ValueError, RecursionError) as error:
@@ -78,41 +79,43 @@ def planned(target: Path, before: str | None, lora: LoraFile, answer: LabelAnswe
         ) from None
 
 
-def split(text: str) -> tuple[str, Block, str]:
-    """What stands before the YAML block, the block, and what follows; an empty one is put before a text that has none.
+def split_card(text: str) -> tuple[str, YamlBlock, str]:
+    """Split a card into the text before the YAML block, the block, and the text after it.
+
+    A card without a block gets an empty one.
 
     Raises:
-        ValueError: it is no block that can be read.
+        ValueError: the block cannot be parsed.
     """
     start = len(BOM) if text.startswith(BOM) else 0
     line_break = "\r\n" if "\r\n" in text else "\n"
-    found = REGEX_YAML_BLOCK.match(text[start:])
-    if found:
-        begin, end = start + found.start(2), start + found.end(2)
-        return text[:begin], Block.read(text[begin:end], line_break), text[end:]
+    match = REGEX_YAML_BLOCK.match(text[start:])
+    if match:
+        block_start, block_end = start + match.start(2), start + match.end(2)
+        return text[:block_start], YamlBlock.parse(text[block_start:block_end], line_break), text[block_end:]
     if text[start:].lstrip().startswith("---"):
         raise ValueError("it has no end")
     return (
         text[:start] + f"---{line_break}",
-        Block.read("", line_break),
+        YamlBlock.parse("", line_break),
         f"{line_break}---{line_break}{line_break}{text[start:]}",
     )
 
 
-def fields_of(lora: LoraFile, answer: LabelAnswer) -> dict[str, Any]:
-    """Every field that Loradex fills; None where it has nothing to say."""
+def desired_fields(lora: LoraFile, answer: LabelAnswer) -> dict[str, Any]:
+    """Every field that Loradex fills, with its value; None where it has none."""
     family = certain_family(lora)
     return {
         "library_name": "diffusers",
-        "pipeline_tag": "text-to-video" if family in FILMS else "text-to-image",
+        "pipeline_tag": "text-to-video" if family in VIDEO_FAMILIES else "text-to-image",
         "tags": ["lora", *(label for label in likely_labels(answer) if label != "lora")],
         "base_model": BASE_MODELS.get(family),
         "instance_prompt": ", ".join(lora.facts.trigger_words) or None,
     }
 
 
-def body_of(lora: LoraFile) -> str:
-    """The first text of a card, which nothing changes later, so that it says nothing that may."""
-    name = " ".join(clean(lora.facts.title or name_of(lora.path)).split())
-    heading = "".join("\\" * (letter in SPECIAL) + letter for letter in name if letter.isprintable())
-    return f"# {heading}\n\nWhat stands above under `{OWN}` was read from the weights by Loradex, and may be wrong.\n"
+def new_body(lora: LoraFile) -> str:
+    """The body of a new card. It is never updated, so it says only what stays true."""
+    name = " ".join(replace_surrogates(lora.facts.title or display_name(lora.path)).split())
+    escaped = "".join("\\" * (letter in MARKDOWN_SPECIAL) + letter for letter in name if letter.isprintable())
+    return f"# {escaped}\n\nThe values above under `{LORADEX_KEY}` were read from the weights by Loradex and may be wrong.\n"

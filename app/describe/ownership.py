@@ -1,7 +1,7 @@
-"""Which fields are Loradex's to write: those that are empty, and those that hold what it wrote itself; all others are a person's.
+"""Which fields of a side-car or card Loradex may write: empty ones, and those that hold what it wrote itself.
 
-What Loradex wrote is remembered among the fields, under its own key. So it can be brought up to date or taken back later, and is told from
-what people wrote. A field that a person emptied or changed stays as it is from then on.
+All others belong to a person. Loradex stores what it wrote under its own key, so that it can update or take back its
+values later. A field that a person has emptied or changed is left alone from then on.
 """
 
 from collections.abc import Mapping
@@ -9,54 +9,58 @@ from typing import Any, Final
 
 from loradex.app.describe.text_edit import FieldChange
 from loradex.retrieval.errors import DescriptionError
-from loradex.retrieval.lora.facts import OWN, WROTE
+from loradex.retrieval.lora.facts import LORADEX_KEY, WRITTEN_KEY
 
-NO_VALUES: Final[tuple[Any, ...]] = (None, "", [], {})
-PLACEHOLDERS: Final = {"base_model": "Unknown"}  # ComfyUI-Lora-Manager's word for none
+EMPTY_VALUES: Final[tuple[Any, ...]] = (None, "", [], {})
+PLACEHOLDERS: Final = {"base_model": "Unknown"}  # ComfyUI-Lora-Manager's word for an empty field
 
 
-def wrote_in(there: Mapping[str, Any]) -> dict[str, Any]:
-    """What Loradex wrote among some fields, by field.
+def written_by_loradex(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that Loradex wrote, by field.
 
     Raises:
         DescriptionError: its key holds something else.
     """
-    own = there.get(OWN, {WROTE: {}})
-    if not isinstance(own, dict) or not isinstance(own.get(WROTE), dict):
+    entries = fields.get(LORADEX_KEY, {WRITTEN_KEY: {}})
+    if not isinstance(entries, dict) or not isinstance(entries.get(WRITTEN_KEY), dict):
         raise DescriptionError(
-            f"expected under the key {OWN!r} what Loradex wrote, found something else; take that key out"
+            f"expected under the key {LORADEX_KEY!r} what Loradex wrote, found something else; take that key out"
         )
-    return own[WROTE]
+    return entries[WRITTEN_KEY]
 
 
-def changes_of(there: Mapping[str, Any], wanted: Mapping[str, Any], said: Mapping[str, Any]) -> list[FieldChange]:
-    """The fields that change, Loradex's own key last; one whose new value is None is taken back.
+def plan_changes(
+    fields: Mapping[str, Any], desired: Mapping[str, Any], predictions: Mapping[str, Any]
+) -> list[FieldChange]:
+    """The fields to change, Loradex's own key last.
 
     Args:
-        there: the fields as they are.
-        wanted: every field that Loradex fills; None where it has nothing to say.
-        said: what goes under its own key besides.
+        fields: the fields as they are.
+        desired: the value that Loradex has for each field that it fills; None to take back what it wrote.
+        predictions: the entries to store under its own key.
 
     Raises:
         DescriptionError: its key holds something else.
     """
-    wrote = wrote_in(there)
-    kept, changes = dict(wrote), []
-    for field, value in wanted.items():
-        old = there.get(field)
-        if not (old == wrote[field] if field in wrote else is_empty(field, old)):
+    written = written_by_loradex(fields)
+    still_written, changes = dict(written), []
+    for field, value in desired.items():
+        old = fields.get(field)
+        may_write = old == written[field] if field in written else is_empty(field, old)
+        if not may_write:
             continue
         if value is None:
-            if kept.pop(field, None) is not None:
+            if still_written.pop(field, None) is not None:
                 changes.append(FieldChange(field, old, None))
             continue
-        kept[field] = value
-        if field not in there or old != value:
+        still_written[field] = value
+        if field not in fields or old != value:
             changes.append(FieldChange(field, old, value))
-    own = {**said, WROTE: kept}
-    return changes if there.get(OWN) == own else [*changes, FieldChange(OWN, there.get(OWN), own)]
+    entries = {**predictions, WRITTEN_KEY: still_written}
+    old_entries = fields.get(LORADEX_KEY)
+    return changes if old_entries == entries else [*changes, FieldChange(LORADEX_KEY, old_entries, entries)]
 
 
 def is_empty(field: str, value: Any) -> bool:
-    """Whether a field says nothing."""
-    return value in NO_VALUES or (value is not None and value == PLACEHOLDERS.get(field))
+    """Whether the value of a field is empty or a placeholder."""
+    return value in EMPTY_VALUES or (value is not None and value == PLACEHOLDERS.get(field))

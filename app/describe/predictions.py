@@ -1,22 +1,22 @@
-"""What Loradex found about a LoRA, in the words of side-cars and cards."""
+"""What side-cars and model cards say about a LoRA: predicted labels, family, one-line summary."""
 
 from typing import Any, Final
 
 from loradex.app.search.answers import LabelAnswer
 from loradex.retrieval.lora import LoraFile
-from loradex.retrieval.lora.family import UNKNOWN, named_family
-from loradex.retrieval.space.labels import SURE
+from loradex.retrieval.lora.family import UNKNOWN, family_in_metadata
+from loradex.retrieval.space.labels import ABSTAIN_BELOW
 
-WORTH_SAYING: Final = 0.05  # least probability of a label
+MIN_SUMMARY_PROBABILITY: Final = 0.05  # of a label that the summary names
 
 
 def likely_labels(answer: LabelAnswer) -> list[str]:
-    """The labels that are likelier than not; none of an answer that abstains."""
-    return [] if answer.abstained else [label.label for label in answer.labels if label.probability >= SURE]
+    """The labels that are more likely than not; none if the answer is "unknown"."""
+    return [] if answer.abstained else [label.label for label in answer.labels if label.probability >= ABSTAIN_BELOW]
 
 
-def said_of(answer: LabelAnswer, space: str | None) -> dict[str, Any]:
-    """What stands under Loradex's own key: the labels with their probabilities, or that they are unknown."""
+def predictions_document(answer: LabelAnswer, space: str | None) -> dict[str, Any]:
+    """The entries under the key ``loradex``: space, family, and the labels with their probabilities, or "unknown"."""
     labels = [{"label": label.label, "probability": round(label.probability, 3)} for label in answer.labels]
     return (
         ({"space": space} if space else {})
@@ -26,16 +26,17 @@ def said_of(answer: LabelAnswer, space: str | None) -> dict[str, Any]:
 
 
 def certain_family(lora: LoraFile) -> str:
-    """The family where only one fits, or the trainer names it; else ``unknown``."""
-    return (
-        lora.family if lora.families == [lora.family] or named_family(lora.header.metadata) == lora.family else UNKNOWN
-    )
+    """The family if it is the only one that fits or the one that the trainer named; else ``unknown``."""
+    is_named = family_in_metadata(lora.header.metadata) == lora.family
+    return lora.family if lora.families == [lora.family] or is_named else UNKNOWN
 
 
-def summary(lora: LoraFile, answer: LabelAnswer) -> str:
-    """One line for people."""
+def summary_line(lora: LoraFile, answer: LabelAnswer) -> str:
+    """Labels and facts in one line of text."""
     labels = ", ".join(
-        f"{label.label} {label.probability:.0%}" for label in answer.labels if label.probability >= WORTH_SAYING
+        f"{label.label} {label.probability:.0%}"
+        for label in answer.labels
+        if label.probability >= MIN_SUMMARY_PROBABILITY
     )
     facts = f"Family {lora.family}, format {lora.format}, rank {', '.join(map(str, lora.ranks))}"
     trainer = f", trained with {lora.facts.trainer}" if lora.facts.trainer else ""

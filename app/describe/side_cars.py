@@ -1,28 +1,30 @@
-"""Side-cars: what Loradex found, as fields of ``<stem>.metadata.json``, which ComfyUI-Lora-Manager reads and keeps.
+"""Side-cars: ``<stem>.metadata.json`` beside a LoRA, which ComfyUI-Lora-Manager reads and keeps.
 
-The manager leaves a model out whose side-car lacks one of the eight fields from ``file_name`` to ``preview_url`` (py/utils/models.py), and keeps
-keys that it does not know, so Loradex's own lies safe there. ``notes`` is what people see of it; ``modelDescription`` is left to Civitai's text.
+The manager skips a model whose side-car lacks one of the eight fields from ``file_name`` to ``preview_url``
+(py/utils/models.py), and keeps keys that it does not know, such as Loradex's own. It shows people ``notes``;
+``modelDescription`` is left to Civitai's text. To write another field, add it in ``desired_fields``.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from loradex.app.describe.json_edit import members_of, step_of, with_members, with_members_within
-from loradex.app.describe.ownership import changes_of, wrote_in
-from loradex.app.describe.predictions import certain_family, likely_labels, said_of, summary
-from loradex.app.describe.text_edit import FieldChange, Plan, clean, read_text
-from loradex.app.indexing.file_reader import name_of
+from loradex.app.describe.json_edit import indent_of, member_spans, set_members, set_nested_members
+from loradex.app.describe.ownership import plan_changes, written_by_loradex
+from loradex.app.describe.predictions import certain_family, likely_labels, predictions_document, summary_line
+from loradex.app.describe.text_edit import FieldChange, PlannedEdit, read_text, replace_surrogates
+from loradex.app.indexing.file_reader import display_name
 from loradex.app.previews import pictures_beside
 from loradex.app.search.answers import LabelAnswer
 from loradex.retrieval.errors import DescriptionError
 from loradex.retrieval.lora import LoraFile
-from loradex.retrieval.lora.facts import TRAINED_WORDS, facts_of, is_there
+from loradex.retrieval.lora.facts import TRAINED_WORDS, read_facts
+from loradex.retrieval.lora.regular_file import is_regular_file
 
-ENDING: Final = ".metadata.json"
+SIDE_CAR_SUFFIX: Final = ".metadata.json"
 BOM: Final = "\ufeff"
-EMPTY: Final[Mapping[str, list[str]]] = {"tags": [], TRAINED_WORDS: []}
-# the manager's words for families (py/utils/constants.py)
+EMPTY_LISTS: Final[Mapping[str, list[str]]] = {"tags": [], TRAINED_WORDS: []}  # other fields are emptied with ""
+# The manager's names of families (py/utils/constants.py).
 BASE_MODELS: Final = {
     "sd1": "SD 1.5",
     "sd2": "SD 2.1",
@@ -41,90 +43,103 @@ BASE_MODELS: Final = {
 }
 
 
-def side_car_of(lora: LoraFile, answer: LabelAnswer, space: str | None = None) -> dict[str, Any]:
-    """A fresh side-car for a file that will lie elsewhere: without its folder, and with no picture beside it.
+def new_side_car(lora: LoraFile, answer: LabelAnswer, space: str | None = None) -> dict[str, Any]:
+    """A new side-car for download: without the file's folder, and without the picture beside it.
 
     Raises:
-        FileError: the file cannot be read.
-    """
-    wanted = fields_of(lora, answer, {}) | {"file_path": clean(lora.path.name), "preview_url": ""}
-    return json.loads(text_with(changes_of({}, wanted, said_of(answer, space)), "{}"))
-
-
-def plan_side_car(lora: LoraFile, answer: LabelAnswer, space: str | None = None) -> Plan:
-    """What a file's side-car is to say, and what changes by that; nothing is written.
-
-    Raises:
-        DescriptionError: the side-car is there, and is none that can be changed.
         FileError: the LoRA cannot be read.
     """
-    target = lora.path.with_name(lora.path.stem + ENDING)
+    desired = desired_fields(lora, answer, {}) | {"file_path": replace_surrogates(lora.path.name), "preview_url": ""}
+    return json.loads(apply_changes(plan_changes({}, desired, predictions_document(answer, space)), "{}"))
+
+
+def plan_side_car(lora: LoraFile, answer: LabelAnswer, space: str | None = None) -> PlannedEdit:
+    """Plan the edit of a file's side-car; nothing is written.
+
+    Raises:
+        DescriptionError: the side-car exists and cannot be edited.
+        FileError: the LoRA cannot be read.
+    """
+    target = lora.path.with_name(lora.path.stem + SIDE_CAR_SUFFIX)
     before = read_text(target)
     text = "{}" if before is None else before.removeprefix(BOM)
     try:
-        there = fields_in(text)
-        changes = changes_of(there, fields_of(lora, answer, there), said_of(answer, space))
-        after = text_with(changes, text)
+        fields = parse_fields(text)
+        changes = plan_changes(fields, desired_fields(lora, answer, fields), predictions_document(answer, space))
+        after = apply_changes(changes, text)
     except DescriptionError as error:
         raise DescriptionError(f"{target}: {error}") from None
     except (ValueError, RecursionError) as error:
         raise DescriptionError(
             f"{target}: expected a JSON object, found none that can be changed: {error}; mend it, or move it away"
         ) from None
-    return Plan(target, before, BOM + after if before and before.startswith(BOM) else after, changes)
+    return PlannedEdit(target, before, BOM + after if before and before.startswith(BOM) else after, changes)
 
 
-def fields_in(text: str) -> dict[str, Any]:
-    """The fields of a side-car, the trained words besides.
+def parse_fields(text: str) -> dict[str, Any]:
+    """The fields of a side-car; ``civitai.trainedWords`` is one of them besides ``civitai``.
 
     Raises:
-        ValueError: it is no JSON object, or has a key twice.
+        ValueError: the text is not a JSON object, or has a key twice.
     """
-    places = members_of(text)
-    there = {key: json.loads(text[start:end]) for key, (start, end) in places.items()}
-    trained = there.get("civitai") or {}
-    return (
-        {**there, TRAINED_WORDS: trained["trainedWords"]}
-        if isinstance(trained, dict) and "trainedWords" in trained
-        else there
-    )
+    fields = {key: json.loads(text[start:end]) for key, (start, end) in member_spans(text).items()}
+    civitai = fields.get("civitai") or {}
+    if isinstance(civitai, dict) and "trainedWords" in civitai:
+        return {**fields, TRAINED_WORDS: civitai["trainedWords"]}
+    return fields
 
 
-def fields_of(lora: LoraFile, answer: LabelAnswer, there: Mapping[str, Any]) -> dict[str, Any]:
-    """Every field that Loradex fills, in the manager's order; None where it has nothing to say."""
-    elsewhere = facts_of(lora.path, {})  # the side-cars, which name base models in Civitai's words, as the manager does
+def desired_fields(lora: LoraFile, answer: LabelAnswer, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Every field that Loradex fills, in the manager's order, with its value; None where it has none.
+
+    Args:
+        lora: the file.
+        answer: its labels.
+        fields: the side-car as it is.
+    """
+    # The base model of other side-cars is in Civitai's words, as the manager expects; that of the header is not.
+    side_car_facts = read_facts(lora.path, {})
     picture = next(pictures_beside(lora.path), None)
-    wanted = {
-        "file_name": clean(lora.path.stem),
-        "model_name": lora.facts.title or clean(name_of(lora.path)),
-        "file_path": clean(lora.path.absolute().as_posix()),
+    desired = {
+        "file_name": replace_surrogates(lora.path.stem),
+        "model_name": lora.facts.title or replace_surrogates(display_name(lora.path)),
+        "file_path": replace_surrogates(lora.path.absolute().as_posix()),
         "size": lora.header.size,
-        "modified": lora.header.stamp[2] / 1e9,
-        "sha256": hash_of(lora, there),
-        "base_model": elsewhere.base_model or BASE_MODELS.get(certain_family(lora), "Unknown"),
-        "preview_url": clean(picture.absolute().as_posix()) if picture else "",
-        "notes": summary(lora, answer),
+        "modified": modification_time(lora),
+        "sha256": sha256_of(lora, fields),
+        "base_model": side_car_facts.base_model or BASE_MODELS.get(certain_family(lora), "Unknown"),
+        "preview_url": replace_surrogates(picture.absolute().as_posix()) if picture else "",
+        "notes": summary_line(lora, answer),
         "tags": likely_labels(answer) or None,
     }
-    # the manager takes what Civitai says from this file, but only where "civitai" is still empty
-    civitai_is_kept_apart = is_there(lora.path.with_name(lora.path.stem + ".civitai.info"))
-    if civitai_is_kept_apart or not isinstance(there.get("civitai") or {}, dict):
-        return wanted
-    return wanted | {TRAINED_WORDS: list(lora.facts.trigger_words) or None}
+    # The manager reads Civitai's facts from this file, but only as long as the field "civitai" is empty.
+    has_civitai_file = is_regular_file(lora.path.with_name(lora.path.stem + ".civitai.info"))
+    if has_civitai_file or not isinstance(fields.get("civitai") or {}, dict):
+        return desired
+    return desired | {TRAINED_WORDS: list(lora.facts.trigger_words) or None}
 
 
-def hash_of(lora: LoraFile, there: Mapping[str, Any]) -> str:
-    """The file's SHA-256, which is read anew only where none is known of the file as it is."""
-    wrote = wrote_in(there)
-    if "sha256" not in wrote:
-        return there.get("sha256") or lora.sha256
-    unchanged = (wrote.get("size"), wrote.get("modified")) == (lora.header.size, lora.header.stamp[2] / 1e9)
-    return wrote["sha256"] if unchanged else lora.sha256
+def sha256_of(lora: LoraFile, fields: Mapping[str, Any]) -> str:
+    """The file's SHA-256; the file is hashed only if its side-car does not have that of its present state."""
+    written = written_by_loradex(fields)
+    if "sha256" not in written:
+        return fields.get("sha256") or lora.sha256
+    is_unchanged = (written.get("size"), written.get("modified")) == (lora.header.size, modification_time(lora))
+    return written["sha256"] if is_unchanged else lora.sha256
 
 
-def text_with(changes: Sequence[FieldChange], text: str) -> str:
-    """The text of a side-car after some changes; what is taken back is left empty."""
-    values = {change.field: (EMPTY.get(change.field, "") if change.new is None else change.new) for change in changes}
-    trained, step = values.pop(TRAINED_WORDS, None), step_of(text)
-    text = with_members(text, values, step)
-    return text if trained is None else with_members_within(text, "civitai", {"trainedWords": trained}, step)
+def modification_time(lora: LoraFile) -> float:
+    """When the file changed last, in seconds since 1970."""
+    return lora.header.stamp[2] / 1e9
+
+
+def apply_changes(changes: Sequence[FieldChange], text: str) -> str:
+    """The text of a side-car after some changes; a field whose new value is None is emptied."""
+    values = {
+        change.field: EMPTY_LISTS.get(change.field, "") if change.new is None else change.new for change in changes
+    }
+    trained_words, indent = values.pop(TRAINED_WORDS, None), indent_of(text)
+    text = set_members(text, values, indent)
+    if trained_words is None:
+        return text
+    return set_nested_members(text, "civitai", {"trainedWords": trained_words}, indent)

@@ -1,4 +1,4 @@
-"""Small texts beside LoRAs, read within bounds and replaced in one step."""
+"""Edits of small text files beside LoRAs: read within bounds, replaced in one step."""
 
 import os
 import stat
@@ -7,36 +7,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from loradex.index.sqlite.connections import sync, sync_folder
+from loradex.index.disk import sync, sync_folder
 from loradex.retrieval.errors import DescriptionError, FileMissing
-from loradex.retrieval.lora.facts import LARGEST_SIDE_CAR
-from loradex.retrieval.lora.header import open_regular
+from loradex.retrieval.lora.facts import MAX_SIDE_CAR_BYTES
+from loradex.retrieval.lora.regular_file import open_regular_file
 
-WRITABLE: Final = 0o600
+OWNER_MODE: Final = 0o600  # the owner may read and write whatever ``permissions_like`` says
 
 
 def read_text(path: Path) -> str | None:
-    """What a file says, or None where there is none.
+    """Read a text file; None if it does not exist.
 
     Raises:
-        DescriptionError: it is a link or no file, too large, no UTF-8, or cannot be read.
+        DescriptionError: it is a link or not a regular file, too large, not UTF-8, or cannot be read.
     """
     try:
-        if not stat.S_ISREG(os.lstat(path).st_mode):  # what a link leads to may be another's
+        if not stat.S_ISREG(os.lstat(path).st_mode):  # a link may lead to a file of someone else
             raise DescriptionError(
                 f"{path}: expected a regular file, found a link, folder or device, which is left alone; put a file there"
             )
-        with open_regular(path) as file:
-            raw = file.read(LARGEST_SIDE_CAR + 1)
+        with open_regular_file(path) as file:
+            raw = file.read(MAX_SIDE_CAR_BYTES + 1)
     except FileNotFoundError:
         return None
     except (FileMissing, OSError, ValueError) as error:
         raise DescriptionError(
             f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}; check the path and the access rights"
         ) from None
-    if len(raw) > LARGEST_SIDE_CAR:
+    if len(raw) > MAX_SIDE_CAR_BYTES:
         raise DescriptionError(
-            f"{path}: expected at most {LARGEST_SIDE_CAR >> 20} MiB, found more; it is left alone, move it away to get a new one"
+            f"{path}: expected at most {MAX_SIDE_CAR_BYTES >> 20} MiB, found more; it is left alone, move it away to get a new one"
         )
     try:
         return raw.decode()
@@ -48,7 +48,7 @@ def read_text(path: Path) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class FieldChange:
-    """A field of a side-car or card; an old value of None was none, a new one of None is taken back."""
+    """A change of one field: ``old`` is None if it had no value, ``new`` is None to take its value back."""
 
     field: str
     old: Any
@@ -56,12 +56,13 @@ class FieldChange:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """A change of a text file.
+class PlannedEdit:
+    """An edit of a text file that is not written yet; without ``changes`` there is nothing to write.
 
     Attributes:
-        before: its text as it was read, or None where there was no file.
-        changes: what changes, by field; nothing does where there is none.
+        before: the text as it was read; None if the file does not exist.
+        after: the text to write.
+        changes: the changed fields.
     """
 
     path: Path
@@ -70,28 +71,29 @@ class Plan:
     changes: list[FieldChange]
 
 
-def carry_out(plan: Plan, like: Path) -> None:
-    """Put the new text in the place of the old one, all of it or nothing; a new file is as readable as ``like``.
+def apply_edit(edit: PlannedEdit, permissions_like: Path) -> None:
+    """Replace the text of a file, whole or not at all; a new file gets the permissions of ``permissions_like``.
 
     Raises:
-        DescriptionError: the disk refuses it, or the file is no longer as it was read.
+        DescriptionError: the disk refuses it, or the file has changed since it was read.
     """
-    path = plan.path
+    path = edit.path
     try:
         descriptor, name = tempfile.mkstemp(".part", ".", path.parent)
-        part = Path(name)
+        temporary = Path(name)
         try:
             with open(descriptor, "wb") as file:
-                file.write(plan.after.encode())
+                file.write(edit.after.encode())
                 sync(file)
-            part.chmod((like if plan.before is None else path).stat().st_mode & 0o666 | WRITABLE)
-            if read_text(path) != plan.before:
+            mode_source = permissions_like if edit.before is None else path
+            temporary.chmod(mode_source.stat().st_mode & 0o666 | OWNER_MODE)
+            if read_text(path) != edit.before:
                 raise DescriptionError(
                     f"{path}: expected it as it was read, found it changed; something else writes to it, run this again"
                 )
-            part.replace(path)
+            temporary.replace(path)
         finally:
-            part.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         sync_folder(path.parent)
     except OSError as error:
         raise DescriptionError(
@@ -99,6 +101,6 @@ def carry_out(plan: Plan, like: Path) -> None:
         ) from None
 
 
-def clean(name: str) -> str:
-    """A name with question marks for what is no Unicode."""
+def replace_surrogates(name: str) -> str:
+    """Replace what is not Unicode in a file name by question marks."""
     return name.encode(errors="replace").decode()

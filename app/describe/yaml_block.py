@@ -1,7 +1,7 @@
-"""The YAML block at the head of a card, changed field by field, so that all else stays as it was written, to the byte.
+"""Edits the YAML block at the head of a card field by field; every other byte stays as it is.
 
-``ModelCard`` would write the whole block anew: comments, quotes and the layout of lists would go, and a key that stands twice would be lost.
-So ``ModelCardData`` only writes the lines of Loradex's own fields, which are put into the text as it is.
+``ModelCard`` would write the whole block anew: comments, quotes and the layout of lists would be lost, and so would a
+key that stands twice. So ``ModelCardData`` writes only the lines of Loradex's fields, which are put into the text.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,16 +14,18 @@ from huggingface_hub import ModelCardData
 from loradex.app.describe.ownership import is_empty
 from loradex.app.describe.text_edit import FieldChange
 
-LONGEST: Final = 2**16  # characters
+MAX_CHARACTERS: Final = 2**16
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class YamlBlock:
     """The YAML block of a card.
 
     Attributes:
-        spans: where each top-level field begins, and where its value ends.
-        line_break: as the card has them.
+        text: the block, without the lines of ``---``.
+        fields: its top-level fields.
+        spans: the start of each field, and the end of its value, in the text.
+        line_break: the line break of the card.
     """
 
     text: str
@@ -32,18 +34,17 @@ class Block:
     line_break: str
 
     @classmethod
-    def read(cls, text: str, line_break: str) -> "Block":
+    def parse(cls, text: str, line_break: str) -> "YamlBlock":
         """Parse a block.
 
         Raises:
-            ValueError: it is no mapping, has a key twice, or refers to its own parts.
+            ValueError: it is not a mapping, has a key twice, or uses YAML references.
         """
-        if len(text) > LONGEST:
-            raise ValueError(f"it is longer than {LONGEST} characters")
+        if len(text) > MAX_CHARACTERS:
+            raise ValueError(f"it is longer than {MAX_CHARACTERS} characters")
         try:
-            loader = Loader(
-                text + line_break
-            )  # as what stands at the end shall not mean another thing once lines follow it
+            # With the line break at its end, the text means the same when lines are added after it.
+            loader = LoaderWithoutReferences(text + line_break)
             node = loader.get_single_node()
             if node is None:
                 return cls(text, {}, {}, line_break)
@@ -58,29 +59,32 @@ class Block:
         except yaml.YAMLError as error:
             raise ValueError(" ".join(str(error).split())[:200]) from None
 
-    def seen(self, fields: Iterable[str]) -> dict[str, Any]:
-        """Some fields; one that is laid out in another way than Loradex does shows its text, so that it counts as a person's."""
-        found = {}
-        for field in self.spans.keys() & set(fields):
-            (start, end), value = self.spans[field], self.fields[field]
-            as_written = is_empty(field, value) or self.text.startswith(self.lines_of(field, value), start)
-            found[field] = value if as_written else self.text[start:end]
-        return found
+    def comparable_fields(self, names: Iterable[str]) -> dict[str, Any]:
+        """The values of some fields, to be compared with what Loradex wrote.
 
-    def changed(self, changes: Sequence[FieldChange]) -> str:
-        """The text of the block with some fields set, and those taken out that are taken back; every other character stays.
+        A field in another layout than Loradex writes gives its text instead of its value, so that it never compares
+        equal and is left to the person who wrote it.
+        """
+        fields = {}
+        for field in self.spans.keys() & set(names):
+            (start, end), value = self.spans[field], self.fields[field]
+            has_own_layout = is_empty(field, value) or self.text.startswith(self.dump_field(field, value), start)
+            fields[field] = value if has_own_layout else self.text[start:end]
+        return fields
+
+    def with_changes(self, changes: Sequence[FieldChange]) -> str:
+        """The text of the block after some changes; a field whose new value is None is removed.
 
         Raises:
-            ValueError: its layout is too odd for that.
+            ValueError: the layout of the block does not allow it.
         """
         edits, added = [], []
         for change in changes:
-            new = "" if change.new is None else self.lines_of(change.field, change.new)
+            new = "" if change.new is None else self.dump_field(change.field, change.new)
             if change.field in self.spans:
                 start, end = self.spans[change.field]
-                end = (
-                    end if is_empty(change.field, change.old) else start + len(self.lines_of(change.field, change.old))
-                )
+                if not is_empty(change.field, change.old):
+                    end = start + len(self.dump_field(change.field, change.old))
                 edits.append((start, end if new else end + len(self.line_break), new))
             else:
                 added.append(new)
@@ -92,23 +96,23 @@ class Block:
         for change in changes:
             if change.new is None:
                 del expected[change.field]
-        if Block.read(text, self.line_break).fields != expected:
+        if YamlBlock.parse(text, self.line_break).fields != expected:
             raise ValueError("its layout is too odd to change; write each field on lines of its own")
         return text
 
-    def lines_of(self, field: str, value: Any) -> str:
-        """A field as the hub's library writes it."""
+    def dump_field(self, field: str, value: Any) -> str:
+        """Write a field as the hub's library does."""
         return ModelCardData(**{field: value}).to_yaml(line_break=self.line_break)
 
 
-class Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, without references, by which a small text becomes a huge value."""
+class LoaderWithoutReferences(yaml.SafeLoader):
+    """PyYAML's safe loader without references, by which a small text could become a huge value."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """The next node.
+        """Compose the next node.
 
         Raises:
-            ValueError: it is a reference to another.
+            ValueError: it is a reference to another node.
         """
         if self.check_event(yaml.AliasEvent):
             raise ValueError("it refers to its own parts by *; write them out")

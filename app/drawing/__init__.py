@@ -1,1 +1,1 @@
-"""What models draw, beside what their base models draw without them."""
+"""Drawing with models and with their base models."""

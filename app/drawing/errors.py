@@ -1,22 +1,22 @@
-"""Every error that a drawing can end in, besides those of reading its file.
+"""Errors of drawing, besides those of reading the model's file.
 
 DrawingError
-├── NoBase       no base model of the file's family is at hand
-├── BadBase      a folder named as a base model that cannot be loaded or cannot draw
+├── NoBase       no base model of the file's family is available
+├── BadBase      a base model cannot be loaded, or cannot draw
 ├── Busy         too many drawings wait already
-├── TooSlow      a drawing took longer than it may
-└── Stopped      whoever asked for the drawing stopped it
+├── TooSlow      a drawing took longer than its timeout
+└── Stopped      a drawing was stopped by the user
 """
 
 from loradex.retrieval.errors import LoradexError
 
 
 class DrawingError(LoradexError):
-    """Root of the tree; its message is one line: what, expected, found, how to mend."""
+    """Base class of these errors; the message is one line: what, expected, found, how to mend."""
 
 
 class NoBase(DrawingError):
-    """No base model of the file's family is at hand."""
+    """No base model of the file's family is available."""
 
 
 class BadBase(DrawingError):
@@ -28,8 +28,8 @@ class Busy(DrawingError):
 
 
 class TooSlow(DrawingError):
-    """The drawing took longer than it may."""
+    """The drawing took longer than its timeout."""
 
 
 class Stopped(DrawingError):
-    """The drawing was stopped by whoever asked for it."""
+    """The drawing was stopped by the user."""

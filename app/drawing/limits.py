@@ -1,4 +1,4 @@
-"""One drawing at a time in a process, and how long it may take."""
+"""Limits on drawing: one at a time in a process, a short queue, and a timeout."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -8,76 +8,74 @@ from typing import Final
 
 from loradex.app.drawing.errors import Busy, Stopped, TooSlow
 
-MOST_WAITING: Final = 8
-GLANCE: Final = 0.1  # seconds between two looks at whether one who waits was stopped
+MAX_WAITING: Final = 8
+POLL_INTERVAL: Final = 0.1  # seconds between two checks of whether a waiting caller was stopped
 
-Progress = Callable[[int, int], None]  # steps done, steps in all
+StepProgress = Callable[[int, int], None]  # called with: steps done, steps in all
 
 
-class Turns:
-    """A lock with a short queue."""
+class DrawingQueue:
+    """A lock for which only a few callers may wait."""
 
-    def __init__(self, most: int = MOST_WAITING) -> None:
-        """Let ``most`` callers wait."""
-        self.most, self._lock, self._seats = most, threading.Lock(), threading.Semaphore(most + 1)
+    def __init__(self, max_waiting: int = MAX_WAITING) -> None:
+        """Let up to ``max_waiting`` callers wait."""
+        self.max_waiting = max_waiting
+        self._lock, self._places = threading.Lock(), threading.Semaphore(max_waiting + 1)
 
     @contextmanager
     def turn(self, stop: threading.Event) -> Iterator[None]:
-        """Wait for the others; within, no one else draws.
+        """Wait for the lock, and hold it within the context.
 
         Raises:
-            Busy: too many wait.
+            Busy: too many callers wait already.
             Stopped: ``stop`` was set while waiting.
         """
-        if not self._seats.acquire(blocking=False):
-            raise Busy(f"drawing: expected at most {self.most} to wait, found that many; try again in a while")
+        if not self._places.acquire(blocking=False):
+            raise Busy(f"drawing: expected at most {self.max_waiting} to wait, found that many; try again in a while")
         try:
-            while not self._lock.acquire(timeout=GLANCE):
-                refuse_stopped(stop)
+            while not self._lock.acquire(timeout=POLL_INTERVAL):
+                raise_if_stopped(stop)
             try:
                 yield
             finally:
                 self._lock.release()
         finally:
-            self._seats.release()
+            self._places.release()
 
 
-class Pace:
+class StepTracker:
     """Counts the steps of a drawing, and ends it when it is stopped or takes too long."""
 
-    def __init__(self, total: int, limit: float, stop: threading.Event, progress: Progress) -> None:
-        """Expect ``total`` steps within ``limit`` seconds from now."""
-        self.total, self.limit, self.stop, self.progress = total, limit, stop, progress
-        self.done, self.began = 0, monotonic()
+    def __init__(self, total: int, timeout: float, stop: threading.Event, progress: StepProgress) -> None:
+        """Start the clock for ``total`` steps within ``timeout`` seconds."""
+        self.total, self.timeout, self.stop, self.progress = total, timeout, stop, progress
+        self.done, self.started = 0, monotonic()
 
     def step(self) -> None:
-        """One more is done.
+        """Count a step, and report progress.
 
         Raises:
-            Stopped, TooSlow: it was the last one.
+            Stopped, TooSlow: as ``check``.
         """
         self.done += 1
         self.check()
         self.progress(min(self.done, self.total), self.total)
 
     def check(self) -> None:
-        """Whether to go on.
+        """Check that the drawing may go on.
 
         Raises:
-            Stopped, TooSlow: not so.
+            Stopped: it was stopped.
+            TooSlow: it took longer than the timeout.
         """
-        refuse_stopped(self.stop)
-        if monotonic() - self.began > self.limit:
+        raise_if_stopped(self.stop)
+        if monotonic() - self.started > self.timeout:
             raise TooSlow(
-                f"drawing: expected at most {self.limit:g} s, found more at step {self.done} of {self.total}; ask for fewer steps"
+                f"drawing: expected at most {self.timeout:g} s, found more at step {self.done} of {self.total}; ask for fewer steps"
             )
 
 
-def refuse_stopped(stop: threading.Event) -> None:
-    """Go on unless it was stopped.
-
-    Raises:
-        Stopped: it was.
-    """
+def raise_if_stopped(stop: threading.Event) -> None:
+    """Raise Stopped if ``stop`` is set."""
     if stop.is_set():
-        raise Stopped("drawing: expected to go on, found it stopped by whoever asked for it; ask again")
+        raise Stopped("drawing: expected to finish, found it stopped by the user; start it again")

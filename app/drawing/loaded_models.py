@@ -1,4 +1,4 @@
-"""Base models in memory, that draw."""
+"""Base models, loaded, that draw with or without a model."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -14,82 +14,93 @@ from diffusers import AutoPipelineForText2Image
 from PIL import Image
 
 from loradex.app.drawing.errors import BadBase
-from loradex.app.drawing.lora_hooks import DENOISER, Parts, attached
-from loradex.app.drawing.options import Wish
-from loradex.app.miniature.pipeline import CONSTANT_PROMPT, MiniaturePipeline, context_of, sheet
+from loradex.app.drawing.lora_hooks import DENOISER, Components, apply_updates
+from loradex.app.drawing.options import DrawOptions
+from loradex.app.miniature.pipeline import CONSTANT_PROMPT, MiniaturePipeline, embed_prompts, image_grid
 from loradex.app.paths import CLIP, UPSAMPLER
 from loradex.retrieval.errors import LoradexError
 from loradex.retrieval.lora import WeightsFile
 from loradex.retrieval.space.text_encoder import TextEncoder
 
-DRAWINGS: Final = 4  # of the miniature's base models, in a square
-LONGEST_REASON: Final = 200  # characters
+IMAGES_PER_DRAWING: Final = 4  # of the miniature, as their images are small; in a square
+MAX_REASON_LENGTH: Final = 200  # characters
 
-Step = Callable[[], None]  # called after each step; what it raises ends the drawing
+StepCallback = Callable[[], None]  # called after each denoising step; an exception that it raises ends the drawing
 
 
-class Artist(ABC):
-    """One base model, with the modules that updates may be attached to."""
+class LoadedBaseModel(ABC):
+    """A base model in memory.
 
-    parts: Parts
+    Attributes:
+        components: its modules that take updates, by component.
+    """
 
-    def draw(self, wish: Wish, model: WeightsFile | None, step: Step) -> Image.Image:
-        """What the base model draws, with a model or alone; however that ends, it is as before.
+    components: Components
+
+    def draw(self, options: DrawOptions, model: WeightsFile | None, on_step: StepCallback) -> Image.Image:
+        """Draw with a model's updates added, or without; afterwards the base model is as before, even if this fails.
 
         Raises:
             FileError: the model does not fit the base model.
             BadBase: the base model cannot draw this.
         """
-        with attached(self.parts, model, wish.strength) if model else nullcontext():
-            return self.paint(wish, step)
+        with apply_updates(self.components, model, options.strength) if model else nullcontext():
+            return self.generate(options, on_step)
 
     @abstractmethod
-    def paint(self, wish: Wish, step: Step) -> Image.Image:
-        """What the base model draws as it is, of a wish that ``Base.completed`` gave."""
+    def generate(self, options: DrawOptions, on_step: StepCallback) -> Image.Image:
+        """Draw with the base model as it is; the options are complete (``BaseModel.complete_options``)."""
 
 
-class MiniatureArtist(Artist):
-    """A base model of the miniature; it draws as the previews of the zoo that ships were drawn.
+class MiniatureBaseModel(LoadedBaseModel):
+    """A base model of the miniature; it draws in the way in which the previews of the shipped zoo were drawn.
 
-    Guidance leads away from what the base model alone draws of the constant prompt.
+    Guidance leads away from what the base model without any LoRA predicts for the constant prompt.
     """
 
     def __init__(self, tree: Path, upsampler: Path = UPSAMPLER, clip: Path = CLIP) -> None:
-        """Load a model tree's base and the mini-CLIP."""
+        """Load the base model of a model tree, the upsampler and the mini-CLIP."""
         self.pipeline = MiniaturePipeline.from_folders(upsampler, tree)
-        self.parts, self.alone = {DENOISER: self.pipeline.unet}, deepcopy(self.pipeline.unet)
+        self.components, self.negative_unet = {DENOISER: self.pipeline.unet}, deepcopy(self.pipeline.unet)
         self.clip = TextEncoder.load(f"local-dir:{clip}", ("{}",))
 
-    def paint(self, wish: Wish, step: Step) -> Image.Image:
-        """Four drawings in a square."""
-        assert wish.steps is not None and wish.guidance is not None
-        states = context_of(
-            self.clip.model.text, self.clip.tokenizer([wish.prompt, CONSTANT_PROMPT])
-        ).repeat_interleave(DRAWINGS, 0)
-        prompt, constant = states.split(DRAWINGS)
-        generator = torch.Generator().manual_seed(wish.seed)
+    def generate(self, options: DrawOptions, on_step: StepCallback) -> Image.Image:
+        """Draw four images in a square."""
+        assert options.steps is not None and options.guidance is not None
+        embeds = embed_prompts(
+            self.clip.model.text, self.clip.tokenizer([options.prompt, CONSTANT_PROMPT])
+        ).repeat_interleave(IMAGES_PER_DRAWING, 0)
+        prompt_embeds, constant_embeds = embeds.split(IMAGES_PER_DRAWING)
         with one_thread():
-            return sheet(
-                self.pipeline(prompt, constant, wish.guidance, wish.steps, generator, lambda _: step(), self.alone), 2
+            images = self.pipeline(
+                prompt_embeds,
+                constant_embeds,
+                options.guidance,
+                options.steps,
+                torch.Generator().manual_seed(options.seed),
+                lambda _: on_step(),
+                self.negative_unet,
             )
+        return image_grid(images, 2)
 
 
-class DiffusersArtist(Artist):
-    """A text-to-image model of diffusers, from a folder; nothing is fetched, no pickle is read and no code of the folder is run."""
+class DiffusersBaseModel(LoadedBaseModel):
+    """A text-to-image model in a folder of diffusers.
+
+    Nothing is downloaded, no pickle is read, and no code in the folder is run.
+    """
 
     def __init__(self, folder: Path) -> None:
-        """Load it.
+        """Load the model.
 
         Raises:
             BadBase: it cannot be loaded.
         """
-        self.folder, (device, dtype) = (
-            folder,
-            ("cuda", torch.float16) if torch.cuda.is_available() else ("cpu", torch.float32),
-        )
+        self.folder = folder
+        device, dtype = ("cuda", torch.float16) if torch.cuda.is_available() else ("cpu", torch.float32)
         for library in (diffusers, transformers):
             library.utils.logging.disable_progress_bar()
-        with usable(folder):
+        with bad_base_on_error(folder):
             index = AutoPipelineForText2Image.load_config(folder, local_files_only=True)
             checker = {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in index else {}
             loaded = AutoPipelineForText2Image.from_pretrained(
@@ -98,36 +109,38 @@ class DiffusersArtist(Artist):
             self.pipeline: Any = loaded.to(device, dtype)
         self.pipeline.set_progress_bar_config(disable=True)
         components = self.pipeline.components
-        texts = {
-            name: part for name, part in components.items() if name.startswith("text_encoder") and part is not None
+        text_encoders = {
+            name: module
+            for name, module in components.items()
+            if name.startswith("text_encoder") and module is not None
         }
-        self.parts = {DENOISER: components.get("unet") or components.get("transformer"), **texts}
+        self.components = {DENOISER: components.get("unet") or components.get("transformer"), **text_encoders}
 
-    def paint(self, wish: Wish, step: Step) -> Image.Image:
-        """One drawing."""
+    def generate(self, options: DrawOptions, on_step: StepCallback) -> Image.Image:
+        """Draw one image."""
 
-        def after_step(pipeline: Any, number: int, time: Any, states: dict[str, Any]) -> dict[str, Any]:
-            step()
-            return states
+        def callback_on_step_end(pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            on_step()
+            return tensors
 
-        chosen = {"guidance_scale": wish.guidance, "height": wish.size, "width": wish.size}
-        options = {name: value for name, value in chosen.items() if value is not None}
-        generator = torch.Generator().manual_seed(wish.seed)  # on the CPU, so that a seed means the same everywhere
-        with usable(self.folder):
-            drawn = self.pipeline(
-                wish.prompt,
-                num_inference_steps=wish.steps,
+        optional = {"guidance_scale": options.guidance, "height": options.size, "width": options.size}
+        arguments = {name: value for name, value in optional.items() if value is not None}
+        generator = torch.Generator().manual_seed(options.seed)  # on the CPU: a seed gives the same noise on any device
+        with bad_base_on_error(self.folder):
+            output = self.pipeline(
+                options.prompt,
+                num_inference_steps=options.steps,
                 generator=generator,
-                callback_on_step_end=after_step,
-                **options,
+                callback_on_step_end=callback_on_step_end,
+                **arguments,
             )
-            picture: Image.Image = drawn.images[0]
-        return picture
+            image: Image.Image = output.images[0]
+        return image
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Compute on one thread: layers this small gain little from more, and lose much where another process wants the cores."""
+    """Let torch compute on one thread: layers this small gain little from more, and lose much on busy cores."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -137,18 +150,18 @@ def one_thread() -> Iterator[None]:
 
 
 @contextmanager
-def usable(folder: Path) -> Iterator[None]:
-    """Say in one line what diffusers cannot do with a folder, whatever it raises.
+def bad_base_on_error(folder: Path) -> Iterator[None]:
+    """Turn any error of diffusers into a BadBase with a one-line message; Loradex's own errors pass unchanged.
 
     Raises:
-        BadBase: it raised something.
+        BadBase: diffusers raised an error.
     """
     try:
         yield
     except LoradexError:
         raise
     except Exception as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:LONGEST_REASON]}"
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:MAX_REASON_LENGTH]}"
         raise BadBase(
             f"{folder}: expected a text-to-image model of diffusers in safetensors files, found {reason}; name another folder"
         ) from None

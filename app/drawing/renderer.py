@@ -1,4 +1,4 @@
-"""Drawings of models, each beside what its base model draws of the same wish without it."""
+"""Renders pairs of drawings: the base model without a model and with it, with the same options."""
 
 import hashlib
 import json
@@ -10,128 +10,139 @@ from typing import Final
 
 from PIL import Image
 
-from loradex.app.drawing.base_models import Base, Bases
-from loradex.app.drawing.cache import Drawings
-from loradex.app.drawing.limits import Pace, Progress, Turns
-from loradex.app.drawing.options import Wish
+from loradex.app.drawing.base_models import BaseModel, BaseModels
+from loradex.app.drawing.cache import DrawingCache
+from loradex.app.drawing.limits import DrawingQueue, StepProgress, StepTracker
+from loradex.app.drawing.options import DrawOptions
 from loradex.retrieval.lora import LoraFile, WeightsFile
 
-USUAL: Final = Wish()
-LIMIT: Final = 600.0  # seconds
-RECIPE: Final = (
-    1  # counts up whenever the same wish is drawn in another way, so that no old drawing is taken for a new one
+DEFAULT_OPTIONS: Final = DrawOptions()
+DEFAULT_TIMEOUT: Final = 600.0  # seconds
+CACHE_VERSION: Final = 1  # increase it when the same options are drawn in another way, which invalidates the cache
+FULL_MODEL_WARNING: Final = (
+    "of a full model, the leading differences to its base are drawn, without those of norms and biases"
 )
-WHOLE: Final = "of a whole model, the leading differences to its base are drawn, without those of norms and biases"
-TURNS: Final = Turns()
+QUEUE: Final = DrawingQueue()  # of this process
 
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """One picture; the file is in the cache, from which it may go at any time."""
+    """One drawing.
+
+    Attributes:
+        path: its file in the cache, which may be deleted at any time.
+        cached: whether it was in the cache already.
+    """
 
     path: Path
-    picture: Image.Image = field(repr=False)
+    image: Image.Image = field(repr=False)
     cached: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """What the base model draws without a model and with it, of one wish that leaves nothing out.
+class DrawingPair:
+    """Drawings of a base model without a model and with it.
 
     Attributes:
         id, family: of the model.
-        doubts: what of the model is not drawn, a line each.
+        options: all options that were used.
+        warnings: what of the model is not drawn, one line each.
     """
 
     id: str
     family: str
-    wish: Wish
-    without: Drawing
-    drawn: Drawing
-    doubts: tuple[str, ...]
+    options: DrawOptions
+    without_model: Drawing
+    with_model: Drawing
+    warnings: tuple[str, ...]
 
 
-class Studio:
-    """Draws, one drawing at a time in a process, what is not in the cache."""
+class Renderer:
+    """Draws models, one drawing at a time in a process; drawings in the cache are not drawn again."""
 
     def __init__(
         self,
-        bases: Bases,
-        cache: Drawings | None = None,
+        base_models: BaseModels,
+        cache: DrawingCache | None = None,
         open_file: Callable[[Path], WeightsFile] = LoraFile.open,
-        limit: float = LIMIT,
-        turns: Turns = TURNS,
+        timeout: float = DEFAULT_TIMEOUT,
+        queue: DrawingQueue = QUEUE,
     ) -> None:
-        """Draw with these bases; ``open_file`` may be a router's, so that whole models are read as well; ``limit`` is in seconds a pair."""
-        self.bases, self.cache, self.open_file, self.limit, self.turns = (
-            bases,
-            cache or Drawings(),
-            open_file,
-            limit,
-            turns,
-        )
+        """Create a renderer; ``timeout`` is in seconds for a pair.
+
+        With ``Router.open`` as ``open_file`` it draws full models as well as LoRAs.
+        """
+        self.base_models, self.cache, self.open_file = base_models, cache or DrawingCache(), open_file
+        self.timeout, self.queue = timeout, queue
 
     def draw(
         self,
         file: Path,
-        wish: Wish = USUAL,
+        options: DrawOptions = DEFAULT_OPTIONS,
         *,
         stop: threading.Event | None = None,
-        progress: Progress = lambda done, total: None,
-    ) -> Pair:
-        """Draw a file's model.
+        progress: StepProgress = lambda done, total: None,
+    ) -> DrawingPair:
+        """Draw the model in a file.
 
         Raises:
             FileError: the file cannot be read, or does not fit the base model.
-            DrawingError: there is no base model, it cannot draw, too many wait, or the drawing was stopped or took too long.
-            QueryError: the base model cannot do what is wished.
+            DrawingError: there is no base model, it cannot draw, too many wait, or it was stopped or timed out.
+            QueryError: the base model does not support an option.
             OSError: the cache cannot be written.
         """
-        return self.draw_model(self.open_file(file), wish, stop=stop, progress=progress)
+        return self.draw_model(self.open_file(file), options, stop=stop, progress=progress)
 
     def draw_model(
         self,
         model: WeightsFile,
-        wish: Wish = USUAL,
+        options: DrawOptions = DEFAULT_OPTIONS,
         *,
         stop: threading.Event | None = None,
-        progress: Progress = lambda done, total: None,
-    ) -> Pair:
-        """Draw a model that was opened; it raises what ``draw`` does."""
-        base = self.bases.of_family(model.family)
-        wish = base.completed(wish, model)
-        plain, subject = replace(wish, strength=0.0), model if wish.strength else None
-        keys = [key_of(base, plain, None), key_of(base, wish, subject)]
-        jobs = dict(zip(keys, [(plain, None), (wish, subject)], strict=True))
-        found = {
-            key: Drawing(self.cache.path(key), picture, cached=True)
+        progress: StepProgress = lambda done, total: None,
+    ) -> DrawingPair:
+        """Draw an opened model; raises what ``draw`` raises."""
+        base = self.base_models.get(model.family)
+        options = base.complete_options(options, model)
+        base_options, drawn_model = replace(options, strength=0.0), model if options.strength else None
+        base_key, model_key = cache_key(base, base_options, None), cache_key(base, options, drawn_model)
+        jobs = {base_key: (base_options, None), model_key: (options, drawn_model)}  # one job if the strength is zero
+        drawings = {
+            key: Drawing(self.cache.path(key), image, cached=True)
             for key in jobs
-            if (picture := self.cache.find(key)) is not None
+            if (image := self.cache.get(key)) is not None
         }
-        missing = {key: job for key, job in jobs.items() if key not in found}
+        missing = {key: job for key, job in jobs.items() if key not in drawings}
         if missing:
-            found |= self.draw_all(base, missing, stop or threading.Event(), progress)
-        doubts = tuple(model.problems) if isinstance(model, LoraFile) else (WHOLE,)
-        return Pair(model.id, model.family, wish, found[keys[0]], found[keys[1]], doubts)
+            drawings |= self.draw_jobs(base, missing, stop or threading.Event(), progress)
+        warnings = tuple(model.problems) if isinstance(model, LoraFile) else (FULL_MODEL_WARNING,)
+        return DrawingPair(model.id, model.family, options, drawings[base_key], drawings[model_key], warnings)
 
-    def draw_all(
-        self, base: Base, jobs: dict[str, tuple[Wish, WeightsFile | None]], stop: threading.Event, progress: Progress
+    def draw_jobs(
+        self,
+        base: BaseModel,
+        jobs: dict[str, tuple[DrawOptions, WeightsFile | None]],
+        stop: threading.Event,
+        progress: StepProgress,
     ) -> dict[str, Drawing]:
-        """Draw and keep what others have not drawn while this waited."""
-        made: dict[str, Drawing] = {}
-        with self.turns.turn(stop):
-            pace = Pace(sum(wish.steps or 0 for wish, _ in jobs.values()), self.limit, stop, progress)
-            for key, (wish, model) in jobs.items():
-                pace.check()
-                known = self.cache.find(key)
-                picture = known or self.bases.artist(base).draw(wish, model, pace.step)
-                if known is None:
-                    self.cache.keep(key, picture)
-                made[key] = Drawing(self.cache.path(key), picture, cached=known is not None)
-        return made
+        """Draw jobs, by cache key, and store them in the cache.
+
+        A drawing that another caller made while this one waited is taken from the cache.
+        """
+        drawings: dict[str, Drawing] = {}
+        with self.queue.turn(stop):
+            tracker = StepTracker(sum(options.steps or 0 for options, _ in jobs.values()), self.timeout, stop, progress)
+            for key, (options, model) in jobs.items():
+                tracker.check()
+                cached = self.cache.get(key)
+                image = cached or self.base_models.load(base).draw(options, model, tracker.step)
+                if cached is None:
+                    self.cache.put(key, image)
+                drawings[key] = Drawing(self.cache.path(key), image, cached=cached is not None)
+        return drawings
 
 
-def key_of(base: Base, wish: Wish, model: WeightsFile | None) -> str:
-    """A name made of all that a drawing depends on."""
-    depends = [RECIPE, base.family, base.signature, asdict(wish), model.id if model else None]
-    return hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:40]
+def cache_key(base: BaseModel, options: DrawOptions, model: WeightsFile | None) -> str:
+    """Hash everything that a drawing depends on."""
+    parts = [CACHE_VERSION, base.family, base.signature, asdict(options), model.id if model else None]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:40]

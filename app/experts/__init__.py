@@ -1,1 +1,1 @@
-"""Experts: training, evaluation, and the categories of full models."""
+"""Experts: training them, evaluating them, and predicting the categories of full models."""

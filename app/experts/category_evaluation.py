@@ -1,4 +1,4 @@
-"""``loradex evaluate`` on whole models whose headers name categories: how well an expert tells those of models that it never saw."""
+"""Evaluates a category expert on full models that it never saw and whose headers name their categories."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -13,91 +13,94 @@ from torch import Tensor
 from loradex.app.paths import MINIATURE, read_json
 from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.errors import FileError, FileUnsupported, NoExpert
-from loradex.retrieval.measure.metrics import Metric, auroc, bootstrapped, calibration_error, category_accuracy
+from loradex.retrieval.measure.metrics import Metric, auroc, bootstrap_statistic, calibration_error, category_accuracy
 from loradex.retrieval.probex.category_expert import CategoryExpert
-from loradex.retrieval.training.category_dataset import Classifier, find_classifiers
+from loradex.retrieval.training.labelled_classifiers import LabelledClassifier, find_classifiers
 
-SPLIT: Final = "test"
-FEWEST_RANKED: Final = 5  # models, to say how well a search orders them
+TEST_SPLIT: Final = "test"
+MIN_RANKED_MODELS: Final = 5  # to measure how well a search ranks them
 
 
-def evaluate_classifiers(zoo: Path, found: Sequence[Classifier], encoder: Encoder) -> dict[str, Any]:
-    """What the expert that reads most of the ``found`` test models says of them; those that others read, or none, are counted.
+def evaluate_classifiers(folder: Path, classifiers: Sequence[LabelledClassifier], encoder: Encoder) -> dict[str, Any]:
+    """Evaluate the expert that reads most of the test models; the other test models are counted.
 
     Raises:
         FileUnsupported: no expert reads any.
     """
-    read: dict[str, list[tuple[Classifier, Tensor]]] = defaultdict(list)
-    tests = [model for model in found if model.split == SPLIT]
-    for model in tests:
+    predictions: dict[str, list[tuple[LabelledClassifier, Tensor]]] = defaultdict(list)  # by tree
+    test_models = [model for model in classifiers if model.split == TEST_SPLIT]
+    for model in test_models:
         try:
             expert, layers = encoder.router.route(encoder.router.open(model.path))
         except (FileError, NoExpert):
             continue
         if isinstance(expert, CategoryExpert):
-            read[expert.tree].append((model, expert.probabilities(layers)[0]))
-    if not read:
+            predictions[expert.tree].append((model, expert.probabilities(layers)[0]))
+    if not predictions:
         raise FileUnsupported(
-            f"{zoo}: expected test models that an expert tells the categories of, found none of {len(tests)}; train one with `loradex train`"
+            f"{folder}: expected test models whose categories an expert predicts, found none of {len(test_models)}; train one with `loradex train`"
         )
-    tree, told = max(read.items(), key=lambda item: len(item[1]))
+    tree, evaluated = max(predictions.items(), key=lambda item: len(item[1]))
     expert = encoder.categories[tree]
-    members = np.array([[name in model.categories for name in expert.categories] for model, _ in told])
+    members = np.array([[name in model.categories for name in expert.categories] for model, _ in evaluated])
+    predicted_models = sum(map(len, predictions.values()))
     split = {
-        f"models_{SPLIT}": len(told),
-        "models_of_other_trees": sum(map(len, read.values())) - len(told),
-        "refused": len(tests) - sum(map(len, read.values())),
+        f"models_{TEST_SPLIT}": len(evaluated),
+        "models_of_other_trees": predicted_models - len(evaluated),
+        "refused": len(test_models) - predicted_models,
         "categories": len(expert.categories),
         "categories_unknown_to_it": len(
-            {name for model, _ in told for name in model.categories}.difference(expert.categories)
+            {name for model, _ in evaluated for name in model.categories}.difference(expert.categories)
         ),
     }
-    metrics = metrics_of(expert, torch.stack([probabilities for _, probabilities in told]), members)
-    told_of = {name: asdict(metric) for name, metric in metrics.items()}
+    metrics = category_metrics(expert, torch.stack([probabilities for _, probabilities in evaluated]), members)
     return {
-        "zoo": str(zoo),
+        "zoo": str(folder),
         "split": split,
         "resampled": "models",
-        "metrics": told_of,
+        "metrics": {name: asdict(metric) for name, metric in metrics.items()},
         "baselines": {},
         "changed_files": {},
     }
 
 
 def evaluate_shipped_classifiers(tree: str, folder: Path = MINIATURE) -> dict[str, Any]:
-    """The same of the classifiers of one tree of the miniature, beside what was measured on all of them while it was built."""
-    models, kept = folder / "classifiers" / tree, folder / "measured" / f"categories-{tree}.json"
+    """Evaluate the miniature's expert of one tree on its classifiers, with the figures from when it was built."""
+    models, figures = folder / "classifiers" / tree, folder / "measured" / f"categories-{tree}.json"
     document = evaluate_classifiers(models, find_classifiers(models), Encoder.load(folder / "encoder"))
-    return document | {"zoo": f"miniature/{tree}", "measured_while_building": {kept.stem: read_json(kept)}}
+    return document | {"zoo": f"miniature/{tree}", "measured_while_building": {figures.stem: read_json(figures)}}
 
 
-def metrics_of(expert: CategoryExpert, probabilities: Tensor, members: np.ndarray) -> dict[str, Metric]:
-    """Metrics of ``probabilities`` (models, categories) against ``members`` (models, categories), with intervals over models."""
-    odds = probabilities.double().numpy()
-    found = (
-        (expert.place(probabilities) @ expert.texts.mT).double().numpy()
-    )  # what a search for each category's words sees
-    models, confidence, right = (
-        np.arange(len(odds)),
-        np.maximum(odds, 1 - odds),
-        ((odds > 0.5) == members).astype(np.float64),
-    )
+def category_metrics(expert: CategoryExpert, probabilities: Tensor, members: np.ndarray) -> dict[str, Metric]:
+    """The metrics of predicted probabilities, with bootstrap intervals over models.
 
-    def error(rows: np.ndarray) -> float:
-        return calibration_error(confidence[rows].ravel(), right[rows].ravel())
+    Args:
+        expert: made the predictions.
+        probabilities: (models, categories).
+        members: (models, categories), whether a model was trained on a category.
+    """
+    predicted = probabilities.double().numpy()
+    # The scores of a search for the name of each category.
+    search_scores = (expert.embed_probabilities(probabilities) @ expert.texts.mT).double().numpy()
+    models = np.arange(len(predicted))
+    confidence = np.maximum(predicted, 1 - predicted)
+    is_right = ((predicted > 0.5) == members).astype(np.float64)
 
-    def order(rows: np.ndarray) -> float:
-        ranked = [
-            auroc(said[own], said[~own])
-            for said, own in zip(found[rows].T, members[rows].T, strict=True)
-            if 0 < own.sum() < len(own)
+    def calibration_error_of(rows: np.ndarray) -> float:
+        return calibration_error(confidence[rows].ravel(), is_right[rows].ravel())
+
+    def mean_auroc(rows: np.ndarray) -> float:
+        values = [
+            auroc(scores[has_category], scores[~has_category])
+            for scores, has_category in zip(search_scores[rows].T, members[rows].T, strict=True)
+            if 0 < has_category.sum() < len(has_category)
         ]
-        return float(np.mean(ranked)) if ranked else 0.5
+        return float(np.mean(values)) if values else 0.5
 
     metrics = {
-        "accuracy_per_category": category_accuracy(odds - 0.5, members),
-        "calibration_error": bootstrapped(error, models, 0.0),
+        "accuracy_per_category": category_accuracy(predicted - 0.5, members),
+        "calibration_error": bootstrap_statistic(calibration_error_of, models, 0.0),
     }
-    if len(odds) >= FEWEST_RANKED and (members.any(0) & ~members.all(0)).any():
-        metrics["category_to_model_auroc"] = bootstrapped(order, models, 0.5)
+    if len(predicted) >= MIN_RANKED_MODELS and (members.any(0) & ~members.all(0)).any():
+        metrics["category_to_model_auroc"] = bootstrap_statistic(mean_auroc, models, 0.5)
     return metrics

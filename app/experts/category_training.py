@@ -1,4 +1,4 @@
-"""``loradex train`` on whole models whose headers name the categories that they were trained on: an expert that tells those of others."""
+"""Trains an expert on full models whose headers name the categories that they were trained on."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -9,142 +9,140 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Final
 
-from loradex.app.experts.expert_metrics import Measured
-from loradex.app.experts.training import (
-    FEWEST,
-    Report,
+from loradex.app.experts.expert_metrics import ExpertMetrics
+from loradex.app.experts.training_options import (
+    MIN_TRAINING_MODELS,
     TrainAnswer,
     TrainOptions,
-    check,
-    check_free,
-    choose_layers,
-    open_space,
-    train_expert,
+    TrainProgress,
+    check_options,
+    check_tree_name,
 )
-from loradex.app.paths import own_encoder
-from loradex.retrieval.ancestor import keep_layers, near_layers, reach_of, write_mean
+from loradex.app.experts.training_steps import choose_layers, open_encoder
+from loradex.retrieval.ancestor import estimate_max_distance, layers_near_base, save_layers, save_mean
 from loradex.retrieval.errors import FileUnsupported
-from loradex.retrieval.lora import WholeModel
-from loradex.retrieval.lora.full_model import weights_of
+from loradex.retrieval.lora import FullModel
+from loradex.retrieval.lora.full_model import layer_weights
 from loradex.retrieval.lora.header import Header
-from loradex.retrieval.training.build import make_category_expert
-from loradex.retrieval.training.category_dataset import (
-    KNOWN_MODELS,
-    SPLITS,
-    Classifier,
-    category_study,
-    find_classifiers,
-)
-from loradex.retrieval.training.fit import tells_categories
-from loradex.retrieval.training.labelled_loras import pack_opened
+from loradex.retrieval.training.build import build_category_expert
+from loradex.retrieval.training.category_dataset import CATEGORY_FINAL_SPLITS, make_category_dataset
+from loradex.retrieval.training.expert_config import category_config
+from loradex.retrieval.training.labelled_classifiers import SPLITS, LabelledClassifier
 from loradex.retrieval.training.layer_selection import shared_layers
+from loradex.retrieval.training.packing import pack_opened_files
 
-FEWEST_JUDGED: Final = 10  # validation models, by which odds are told
-ACCURACY: Final = "accuracy a category"
-
-
-def train_any(
-    zoo: Path, out: Path | None, options: TrainOptions, report: Report = lambda what, done, total: None
-) -> TrainAnswer:
-    """``loradex train``: on whole models where headers name categories, else on LoRAs.
-
-    Raises:
-        LoradexError: see ``train_expert`` and ``train_category_expert``.
-    """
-    out, found = out or own_encoder(), [] if options.labels else find_classifiers(zoo)
-    return train_category_expert(zoo, found, out, options, report) if found else train_expert(zoo, out, options, report)
+MIN_VALIDATION_MODELS: Final = 10  # to calibrate the probabilities
+ACCURACY: Final = "accuracy a category"  # name of the metric
 
 
 def train_category_expert(
-    zoo: Path, found: Sequence[Classifier], out: Path, options: TrainOptions, report: Report
+    folder: Path, classifiers: Sequence[LabelledClassifier], out: Path, options: TrainOptions, progress: TrainProgress
 ) -> TrainAnswer:
-    """Train an expert on the ``found`` models of a folder and save it, with the ancestor's weights that it needs, into the encoder folder ``out``.
+    """Train an expert and save it, with the weights of the ancestor that it needs, into the encoder folder ``out``.
+
+    Args:
+        folder: the folder of the classifiers.
+        classifiers: the models with their categories.
+        out: the encoder folder, which is made if needed.
+        options: how to train.
+        progress: called with each step of the training.
 
     Raises:
-        LoradexError: there is too little to train on, an option makes no sense, or the text encoder or a file cannot be read.
+        LoradexError: there are too few models, an option is not valid, or the text encoder or a file cannot be read.
     """
-    started, tree = perf_counter(), options.tree or zoo.resolve().name
-    check(replace(options, tree=tree))
-    check_free(tree, out, "experts")
-    kept, shapes = alike(zoo, found, options.base)
-    known = [model for model in kept if model.split in KNOWN_MODELS]
-    bare, paths = category_study({}, known), [model.path for model in known]
-    with TemporaryDirectory() as room:
-        base = options.base or mean_in(Path(room), known, shapes)
-        opener = partial(WholeModel.open, base=base, family=tree)
-        opened = [opener(path) for path in paths]
-        near = near_layers(opened, shapes)
-        encoder = open_space(out, options.text_encoder, bare.names)
-        layers = choose_layers(options, paths, bare, {layer: shapes[layer] for layer in near}, opener, report)
-        study = replace(bare, models=pack_opened(opened, layers, lambda done: report("reading", done, len(paths))))
-        place = out / "categories" / f"{tree}.safetensors"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        state = place.with_name(f".{tree}.training")
-        config = tells_categories(options.kind, layers, len(study.names)).changed(seed=options.seed)
+    started, tree = perf_counter(), options.tree or folder.resolve().name
+    check_options(replace(options, tree=tree))
+    check_tree_name(tree, out, "experts")
+    selected, shapes = select_same_layers(folder, classifiers, options.base)
+    known = [model for model in selected if model.split in CATEGORY_FINAL_SPLITS]
+    without_weights, paths = make_category_dataset({}, known), [model.path for model in known]
+    with TemporaryDirectory() as temporary:
+        base = options.base or save_training_mean(Path(temporary), known, shapes)
+        open_file = partial(FullModel.open, base=base, family=tree)
+        models = [open_file(path) for path in paths]
+        shapes_near_base = {layer: shapes[layer] for layer in layers_near_base(models, shapes)}
+        encoder = open_encoder(out, options.text_encoder, without_weights.names)
+        layers = choose_layers(options, paths, without_weights, shapes_near_base, open_file, progress)
+        weights = pack_opened_files(models, layers, lambda done: progress("reading", done, len(paths)))
+        dataset = replace(without_weights, models=weights)
+        checkpoint = out / "categories" / f"{tree}.safetensors"
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        training_state = checkpoint.with_name(f".{tree}.training")
+        config = category_config(options.kind, layers, len(dataset.names)).with_settings(seed=options.seed)
         epochs = config.training.epochs
-        expert, right = make_category_expert(
-            study,
+        expert, accuracy = build_category_expert(
+            dataset,
             config,
             encoder,
             tree,
             tree,
-            lambda epoch, score: report("epochs", epoch, epochs),
-            state,
-            options.where,
+            lambda epoch, score: progress("epochs", epoch, epochs),
+            training_state,
+            options.probe_device,
         )
-        own = Path("ancestors", f"{tree}.safetensors")
-        keep_layers(base, expert.layers, out / own)
-        expert = replace(expert, base=own.as_posix(), farthest=reach_of(opened, expert.layers))
-    expert.save(place)
-    Measured(f"validation models of {zoo.name}, by which odds were told", {ACCURACY: asdict(right)}).save(place)
-    state.unlink(missing_ok=True)
+        ancestor = Path("ancestors", f"{tree}.safetensors")
+        save_layers(base, expert.layers, out / ancestor)
+        max_distance = estimate_max_distance(models, expert.layers)
+        expert = replace(expert, base=ancestor.as_posix(), max_distance=max_distance)
+    expert.save(checkpoint)
+    measured_on = f"validation models of {folder.name}, on which the probabilities were calibrated"
+    ExpertMetrics(measured_on, {ACCURACY: asdict(accuracy)}).save(checkpoint)
+    training_state.unlink(missing_ok=True)
     return TrainAnswer(
-        expert=str(place),
+        expert=str(checkpoint),
         tree=tree,
         family=tree,
         space=encoder.space.name,
         kind=options.kind,
         layers=getattr(expert.model, "alignment", dict.fromkeys(expert.layers, 1.0)),
-        models=dict(Counter(model.split for model in kept)),
-        concepts={"categories": len(study.names)},
+        models=dict(Counter(model.split for model in selected)),
+        concepts={"categories": len(dataset.names)},
         targets="the categories in the headers, by the difference to "
         + ("the base model" if options.base else "the mean of the models"),
-        left_out=len(found) - len(kept),
-        validation={ACCURACY: right.value},
-        validation_models=right.n,
+        left_out=len(classifiers) - len(selected),
+        validation={ACCURACY: accuracy.value},
+        validation_models=accuracy.n,
         took_s=round(perf_counter() - started, 1),
     )
 
 
-def alike(
-    zoo: Path, found: Sequence[Classifier], base: Path | None
-) -> tuple[list[Classifier], dict[str, tuple[int, int]]]:
-    """The models that have all layers which nearly all share, and those layers; with a base model, the ones that it has too.
+def select_same_layers(
+    folder: Path, classifiers: Sequence[LabelledClassifier], base: Path | None
+) -> tuple[list[LabelledClassifier], dict[str, tuple[int, int]]]:
+    """Select the models that have all layers that nearly all models share, and the base model too if there is one.
+
+    Returns:
+        The models, and (out, in) of those layers.
 
     Raises:
         FileUnsupported: they are too few.
     """
-    own = [layers_in(model.path) for model in found]
-    shapes = shared_layers(own)
+    shapes_of_models = [read_shapes(model.path) for model in classifiers]
+    shapes = shared_layers(shapes_of_models)
     if base:
-        known = layers_in(base)
-        shapes = {layer: shape for layer, shape in shapes.items() if known.get(layer) == shape}
-    kept = [model for model, layers in zip(found, own, strict=True) if shapes.items() <= layers.items()]
-    counts = {split: sum(model.split == split for model in kept) for split in SPLITS}
-    if not shapes or counts["train"] < FEWEST or counts["val"] < FEWEST_JUDGED:
+        base_shapes = read_shapes(base)
+        shapes = {layer: shape for layer, shape in shapes.items() if base_shapes.get(layer) == shape}
+    selected = [
+        model
+        for model, model_shapes in zip(classifiers, shapes_of_models, strict=True)
+        if shapes.items() <= model_shapes.items()
+    ]
+    counts = {split: sum(model.split == split for model in selected) for split in SPLITS}
+    if not shapes or counts["train"] < MIN_TRAINING_MODELS or counts["val"] < MIN_VALIDATION_MODELS:
         raise FileUnsupported(
-            f"{zoo}: expected at least {FEWEST} training and {FEWEST_JUDGED} validation models with layers in common{' with ' + str(base) if base else ''}, "
-            f"found {counts} with {len(shapes)} layers; add models of one architecture"
+            f"{folder}: expected at least {MIN_TRAINING_MODELS} training and {MIN_VALIDATION_MODELS} validation models with layers in common"
+            f"{' with ' + str(base) if base else ''}, found {counts} with {len(shapes)} layers; add models of one architecture"
         )
-    return kept, shapes
+    return selected, shapes
 
 
-def layers_in(path: Path) -> dict[str, tuple[int, int]]:
-    """(out, in) of a model's layers."""
-    return {layer: shape for layer, (_, shape) in weights_of(Header.read(path).layout).items()}
+def read_shapes(path: Path) -> dict[str, tuple[int, int]]:
+    """(out, in) of the layers of a full model, from its header."""
+    return {layer: shape for layer, (_, shape) in layer_weights(Header.read(path).layout).items()}
 
 
-def mean_in(room: Path, known: Sequence[Classifier], layers: Collection[str]) -> Path:
-    """The mean of the training models, in a file that takes the base model's place."""
-    write_mean([model.path for model in known if model.split == "train"], layers, room / "mean.safetensors")
-    return room / "mean.safetensors"
+def save_training_mean(folder: Path, models: Sequence[LabelledClassifier], layers: Collection[str]) -> Path:
+    """Save the mean of the training models, which stands in for the base model; returns the path."""
+    path = folder / "mean.safetensors"
+    save_mean([model.path for model in models if model.split == "train"], layers, path)
+    return path

@@ -1,4 +1,4 @@
-"""What was measured of an expert, in a file beside its checkpoint: ``mini-a.measured.json`` for ``mini-a.safetensors``."""
+"""The measured metrics of an expert, in a file beside its checkpoint (``mini-a.measured.json``)."""
 
 import json
 from collections.abc import Mapping
@@ -6,37 +6,42 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-LARGEST: Final = 2**20  # bytes
+MAX_BYTES: Final = 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """Metrics as fractions, each with ``value`` and ``n`` and, where they were computed, ``low``, ``high`` and ``chance``; ``on`` says on what."""
+class ExpertMetrics:
+    """Metrics of an expert, which the page shows.
+
+    Attributes:
+        on: a text that says on which models they were measured.
+        metrics: for each metric ``value`` (a fraction) and ``n``, and if known ``low``, ``high`` and ``chance``.
+    """
 
     on: str
     metrics: Mapping[str, Mapping[str, float]]
 
     def save(self, expert: Path) -> None:
-        """Write it beside an expert's checkpoint."""
-        beside(expert).write_text(json.dumps(asdict(self), indent=1) + "\n", "utf-8")
+        """Write the metrics beside the checkpoint of the expert."""
+        metrics_path(expert).write_text(json.dumps(asdict(self), indent=1) + "\n", "utf-8")
 
 
-def measured_of(expert: Path) -> Measured | None:
-    """What was measured of an expert, if that was kept and can be read."""
+def load_metrics(expert: Path) -> ExpertMetrics | None:
+    """Read the metrics beside the checkpoint of an expert; None if there are none that can be read."""
     try:
-        with beside(expert).open("rb") as file:
-            found = json.loads(file.read(LARGEST))
+        with metrics_path(expert).open("rb") as file:
+            document = json.loads(file.read(MAX_BYTES))
         metrics = {
             str(name): {str(key): float(value) for key, value in metric.items()}
-            for name, metric in found["metrics"].items()
+            for name, metric in document["metrics"].items()
         }
         if not all({"value", "n"} <= metric.keys() for metric in metrics.values()):
             return None
-        return Measured(str(found["on"]), metrics)
+        return ExpertMetrics(str(document["on"]), metrics)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
-def beside(expert: Path) -> Path:
-    """Where it lies."""
+def metrics_path(expert: Path) -> Path:
+    """The path of the metrics file of a checkpoint."""
     return expert.with_suffix(".measured.json")

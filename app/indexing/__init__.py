@@ -1,1 +1,1 @@
-"""Indexing: folders and repositories of LoRAs -> a zoo."""
+"""Indexing: folders and repositories of LoRAs are read into a zoo."""

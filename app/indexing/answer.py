@@ -1,29 +1,46 @@
-"""The result of indexing, and its JSON."""
+"""The answer of ``loradex index``, its JSON, and the advice about files that no expert reads."""
 
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Final
 
-from loradex.app.reporting import reasons
+from loradex.app.reporting import refusal_list
 from loradex.index import FoundBy
+from loradex.retrieval.errors import NoExpertReason
 
-MOST_FAMILIES: Final = 10  # named in an advice
+MAX_FAMILIES: Final = 10  # named for one reason
+# What the files of some families are, and what to do about it.
+ADVICE: Final = {
+    NoExpertReason.FAMILY: "No expert reads {families}: train one on labelled LoRAs of that family (`loradex train FOLDER`), "
+    "or name a folder that holds one in $LORADEX_ENCODER.",
+    NoExpertReason.STRANGER: "Of another base model than the experts of their family: {families}. "
+    "Train an expert on labelled models of that base model (`loradex train FOLDER --tree NAME`).",
+    NoExpertReason.LAYERS: "Without layers that the experts of their family need: {families}. `loradex label FILE` names such a layer. "
+    "Train an expert on labelled models with the layers of these files (`loradex train FOLDER --tree NAME`; --layers chooses among them).",
+    NoExpertReason.KIND: "Of another kind (LoRA or classifier) than the experts of their family read: {families}. "
+    "Train an expert on labelled models of that kind (`loradex train FOLDER --tree NAME`).",
+}
+UNTIL_THEN: Final = "Then index again. Until then these files are found by names, tags, notes and trigger words, and local ones as look-alikes."
 
 
 @dataclass(slots=True)
 class IndexAnswer:
-    """What became of some files.
+    """The result of indexing a set of files.
 
     Attributes:
-        understood: the family of each file that was read, by what it is known by.
-        unchanged: files that were known as they are.
-        added, updated, moved, copies: what those that were read are to the zoo.
-        missing: known files that are gone; removed: models that were taken out with them.
-        refused: files that could not be read, and why.
+        zoo: the folder of the zoo.
+        understood: the family of each file that was read, by kind of evidence and path.
+        no_expert: why no expert reads a file, by path, for the files that are known by metadata only.
+        unchanged: the number of files that had been read before in their present state.
+        added, updated, moved, copies: numbers of files that were read, by what they are to the zoo.
+        missing: known files that no longer exist.
+        removed: the number of models that were removed because none of their files exists.
+        refused: the reason for each file that could not be read, by path.
     """
 
     zoo: str
-    understood: dict[FoundBy, dict[str, str]] = field(default_factory=lambda: {by: {} for by in FoundBy})
+    understood: dict[FoundBy, dict[str, str]] = field(default_factory=lambda: {found_by: {} for found_by in FoundBy})
+    no_expert: dict[str, NoExpertReason] = field(default_factory=dict)
     unchanged: int = 0
     added: int = 0
     updated: int = 0
@@ -35,37 +52,43 @@ class IndexAnswer:
 
     @property
     def by_weights(self) -> int:
-        """How many files were understood by their weights."""
+        """The number of files that an expert read."""
         return len(self.understood[FoundBy.WEIGHTS])
 
     @property
     def by_metadata(self) -> int:
-        """How many files are known by their metadata alone."""
+        """The number of files that are known by their metadata only."""
         return len(self.understood[FoundBy.METADATA])
 
     @property
-    def advice(self) -> str | None:
-        """What would have the files that are known by their metadata alone read by their weights."""
-        if not self.by_metadata:
-            return None
-        families = Counter(self.understood[FoundBy.METADATA].values())
-        named = ", ".join(f"{family} ({count})" for family, count in families.most_common(MOST_FAMILIES))
-        return (
-            f"No expert reads {named}: these files are found by their names, tags and trigger words, and as look-alikes. To have them read by weights, "
-            "train an expert on labelled LoRAs of that family (`loradex train FOLDER`), or name a folder that holds one in $LORADEX_ENCODER; then index again."
-        )
+    def file_count(self) -> int:
+        """The number of files that are done, unchanged and refused ones included."""
+        return self.by_weights + self.by_metadata + self.unchanged + len(self.refused)
 
     @property
-    def files(self) -> int:
-        """How many files were looked at."""
-        return self.by_weights + self.by_metadata + self.unchanged + len(self.refused)
+    def advice(self) -> str | None:
+        """Why files of this run are known by metadata only, and how to have them read by weights; None if none are."""
+        families = {reason: Counter[str]() for reason in ADVICE}
+        for file, reason in self.no_expert.items():
+            families[reason][self.understood[FoundBy.METADATA][file]] += 1
+        sentences = [ADVICE[reason].format(families=listed(counts)) for reason, counts in families.items() if counts]
+        return " ".join([*sentences, UNTIL_THEN]) if sentences else None
 
     def document(self) -> dict[str, object]:
         """The JSON of ``loradex index --json``."""
+        document = asdict(self)
+        del document["no_expert"]
         counts = {"by_weights": self.by_weights, "by_metadata": self.by_metadata, "advice": self.advice}
         files = [
-            {"file": file, "family": family, "found_by": str(by)}
-            for by, known in self.understood.items()
-            for file, family in known.items()
+            {"file": file, "family": family, "found_by": str(found_by), "reason": self.no_expert.get(file)}
+            for found_by, families in self.understood.items()
+            for file, family in families.items()
         ]
-        return asdict(self) | counts | {"understood": files, "refused": reasons(self.refused)}
+        return document | counts | {"understood": files, "refused": refusal_list(self.refused)}
+
+
+def listed(counts: Counter[str]) -> str:
+    """The most common families with the number of files of each."""
+    named = [f"{family} ({count})" for family, count in counts.most_common(MAX_FAMILIES)]
+    others = len(counts) - len(named)
+    return ", ".join(named) + (f" and {others} more" if others else "")

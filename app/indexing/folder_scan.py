@@ -1,4 +1,4 @@
-"""The ``.safetensors`` files below some folders, each looked at once."""
+"""Finds the ``.safetensors`` files below folders."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -8,17 +8,17 @@ from typing import Final
 
 from loradex.retrieval.errors import FileMissing
 
-ENDING: Final = ".safetensors"
+WEIGHTS_SUFFIX: Final = ".safetensors"
 
 
 @dataclass(slots=True)
-class Scan:
-    """What lies below some folders.
+class FolderScan:
+    """The result of scanning folders; each file costs one ``stat``.
 
     Attributes:
-        files: size in bytes and time of the last change in nanoseconds, by absolute path.
-        refused: what could not be looked at, and why.
-        roots: the folders and files that were named, absolute.
+        files: size in bytes and modification time in nanoseconds, by absolute path.
+        refused: the reason for each file or folder that cannot be accessed, by path.
+        roots: absolute paths of the scanned folders and files.
     """
 
     files: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -26,38 +26,39 @@ class Scan:
     roots: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, places: Sequence[Path]) -> "Scan":
-        """Look below folders, hidden ones left out; links to files are followed, links to folders are not.
+    def of(cls, places: Sequence[Path]) -> "FolderScan":
+        """Scan files and folders; hidden folders are skipped, links to files are followed, links to folders are not.
 
         Raises:
-            FileMissing: a place is not there, or none of them holds such a file.
+            FileMissing: a place does not exist, or there is no such file below any of them.
         """
         scan = cls()
         for place in places:
             if not place.exists():
                 raise FileMissing(f"{place}: expected a folder, found nothing there; check the path")
-            scan.roots.append(str(place.absolute()))
-            for path in [str(place.absolute())] if place.is_file() else scan.walk(place.absolute()):
-                scan.look_at(path)
+            root = place.absolute()
+            scan.roots.append(str(root))
+            for path in [str(root)] if place.is_file() else scan.walk(root):
+                scan.add_file(path)
         if not scan.files and not scan.refused:
             where = ", ".join(map(str, places))
             raise FileMissing(
-                f"{where}: expected {ENDING} files somewhere below, found none; name the folder that holds your LoRAs"
+                f"{where}: expected {WEIGHTS_SUFFIX} files somewhere below, found none; name the folder that holds your LoRAs"
             )
         return scan
 
     def walk(self, folder: Path) -> Iterator[str]:
-        """Files below a folder whose name says safetensors, in order."""
+        """Yield the paths of the weights files below a folder, sorted within each folder."""
         for parent, folders, files in os.walk(folder, onerror=self.refuse):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             yield from (
                 os.path.join(parent, name)  # noqa: PTH118
                 for name in sorted(files)
-                if name.lower().endswith(ENDING) and not name.startswith(".")
+                if name.lower().endswith(WEIGHTS_SUFFIX) and not name.startswith(".")
             )
 
-    def look_at(self, path: str) -> None:
-        """The one look at a file."""
+    def add_file(self, path: str) -> None:
+        """Store the size and time of a file, or why it cannot be accessed."""
         try:
             status = os.stat(path)  # noqa: PTH116
             self.files[path] = (status.st_size, status.st_mtime_ns)
@@ -66,28 +67,28 @@ class Scan:
             self.refuse(error)
 
     def refuse(self, error: OSError) -> None:
-        """Note what could not be looked at."""
+        """Store why a file or folder cannot be accessed."""
         self.refused[str(error.filename)] = (
             f"{error.filename}: cannot be read: {error.strerror}; check the link or the access rights"
         )
 
     def covers(self, path: str) -> bool:
-        """Whether a path lies below one of the roots, and below nothing that could not be looked at."""
-        return any(lies_below(path, root) for root in self.roots) and not any(
-            lies_below(path, refused) for refused in self.refused
+        """Whether the scan would have found a file at ``path``: below a root, and below no folder that was refused."""
+        return any(is_below(path, root) for root in self.roots) and not any(
+            is_below(path, refused) for refused in self.refused
         )
 
 
-def lies_below(path: str, folder: str) -> bool:
-    """Whether a path is a folder's, or in it at any depth."""
+def is_below(path: str, folder: str) -> bool:
+    """Whether a path is the folder itself or lies in it at any depth."""
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
 def find_files(places: Sequence[Path]) -> list[Path]:
-    """The files below some places.
+    """The weights files below some places, and the paths there that cannot be accessed.
 
     Raises:
-        FileMissing: a place is not there, or none of them holds such a file.
+        FileMissing: a place does not exist, or there is no such file below any of them.
     """
-    scan = Scan.of(places)
+    scan = FolderScan.of(places)
     return [Path(path) for path in (*scan.files, *scan.refused)]

@@ -1,4 +1,7 @@
-"""Folders and repositories of LoRAs -> a zoo. An engine reads the files; this is the one writer, and the same for every engine."""
+"""Indexes files into a zoo: scan, read what changed, write.
+
+A reading engine reads the files; ``IndexRun`` is the only writer, and the same for every engine.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -8,11 +11,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from loradex.app.indexing.answer import IndexAnswer
-from loradex.app.indexing.file_reader import Engine, Entry, Outcome, Reader, Task
-from loradex.app.indexing.folder_scan import Scan
-from loradex.app.indexing.local_reading_engine import LocalEngine
-from loradex.app.previews import keep_preview
-from loradex.app.reporting import Progress
+from loradex.app.indexing.file_reader import FileReader, ReadResult, ReadTask, ZooEntry
+from loradex.app.indexing.folder_scan import FolderScan
+from loradex.app.indexing.local_reading_engine import LocalReadingEngine
+from loradex.app.indexing.reading_engines import ReadingEngine
+from loradex.app.previews import store_preview
+from loradex.app.reporting import ProgressCallback
 from loradex.index import AnyZoo, KnownFile, Model, open_or_create_zoo
 from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.errors import FetchError
@@ -25,159 +29,185 @@ def index_places(
     places: Sequence[str | Path],
     zoo_folder: Path,
     encoder: Encoder,
-    progress: Progress = lambda done, total, file: None,
+    progress: ProgressCallback = lambda done, total, file: None,
     *,
     prune: bool = False,
-    engine: Engine | None = None,
+    engine: ReadingEngine | None = None,
 ) -> IndexAnswer:
-    """Add the LoRAs below some folders, and of places elsewhere (``hf://owner/name[@revision]``, ``s3://bucket/folder``), to a zoo, made if there is none.
+    """Add the LoRAs and full models below folders and remote folders to a zoo, which is made if there is none.
 
-    Files that are unchanged cost one look. ``prune`` forgets files that are gone, and models of which no file is left. ``engine`` reads the files, by
-    default threads of this machine.
+    Args:
+        places: folders and files of this machine, and remote folders (``hf://owner/name[@revision]``,
+            ``s3://bucket/folder``). An unchanged file costs one ``stat``.
+        zoo_folder: the zoo.
+        encoder: the experts, and the space of the zoo.
+        progress: called after each file.
+        prune: whether to forget files that no longer exist, and models without any file left.
+        engine: reads the files; by default threads of this machine.
 
     Raises:
         FileMissing: there is nothing to index.
-        FetchError: no place elsewhere can be listed, and there is nothing else to index; one of several is noted among the refused.
-        EngineError: the engine cannot be used.
+        FetchError: no remote folder can be listed and no local place was given; otherwise it is added to ``refused``.
+        EngineError: the reading engine cannot be used.
         ZooError: the zoo is locked, damaged, or bound to another space.
     """
-    elsewhere, unlisted = listed(
-        [str(place) for place in places if is_remote(str(place))], alone=all(is_remote(str(place)) for place in places)
-    )
-    folders = [Path(place) for place in places if not is_remote(str(place))]
-    scan = Scan.of(folders) if folders else Scan()
-    engine = engine or LocalEngine()
+    remote_places = [str(place) for place in places if is_remote(str(place))]
+    local_places = [Path(place) for place in places if not is_remote(str(place))]
+    remote_folders, unlisted = list_remote_folders(remote_places, required=not local_places)
+    scan = FolderScan.of(local_places) if local_places else FolderScan()
+    engine = engine or LocalReadingEngine()
     with open_or_create_zoo(zoo_folder, encoder.space.name, encoder.space.dim) as zoo:
-        run = Ingestion(
-            zoo, Reader(encoder), len(scan.files) + sum(len(folder.files) for folder in elsewhere), progress
-        )
+        total = len(scan.files) + sum(len(folder.files) for folder in remote_folders)
+        run = IndexRun(zoo, FileReader(encoder), total, progress)
         run.answer.refused |= unlisted
-        run.take_all(engine, scan, elsewhere)
-        run.note_missing(scan, prune)
+        run.read_and_commit(engine, scan, remote_folders)
+        run.report_missing(scan, prune)
         zoo.save_engine()
         return run.answer
 
 
-def listed(places: Sequence[str], *, alone: bool) -> tuple[list[RemoteFolder[Any]], dict[str, str]]:
-    """The places elsewhere that can be listed, and why others cannot.
+def list_remote_folders(places: Sequence[str], *, required: bool) -> tuple[list[RemoteFolder[Any]], dict[str, str]]:
+    """List remote folders; returns those that can be listed, and the reason for each other one.
 
     Raises:
-        FetchError: none can, and nothing else is to be indexed (``alone``).
+        FetchError: none can be listed, and ``required`` is set.
     """
-    found, refused = list[RemoteFolder[Any]](), dict[str, str]()
+    folders, refused = list[RemoteFolder[Any]](), dict[str, str]()
     for place in places:
         try:
-            found.append(open_folder(place))
+            folders.append(open_folder(place))
         except FetchError as error:
             refused[place] = str(error)
-    if alone and refused and not found:
+    if required and refused and not folders:
         raise FetchError(next(iter(refused.values())))
-    return found, refused
+    return folders, refused
 
 
-class Ingestion:
-    """One run over some files."""
+class IndexRun:
+    """One run of indexing into one zoo."""
 
-    def __init__(self, zoo: AnyZoo, reader: Reader, total: int, progress: Progress) -> None:
-        """Write to ``zoo`` what ``reader`` reads of ``total`` files."""
+    def __init__(self, zoo: AnyZoo, reader: FileReader, total: int, progress: ProgressCallback) -> None:
+        """Prepare to write what ``reader`` reads of ``total`` files to ``zoo``."""
         self.zoo, self.reader, self.total, self.progress = zoo, reader, total, progress
         self.answer = IndexAnswer(str(zoo.folder))
-        self.known = zoo.known_files()
+        self.known_files = zoo.known_files()
 
-    def tasks(self, scan: Scan, elsewhere: Sequence[RemoteFolder[Any]]) -> Iterator[Task]:
-        """The files that are not as they were."""
+    def read_and_commit(
+        self, engine: ReadingEngine, scan: FolderScan, remote_folders: Sequence[RemoteFolder[Any]]
+    ) -> None:
+        """Read new and changed files and commit each ``BATCH`` of them.
+
+        Raises:
+            EngineError: the reading engine cannot be used.
+        """
+        with closing(engine.read_files(self.tasks(scan, remote_folders), self.reader)) as results:
+            while batch := list(islice(results, BATCH)):
+                self.commit(batch)
+        engine.finish()
+        self.progress(self.answer.file_count, self.total, "")
+
+    def tasks(self, scan: FolderScan, remote_folders: Sequence[RemoteFolder[Any]]) -> Iterator[ReadTask]:
+        """Yield new and changed files; the others are counted."""
         self.answer.refused |= scan.refused
         for path, (size, mtime_ns) in scan.files.items():
             file = KnownFile(path, size, mtime_ns, reader=self.reader.signature)
-            if not self.is_unchanged(file):
-                yield Task(file)
-        for folder in elsewhere:
+            if not self.count_unchanged(file):
+                yield ReadTask(file)
+        for folder in remote_folders:
             for listed in folder.files:
                 file = KnownFile(listed.path, listed.size, listed.stamp, reader=self.reader.signature)
-                if not self.is_unchanged(file):
-                    yield Task(file, folder.only(listed))
+                if not self.count_unchanged(file):
+                    yield ReadTask(file, folder.only(listed))
 
-    def is_unchanged(self, file: KnownFile) -> bool:
-        """Whether a file was read before, by what reads now, as it is; if so, that is noted."""
-        known = self.known.get(file.path)
+    def count_unchanged(self, file: KnownFile) -> bool:
+        """Count a file if the same experts have read it in its present state; returns whether they have."""
+        known = self.known_files.get(file.path)
         if known is None or (known.size, known.mtime_ns, known.reader) != (file.size, file.mtime_ns, file.reader):
             return False
         if known.refusal:
             self.answer.refused[file.path] = known.refusal
         else:
             self.answer.unchanged += 1
-        if self.answer.files % BATCH == 0:
-            self.progress(self.answer.files, self.total, "")
+        if self.answer.file_count % BATCH == 0:
+            self.progress(self.answer.file_count, self.total, "")
         return True
 
-    def take_all(self, engine: Engine, scan: Scan, elsewhere: Sequence[RemoteFolder[Any]]) -> None:
-        """Have an engine read what is to be read, committing every ``BATCH``; a bad file is noted and never stops the run."""
-        with closing(engine.outcomes(self.tasks(scan, elsewhere), self.reader)) as outcomes:
-            while batch := list(islice(outcomes, BATCH)):
-                self.commit(batch)
-        engine.finish()
-        self.progress(self.answer.files, self.total, "")
-
-    def commit(self, outcomes: Sequence[Outcome]) -> None:
-        """Add what was read, all at once, then note the files."""
-        entries: dict[str, Entry] = {}
-        noted, forgotten = [], []
-        ids = list({outcome.entry.model.id for outcome in outcomes if outcome.entry})
-        files, known = self.zoo.files_of(ids), self.zoo.models_of(ids)
-        for outcome in outcomes:
-            file, entry = outcome.file, outcome.entry
+    def commit(self, results: Sequence[ReadResult]) -> None:
+        """Write the entries to the zoo in one transaction, then the states of their files."""
+        entries: dict[str, ZooEntry] = {}
+        read_files: list[KnownFile] = []
+        vanished: list[str] = []
+        ids = list({result.entry.model.id for result in results if result.entry})
+        stored_files, stored_models = self.zoo.files_by_model(ids), self.zoo.models_by_id(ids)
+        for result in results:
+            file, entry = result.file, result.entry
             if entry is None:
-                self.answer.refused[file.path] = str(outcome.refusal)
-                if outcome.noted:
-                    noted.append(replace(file, refusal=outcome.refusal))
+                self.answer.refused[file.path] = str(result.refusal)
+                if result.permanent:
+                    read_files.append(replace(file, refusal=result.refusal))
                 continue
-            gone = self.sort_in(file, entry, entries, files.get(entry.model.id, []), known.get(entry.model.id))
-            noted.append(replace(file, model_id=entry.model.id))
-            forgotten += gone
-            self.progress(self.answer.files, self.total, Path(file.path).name)
+            id = entry.model.id
+            vanished += self.count_entry(file, entry, entries, stored_files.get(id, []), stored_models.get(id))
+            read_files.append(replace(file, model_id=id))
+            self.progress(self.answer.file_count, self.total, Path(file.path).name)
         models = [
-            replace(entry.model, preview=keep_preview(entry.preview, id, self.zoo.folder))
+            replace(entry.model, preview=store_preview(entry.preview, id, self.zoo.folder))
             for id, entry in entries.items()
         ]
-        prints = {id: entry.fingerprint for id, entry in entries.items() if entry.fingerprint is not None}
-        self.zoo.add(models, [entry.vector for entry in entries.values()], prints)
-        self.zoo.note_files(noted, forgotten)
-        for path in forgotten:
-            self.known.pop(path, None)
-        self.known |= {file.path: file for file in noted}
+        fingerprints = {id: entry.fingerprint for id, entry in entries.items() if entry.fingerprint is not None}
+        self.zoo.add(models, [entry.vector for entry in entries.values()], fingerprints)
+        self.zoo.note_files(read_files, vanished)
+        for path in vanished:
+            self.known_files.pop(path, None)
+        self.known_files |= {file.path: file for file in read_files}
 
-    def sort_in(
-        self, file: KnownFile, entry: Entry, entries: dict[str, Entry], files: Sequence[KnownFile], before: Model | None
+    def count_entry(
+        self,
+        file: KnownFile,
+        entry: ZooEntry,
+        entries: dict[str, ZooEntry],
+        stored_files: Sequence[KnownFile],
+        stored: Model | None,
     ) -> list[str]:
-        """Count a file as added, updated, moved or a copy of the model ``before``, which has other ``files``; paths that are gone come back.
+        """Count a file as added, updated, moved or a copy; unless it is a copy, put its entry into ``entries``.
 
-        Its model goes into ``entries`` unless it is a copy.
+        Args:
+            file: the file that was read.
+            entry: what was read.
+            entries: the entries to write, by id.
+            stored_files: the files of the same model that the zoo knows.
+            stored: the model with the same id in the zoo, if there is one.
+
+        Returns:
+            Paths of ``stored_files`` that no longer exist.
         """
         id, found_by = entry.model.id, entry.model.found_by
         self.answer.understood[found_by][file.path] = entry.model.family
-        others = [known.path for known in files if known.path != file.path]
-        there = [path for path in others if is_remote(path) or Path(path).exists()]
-        if id in entries or (there and before and before.path != file.path and before.found_by is found_by):
+        if entry.no_expert is not None:
+            self.answer.no_expert[file.path] = entry.no_expert
+        other_paths = [known.path for known in stored_files if known.path != file.path]
+        existing = [path for path in other_paths if is_remote(path) or Path(path).exists()]
+        if id in entries or (existing and stored and stored.path != file.path and stored.found_by is found_by):
             self.answer.copies += 1
         else:
-            if before is None:
+            if stored is None:
                 self.answer.added += 1
-            elif others and not there:
+            elif other_paths and not existing:
                 self.answer.moved += 1
             else:
                 self.answer.updated += 1
             entries[id] = entry
-        return [path for path in others if path not in there]
+        return [path for path in other_paths if path not in existing]
 
-    def note_missing(self, scan: Scan, prune: bool) -> None:
-        """Name the known files below the folders that are no longer there; forget them if wished, with the models that had no other file."""
-        missing = [path for path in self.known if scan.covers(path) and path not in scan.files]
+    def report_missing(self, scan: FolderScan, prune: bool) -> None:
+        """Report known files that the scan did not find; with ``prune`` forget them, and models without a file."""
+        missing = [path for path in self.known_files if scan.covers(path) and path not in scan.files]
         self.answer.missing = missing
         if prune and missing:
-            models, gone = {str(self.known[path].model_id) for path in missing} - {"None"}, set(missing)
-            files = self.zoo.files_of(sorted(models))
-            orphans = [id for id in sorted(models) if all(file.path in gone for file in files.get(id, []))]
-            self.answer.removed = self.zoo.remove(
-                orphans
-            )  # first, with their files: if this is cut short, the rest is found again
+            missing_set = set(missing)
+            ids = sorted({id for path in missing if (id := self.known_files[path].model_id) is not None})
+            files = self.zoo.files_by_model(ids)
+            orphans = [id for id in ids if all(file.path in missing_set for file in files.get(id, []))]
+            # Models go first, with their files: if this is interrupted, the next run finds the rest again.
+            self.answer.removed = self.zoo.remove(orphans)
             self.zoo.note_files([], missing)

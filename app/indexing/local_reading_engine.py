@@ -1,4 +1,4 @@
-"""Reading by threads of this machine, which is the default."""
+"""The default reading engine: threads of this machine."""
 
 from collections import deque
 from collections.abc import Generator, Iterable
@@ -8,39 +8,40 @@ from typing import Final
 
 import torch
 
-from loradex.app.indexing.file_reader import Outcome, Reader, Task
+from loradex.app.indexing.file_reader import FileReader, ReadResult, ReadTask
 
-READERS: Final = 1  # files of this machine read at a time, beside the writer; on two cores, two take 1.5 times as long as one: they wait for Python's lock
-REMOTE_READERS: Final = 8  # files elsewhere, which mostly wait
-AHEAD: Final = 128  # files that are read before the first of them is asked for
+# One thread beside the one that writes to the zoo: on two cores, two take 1.5 times as long, as they wait for the GIL.
+LOCAL_THREADS: Final = 1
+REMOTE_THREADS: Final = 8  # these mostly wait for the network
+MAX_PENDING: Final = 128  # files submitted before the result of the first is taken
 
 
-class LocalEngine:
-    """Reads files by threads."""
+class LocalReadingEngine:
+    """Reads files in threads."""
 
-    def outcomes(self, tasks: Iterable[Task], reader: Reader) -> Generator[Outcome, None, None]:
-        """What became of each task, in the order of the tasks.
+    def read_files(self, tasks: Iterable[ReadTask], reader: FileReader) -> Generator[ReadResult, None, None]:
+        """Read files; yields the results in the order of the tasks.
 
-        A layer is too small to be shared out among processors: torch keeps to one a reader, which takes half the time, and a hundredth where others
-        use the processors too.
+        Each thread uses one core: a layer is too small to be split, so more cores double the time, and multiply it by a
+        hundred if other processes use them too.
         """
-        before = torch.get_num_threads()
+        torch_threads = torch.get_num_threads()
         with ExitStack() as stack:
-            stack.callback(torch.set_num_threads, before)
-            here, elsewhere = (stack.enter_context(pool(count)) for count in (READERS, REMOTE_READERS))
-            waiting: deque[Future[Outcome]] = deque()
-            stack.callback(lambda: [future.cancel() for future in waiting])
+            stack.callback(torch.set_num_threads, torch_threads)
+            local, remote = (stack.enter_context(thread_pool(count)) for count in (LOCAL_THREADS, REMOTE_THREADS))
+            pending: deque[Future[ReadResult]] = deque()
+            stack.callback(lambda: [future.cancel() for future in pending])
             for task in tasks:
-                waiting.append((elsewhere if task.remote else here).submit(reader.read, task))
-                if len(waiting) == AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+                pending.append((remote if task.remote else local).submit(reader.read, task))
+                if len(pending) == MAX_PENDING:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
 
     def finish(self) -> None:
-        """Nothing is kept."""
+        """Nothing to remove: a stopped run continues from the zoo."""
 
 
-def pool(readers: int) -> ThreadPoolExecutor:
-    """Threads in each of which torch keeps to one processor; they start when they are first needed."""
-    return ThreadPoolExecutor(readers, "reader", torch.set_num_threads, (1,))
+def thread_pool(threads: int) -> ThreadPoolExecutor:
+    """A pool whose threads let torch use one core each; they start when first needed."""
+    return ThreadPoolExecutor(threads, "reader", torch.set_num_threads, (1,))

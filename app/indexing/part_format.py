@@ -1,45 +1,56 @@
-"""Outcomes <-> the bytes of one Parquet part: plain columns, bounded and checked when they are read, and nothing pickled."""
+"""The Parquet format of one part: read results as plain columns.
+
+A part comes from a worker or from disk, so decoding checks every bound and type, and nothing is unpickled.
+"""
 
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from loradex.app.indexing.file_reader import Entry, Outcome
+from loradex.app.indexing.file_reader import NO_EXPERT, ReadResult, ZooEntry
 from loradex.app.previews import is_preview
 from loradex.index import FoundBy, KnownFile, Model
-from loradex.retrieval.fingerprint import SIZE as FINGERPRINT
+from loradex.retrieval.errors import NoExpertReason
+from loradex.retrieval.fingerprint import SIZE as FINGERPRINT_NUMBERS
 
-MOST_ROWS: Final = 4096
-LARGEST_TEXT: Final = 2**20  # characters
-LARGEST_PREVIEW: Final = 2**20  # bytes
-ID: Final = re.compile(r"[0-9a-f]{20}")
-TEXTS: Final = ("id", "name", "family", "found_by", "path")
-TOLERANCE: Final = 1e-3  # of the length of a unit vector
+MAX_ROWS: Final = 4096
+MAX_JSON_CHARACTERS: Final = 2**20  # of one cell
+MAX_PREVIEW_BYTES: Final = 2**20
+MODEL_ID: Final = re.compile(r"[0-9a-f]{20}")
+TEXT_FIELDS: Final = ("id", "name", "family", "found_by", "path")  # of a model
+UNIT_TOLERANCE: Final = 1e-3  # of the length of a unit vector
 
 
 class BadPart(ValueError):
-    """Bytes that are no part."""
+    """The bytes are not a part, or break a rule of the format."""
 
 
-def layout(dim: int) -> pa.Schema:
-    """The columns of a part; ``file`` and ``model`` are JSON in ASCII, so that every path comes back as it was."""
-    columns = [("file", pa.string()), ("refusal", pa.string()), ("noted", pa.bool_()), ("model", pa.string())]
+def part_schema(dim: int) -> pa.Schema:
+    """The columns of a part. ``file`` and ``model`` are ASCII JSON, so that paths that are not Unicode survive."""
     return pa.schema(
-        [*columns, ("vector", pa.list_(pa.float32(), dim)), ("fingerprint", pa.binary()), ("preview", pa.binary())]
+        [
+            ("file", pa.string()),
+            ("refusal", pa.string()),
+            ("noted", pa.bool_()),  # ``ReadResult.permanent``
+            ("model", pa.string()),
+            ("vector", pa.list_(pa.float32(), dim)),
+            ("fingerprint", pa.binary()),
+            ("preview", pa.binary()),
+        ]
     )
 
 
-def part_of(outcomes: Sequence[Outcome], dim: int) -> bytes:
-    """Outcomes as a part; the same outcomes are the same bytes."""
+def encode_part(results: Sequence[ReadResult], dim: int) -> bytes:
+    """Encode results; the same results always give the same bytes."""
     sink = pa.BufferOutputStream()
     pq.write_table(
-        pa.Table.from_pylist([row_of(outcome) for outcome in outcomes], layout(dim)),
+        pa.Table.from_pylist([encode_row(result) for result in results], part_schema(dim)),
         sink,
         compression="none",
         use_dictionary=False,
@@ -47,12 +58,12 @@ def part_of(outcomes: Sequence[Outcome], dim: int) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def row_of(outcome: Outcome) -> dict[str, Any]:
-    """An outcome as a row."""
-    row = {"file": json.dumps(asdict(outcome.file)), "refusal": json.dumps(outcome.refusal), "noted": outcome.noted}
-    if outcome.entry is None:
+def encode_row(result: ReadResult) -> dict[str, Any]:
+    """Encode one result as a row."""
+    row = {"file": json.dumps(asdict(result.file)), "refusal": json.dumps(result.refusal), "noted": result.permanent}
+    if result.entry is None:
         return row
-    entry = outcome.entry
+    entry = result.entry
     return row | {
         "model": json.dumps(asdict(entry.model)),
         "vector": entry.vector,
@@ -61,19 +72,23 @@ def row_of(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def outcomes_of(raw: bytes, dim: int) -> list[Outcome]:
-    """The outcomes of a part that anyone may have written.
+def decode_part(raw: bytes, dim: int) -> list[ReadResult]:
+    """Decode a part from any source.
 
     Raises:
-        BadPart: it is none.
+        BadPart: the bytes are not a part of vectors (dim,), or break a rule of the format.
     """
     try:
         file = pq.ParquetFile(pa.BufferReader(raw))
-        said = file.metadata
-        if not file.schema_arrow.equals(layout(dim)) or said.num_rows > MOST_ROWS or said.num_row_groups > 1:
+        metadata = file.metadata
+        if (
+            not file.schema_arrow.equals(part_schema(dim))
+            or metadata.num_rows > MAX_ROWS
+            or metadata.num_row_groups > 1
+        ):
             raise BadPart("other columns, or too many rows")
-        for column in range(said.num_columns if said.num_rows else 0):
-            chunk = said.row_group(0).column(column)
+        for column in range(metadata.num_columns if metadata.num_rows else 0):
+            chunk = metadata.row_group(0).column(column)
             if (
                 chunk.compression != "UNCOMPRESSED"
                 or "RLE_DICTIONARY" in chunk.encodings
@@ -82,7 +97,7 @@ def outcomes_of(raw: bytes, dim: int) -> list[Outcome]:
                 raise BadPart("compressed columns")
         table = file.read()
         table.validate(full=True)
-        return [outcome_of(row) for row in table.to_pylist()]
+        return [decode_row(row) for row in table.to_pylist()]
     except (
         pa.ArrowException,
         OSError,
@@ -96,60 +111,62 @@ def outcomes_of(raw: bytes, dim: int) -> list[Outcome]:
         raise BadPart((str(error).splitlines() or [type(error).__name__])[0][:200]) from None
 
 
-def outcome_of(row: dict[str, Any]) -> Outcome:
-    """The outcome of a row.
+def decode_row(row: dict[str, Any]) -> ReadResult:
+    """Decode one row.
 
     Raises:
-        ValueError, TypeError, KeyError: it is none.
+        ValueError, TypeError, KeyError: the row breaks a rule of the format.
     """
-    file, refusal = KnownFile(**json.loads(bounded(row["file"]))), json.loads(bounded(row["refusal"]))
-    kinds = [type(value) for value in (file.path, file.size, file.mtime_ns, file.reader, row["noted"])]
-    if kinds != [str, int, int, str, bool] or file.model_id is not None or file.refusal is not None:
+    file = KnownFile(**json.loads(check_length(row["file"])))
+    refusal = json.loads(check_length(row["refusal"]))
+    types = [type(value) for value in (file.path, file.size, file.mtime_ns, file.reader, row["noted"])]
+    if types != [str, int, int, str, bool] or file.model_id is not None or file.refusal is not None:
         raise ValueError("no file")
     if row["model"] is None:
         if not isinstance(refusal, str):
             raise ValueError("neither model nor refusal")
-        return Outcome(file, None, refusal, row["noted"])
-    return Outcome(file, entry_of(row, file.path), None, row["noted"])
+        return ReadResult(file, None, refusal, row["noted"])
+    return ReadResult(file, decode_entry(row, file.path), None, row["noted"])
 
 
-def entry_of(row: dict[str, Any], path: str) -> Entry:
-    """The entry of a row, for a file.
+def decode_entry(row: dict[str, Any], path: str) -> ZooEntry:
+    """Decode the entry in a row, for the file at ``path``.
 
     Raises:
-        ValueError, TypeError, KeyError: it is none.
+        ValueError, TypeError, KeyError: the row breaks a rule of the format.
     """
-    model = Model(**json.loads(bounded(row["model"])))
-    texts = [getattr(model, name) for name in TEXTS]
+    model = Model(**json.loads(check_length(row["model"])))
+    texts = [getattr(model, name) for name in TEXT_FIELDS]
     if (
         not all(isinstance(text, str) for text in texts)
         or not isinstance(model.concept, str | None)
         or not isinstance(model.facts, dict)
     ):
-        raise ValueError("a model of other types")
-    if not ID.fullmatch(model.id) or model.path != path or model.preview is not None or model.added is not None:
+        raise ValueError("a model with other types")
+    if not MODEL_ID.fullmatch(model.id) or model.path != path or model.preview is not None or model.added is not None:
         raise ValueError("a model of another file")
     vector = None if row["vector"] is None else np.array(row["vector"], np.float32)
-    if vector is not None and not abs(float(np.linalg.norm(vector)) - 1) < TOLERANCE:
-        raise ValueError("a vector of another length than 1")
+    if vector is not None and not abs(float(np.linalg.norm(vector)) - 1) < UNIT_TOLERANCE:
+        raise ValueError("a vector with another length than 1")
     found_by = FoundBy(model.found_by)
     if (found_by is FoundBy.WEIGHTS) != (vector is not None):
-        raise ValueError("a vector where there is none, or none where there is one")
+        raise ValueError("by weights without a vector, or by metadata with one")
+    if NO_EXPERT in model.facts and (found_by is FoundBy.WEIGHTS or model.facts[NO_EXPERT] not in set(NoExpertReason)):
+        raise ValueError("an unknown reason for metadata only, or one by weights")
     fingerprint, preview = row["fingerprint"], row["preview"]
-    if fingerprint is not None and len(fingerprint) != 8 + FINGERPRINT:
-        raise ValueError("no fingerprint")
-    if preview is not None and not (len(preview) <= LARGEST_PREVIEW and is_preview(preview)):
-        raise ValueError("no preview")
-    facts = asdict(model) | {"found_by": found_by}
-    return Entry(Model(**facts), vector, fingerprint, preview)
+    if fingerprint is not None and len(fingerprint) != 8 + FINGERPRINT_NUMBERS:
+        raise ValueError("a fingerprint with another length")
+    if preview is not None and not (len(preview) <= MAX_PREVIEW_BYTES and is_preview(preview)):
+        raise ValueError("a preview that is not a small PNG")
+    return ZooEntry(replace(model, found_by=found_by), vector, fingerprint, preview)
 
 
-def bounded(text: str) -> str:
-    """A text that is not too long.
+def check_length(text: str) -> str:
+    """Return a text if it is not too long.
 
     Raises:
         ValueError: it is.
     """
-    if len(text) > LARGEST_TEXT:
-        raise ValueError("too long a text")
+    if len(text) > MAX_JSON_CHARACTERS:
+        raise ValueError("a text that is too long")
     return text

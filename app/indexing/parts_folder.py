@@ -1,7 +1,8 @@
-"""Outcomes as Parquet parts in a folder, so that a run that was stopped goes on from what it finished.
+"""A folder of Parquet parts, from which a run on Ray that was stopped continues.
 
-``manifest.json`` says which zoo, space and experts the parts are for. A part is named by the SHA-256 of its bytes and comes into the folder whole, so
-what is cut short or changed is known by its name, and read again from the files. Nothing in a part is taken on trust: see ``loradex.app.indexing.part_format``.
+``manifest.json`` names the zoo, the space and the experts that the parts belong to. A part is named by the SHA-256 of
+its bytes and appears in the folder whole. A truncated or changed part does not fit its name; it is deleted, and its
+files are read again. The contents of a part are checked as well: see ``part_format``.
 """
 
 import hashlib
@@ -14,25 +15,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from loradex.app.indexing.file_reader import Outcome
-from loradex.app.indexing.part_format import BadPart, outcomes_of
-from loradex.index import KnownFile
-from loradex.index.sqlite.connections import sync, sync_folder
+from loradex.app.indexing.file_reader import ReadResult
+from loradex.app.indexing.part_format import BadPart, decode_part
+from loradex.index import FoundBy, KnownFile
+from loradex.index.disk import sync, sync_folder
 from loradex.retrieval.errors import EngineError, FileError
-from loradex.retrieval.lora.header import open_regular
+from loradex.retrieval.lora.regular_file import open_regular_file
 
 FORMAT: Final = "loradex-parts-1"
-MANIFEST: Final = "manifest.json"
-NAME: Final = re.compile(r"part-([0-9a-f]{64})\.parquet")
-UNFINISHED: Final = ".part"
-LARGEST: Final = 128 * 2**20  # bytes of a part
-LARGEST_MANIFEST: Final = 2**16
-OPEN: Final = 16  # parts whose outcomes are in memory
+MANIFEST_NAME: Final = "manifest.json"
+PART_NAME: Final = re.compile(r"part-([0-9a-f]{64})\.parquet")
+TEMPORARY_SUFFIX: Final = ".part"  # of a file that is being written
+MAX_PART_BYTES: Final = 128 * 2**20
+MAX_MANIFEST_BYTES: Final = 2**16
+MAX_CACHED_PARTS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Purpose:
-    """What parts are for: only those of one zoo, one space of ``dim`` numbers and one set of experts (``reader``) belong together."""
+class PartsManifest:
+    """What the parts of a folder belong to: one zoo, one space of ``dim`` numbers, one set of experts (``reader``)."""
 
     zoo: str
     space: str
@@ -40,166 +41,187 @@ class Purpose:
     reader: str
 
 
-class Parts:
-    """The parts of one run in a folder; one process at a time, which is the one that writes to the zoo."""
+class PartsFolder:
+    """The parts of one run. Used by one process at a time: the one that writes to the zoo."""
 
-    def __init__(self, folder: Path, purpose: Purpose) -> None:
-        """Make the folder, or take what is finished in it; see ``open``."""
-        self.folder, self.purpose = folder, purpose
-        self._places: dict[KnownFile, tuple[str, int]] = {}
-        self._open: OrderedDict[str, list[Outcome]] = OrderedDict()
+    def __init__(self, folder: Path, manifest: PartsManifest) -> None:
+        """Use ``open`` instead, which prepares the folder and finds its parts."""
+        self.folder, self.manifest = folder, manifest
+        self._locations: dict[KnownFile, tuple[str, int]] = {}  # name of the part, row
+        self._cache: OrderedDict[str, list[ReadResult]] = OrderedDict()
 
     @classmethod
-    def open(cls, folder: Path, purpose: Purpose) -> "Parts":
-        """The parts of a folder, which is made if there is none; damaged ones, and those of other experts, are thrown away.
+    def open(cls, folder: Path, manifest: PartsManifest) -> "PartsFolder":
+        """Open a folder, which is made if it does not exist; damaged parts and parts of other experts are deleted.
 
         Raises:
-            EngineError: the folder holds something else or the parts of another zoo, or the disk refuses.
+            EngineError: the folder holds other files or parts of another zoo, or the disk refuses access.
         """
-        parts = cls(folder, purpose)
+        parts = cls(folder, manifest)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            before = parts._manifest()
-            if before and before.zoo != purpose.zoo:
+            stored = parts._read_manifest()
+            if stored and stored.zoo != manifest.zoo:
                 raise EngineError(
-                    f"{folder}: expected parts for zoo {purpose.zoo}, found some for {before.zoo[:200]}; name another folder with --parts"
+                    f"{folder}: expected parts for zoo {manifest.zoo}, found some for {stored.zoo[:200]}; name another folder with --parts"
                 )
-            if before != purpose:
-                parts._remove()
-                parts._write(MANIFEST, json.dumps({"format": FORMAT, **asdict(purpose)}).encode())
-            parts._take_finished()
+            if stored != manifest:
+                parts._remove_parts()
+                parts._write(MANIFEST_NAME, json.dumps({"format": FORMAT, **asdict(manifest)}).encode())
+            parts._load_finished()
         except OSError as error:
-            raise refused(folder, error) from None
+            raise disk_error(folder, error) from None
         return parts
 
     def __contains__(self, file: KnownFile) -> bool:
-        return file in self._places
+        return file in self._locations
 
-    def get(self, file: KnownFile) -> Outcome | None:
-        """What became of a file, if that is finished.
+    def get(self, file: KnownFile) -> ReadResult | None:
+        """The result for a file in exactly this state, or None if it was not read yet.
 
         Raises:
             EngineError: its part was damaged since it was written.
         """
-        if file not in self._places:
+        if file not in self._locations:
             return None
-        name, row = self._places[file]
-        if name not in self._open:
+        name, row = self._locations[file]
+        if name not in self._cache:
             try:
-                self._keep(name, self._read(name))
+                self._add_to_cache(name, self._read_part(name))
             except (BadPart, FileError) as error:
                 raise EngineError(
                     f"{self.folder / name}: expected the part that was written, found it damaged ({error}); run it again to go on"
                 ) from None
-        self._open.move_to_end(name)
-        return self._open[name][row]
+        self._cache.move_to_end(name)
+        return self._cache[name][row]
 
     def add(self, raw: bytes) -> None:
-        """Write a part that a worker made; when this returns, it is on the disk.
+        """Write a part from a worker; it is on disk when this returns.
 
         Raises:
-            EngineError: it is none, or the disk refuses it.
+            EngineError: the bytes are not a part, or the disk refuses them.
         """
-        name = f"part-{hashlib.sha256(raw).hexdigest()}.parquet"
+        name = part_name(raw)
         try:
-            outcomes = outcomes_of(raw, self.purpose.dim)
+            results = decode_part(raw, self.manifest.dim)
             self._write(name, raw)
         except BadPart as error:
             raise EngineError(
                 f"a worker: expected a part of {FORMAT}, found none ({error}); have the same Loradex on all machines"
             ) from None
         except OSError as error:
-            raise refused(self.folder, error) from None
-        self._take(name, outcomes)
+            raise disk_error(self.folder, error) from None
+        self._add_part(name, results)
 
     def remove(self) -> None:
-        """Remove all parts, and the folder if nothing else is in it.
+        """Delete all parts, and the folder if it holds nothing else.
 
         Raises:
             EngineError: the disk refuses it.
         """
         try:
-            self._remove()
-            (self.folder / MANIFEST).unlink(missing_ok=True)
+            self._remove_parts()
+            (self.folder / MANIFEST_NAME).unlink(missing_ok=True)
             if not any(self.folder.iterdir()):
                 self.folder.rmdir()
         except OSError as error:
-            raise refused(self.folder, error) from None
+            raise disk_error(self.folder, error) from None
 
-    def _manifest(self) -> Purpose | None:
-        """What the parts that lie there are for; None in an empty folder."""
-        path = self.folder / MANIFEST
+    def _read_manifest(self) -> PartsManifest | None:
+        """The manifest in the folder; None if the folder is empty."""
+        path = self.folder / MANIFEST_NAME
         if not path.exists():
-            if any(not name.endswith(UNFINISHED) for name in os.listdir(self.folder)):  # noqa: PTH208
+            if any(not name.endswith(TEMPORARY_SUFFIX) for name in os.listdir(self.folder)):  # noqa: PTH208
                 raise EngineError(
                     f"{self.folder}: expected an empty folder or parts of Loradex, found other files; name another folder with --parts"
                 )
             return None
         try:
-            said = json.loads(self._bytes(path, LARGEST_MANIFEST))
-            if said.pop("format") != FORMAT or not all(
-                type(said[name]) is kind for name, kind in Purpose.__annotations__.items()
+            document = json.loads(self._read_bytes(path, MAX_MANIFEST_BYTES))
+            if document.pop("format") != FORMAT or not all(
+                type(document[name]) is kind for name, kind in PartsManifest.__annotations__.items()
             ):
                 raise ValueError("another format")
-            return Purpose(**said)
+            return PartsManifest(**document)
         except (FileError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise EngineError(
                 f"{path}: expected a manifest of {FORMAT}, found none ({str(error)[:200]}); remove the folder"
             ) from None
 
-    def _take_finished(self) -> None:
-        """Take the parts that are whole, but for refusals that may have passed, and remove the others."""
+    def _load_finished(self) -> None:
+        """Find the intact parts, without results that must be read again, and delete other parts."""
         for name in sorted(os.listdir(self.folder)):  # noqa: PTH208
-            if NAME.fullmatch(name):
+            if PART_NAME.fullmatch(name):
                 try:
-                    self._take(name, self._read(name), lambda outcome: outcome.noted)
+                    self._add_part(name, self._read_part(name), is_final)
                 except (BadPart, FileError):
                     (self.folder / name).unlink()
-            elif name.endswith(UNFINISHED):
+            elif name.endswith(TEMPORARY_SUFFIX):
                 (self.folder / name).unlink()
 
-    def _read(self, name: str) -> list[Outcome]:
-        """The outcomes of a part whose bytes are those that its name says."""
-        raw = self._bytes(self.folder / name, LARGEST)
-        if name != f"part-{hashlib.sha256(raw).hexdigest()}.parquet":
-            raise BadPart("other bytes than its name says")
-        return outcomes_of(raw, self.purpose.dim)
+    def _read_part(self, name: str) -> list[ReadResult]:
+        """Read and check a part.
 
-    def _bytes(self, path: Path, most: int) -> bytes:
-        with open_regular(path) as file:
+        Raises:
+            BadPart: the part is damaged.
+            FileError: it cannot be read.
+        """
+        raw = self._read_bytes(self.folder / name, MAX_PART_BYTES)
+        if name != part_name(raw):
+            raise BadPart("other bytes than its name says")
+        return decode_part(raw, self.manifest.dim)
+
+    def _read_bytes(self, path: Path, most: int) -> bytes:
+        with open_regular_file(path) as file:
             raw = file.read(most + 1)
         if len(raw) > most:
             raise BadPart(f"more than {most} bytes")
         return raw
 
-    def _take(
-        self, name: str, outcomes: list[Outcome], taken: Callable[[Outcome], bool] = lambda outcome: True
+    def _add_part(
+        self, name: str, results: list[ReadResult], include: Callable[[ReadResult], bool] = lambda result: True
     ) -> None:
-        self._places |= {outcome.file: (name, row) for row, outcome in enumerate(outcomes) if taken(outcome)}
-        self._keep(name, outcomes)
+        """Remember where the results of a part are, those that ``include`` selects."""
+        self._locations |= {result.file: (name, row) for row, result in enumerate(results) if include(result)}
+        self._add_to_cache(name, results)
 
-    def _keep(self, name: str, outcomes: list[Outcome]) -> None:
-        self._open[name] = outcomes
-        while len(self._open) > OPEN:
-            self._open.popitem(last=False)
+    def _add_to_cache(self, name: str, results: list[ReadResult]) -> None:
+        self._cache[name] = results
+        while len(self._cache) > MAX_CACHED_PARTS:
+            self._cache.popitem(last=False)
 
     def _write(self, name: str, raw: bytes) -> None:
-        """Write a file, whole or not at all."""
-        part = self.folder / f"{name}{UNFINISHED}"
-        with part.open("wb") as file:
+        """Write a file to disk, whole or not at all."""
+        temporary = self.folder / f"{name}{TEMPORARY_SUFFIX}"
+        with temporary.open("wb") as file:
             file.write(raw)
             sync(file)
-        part.replace(self.folder / name)
+        temporary.replace(self.folder / name)
         sync_folder(self.folder)
 
-    def _remove(self) -> None:
+    def _remove_parts(self) -> None:
         for name in os.listdir(self.folder):  # noqa: PTH208
-            if NAME.fullmatch(name):
+            if PART_NAME.fullmatch(name):
                 (self.folder / name).unlink()
 
 
-def refused(folder: Path, error: OSError) -> EngineError:
-    """What to say when the disk refuses."""
+def is_final(result: ReadResult) -> bool:
+    """Whether a continued run can use a result of an earlier one.
+
+    False for a refusal that may not last, and for an entry by metadata from before the reason was stored.
+    """
+    entry = result.entry
+    lacks_reason = entry is not None and entry.model.found_by is FoundBy.METADATA and entry.no_expert is None
+    return result.permanent and not lacks_reason
+
+
+def part_name(raw: bytes) -> str:
+    """The file name of a part."""
+    return f"part-{hashlib.sha256(raw).hexdigest()}.parquet"
+
+
+def disk_error(folder: Path, error: OSError) -> EngineError:
+    """The error for a folder that the disk refuses to read or write."""
     return EngineError(
         f"{folder}: cannot be used: {error.strerror or error}; check the disk and the access rights, or name another folder with --parts"
     )

@@ -1,4 +1,4 @@
-"""Keeping a zoo current while folders change."""
+"""``loradex index --watch``: index again whenever files change."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -8,52 +8,52 @@ from typing import Final
 from watchfiles import Change, watch
 
 from loradex.app.indexing.answer import IndexAnswer
-from loradex.app.indexing.folder_scan import ENDING
+from loradex.app.indexing.folder_scan import WEIGHTS_SUFFIX
 from loradex.index import ZooLocked
 from loradex.retrieval.errors import FileMissing
 from loradex.retrieval.remote import is_remote
 
-QUIET: Final = 1000  # milliseconds without a change, after which the changed files are read
-LONGEST: Final = 10_000  # milliseconds that changes are gathered for at the most
-RESCAN: Final = 60_000  # milliseconds after which the folders are looked through though nothing was told, as network drives tell nothing
-TRIES: Final = 30  # at a zoo that another process writes to, a second apart
+QUIET_MS: Final = 1000  # milliseconds without a change, after which the changed files are read
+MAX_WAIT_MS: Final = 10_000  # milliseconds after which they are read though files still change
+RESCAN_MS: Final = 60_000  # milliseconds after which folders are scanned without a notice: network drives send none
+MAX_TRIES: Final = 30  # if another process writes to the zoo; one second apart
 
 
-def index_again(
+def index_on_changes(
     folders: Sequence[Path], index: Callable[[], IndexAnswer], stop: threading.Event | None = None
 ) -> Iterator[IndexAnswer]:
-    """What became of the files each time that some below the folders changed, until ``stop`` is set.
+    """Call ``index`` after files below the folders changed, until ``stop`` is set; yields its answers.
 
     Raises:
         KeyboardInterrupt: the process was interrupted.
-        ZooLocked: another process wrote to the zoo for long.
+        ZooLocked: another process has written to the zoo through all tries.
     """
     stop = stop or threading.Event()
 
-    def concerns(change: Change, path: str) -> bool:
-        return ENDING in path.lower()
+    def is_weights_file(change: Change, path: str) -> bool:
+        return WEIGHTS_SUFFIX in path.lower()
 
     options = {
-        "debounce": LONGEST,
-        "step": QUIET,
-        "rust_timeout": RESCAN,
+        "debounce": MAX_WAIT_MS,
+        "step": QUIET_MS,
+        "rust_timeout": RESCAN_MS,
         "yield_on_timeout": True,
         "ignore_permission_denied": True,
     }
-    for changes in watch(*folders, watch_filter=concerns, stop_event=stop, **options):  # type: ignore[arg-type]
-        for left in reversed(range(TRIES)):
+    for changes in watch(*folders, watch_filter=is_weights_file, stop_event=stop, **options):  # type: ignore[arg-type]
+        for tries_left in reversed(range(MAX_TRIES)):
             try:
                 answer = index()
                 if changes or answer.by_weights or answer.by_metadata or answer.removed:
                     yield answer
                 break
-            except FileMissing:  # the last file went, or a folder is about to be replaced
+            except FileMissing:  # the last file was removed, or a folder is being replaced
                 break
             except ZooLocked:
-                if not left or stop.wait(1):
+                if not tries_left or stop.wait(1):
                     raise
 
 
-def local(places: Sequence[str]) -> list[Path]:
-    """The places that are folders or files of this machine."""
+def local_places(places: Sequence[str]) -> list[Path]:
+    """The files and folders of this machine among the places; remote ones cannot be watched."""
     return [Path(place) for place in places if not is_remote(place)]

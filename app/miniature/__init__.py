@@ -1,1 +1,1 @@
-"""The zoo that ships: base models, LoRAs, experts, and the pipeline that draws."""
+"""The shipped miniature: base models, LoRAs, experts, a zoo, and the pipeline that draws."""

@@ -1,65 +1,73 @@
-"""Answers of search and labels, and their JSON."""
+"""Answers of searches and zero-shot labels, and their JSON."""
 
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from loradex.app.models import path_of
+from loradex.app.models import model_path
 from loradex.app.search.query import Query
-from loradex.app.search.ranking import Found
+from loradex.app.search.ranking import SearchHit
 from loradex.index import Model
 from loradex.retrieval.space.labels import Label
 
 
 @dataclass(frozen=True, slots=True)
 class SearchAnswer:
-    """The hits of one query after ``offset`` others, best first."""
+    """The hits of one query, best first; ``offset`` hits before them were skipped."""
 
     query: Query
     zoo: str
     space: str
     took_ms: float
-    hits: list[Found]
+    hits: list[SearchHit]
     offset: int = 0
 
     def document(self) -> dict[str, object]:
         """The JSON of ``loradex search --json``."""
         hits = [
             {
-                **self.named(hit.model),
+                **self.reference(hit.model),
                 "family": hit.model.family,
                 "score": round(hit.score, 6),
                 "found_by": str(hit.found_by),
                 "concept": hit.model.concept,
-                "matched": [str(way) for way in hit.matched],
+                "matched": [str(evidence) for evidence in hit.matched],
                 "probability": None if hit.probability is None else round(hit.probability, 6),
-                "copies": [self.named(copy) for copy in hit.copies],
+                "copies": [self.reference(copy) for copy in hit.copies],
             }
             for hit in self.hits
         ]
-        about = {
+        return {
             "query": self.query.document(),
             "zoo": self.zoo,
             "space": self.space,
             "took_ms": round(self.took_ms, 3),
+            "offset": self.offset,
+            "hits": hits,
         }
-        return {**about, "offset": self.offset, "hits": hits}
 
-    def named(self, model: Model) -> dict[str, object]:
-        """Which model it is."""
-        return {"id": model.id, "name": model.name, "path": path_of(model, self.zoo)}
+    def reference(self, model: Model) -> dict[str, object]:
+        """The id, the name and the path of a model."""
+        return {"id": model.id, "name": model.name, "path": model_path(model, self.zoo)}
 
 
 @dataclass(frozen=True, slots=True)
 class LabelAnswer:
-    """The labels of one file, best first; ``reason`` says why there is none to trust; ``vector`` (dim,) is its place in the space."""
+    """The labels of one file.
+
+    Attributes:
+        labels: best first.
+        reason: why no label can be trusted, or why the file was refused; None if the first label can be trusted.
+        refused: whether the file's weights could not be read.
+        vector: the file's vector (dim,) in the space.
+    """
 
     file: str
     family: str
     labels: list[Label]
     reason: str | None = None
-    refused: bool = False  # the file could not be read by its weights at all
+    refused: bool = False
     vector: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -70,8 +78,8 @@ class LabelAnswer:
     def document(self) -> dict[str, object]:
         """One result of ``loradex label --json``."""
         labels = [
-            {"label": found.label, "score": round(found.score, 6), "probability": round(found.probability, 6)}
-            for found in self.labels
+            {"label": label.label, "score": round(label.score, 6), "probability": round(label.probability, 6)}
+            for label in self.labels
         ]
         return {
             "file": self.file,

@@ -1,4 +1,4 @@
-"""What people write to say which models may be hits, as a filter."""
+"""Filters of models, parsed from the options of commands, the page and the API."""
 
 import re
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ from typing import Final
 from loradex.index import Filter, FoundBy
 from loradex.retrieval.errors import QueryError
 
-RANKS: Final = re.compile(r"(\d{1,9})?(-)?(\d{1,9})?")
-AGO: Final = re.compile(r"(\d{1,6})\s*(h|d|w)")
-HOURS: Final = {"h": 1, "d": 24, "w": 168}
+RANK_PATTERN: Final = re.compile(r"(\d{1,9})?(-)?(\d{1,9})?")
+AGE_PATTERN: Final = re.compile(r"(\d{1,6})\s*(h|d|w)")
+UNIT_HOURS: Final = {"h": 1, "d": 24, "w": 168}
 
 
-def filter_of(
+def parse_filter(
     families: Sequence[str] = (),
     formats: Sequence[str] = (),
     tags: Sequence[str] = (),
@@ -24,48 +24,68 @@ def filter_of(
     before: str | None = None,
     found_by: str | None = None,
 ) -> Filter:
-    """A filter; a rank is ``8``, ``4-16``, ``-8`` or ``32-``, a time is ``2026-11-24`` (UTC), or ``7d``, ``12h``, ``2w`` ago.
+    """Parse a filter.
+
+    Args:
+        families: the families to keep; all if there are none.
+        formats: the formats to keep; all if there are none.
+        tags: the tags and trigger words to keep; all if there are none.
+        rank: ``8``, ``4-16``, ``-8`` or ``32-``.
+        folder: a folder or an address such as ``hf://owner/name``, below which a model has a file.
+        after: the earliest time at which a model was added: ``2026-11-24`` (UTC), or ``7d``, ``12h`` or ``2w`` ago.
+        before: the latest such time.
+        found_by: ``weights`` or ``metadata``.
 
     Raises:
-        QueryError: one of them is written in another way.
+        QueryError: a value has another form.
     """
-    lowest, highest = ranks_of(rank) if rank else (None, None)
+    lowest_rank, highest_rank = parse_rank_range(rank) if rank else (None, None)
     place = None if folder is None else folder if "://" in folder else str(Path(folder).absolute())
-    times = [None if said is None else time_of(said) for said in (after, before)]
+    added_after, added_before = (None if text is None else parse_time(text) for text in (after, before))
     if found_by is not None and found_by not in tuple(FoundBy):
         raise QueryError(f"found by: expected {' or '.join(FoundBy)}, found {found_by[:80]!r}; choose one of them")
-    by = FoundBy(found_by) if found_by else None
-    return Filter(tuple(families), tuple(formats), tuple(tags), lowest, highest, place, times[0], times[1], by)
+    evidence = FoundBy(found_by) if found_by else None
+    return Filter(
+        tuple(families),
+        tuple(formats),
+        tuple(tags),
+        lowest_rank,
+        highest_rank,
+        place,
+        added_after,
+        added_before,
+        evidence,
+    )
 
 
-def ranks_of(said: str) -> tuple[int | None, int | None]:
-    """The lowest and the highest rank.
-
-    Raises:
-        QueryError: it is no rank and no range of ranks.
-    """
-    found = RANKS.fullmatch(said.strip())
-    if found is None or not (found[1] or found[3]):
-        raise QueryError(f"rank: expected a rank as 8, or a range as 4-16, -8 or 32-, found {said[:80]!r}; write it so")
-    low, high = (int(number) if number else None for number in (found[1], found[3]))
-    return (low, high) if found[2] else (low, low)
-
-
-def time_of(said: str) -> int:
-    """A time in seconds since 1970.
+def parse_rank_range(text: str) -> tuple[int | None, int | None]:
+    """Return the lowest and the highest rank of a range, None where it is open.
 
     Raises:
-        QueryError: it is no time.
+        QueryError: the text is neither a rank nor a range of ranks.
     """
-    ago = AGO.fullmatch(said.strip())
+    match = RANK_PATTERN.fullmatch(text.strip())
+    if match is None or not (match[1] or match[3]):
+        raise QueryError(f"rank: expected a rank as 8, or a range as 4-16, -8 or 32-, found {text[:80]!r}; write it so")
+    low, high = (int(number) if number else None for number in (match[1], match[3]))
+    return (low, high) if match[2] else (low, low)
+
+
+def parse_time(text: str) -> int:
+    """Return a date, or a time span before now, as seconds since 1970.
+
+    Raises:
+        QueryError: the text is neither.
+    """
+    age = AGE_PATTERN.fullmatch(text.strip())
     try:
         when = (
-            datetime.now(UTC) - timedelta(hours=int(ago[1]) * HOURS[ago[2]])
-            if ago
-            else datetime.fromisoformat(said.strip())
+            datetime.now(UTC) - timedelta(hours=int(age[1]) * UNIT_HOURS[age[2]])
+            if age
+            else datetime.fromisoformat(text.strip())
         )
         return int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp())
     except (ValueError, OverflowError):
         raise QueryError(
-            f"time: expected a date as 2026-11-24, or 7d, 12h or 2w ago, found {said[:80]!r}; write it so"
+            f"time: expected a date as 2026-11-24, or 7d, 12h or 2w ago, found {text[:80]!r}; write it so"
         ) from None

@@ -1,4 +1,4 @@
-"""What people ask for: texts, pictures, models and LoRA files, each with a weight, as one direction of the space."""
+"""Queries: weighted sums of texts, pictures, models of a zoo and LoRA files."""
 
 import re
 from collections.abc import Sequence
@@ -9,18 +9,18 @@ from typing import Any, Final, Self
 
 from PIL import Image
 
-from loradex.app.previews import FORMATS
+from loradex.app.previews import IMAGE_FORMATS
 from loradex.retrieval.errors import QueryError
 
-MOST_PARTS: Final = 32
-LARGEST_WEIGHT: Final = 100.0
-MOST_PIXELS: Final = 50_000_000
-SIGN: Final = re.compile(r"(?:^|\s)([+-])\s")  # of a text in the search box: hound + hat - red
-WEIGHT: Final = re.compile(r"(.*\S)\s*\^\s*(\d{1,6}(?:\.\d{1,6})?)", re.DOTALL)  # as Lucene writes it
+MAX_QUERY_PARTS: Final = 32
+MAX_WEIGHT: Final = 100.0
+MAX_PIXELS: Final = 50_000_000
+SIGN_PATTERN: Final = re.compile(r"(?:^|\s)([+-])\s")  # in the search box: hound + hat - red
+WEIGHT_PATTERN: Final = re.compile(r"(.*\S)\s*\^\s*(\d{1,6}(?:\.\d{1,6})?)", re.DOTALL)  # as in Lucene: dog^0.5
 
 
-class Kind(StrEnum):
-    """What a part of a query is."""
+class PartKind(StrEnum):
+    """The kinds of parts of a query."""
 
     TEXT = "text"
     PICTURE = "picture"
@@ -29,37 +29,37 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """One part of a query; a weight below zero takes it away."""
+class QueryPart:
+    """One part of a query; its weight is negative if it is subtracted."""
 
-    kind: Kind
+    kind: PartKind
     value: str
     weight: float = 1.0
 
     @classmethod
-    def read(cls, kind: Kind, written: str, sign: int = 1) -> Self:
-        """A part as people write it: ``dog``, or ``dog^0.5`` for half the weight.
+    def parse(cls, kind: PartKind, text: str, sign: int = 1) -> Self:
+        """Parse a part such as ``dog``, or ``dog^0.5`` with the weight 0.5; a ``sign`` of -1 subtracts it.
 
         Raises:
             QueryError: the weight is out of bounds.
         """
-        found = WEIGHT.fullmatch(written)
-        value, weight = (found[1], float(found[2])) if found else (written, 1.0)
-        if not 0 < weight <= LARGEST_WEIGHT:
+        match = WEIGHT_PATTERN.fullmatch(text)
+        value, weight = (match[1], float(match[2])) if match else (text, 1.0)
+        if not 0 < weight <= MAX_WEIGHT:
             raise QueryError(
-                f"weight of {value[:80]!r}: expected more than 0 and at most {LARGEST_WEIGHT:g}, found {weight:g}; write it as dog^0.5"
+                f"weight of {value[:80]!r}: expected more than 0 and at most {MAX_WEIGHT:g}, found {weight:g}; write it as dog^0.5"
             )
         return cls(kind, value, sign * weight)
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Parts that are added up."""
+    """The weighted sum of some parts."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[QueryPart, ...]
 
     @classmethod
-    def of(
+    def from_parts(
         cls,
         texts: Sequence[str] = (),
         minus: Sequence[str] = (),
@@ -67,48 +67,55 @@ class Query:
         models: Sequence[str] = (),
         files: Sequence[str] = (),
     ) -> Self:
-        """A query of texts, texts that are taken away, picture files, ids of models, and LoRA files; each may end in ``^weight``.
+        """Build a query; each part may end in ``^weight``.
+
+        Args:
+            texts: what the models should draw.
+            minus: what they should not draw.
+            pictures: paths of picture files that they should draw like.
+            models: ids of models that they should be like.
+            files: paths of LoRA files that they should be like.
 
         Raises:
-            QueryError: there is nothing to look for, or too much.
+            QueryError: there are no parts, or too many.
         """
-        parts = [Part.read(Kind.TEXT, text) for text in texts]
-        parts += [Part.read(Kind.PICTURE, picture) for picture in pictures]
-        parts += [Part.read(Kind.MODEL, model) for model in models]
-        parts += [Part.read(Kind.FILE, file) for file in files]
+        parts = [QueryPart.parse(PartKind.TEXT, text) for text in texts]
+        parts += [QueryPart.parse(PartKind.PICTURE, picture) for picture in pictures]
+        parts += [QueryPart.parse(PartKind.MODEL, model) for model in models]
+        parts += [QueryPart.parse(PartKind.FILE, file) for file in files]
         if not parts:
             raise QueryError(
                 "query: expected a text, a picture or a model, found none; say what the model should draw, such as 'a slice of pizza'"
             )
-        parts += [Part.read(Kind.TEXT, text, -1) for text in minus]
-        if len(parts) > MOST_PARTS:
-            raise QueryError(f"query: expected at most {MOST_PARTS} parts, found {len(parts)}; leave some out")
+        parts += [QueryPart.parse(PartKind.TEXT, text, -1) for text in minus]
+        if len(parts) > MAX_QUERY_PARTS:
+            raise QueryError(f"query: expected at most {MAX_QUERY_PARTS} parts, found {len(parts)}; leave some out")
         return cls(tuple(parts))
 
-    def values(self, kind: Kind, sign: int = 1) -> list[str]:
-        """The values of the parts of a kind that are added, or that are taken away."""
+    def values(self, kind: PartKind, sign: int = 1) -> list[str]:
+        """The values of the parts of a kind that are added (``sign`` 1) or subtracted (-1)."""
         return [part.value for part in self.parts if part.kind is kind and part.weight * sign > 0]
 
     def __str__(self) -> str:
         """The query in one line."""
-        said = ""
+        text = ""
         for part in self.parts:
-            sign = " - " if part.weight < 0 else " + " if said else ""
+            sign = " - " if part.weight < 0 else " + " if text else ""
             weight = "" if abs(part.weight) == 1 else f"^{abs(part.weight):g}"
-            said += f"{sign}{part.value if part.kind is Kind.TEXT else f'{part.kind} {part.value}'}{weight}"
-        return said
+            text += f"{sign}{part.value if part.kind is PartKind.TEXT else f'{part.kind} {part.value}'}{weight}"
+        return text
 
     def document(self) -> dict[str, Any]:
-        """The query in JSON."""
+        """The query as JSON."""
         return {
             "text": str(self),
             "parts": [{"kind": str(part.kind), "value": part.value, "weight": part.weight} for part in self.parts],
         }
 
 
-def plus_and_minus(box: str) -> tuple[list[str], list[str]]:
-    """The texts that a search box adds and takes away: ``hound + hat - red``, as ``str(query)`` writes it."""
-    first, *rest = SIGN.split(box)
+def parse_search_box(box: str) -> tuple[list[str], list[str]]:
+    """Return the added and the subtracted texts of a search box: ``hound + hat - red``, the form of ``str(query)``."""
+    first, *rest = SIGN_PATTERN.split(box)
     signed = [("+", first), *zip(rest[::2], rest[1::2], strict=True)]
     return [text.strip() for sign, text in signed if sign == "+" and text.strip()], [
         text.strip() for sign, text in signed if sign == "-" and text.strip()
@@ -116,20 +123,20 @@ def plus_and_minus(box: str) -> tuple[list[str], list[str]]:
 
 
 def open_picture(path: str | Path) -> Image.Image:
-    """A picture in RGB.
+    """Read a picture as RGB.
 
     Raises:
-        QueryError: it cannot be read, or is too large.
+        QueryError: it cannot be read or is too large.
     """
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > MOST_PIXELS:
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
                 raise QueryError(
-                    f"{path}: expected at most {MOST_PIXELS:,} pixels, found {image.width} x {image.height}; make it smaller"
+                    f"{path}: expected at most {MAX_PIXELS:,} pixels, found {image.width} x {image.height}; make it smaller"
                 )
             return image.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        kinds = ", ".join(FORMATS)
+        kinds = ", ".join(IMAGE_FORMATS)
         raise QueryError(
             f"{path}: expected a picture ({kinds}), found none that can be read: {type(error).__name__}; choose another file"
         ) from None

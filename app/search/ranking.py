@@ -1,4 +1,4 @@
-"""One list of hits out of two, and near-copies under one hit."""
+"""Ranks hits by weights and by words in one list, and folds hits with the same update."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,21 +9,21 @@ from numpy.typing import NDArray
 
 from loradex.index import FoundBy, Hit, Model
 from loradex.retrieval.fingerprint import Fingerprint
-from loradex.retrieval.lookalikes import SAME
+from loradex.retrieval.lookalikes import SAME_COSINE
 
-NEAR: Final = 0.9  # cosine of the vectors of one update, saved twice, at the least
-EVEN: Final = 60  # of reciprocal rank fusion: how little the first ranks stand out
+MIN_COPY_COSINE: Final = 0.9  # of the vectors of two files with the same update
+RANK_CONSTANT: Final = 60  # of reciprocal rank fusion: the larger, the less the first ranks stand out
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """One hit.
+class SearchHit:
+    """A model found by a search.
 
     Attributes:
-        score: the cosine with the query; 1 for a model without a vector that was found by its words.
-        matched: the ways in which it was found.
-        probability: how likely it is what was asked for, where that is known.
-        copies: models with the same update, which are folded under this one.
+        score: the cosine with the query; 1 for a model that has no vector and was found by its words.
+        matched: the evidence by which it was found, the weightiest first.
+        probability: the probability that it draws what the query says; None if no expert of its family is known.
+        copies: models with the same update, folded under this hit.
     """
 
     model: Model
@@ -34,61 +34,76 @@ class Found:
 
     @property
     def found_by(self) -> FoundBy:
-        """What its place among the hits rests on first."""
+        """The weightiest evidence."""
         return self.matched[0]
 
 
-def fused(by_weights: Sequence[Hit], by_words: Sequence[Model], scores: Mapping[str, float], most: int) -> list[Found]:
-    """Two lists, best first, as one by reciprocal ranks (Cormack, Clarke and Büttcher, SIGIR 2009); of equals, those by weights come first.
+def fuse(
+    by_weights: Sequence[Hit], by_words: Sequence[Model], scores: Mapping[str, float], max_rank: int
+) -> list[SearchHit]:
+    """Merge two lists by reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009).
 
-    ``scores`` are the cosines of models found by words that are not in the first list. Of those found by words, ranks by weights count up to
-    ``most``, so that a longer first list makes the answer longer and changes nothing else.
+    Args:
+        by_weights: hits by weights, best first; among equals they come first.
+        by_words: models found by words, best first.
+        scores: the cosines of those models found by words that are not in ``by_weights``.
+        max_rank: the last rank by weights that counts for models found by words, so that a longer ``by_weights`` makes
+            the answer longer and changes nothing else.
     """
     models = {hit.model.id: hit.model for hit in by_weights} | {model.id: model for model in by_words}
-    words = {model.id: rank for rank, model in enumerate(by_words, 1)}
-    weights = {
-        hit.model.id: rank for rank, hit in enumerate(by_weights, 1) if rank <= most or hit.model.id not in words
+    word_ranks = {model.id: rank for rank, model in enumerate(by_words, 1)}
+    weight_ranks = {
+        hit.model.id: rank
+        for rank, hit in enumerate(by_weights, 1)
+        if rank <= max_rank or hit.model.id not in word_ranks
     }
     cosines = dict(scores) | {hit.model.id: hit.score for hit in by_weights}
-    values = {id: sum(1 / (EVEN + ranks[id]) for ranks in (weights, words) if id in ranks) for id in models}
-    order = sorted(models, key=lambda id: (-values[id], weights.get(id, len(models)), words.get(id, 0)))
-    ways = {
-        id: tuple(way for way, ranks in ((FoundBy.WEIGHTS, weights), (FoundBy.METADATA, words)) if id in ranks)
-        for id in models
+    fused = {
+        id: sum(1 / (RANK_CONSTANT + ranks[id]) for ranks in (weight_ranks, word_ranks) if id in ranks) for id in models
     }
-    return [Found(models[id], cosines.get(id, 1.0), ways[id]) for id in order]
+    order = sorted(models, key=lambda id: (-fused[id], weight_ranks.get(id, len(models)), word_ranks.get(id, 0)))
+    evidence = ((FoundBy.WEIGHTS, weight_ranks), (FoundBy.METADATA, word_ranks))
+    matched = {id: tuple(found_by for found_by, ranks in evidence if id in ranks) for id in models}
+    return [SearchHit(models[id], cosines.get(id, 1.0), matched[id]) for id in order]
 
 
-def may_be_copies(hits: Sequence[Found], vectors: Mapping[str, NDArray[np.float32]]) -> list[str]:
-    """The ids of those hits whose vector lies near another's, or that have none: only they need be compared by all of their weights."""
-    placed = [hit.model.id for hit in hits if hit.model.id in vectors]
-    suspects = [hit.model.id for hit in hits if hit.model.id not in vectors]
-    if len(placed) > 1:
-        table = np.stack([vectors[id] for id in placed])
-        near = (table @ table.T >= NEAR).sum(axis=1) > 1
-        suspects += [id for id, other in zip(placed, near, strict=True) if other]
-    return suspects if len(suspects) > 1 else []
+def possible_copies(hits: Sequence[SearchHit], vectors: Mapping[str, NDArray[np.float32]]) -> list[str]:
+    """Return the ids of the hits that may be copies: with a vector near another's, or without one.
+
+    Only their fingerprints need to be compared.
+    """
+    candidates = [hit.model.id for hit in hits if hit.model.id not in vectors]
+    with_vector = [hit.model.id for hit in hits if hit.model.id in vectors]
+    if len(with_vector) > 1:
+        matrix = np.stack([vectors[id] for id in with_vector])
+        has_neighbour = (matrix @ matrix.T >= MIN_COPY_COSINE).sum(axis=1) > 1
+        candidates += [id for id, near in zip(with_vector, has_neighbour, strict=True) if near]
+    return candidates if len(candidates) > 1 else []
 
 
-def folded(hits: Sequence[Found], prints: Mapping[str, bytes]) -> list[Found]:
-    """Hits of which those with the update of an earlier one are its copies."""
-    known = [hit for hit in hits if hit.model.id in prints]
-    if len(known) < 2:
+def fold_copies(hits: Sequence[SearchHit], fingerprints: Mapping[str, bytes]) -> list[SearchHit]:
+    """Fold each hit that has the update of an earlier hit under that one, as its copy.
+
+    Args:
+        hits: best first.
+        fingerprints: the stored fingerprints of those hits that may be copies, by id.
+    """
+    compared = [hit for hit in hits if hit.model.id in fingerprints]
+    if len(compared) < 2:
         return list(hits)
-    sketches = np.stack([Fingerprint.from_bytes(prints[hit.model.id]).sketch for hit in known])
-    same = sketches @ sketches.T >= SAME
-    head_of: dict[str, str] = {}
-    for row, hit in enumerate(known):
-        if hit.model.id not in head_of:
-            head_of |= {
-                known[i].model.id: hit.model.id for i in np.flatnonzero(same[row]) if known[i].model.id not in head_of
-            }
+    sketches = np.stack([Fingerprint.from_bytes(fingerprints[hit.model.id]).sketch for hit in compared])
+    same_update = sketches @ sketches.T >= SAME_COSINE
+    original: dict[str, str] = {}  # the first hit with the same update, by id
+    for row, hit in enumerate(compared):
+        if hit.model.id not in original:
+            for other in np.flatnonzero(same_update[row]):
+                original.setdefault(compared[other].model.id, hit.model.id)
     copies: dict[str, list[Model]] = {}
-    for hit in known:
-        if head_of[hit.model.id] != hit.model.id:
-            copies.setdefault(head_of[hit.model.id], []).append(hit.model)
+    for hit in compared:
+        if original[hit.model.id] != hit.model.id:
+            copies.setdefault(original[hit.model.id], []).append(hit.model)
     return [
         replace(hit, copies=tuple(copies.get(hit.model.id, ())))
         for hit in hits
-        if head_of.get(hit.model.id, hit.model.id) == hit.model.id
+        if original.get(hit.model.id, hit.model.id) == hit.model.id
     ]

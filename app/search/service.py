@@ -1,4 +1,4 @@
-"""Search and label, over one encoder and one zoo."""
+"""Search and zero-shot labels, with one encoder and one zoo."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -11,29 +11,30 @@ from numpy.typing import NDArray
 
 from loradex.app.paths import SHIPPED_ZOO, encoder_folders
 from loradex.app.search.answers import LabelAnswer, SearchAnswer
-from loradex.app.search.query import Kind, Query, open_picture
-from loradex.app.search.ranking import Found, folded, fused, may_be_copies
+from loradex.app.search.query import PartKind, Query, open_picture
+from loradex.app.search.ranking import SearchHit, fold_copies, fuse, possible_copies
 from loradex.index import AnyZoo, Filter, open_zoo
 from loradex.retrieval.encoder import Encoder
-from loradex.retrieval.errors import FileError, NoExpert, QueryError
+from loradex.retrieval.errors import FileError, NoExpert, NoExpertReason, QueryError
 from loradex.retrieval.probex.category_expert import CategoryExpert
 from loradex.retrieval.space.calibration import Relevance
-from loradex.retrieval.space.labels import SURE, LabelList
+from loradex.retrieval.space.labels import ABSTAIN_BELOW, LabelList
 
-MOST_HITS = 1000
-MOST_OFFSET = 10_000
-MOST_LABELS = 20_000
-MOST_BY_WORDS = 100  # models found by words, and ranks by weights that count for those, so that pages follow each other
-SPARE = 4  # hits beyond those that are asked for, so that copies seldom cost a second search
-LEAST_LENGTH = 1e-4
-ALL = Filter()
+MAX_HITS = 1000
+MAX_OFFSET = 10_000
+MAX_LABELS = 20_000
+# Models found by words, and ranks by weights that count for those; fixed, so that pages fit together.
+MAX_BY_WORDS = 100
+EXTRA_HITS = 4  # beyond those asked for, so that folded copies seldom make a second search necessary
+MIN_NORM = 1e-4  # of the vector of a query
+NO_FILTER = Filter()
 
 
 class Loradex:
-    """An encoder and a zoo, opened when they are first needed."""
+    """An encoder and a zoo; both are opened when they are first needed."""
 
     def __init__(self, zoo: Path = SHIPPED_ZOO, encoder: Path | None = None) -> None:
-        """Name the folders; nothing is read yet."""
+        """Set the folders; nothing is read yet."""
         self.zoo_folder, self.encoder_folders = zoo, [encoder] if encoder else encoder_folders(zoo)
 
     @cached_property
@@ -43,106 +44,125 @@ class Loradex:
 
     @cached_property
     def zoo(self) -> AnyZoo:
-        """The zoo, for reading, bound to the encoder's space."""
+        """The zoo, opened for reading; its vectors must be of the encoder's space."""
         return open_zoo(self.zoo_folder, space=self.encoder.space.name, read_only=True)
 
-    def search(self, query: str | Query, k: int = 10, *, offset: int = 0, where: Filter = ALL) -> SearchAnswer:
-        """The models whose weights, or else whose words, answer a query best, those with one update as one.
+    def search(self, query: str | Query, k: int = 10, *, offset: int = 0, where: Filter = NO_FILTER) -> SearchAnswer:
+        """Find the models whose weights or words match a query best; those with one update are folded into one hit.
 
-        ``offset`` leaves out as many of the first hits; ``where`` says which models may be hits.
+        Args:
+            query: a text, or a query with several parts.
+            k: the number of hits.
+            offset: the number of hits to skip.
+            where: which models may be hits.
 
         Raises:
             QueryError: the query cannot be read, or ``k`` or ``offset`` is out of bounds.
             FileError, NoExpert: a file that is part of the query cannot be used.
             ZooError: the zoo cannot be read, or has no vector of a model that is part of the query.
         """
-        if not 1 <= k <= MOST_HITS or not 0 <= offset <= MOST_OFFSET:
+        if not 1 <= k <= MAX_HITS or not 0 <= offset <= MAX_OFFSET:
             raise QueryError(
-                f"number of hits: expected 1 to {MOST_HITS} after at most {MOST_OFFSET}, found {k} after {offset}; ask for fewer at a time"
+                f"number of hits: expected 1 to {MAX_HITS} after at most {MAX_OFFSET}, found {k} after {offset}; ask for fewer at a time"
             )
-        started = perf_counter()
-        query = Query.of([query]) if isinstance(query, str) else query
-        vector, itself = self.vector_of(query)
-        ranked, vectors = self.ranked(query, vector / np.linalg.norm(vector), itself, offset + k, where)
-        hits = self.with_probabilities(ranked[offset : offset + k], vector, vectors)
+        start = perf_counter()
+        query = Query.from_parts([query]) if isinstance(query, str) else query
+        vector, own_ids = self.query_vector(query)
+        ranked, vectors = self.rank(query, vector / np.linalg.norm(vector), own_ids, offset + k, where)
+        hits = self.add_probabilities(ranked[offset : offset + k], vector, vectors)
         return SearchAnswer(
-            query, str(self.zoo_folder), self.encoder.space.name, (perf_counter() - started) * 1e3, hits, offset
+            query, str(self.zoo_folder), self.encoder.space.name, (perf_counter() - start) * 1e3, hits, offset
         )
 
-    def vector_of(self, query: Query) -> tuple[NDArray[np.float32], set[str]]:
-        """The direction (dim,) of a query, and the ids of the models in it.
+    def query_vector(self, query: Query) -> tuple[NDArray[np.float32], set[str]]:
+        """Return the weighted sum (dim,) of the vectors of a query's parts, and the ids of the models and files in it.
 
         Raises:
             As ``search``.
         """
-        total, itself = np.zeros(self.encoder.space.dim, np.float32), set[str]()
-        texts = [part for part in query.parts if part.kind is Kind.TEXT]
+        total, own_ids = np.zeros(self.encoder.space.dim, np.float32), set[str]()
+        texts = [part for part in query.parts if part.kind is PartKind.TEXT]
         if texts:
             vectors = self.encoder.encode_texts([part.value for part in texts]).numpy()
             total += np.array([part.weight for part in texts], np.float32) @ vectors
         for part in query.parts:
-            if part.kind is Kind.PICTURE:
+            if part.kind is PartKind.PICTURE:
                 total += part.weight * self.encoder.encode_pictures([open_picture(part.value)])[0].numpy()
-            elif part.kind is Kind.MODEL:
+            elif part.kind is PartKind.MODEL:
                 total += part.weight * self.zoo.vector(part.value)
-                itself.add(part.value)
-            elif part.kind is Kind.FILE:
+                own_ids.add(part.value)
+            elif part.kind is PartKind.FILE:
                 model = self.encoder.router.open(part.value)
                 total += part.weight * self.encoder.encode_file(model).numpy()
-                itself.add(model.id)
-        if np.linalg.norm(total) < LEAST_LENGTH:
+                own_ids.add(model.id)
+        if np.linalg.norm(total) < MIN_NORM:
             raise QueryError(
                 f"query {str(query)[:80]!r}: expected parts that leave a direction, found that they cancel out; change a weight"
             )
-        return total, itself
+        return total, own_ids
 
-    def ranked(
-        self, query: Query, unit: NDArray[np.float32], itself: set[str], depth: int, where: Filter
-    ) -> tuple[list[Found], dict[str, NDArray[np.float32]]]:
-        """At least ``depth`` hits, if there are so many, without the query's own models; and the vectors of those that have one."""
-        texts = query.values(Kind.TEXT)
-        words = self.zoo.find(texts, MOST_BY_WORDS, where, query.values(Kind.TEXT, -1)) if texts else []
-        wanted = max(depth + len(itself) + SPARE, MOST_BY_WORDS if words else 0)
+    def rank(
+        self, query: Query, direction: NDArray[np.float32], own_ids: set[str], depth: int, where: Filter
+    ) -> tuple[list[SearchHit], dict[str, NDArray[np.float32]]]:
+        """Rank hits by weights and by words.
+
+        Args:
+            query: whose texts are searched as words.
+            direction: the unit vector (dim,) of the query.
+            own_ids: the models in the query, which are no hits.
+            depth: the least number of hits, if the zoo has so many.
+            where: which models may be hits.
+
+        Returns:
+            The hits, and the vectors of those that have one, by id.
+        """
+        texts = query.values(PartKind.TEXT)
+        by_words = self.zoo.find(texts, MAX_BY_WORDS, where, query.values(PartKind.TEXT, -1)) if texts else []
+        count = max(depth + len(own_ids) + EXTRA_HITS, MAX_BY_WORDS if by_words else 0)
         while True:
-            weights = self.zoo.search(unit, wanted, where)
-            vectors = {hit.model.id: hit.vector for hit in weights}
-            vectors |= self.zoo.vectors_of([model.id for model in words if model.id not in vectors])
-            hits = fused(
-                weights,
-                words,
-                {model.id: float(vectors[model.id] @ unit) for model in words if model.id in vectors},
-                MOST_BY_WORDS,
-            )
-            hits = [hit for hit in hits if hit.model.id not in itself]
-            folds = folded(hits, self.zoo.fingerprints(may_be_copies(hits, vectors)))
-            if len(folds) >= depth or len(weights) < wanted:
-                return folds, vectors
-            wanted *= 2
+            by_weights = self.zoo.search(direction, count, where)
+            vectors = {hit.model.id: hit.vector for hit in by_weights}
+            vectors |= self.zoo.vectors_by_id([model.id for model in by_words if model.id not in vectors])
+            scores = {model.id: float(vectors[model.id] @ direction) for model in by_words if model.id in vectors}
+            hits = [hit for hit in fuse(by_weights, by_words, scores, MAX_BY_WORDS) if hit.model.id not in own_ids]
+            folded = fold_copies(hits, self.zoo.fingerprints(possible_copies(hits, vectors)))
+            if len(folded) >= depth or len(by_weights) < count:
+                return folded, vectors
+            count *= 2
 
-    def with_probabilities(
-        self, hits: Sequence[Found], query: NDArray[np.float32], vectors: Mapping[str, NDArray[np.float32]]
-    ) -> list[Found]:
-        """The hits with how likely each is what was asked for, where an expert of its family tells."""
-        likely: dict[str, float] = {}
+    def add_probabilities(
+        self, hits: Sequence[SearchHit], query: NDArray[np.float32], vectors: Mapping[str, NDArray[np.float32]]
+    ) -> list[SearchHit]:
+        """Return the hits with the probability that each draws what the query says, if its family has an expert."""
+        probabilities: dict[str, float] = {}
         for family in {hit.model.family for hit in hits} & self.relevances.keys():
             ids = [hit.model.id for hit in hits if hit.model.family == family and hit.model.id in vectors]
             if ids:
-                found = self.relevances[family].of_models(np.stack([vectors[id] for id in ids]), query)
-                likely |= dict(zip(ids, found.tolist(), strict=True))
-        return [replace(hit, probability=likely.get(hit.model.id)) for hit in hits]
+                values = self.relevances[family].probabilities(np.stack([vectors[id] for id in ids]), query)
+                probabilities |= dict(zip(ids, values.tolist(), strict=True))
+        return [replace(hit, probability=probabilities.get(hit.model.id)) for hit in hits]
 
     @cached_property
     def relevances(self) -> dict[str, Relevance]:
-        """What scores are worth, by family; of no family where the space has no default labels."""
+        """What turns scores into probabilities, by family; empty if the space has no default labels."""
         if not self.encoder.has_labels:
             return {}
         labels = self.encoder.default_labels.vectors
         return {expert.family: Relevance.of(expert.calibration, labels) for expert in self.encoder.experts.values()}
 
     def label(self, files: Sequence[str], labels: Sequence[str] | None = None, k: int = 5) -> Iterator[LabelAnswer]:
-        """Zero-shot labels of files, one after another; a file that cannot be read is answered with the reason."""
-        if labels and len(labels) > MOST_LABELS:
-            raise QueryError(f"labels: expected 1 to {MOST_LABELS}, found {len(labels)}; give one label a line")
+        """Yield zero-shot labels of each file, or the reason why it cannot be read.
+
+        Args:
+            files: paths or addresses of LoRA files.
+            labels: the candidates; None for the default labels of the space.
+            k: the number of labels per file.
+
+        Raises:
+            QueryError: there are too many labels.
+        """
+        if labels and len(labels) > MAX_LABELS:
+            raise QueryError(f"labels: expected 1 to {MAX_LABELS}, found {len(labels)}; give one label per line")
         candidates = (
             LabelList(tuple(labels), self.encoder.encode_texts(labels)) if labels else self.encoder.default_labels
         )
@@ -154,20 +174,21 @@ class Loradex:
                 expert, layers = self.encoder.router.route(model)
                 if isinstance(expert, CategoryExpert):
                     raise NoExpert(
-                        f"{file}: expected a model that draws, found one that tells categories apart; ask `loradex categories`"
+                        f"{file}: expected a model that draws, found a classifier; ask `loradex categories`",
+                        NoExpertReason.KIND,
                     )
                 vector = expert.encode_factors(layers)[0]
                 best = candidates.best(expert.calibration, vector, k)
-                unsure = f"the best guess, {best[0].label}, is only {best[0].probability:.0%} likely; {SURE:.0%} is expected of an answer"
+                doubt = f"the best guess, {best[0].label}, is only {best[0].probability:.0%} likely; {ABSTAIN_BELOW:.0%} is expected of an answer"
                 yield LabelAnswer(
-                    file, family, best, unsure if best[0].probability < SURE else None, vector=vector.numpy()
+                    file, family, best, doubt if best[0].probability < ABSTAIN_BELOW else None, vector=vector.numpy()
                 )
             except (FileError, NoExpert) as error:
                 yield LabelAnswer(file, family, [], str(error), refused=True)
 
 
 def read_labels(path: Path) -> list[str]:
-    """The labels of a text file, one a line; empty lines are left out.
+    """Read labels from a text file, one per line; empty lines are ignored.
 
     Raises:
         QueryError: the file cannot be read or holds none.
@@ -176,9 +197,9 @@ def read_labels(path: Path) -> list[str]:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise QueryError(
-            f"{path}: expected a UTF-8 text file with one label a line, found: {error}; check the path"
+            f"{path}: expected a UTF-8 text file with one label per line, found: {error}; check the path"
         ) from None
     labels = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
     if not labels:
-        raise QueryError(f"{path}: expected one label a line, found an empty file; write some words into it")
+        raise QueryError(f"{path}: expected one label per line, found an empty file; write some words into it")
     return labels

@@ -1,4 +1,4 @@
-"""A zoo in two dimensions: models that draw alike lie near each other."""
+"""The map of a zoo: its models in two dimensions, those that draw alike near each other."""
 
 import hashlib
 import os
@@ -14,123 +14,125 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from loradex.app.models import path_of
-from loradex.app.paths import own_cache
-from loradex.app.previews import drawing_of
+from loradex.app.models import model_path
+from loradex.app.paths import user_cache_dir
+from loradex.app.previews import preview_path
 from loradex.index import AnyZoo, Model
 
-MOST: Final = 20_000  # models on a map; of a larger zoo every second, third ... is shown
-LAID_OUT: Final = 5_000  # models whose places are computed together; the others are put among them
+MAX_MODELS: Final = 20_000  # on a map; of a larger zoo every second, third, ... model is shown
+MAX_TSNE_MODELS: Final = 5_000  # laid out by t-SNE; the others are interpolated
 PERPLEXITY: Final = 30.0
-NEAR: Final = 5  # models that a new one is placed by
-SHARPNESS: Final = 30.0  # of their weights: how much the nearest counts before the others
-LONGEST: Final = 80  # characters of a name
+NEIGHBOURS: Final = 5  # nearest models from which a position is interpolated
+SHARPNESS: Final = 30.0  # factor of their cosines in a softmax: how much the nearest outweighs the others
+MAX_NAME: Final = 80  # characters
 
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class ZooMap:
-    """Models with their unit vectors (n, dim) and places (n, 2) from 0 to 1."""
+    """Models with their unit vectors (n, dim) and positions (n, 2) from 0 to 1."""
 
     zoo: Path
     models: list[Model]
     vectors: Floats
-    places: Floats
+    positions: Floats
 
-    def place(self, vectors: Floats) -> Floats:
-        """Where new vectors (m, dim) lie (m, 2): among the models nearest to them."""
-        return placed(vectors, self.vectors, self.places)
+    def project(self, vectors: Floats) -> Floats:
+        """Return positions (m, 2) of new vectors (m, dim), interpolated from the models nearest to them."""
+        return interpolate_positions(vectors, self.vectors, self.positions)
 
     def document(self) -> dict[str, Any]:
-        """The map as the page draws it: equal words are told once, with their number for each model, -1 for none."""
-        concepts = table_of([concept_of(model) for model in self.models])
+        """The map as JSON for the page."""
+        concepts = encode_words([concept_of(model) for model in self.models])
         return {
             "models": [model.id for model in self.models],
-            "names": [model.name[:LONGEST] for model in self.models],
-            "x": np.round(self.places[:, 0], 4).tolist(),
-            "y": np.round(self.places[:, 1], 4).tolist(),
-            "drawn": [drawing_of(model, self.zoo) is not None for model in self.models],
-            "families": table_of([model.family for model in self.models]),
-            "folders": table_of([folder_of(model, self.zoo) for model in self.models]),
+            "names": [model.name[:MAX_NAME] for model in self.models],
+            "x": np.round(self.positions[:, 0], 4).tolist(),
+            "y": np.round(self.positions[:, 1], 4).tolist(),
+            "drawn": [preview_path(model, self.zoo) is not None for model in self.models],
+            "families": encode_words([model.family for model in self.models]),
+            "folders": encode_words([folder_of(model, self.zoo) for model in self.models]),
             "concepts": concepts
-            | {"hues": hues_of(self.vectors, np.array(concepts["of"], np.int64), len(concepts["words"]))},
+            | {"hues": concept_hues(self.vectors, np.array(concepts["of"], np.int64), len(concepts["words"]))},
         }
 
 
-class Maps:
-    """The map of the zoo that was asked for last."""
+class MapCache:
+    """The map of the zoo that was last asked for."""
 
     def __init__(self) -> None:
-        """None yet."""
-        self._making, self._made, self._key = (
-            threading.Lock(),
-            ZooMap(Path(), [], np.empty((0, 1), np.float32), np.empty((0, 2), np.float32)),
-            object(),
-        )
+        """Start with no map."""
+        self._lock = threading.Lock()
+        self._map = ZooMap(Path(), [], np.empty((0, 1), np.float32), np.empty((0, 2), np.float32))
+        self._key: object = None
 
-    def of(self, zoo: AnyZoo) -> ZooMap:
-        """The map of a zoo as it is now; it is computed once for each state, which takes a second for 300 models and about 20 for 5,000."""
-        with self._making:
+    def get(self, zoo: AnyZoo) -> ZooMap:
+        """Return the map of a zoo as it is now; computing it takes 1 s for 300 models and about 20 s for 5,000."""
+        with self._lock:
             key = (zoo.folder, zoo.state())
             if key != self._key:
-                step = -(-max(1, len(zoo)) // MOST)
+                step = -(-max(1, len(zoo)) // MAX_MODELS)
                 models = [model for number, model in enumerate(zoo.models()) if number % step == 0]
-                known = zoo.vectors_of([model.id for model in models])
-                models = [model for model in models if model.id in known]
+                vector_by_id = zoo.vectors_by_id([model.id for model in models])
+                models = [model for model in models if model.id in vector_by_id]
                 vectors = (
-                    np.stack([known[model.id] for model in models]) if models else np.empty((0, zoo.dim), np.float32)
+                    np.stack([vector_by_id[model.id] for model in models])
+                    if models
+                    else np.empty((0, zoo.dim), np.float32)
                 )
-                self._made, self._key = ZooMap(zoo.folder, models, vectors, kept_places(zoo.folder, vectors)), key
-            return self._made
+                self._map = ZooMap(zoo.folder, models, vectors, cached_positions(zoo.folder, vectors))
+                self._key = key
+            return self._map
 
 
-def kept_places(zoo: Path, vectors: Floats) -> Floats:
-    """The places of a zoo's vectors; the last ones lie in the cache, one file for each zoo."""
-    file = own_cache() / "maps" / f"{digest_of(str(zoo.absolute()).encode())}.npz"
-    digest = digest_of(np.ascontiguousarray(vectors).tobytes())
+def cached_positions(zoo: Path, vectors: Floats) -> Floats:
+    """Return the positions (n, 2) of a zoo's vectors (n, dim), cached in a file for each zoo."""
+    file = user_cache_dir() / "maps" / f"{hex_digest(str(zoo.absolute()).encode())}.npz"
+    digest = hex_digest(np.ascontiguousarray(vectors).tobytes())
     try:
-        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as kept:
-            places = kept["places"]
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as cached:
+            positions = cached["places"]
             if (
-                str(kept["digest"]) == digest
-                and places.shape == (len(vectors), 2)
-                and places.dtype == np.float32
-                and np.isfinite(places).all()
+                str(cached["digest"]) == digest
+                and positions.shape == (len(vectors), 2)
+                and positions.dtype == np.float32
+                and np.isfinite(positions).all()
             ):
-                return places
+                return positions
     except (OSError, ValueError, EOFError, KeyError, BadZipFile, zlib.error):
-        pass  # it is computed again
-    places = places_of(vectors)
-    part = file.with_name(f".{file.stem}.{os.getpid()}.npz")
-    with suppress(OSError):  # a map that is not kept costs time, and nothing else
+        pass  # the positions are computed again
+    positions = map_positions(vectors)
+    part_file = file.with_name(f".{file.stem}.{os.getpid()}.npz")
+    with suppress(OSError):  # without a cache, the map is computed again next time
         file.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(part, places=places, digest=np.array(digest))
-        part.replace(file)
-    return places
+        np.savez(part_file, places=positions, digest=np.array(digest))
+        part_file.replace(file)
+    return positions
 
 
-def digest_of(content: bytes) -> str:
-    """A short name of some bytes."""
+def hex_digest(content: bytes) -> str:
+    """The first 32 hexadecimal digits of the SHA-256 of some bytes."""
     return hashlib.sha256(content).hexdigest()[:32]
 
 
-def places_of(vectors: Floats) -> Floats:
-    """Places (n, 2) from 0 to 1 of unit vectors (n, dim), by t-SNE (van der Maaten and Hinton, JMLR 2008) from their principal components.
+def map_positions(vectors: Floats) -> Floats:
+    """Return positions (n, 2) from 0 to 1 of unit vectors (n, dim).
 
-    Beyond ``LAID_OUT`` vectors an even share is laid out, and the others are placed by those.
+    Of more than ``MAX_TSNE_MODELS`` vectors, every second, third, ... is laid out by t-SNE, and the others are
+    interpolated.
     """
-    step = -(-max(1, len(vectors)) // LAID_OUT)
-    some = vectors[::step]
-    places = np.empty((len(vectors), 2), np.float32)
-    places[::step] = laid_out(some)
-    for others in range(1, step):
-        places[others::step] = placed(vectors[others::step], some, places[::step])
-    return places
+    step = -(-max(1, len(vectors)) // MAX_TSNE_MODELS)
+    sample = vectors[::step]
+    positions = np.empty((len(vectors), 2), np.float32)
+    positions[::step] = tsne_positions(sample)
+    for start in range(1, step):
+        positions[start::step] = interpolate_positions(vectors[start::step], sample, positions[::step])
+    return positions
 
 
-def laid_out(vectors: Floats) -> Floats:
-    """Places (n, 2) from 0 to 1, computed together."""
+def tsne_positions(vectors: Floats) -> Floats:
+    """Return positions (n, 2) from 0 to 1 by t-SNE (van der Maaten and Hinton, JMLR 2008), started from a PCA."""
     if len(vectors) < 4:
         return np.stack([np.linspace(0, 1, len(vectors) + 2)[1:-1], np.full(len(vectors), 0.5)], axis=1).astype(
             np.float32
@@ -138,29 +140,42 @@ def laid_out(vectors: Floats) -> Floats:
     from sklearn.manifold import TSNE
 
     perplexity = min(PERPLEXITY, (len(vectors) - 1) / 3)
-    found = TSNE(perplexity=perplexity, init="pca", metric="cosine", random_state=0, n_jobs=-1).fit_transform(vectors)
-    low, high = found.min(0), found.max(0)
-    places: Floats = ((found - low) / np.maximum(high - low, 1e-9)).astype(np.float32)
-    return places
+    embedded = TSNE(perplexity=perplexity, init="pca", metric="cosine", random_state=0, n_jobs=-1).fit_transform(
+        vectors
+    )
+    low, high = embedded.min(0), embedded.max(0)
+    positions: Floats = ((embedded - low) / np.maximum(high - low, 1e-9)).astype(np.float32)
+    return positions
 
 
-def placed(vectors: Floats, known: Floats, places: Floats) -> Floats:
-    """The weighted mean place of the known vectors nearest to each vector; the middle where none is known."""
+def interpolate_positions(vectors: Floats, known: Floats, positions: Floats) -> Floats:
+    """Return positions (m, 2) of vectors (m, dim): the weighted mean position of the known vectors nearest to each.
+
+    Without known vectors, that is the middle of the map.
+    """
     if not len(known):
         return np.full((len(vectors), 2), 0.5, np.float32)
-    near = min(NEAR, len(known))
-    found = np.empty((len(vectors), 2), np.float32)
+    neighbours = min(NEIGHBOURS, len(known))
+    result = np.empty((len(vectors), 2), np.float32)
     for start in range(0, len(vectors), 1000):
         cosines = vectors[start : start + 1000] @ known.T
-        best = np.argpartition(-cosines, near - 1, axis=1)[:, :near]
-        nearest = np.take_along_axis(cosines, best, 1)
-        weights = np.exp(SHARPNESS * (nearest - nearest.max(1, keepdims=True)))
-        found[start : start + 1000] = (weights[..., None] * places[best]).sum(1) / weights.sum(1, keepdims=True)
-    return found
+        nearest = np.argpartition(-cosines, neighbours - 1, axis=1)[:, :neighbours]
+        nearest_cosines = np.take_along_axis(cosines, nearest, 1)
+        weights = np.exp(SHARPNESS * (nearest_cosines - nearest_cosines.max(1, keepdims=True)))
+        result[start : start + 1000] = (weights[..., None] * positions[nearest]).sum(1) / weights.sum(1, keepdims=True)
+    return result
 
 
-def hues_of(vectors: Floats, words: NDArray[np.int64], count: int) -> list[int]:
-    """A hue from 0 to 359 for each word, like hues for words whose models lie near each other: the angle of their mean in the two main directions."""
+def concept_hues(vectors: Floats, words: NDArray[np.int64], count: int) -> list[int]:
+    """Return a hue from 0 to 359 for each of ``count`` words: similar hues for words with similar models.
+
+    The hue is the angle of the mean vector of a word's models in the plane of the first two principal components.
+
+    Args:
+        vectors: the unit vectors (n, dim) of models.
+        words: the number (n,) of each model's word, -1 for none.
+        count: the number of words.
+    """
     if not count:
         return []
     sums = np.zeros((count, vectors.shape[1]), np.float64)
@@ -173,25 +188,27 @@ def hues_of(vectors: Floats, words: NDArray[np.int64], count: int) -> list[int]:
 
 
 def concept_of(model: Model) -> str:
-    """What a model was made for, else its likeliest label, else nothing."""
+    """The concept that a model was trained on, else its most probable label, else an empty text."""
     labels = model.facts.get("labels")
-    likeliest = (
-        labels[0][0] if isinstance(labels, list) and labels and isinstance(labels[0], list) and labels[0] else ""
-    )
-    return (model.concept or str(likeliest))[:LONGEST]
+    first = labels[0] if isinstance(labels, list) and labels else None
+    label = str(first[0]) if isinstance(first, list) and first else ""
+    return (model.concept or label)[:MAX_NAME]
 
 
 def folder_of(model: Model, zoo: Path) -> str:
     """The last two names of the folder that holds a model's file."""
-    path = path_of(model, str(zoo))
-    return "/".join(path.replace("\\", "/").split("/")[-3:-1])[-LONGEST:] if path else ""
+    path = model_path(model, str(zoo))
+    return "/".join(path.replace("\\", "/").split("/")[-3:-1])[-MAX_NAME:] if path else ""
 
 
-def table_of(words: Sequence[str]) -> dict[str, list[Any]]:
-    """Each word once, the most frequent first, and its number for each place; -1 for an empty one."""
+def encode_words(words: Sequence[str]) -> dict[str, list[Any]]:
+    """Encode words as numbers: ``words`` has each word once, the most frequent first, ``of`` the number of each word.
+
+    Empty words have the number -1.
+    """
     counts: dict[str, int] = {}
     for word in words:
         counts[word] = counts.get(word, 0) + 1
-    once = sorted((word for word in counts if word), key=lambda word: (-counts[word], word))
-    numbers = {word: number for number, word in enumerate(once)}
-    return {"words": once, "of": [numbers.get(word, -1) for word in words]}
+    distinct = sorted((word for word in counts if word), key=lambda word: (-counts[word], word))
+    numbers = {word: number for number, word in enumerate(distinct)}
+    return {"words": distinct, "of": [numbers.get(word, -1) for word in words]}

@@ -1,1 +1,1 @@
-"""The web page, and the server that it stands on."""
+"""The web page (Gradio), and the server that serves it together with the REST API and the agent tools."""

@@ -1,4 +1,4 @@
-"""About: what the weights can tell, how well that was measured, and whose work it rests on."""
+"""The About tab: what can be read from weights, how well it works, and whose work it is built on."""
 
 from importlib.metadata import version
 from typing import Final
@@ -6,86 +6,90 @@ from typing import Final
 import gradio as gr
 import numpy as np
 
-from loradex.app.backend import Desk
-from loradex.app.experts.expert_metrics import Measured, measured_of
-from loradex.app.web.cards import QUIET, html, notice, table, text
+from loradex.app.backend import Backend
+from loradex.app.experts.expert_metrics import ExpertMetrics, load_metrics
+from loradex.app.web.elements import EVENT_OPTIONS, escape_text, html_view, notice, table
+from loradex.retrieval.encoder import Encoder
 
 TEXT: Final = """
 ### What Loradex can know
-- **What a LoRA draws**, where an expert was trained for its base model: its weights are mapped into the space of words and pictures,
-  whatever the file is called.
-- **What a classifier was trained on**, where an expert was made for its model tree: which categories, each with a probability.
-- **Which LoRAs hold the same update**, or were made from one another, for every family, with no expert.
-- **Facts**: format, family of the base model, ranks, scale, trainer and trigger words, from the file's header and the notes beside it.
+- **What a LoRA draws**, if there is an expert for its base model: a small model that maps the weights of LoRAs to vectors in the
+  space of CLIP, where texts and images have vectors as well. The name of the file does not matter.
+- **What a classifier was trained on**, if there is an expert for its base model: categories, each with a probability.
+- **Which LoRAs hold the same update** (the change to the base model), or were made from one another. This works for every family
+  (architecture of the base model) and needs no expert.
+- **Facts**: format, family, ranks, scale, trainer and trigger words, from the file's header and from JSON files beside it.
 
 ### What it cannot know
-- What a LoRA of **another base model** draws, until an expert is trained for that. Such files are found by their names and tags, and
-  this is said on each card.
-- What the **training prompt named already**: a base model that could draw it before leaves little to read in the weights.
-- Whether a picture is **good**, or a model safe, licensed, or true to what its author claims.
-- A probability is calibrated over the labels that were offered; “unknown” means that none of them was likelier than one half.
+- What a LoRA of **another base model** draws, until an expert is trained for it (`loradex train`). Such files are found by their
+  names and tags, and their cards say so.
+- What the **training prompt already named**: if the base model could draw it before, the weights changed little.
+- Whether an image is **good**, or whether a model is safe, licensed, or what its author claims.
+- Probabilities are calibrated over the labels that were offered. “unknown” means that no label had a
+  probability above one half.
 
 ### Privacy
-Nothing leaves this machine: no telemetry, no fonts or scripts from elsewhere. Files that are sent here are kept for 15 minutes at the
-most, and nothing in them is run.
+Nothing leaves this machine: no telemetry, no fonts or scripts from other hosts. Uploaded files are deleted after 15 minutes, and
+nothing in them is executed.
 
 ### Licences
 Loradex is under the Apache License 2.0. The miniature was trained on drawings of Noto Emoji and FxEmojis (Apache 2.0), Twemoji and
-EmojiTwo (CC BY 4.0) and Fluent Emoji (MIT); names come from emojibase (MIT), words from emojilib (MIT) and WordNet 3.0. The file NOTICE
-has the full texts. The method begins with ProbeX (Horwitz et al., CVPR 2025) and MVProbe (ICML 2026).
+EmojiTwo (CC BY 4.0) and Fluent Emoji (MIT); names come from emojibase (MIT), words from emojilib (MIT) and WordNet 3.0. The file
+NOTICE has the full texts. The method builds on ProbeX (Horwitz et al., CVPR 2025) and MVProbe (ICML 2026).
 """
 
-
-NAMES: Final = {
+METRIC_NAMES: Final = {
     "zero_shot_top1_heldout": "label: top 1 of held-out concepts",
     "zero_shot_top5_heldout": "label: top 5 of held-out concepts",
     "zero_shot_top1_all": "label: top 1 of all concepts",
     "text_to_model_recall_at_1": "search: recall@1",
     "text_to_model_recall_at_10": "search: recall@10",
     "text_to_model_map": "search: mean average precision",
-    "in_distribution_top1": "label: top 1, new LoRAs of seen concepts",
-    "answered": "labels that are no “unknown”",
-    "right_when_answered": "right, of those",
+    "in_distribution_top1": "label: top 1, new LoRAs of training concepts",
+    "answered": "labels that are not “unknown”",
+    "right_when_answered": "of those, correct",
     "calibration_error": "calibration error of probabilities",
-    "accuracy_per_category": "categories told rightly",
-    "category_to_model_auroc": "search: models that know a category before those that do not",
+    "accuracy_per_category": "categories predicted correctly",
+    "category_to_model_auroc": "search: AUROC of models with a category before those without",
 }
 
 
-def build(desk: Desk, page: gr.Blocks) -> None:
-    """The tab."""
-    figures = html(elem_id="ld-figures")
+def build(backend: Backend, page: gr.Blocks) -> None:
+    """Build the tab."""
+    metrics = html_view(elem_id="ld-figures")
     gr.Markdown(TEXT)
-    page.load(lambda: figures_view(desk), None, figures, **QUIET)
+    page.load(lambda: render_experts(backend.loradex.encoder), None, metrics, **EVENT_OPTIONS)
 
 
-def figures_view(desk: Desk) -> str:
-    """The experts that are loaded, and what was measured of each."""
-    encoder = desk.loradex.encoder
+def render_experts(encoder: Encoder) -> str:
+    """The version, the space, and each loaded expert with its metrics."""
     parts = [
-        f"<h2>Loradex {text(version('loradex'))}</h2>",
-        table([("space", text(encoder.space.name)), ("text encoder", text(encoder.space.text_encoder))]),
+        f"<h2>Loradex {escape_text(version('loradex'))}</h2>",
+        table(
+            [
+                ("text-image space", escape_text(encoder.space.name)),
+                ("text encoder", escape_text(encoder.space.text_encoder)),
+            ]
+        ),
     ]
-    for file, expert in zip(encoder.files[1:], (*encoder.experts.values(), *encoder.categories.values()), strict=True):
-        found, tells = measured_of(file), "" if expert.tree in encoder.experts else ", which tells categories"
+    experts = (*encoder.experts.values(), *encoder.categories.values())
+    for file, expert in zip(encoder.files[1:], experts, strict=True):
+        metrics = load_metrics(file)
+        task = "" if expert.tree in encoder.experts else ", predicts categories"
         parts.append(
-            f"<h4>Expert of {text(expert.tree)} (family {text(expert.family)}, {len(expert.layers)} layers){tells}</h4>"
+            f"<h4>Expert for {escape_text(expert.tree)} (family {escape_text(expert.family)}, {len(expert.layers)} layers){task}</h4>"
         )
-        parts.append(measured_table(found) if found else notice("No figures lie beside this expert."))
+        parts.append(metrics_table(metrics) if metrics else notice("There are no metrics beside this expert."))
     return "".join(parts)
 
 
-def measured_table(found: Measured) -> str:
-    """Metrics in per cent with their 95 % intervals, n and chance."""
+def metrics_table(metrics: ExpertMetrics) -> str:
+    """Metrics in per cent, each with its 95 % interval, n and chance level."""
     rows = []
-    for name, metric in found.metrics.items():
+    for name, metric in metrics.metrics.items():
         low, high = metric.get("low", np.nan), metric.get("high", np.nan)
         interval = f" [{100 * low:.1f}, {100 * high:.1f}]" if low <= metric["value"] <= high else ""
         chance = f", chance {100 * metric['chance']:.1f}" if metric.get("chance") else ""
-        rows.append(
-            (
-                NAMES.get(name, name.replace("_", " ")),
-                f"<b>{100 * metric['value']:.1f}</b>{interval} % (n = {metric['n']:.0f}{chance})",
-            )
-        )
-    return f'<p class="ld-why">{text(found.on, 300)}</p>{table(rows)}'
+        value = f"<b>{100 * metric['value']:.1f}</b>{interval} % (n = {metric['n']:.0f}{chance})"
+        rows.append((METRIC_NAMES.get(name, name.replace("_", " ")), value))
+    return f'<p class="ld-why">{escape_text(metrics.on, 300)}</p>{table(rows)}'

@@ -1,4 +1,4 @@
-"""Categories: whole models in, what they were trained to tell apart out."""
+"""The Categories tab: uploaded classifiers in, the categories that they were trained on out."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,47 +6,63 @@ from typing import Final
 
 import gradio as gr
 
-from loradex.app.backend import Desk
-from loradex.app.experts.category_prediction import SURE, CategoriesAnswer, tell_categories
-from loradex.app.web.cards import QUIET, chips, html, label_bars, notice, text
-from loradex.app.web.upload_inputs import file_place
+from loradex.app.backend import Backend
+from loradex.app.experts.category_prediction import SURE_PROBABILITY, CategoriesAnswer, predict_categories
+from loradex.app.web.elements import EVENT_OPTIONS, chips, escape_text, html_view, label_bars, notice, warning
+from loradex.app.web.upload_inputs import file_input
 from loradex.retrieval.encoder import Encoder
 
-MOST_FILES: Final = 16
+MAX_CLASSIFIERS: Final = 16  # at a time
 
 
-def build(desk: Desk) -> None:
-    """The tab."""
+def build(backend: Backend) -> None:
+    """Build the tab."""
     gr.Markdown(
-        "Whole models that tell pictures apart: which categories each was trained on, by its weights alone. A model of a tree that no expert knows is refused."
+        "Predicts which categories an image classifier was trained on, from its weights alone. "
+        "It needs an expert (a small model that reads weights) for the base model that the classifier was fine-tuned from."
     )
-    files = file_place(label="Models (.safetensors)", file_types=[".safetensors"], height=180)
-    go = gr.Button("Tell categories", variant="primary")
-    results = html()
-    go.click(lambda sent: tell_files(desk.loradex.encoder, sent), files, results, **QUIET)
+    files = file_input(label="Classifier files (.safetensors)", file_types=[".safetensors"], height=180)
+    button = gr.Button("Predict categories", variant="primary")
+    results = html_view()
+    button.click(lambda paths: predict_files(backend.loradex.encoder, paths), files, results, **EVENT_OPTIONS)
 
 
-def tell_files(encoder: Encoder, files: Sequence[str] | None) -> str:
-    """A card for each file."""
-    if not files or len(files) > MOST_FILES:
-        return notice(
-            f"files: expected 1 to {MOST_FILES}, found {len(files or [])}; drop some .safetensors files", "ld-warn"
+def predict_files(encoder: Encoder, files: Sequence[str] | None) -> str:
+    """Predict the categories of uploaded files; returns a card for each."""
+    if not files or len(files) > MAX_CLASSIFIERS:
+        return warning(
+            f"files: expected 1 to {MAX_CLASSIFIERS}, found {len(files or [])}; drop some .safetensors files above"
         )
-    return f'<div class="ld-files">{"".join(card(answer, len(encoder.categories)) for answer in tell_categories(encoder, files))}</div>'
+    has_expert = bool(encoder.categories)
+    cards = "".join(file_card(answer, has_expert) for answer in predict_categories(encoder, files))
+    return f'<div class="ld-files">{cards}</div>'
 
 
-def card(answer: CategoriesAnswer, experts: int) -> str:
-    """One file: its likely categories, or why it could not be read."""
+def file_card(answer: CategoriesAnswer, has_expert: bool) -> str:
+    """Card of a file: the categories that are sure, the others with their probabilities; or why it was refused."""
     name = Path(answer.file).name
     if answer.reason:
-        said = notice(answer.reason.replace(answer.file, name), "ld-warn")
-        return f'<section class="ld-file"><h3>{text(name)}</h3>{said}{"" if experts else notice("No expert for whole models is at hand.", "ld-note")}</section>'
+        body = warning(answer.reason.replace(answer.file, name))
+        if not has_expert:
+            body += notice("No expert for classifiers is loaded.")
+    else:
+        body = category_list(answer)
+    return f'<section class="ld-file"><h3>{escape_text(name)}</h3>{body}</section>'
+
+
+def category_list(answer: CategoriesAnswer) -> str:
+    """The categories of a file by how sure they are; those that are surely not its own are left out."""
     count = f"{len(answer.likely)} of {len(answer.categories)} categories"
-    sure = [category for category, probability in answer.categories if probability >= SURE]
-    unsure = [(category, probability) for category, probability in answer.categories if 1 - SURE < probability < SURE]
+    sure = [category for category, probability in answer.categories if probability >= SURE_PROBABILITY]
+    unsure = [
+        (category, probability)
+        for category, probability in answer.categories
+        if 1 - SURE_PROBABILITY < probability < SURE_PROBABILITY
+    ]
     parts = f'<div class="ld-chips">{chips([answer.tree, count])}</div>'
     if sure:
-        parts += f'<p class="ld-why">Sure of these {len(sure)} ({SURE:.0%} and more):</p><div class="ld-chips">{chips(sure, "own")}</div>'
+        heading = f"Sure ({len(sure)} with a probability of {SURE_PROBABILITY:.0%} or more):"
+        parts += f'<p class="ld-why">{heading}</p><div class="ld-chips">{chips(sure, "own")}</div>'
     if unsure:
-        parts += f'<p class="ld-why">Less sure of {len(unsure)}:</p>{label_bars(unsure)}'
-    return f'<section class="ld-file"><h3>{text(name)}</h3>{parts}</section>'
+        parts += f'<p class="ld-why">Less sure ({len(unsure)}):</p>{label_bars(unsure)}'
+    return parts

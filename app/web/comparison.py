@@ -1,49 +1,52 @@
-"""Models side by side, and how near their directions lie."""
+"""Models side by side, with the cosine similarity of each to the first."""
 
 from collections.abc import Sequence
 
-from loradex.app.backend import Desk
-from loradex.app.web.cards import act, drawing, label_bars, labels_of, notice, ranks_of, table, text, words_of
+from loradex.app.backend import Backend
+from loradex.app.web.cards import format_ranks, preview, stored_labels, string_list
+from loradex.app.web.elements import action_button, escape_text, label_bars, notice, table, warning
 from loradex.index import Model
 from loradex.index.errors import ZooError
 
 
-def comparison(desk: Desk, ids: Sequence[str]) -> str:
-    """A column for each model, with its cosine to the first; nothing where none is chosen."""
+def render_comparison(backend: Backend, ids: Sequence[str]) -> str:
+    """A column for each model; nothing if no model is selected."""
     if not ids:
         return ""
-    loradex = desk.loradex
+    loradex = backend.loradex
     try:
         models = [loradex.zoo.get(id) for id in ids]
-        vectors = loradex.zoo.vectors_of(ids)
+        vectors = loradex.zoo.vectors_by_id(ids)
     except ZooError as error:
-        return notice(str(error), "ld-warn")
+        return warning(str(error))
+    first = models[0]
     columns = []
     for model in models:
-        both = model is not models[0] and model.id in vectors and models[0].id in vectors
-        near = f"{vectors[models[0].id] @ vectors[model.id]:.2f}" if both else ""
-        columns.append(column(model, drawing(model, loradex.zoo_folder), near))
-    hint = notice("Choose “compare” on another model to put it beside this one.") if len(models) == 1 else ""
+        comparable = model is not first and model.id in vectors and first.id in vectors
+        cosine = f"{vectors[first.id] @ vectors[model.id]:.2f}" if comparable else ""
+        columns.append(render_column(model, preview(model, loradex.zoo_folder), cosine))
+    hint = notice("Click “compare” on another model to put it beside this one.") if len(models) == 1 else ""
     return f'<section class="ld-side" aria-label="Side by side">{"".join(columns)}{hint}</section>'
 
 
-def column(model: Model, drawn: str, near: str) -> str:
-    """One model."""
+def render_column(model: Model, preview_html: str, cosine: str) -> str:
+    """One model: preview, predicted labels, facts and action buttons."""
     rows = [
-        ("cosine with the first", near),
-        ("family", text(model.family)),
-        ("rank", ranks_of(model).removeprefix("rank ")),
-        ("format", text(model.facts.get("format") or "")),
-        ("made for", text(model.concept or "")),
-        ("tags", ", ".join(text(tag, 40) for tag in words_of(model, "tags")[:8])),
-        ("trigger words", ", ".join(text(word, 40) for word in words_of(model, "trigger_words")[:8])),
+        ("cosine with the first", cosine),
+        ("family", escape_text(model.family)),
+        ("rank", format_ranks(model).removeprefix("rank ")),
+        ("format", escape_text(model.facts.get("format") or "")),
+        ("made for", escape_text(model.concept or "")),
+        ("tags", ", ".join(escape_text(tag, 40) for tag in string_list(model, "tags")[:8])),
+        ("trigger words", ", ".join(escape_text(word, 40) for word in string_list(model, "trigger_words")[:8])),
     ]
-    acts = (
-        act("open", model.id, "Open", "open")
-        + act("like", model.id, "More like this", "more like this")
-        + act("drop", model.id, "Take away", "✕")
+    facts = table((name, value) for name, value in rows if value != escape_text(""))
+    buttons = (
+        action_button("open", model.id, "Open", "open")
+        + action_button("like", model.id, "More like this", "more like this")
+        + action_button("drop", model.id, "Remove from the comparison", "✕")
     )
     return (
-        f'<div><div class="ld-drawing">{drawn}</div><h3>{text(model.name)}</h3>{label_bars(labels_of(model))}'
-        f'{table((name, value) for name, value in rows if value != "<bdi></bdi>")}<div class="ld-acts">{acts}</div></div>'
+        f'<div><div class="ld-drawing">{preview_html}</div><h3>{escape_text(model.name)}</h3>'
+        f'{label_bars(stored_labels(model))}{facts}<div class="ld-acts">{buttons}</div></div>'
     )

@@ -1,4 +1,4 @@
-"""A file that was sent to the page."""
+"""An uploaded file that was labelled."""
 
 from dataclasses import dataclass, field
 
@@ -7,8 +7,14 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
-class Upload:
-    """Its name as it was sent, where it lies for a while, and its vector (dim,) if an expert reads it."""
+class LabelledFile:
+    """An uploaded file, kept in the page's session so that the map can place it and the panel can draw with it.
+
+    Attributes:
+        name: file name, as uploaded.
+        path: where the server keeps the file until it expires.
+        vector: (dim,), its position in the space; None if no expert could read it.
+    """
 
     name: str
     path: str

@@ -1,4 +1,4 @@
-"""Library: folders are indexed, and told what became of their files; duplicates; the zoo's health."""
+"""The Library tab: indexes folders and shows the result, finds duplicates, and checks the zoo."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -9,182 +9,201 @@ from typing import Final
 
 import gradio as gr
 
-from loradex.app.backend import Desk, Run, State
+from loradex.app.backend import Backend, IndexingRun, State
 from loradex.app.indexing.answer import IndexAnswer
-from loradex.app.search.lookalikes import Library, Like
-from loradex.app.web.cards import QUIET, bar, counted, html, notice, plain_card, table, text
-from loradex.app.web.model_panel import Panel
+from loradex.app.search.lookalikes import Library, LookalikeHit
+from loradex.app.web.cards import plain_card
+from loradex.app.web.elements import EVENT_OPTIONS, bar, escape_text, html_view, notice, pluralize, table, warning
+from loradex.app.web.model_panel import ModelPanel
 from loradex.index import FoundBy, Model
 from loradex.index.errors import ZooError
 from loradex.retrieval.errors import LoradexError
 
-MOST_LISTED: Final = 200
-MOST_GROUPS: Final = 50
-TICK: Final = 0.7  # seconds
+MAX_LISTED: Final = 200
+MAX_GROUPS: Final = 50
+POLL_INTERVAL: Final = 0.7  # seconds
+EVIDENCE: Final = {FoundBy.WEIGHTS: "read by weights", FoundBy.METADATA: "known by metadata only"}
+REPAIR_HINT: Final = (
+    "Run “loradex zoo rebuild”: it repairs search words, tags and index engine, and removes damaged models. "
+    "Then index their folders again."
+)
 
 
-def build(desk: Desk, panel: Panel, page: gr.Blocks, head_of: Callable[[], str], head: gr.HTML) -> None:
-    """The tab."""
+def build(
+    backend: Backend, panel: ModelPanel, page: gr.Blocks, render_header: Callable[[], str], header: gr.HTML
+) -> None:
+    """Build the tab; the page's header is updated while a run fills the zoo."""
     gr.Markdown(
-        "### Add a folder of LoRAs\nIts files are read where they lie and never changed. Files that were read before cost one look."
+        "### Index a folder of LoRAs\n"
+        "The files are read where they are and never changed. What is learned about them is kept in a zoo, the index that all tabs use. "
+        "Files that have not changed since the last run are skipped."
     )
     with gr.Row():
         folders = gr.Textbox(
             "",
-            label="Folders on the server's machine, one a line",
+            label="Folders on the server's machine, one per line",
             placeholder="/home/me/ComfyUI/models/loras",
             max_lines=6,
             scale=5,
         )
         start = gr.Button("Index", variant="primary", scale=0, min_width=110)
         stop = gr.Button("Stop", scale=0, min_width=90, interactive=False)
-    progress = html(elem_id="ld-run")
-    clock = gr.Timer(TICK, active=False)
-    shown = [progress, clock, start, stop, head]
+    progress = html_view(elem_id="ld-run")
+    timer = gr.Timer(POLL_INTERVAL, active=False)
+    outputs = [progress, timer, start, stop, header]
 
-    def tick() -> tuple[str, gr.Timer, gr.Button, gr.Button, str]:
-        runs = desk.run.state is State.RUNNING
+    def poll() -> tuple[str, gr.Timer, gr.Button, gr.Button, str]:
+        running = backend.indexing_run.state is State.RUNNING
         return (
-            run_view(desk.run),
-            gr.Timer(active=runs),
-            gr.Button(interactive=not runs),
-            gr.Button(interactive=runs),
-            head_of(),
+            render_run(backend.indexing_run),
+            gr.Timer(active=running),
+            gr.Button(interactive=not running),
+            gr.Button(interactive=running),
+            render_header(),
         )
 
-    def begin(said: str) -> tuple[str, gr.Timer, gr.Button, gr.Button, str]:
+    def start_indexing(folders_text: str) -> tuple[str, gr.Timer, gr.Button, gr.Button, str]:
         try:
-            desk.index(said.splitlines())
+            backend.start_indexing(folders_text.splitlines())
         except LoradexError as error:
-            return notice(str(error), "ld-warn"), *tick()[1:]
-        return tick()
+            return warning(str(error)), *poll()[1:]
+        return poll()
 
-    start.click(begin, folders, shown, **QUIET)
-    folders.submit(begin, folders, shown, **QUIET)
-    stop.click(desk.stop, None, None, **QUIET)
-    clock.tick(tick, None, shown, **QUIET)
-    page.load(tick, None, shown, **QUIET)
+    start.click(start_indexing, folders, outputs, **EVENT_OPTIONS)
+    folders.submit(start_indexing, folders, outputs, **EVENT_OPTIONS)
+    stop.click(backend.stop_indexing, None, None, **EVENT_OPTIONS)
+    timer.tick(poll, None, outputs, **EVENT_OPTIONS)
+    page.load(poll, None, outputs, **EVENT_OPTIONS)
     with gr.Row():
-        look = gr.Button("Find duplicates")
-        check = gr.Button("Check the zoo's health")
-        folders_button = gr.Button("List folders")
-    found = html(elem_id="ld-found")
-    look.click(lambda: duplicates_view(desk), None, found, **QUIET | {"show_progress": "full"})
-    check.click(lambda: health_view(desk), None, found, **QUIET | {"show_progress": "full"})
-    folders_button.click(lambda: folders_view(desk), None, found, **QUIET)
-    panel.opens(found)
+        duplicates_button = gr.Button("Find duplicates")
+        check_button = gr.Button("Check the zoo")
+        folders_button = gr.Button("List indexed folders")
+    report = html_view(elem_id="ld-found")
+    with_spinner = EVENT_OPTIONS | {"show_progress": "full"}
+    duplicates_button.click(lambda: render_duplicates(backend), None, report, **with_spinner)
+    check_button.click(lambda: render_zoo_check(backend), None, report, **with_spinner)
+    folders_button.click(lambda: render_folders(backend), None, report, **EVENT_OPTIONS)
+    panel.open_models_of(report)
 
 
-def run_view(run: Run) -> str:
-    """How a run stands, and what became of its files."""
-    share = run.done / run.total if run.total else 0.0
+def render_run(run: IndexingRun) -> str:
+    """The progress of an indexing run, or its result."""
     match run:
-        case Run(state=State.RUNNING):
-            going = f'<p class="ld-why">{escape(run.doing)} {run.done:,} of {run.total:,} · {text(run.file)}</p>{bar(share, f"{share:.0%}")}'
-            return going + (understood(run.answer) if run.answer else "")
-        case Run(state=State.STOPPED):
-            return notice(
-                f"Stopped after {run.done:,} of {run.total:,} files. What was read is kept; index again to go on."
-            )
-        case Run(answer=IndexAnswer() as answer):
-            new = f"{counted(answer.added, 'new model')}, {answer.updated:,} read again, {answer.moved:,} moved, {answer.copies:,} saved twice"
-            return notice(f"Done: {new}, {counted(answer.unchanged, 'file')} unchanged.") + understood(answer)
-    return notice(run.reason, "ld-warn") if run.reason else ""
+        case IndexingRun(state=State.RUNNING):
+            fraction = run.done / run.total if run.total else 0.0
+            line = f"{escape(run.doing)} {run.done:,} of {run.total:,} · {escape_text(run.file)}"
+            result = render_files(run.answer) if run.answer else ""  # known while previews are drawn
+            return f'<p class="ld-why">{line}</p>{bar(fraction, f"{fraction:.0%}")}{result}'
+        case IndexingRun(state=State.STOPPED):
+            return notice(f"Stopped after {run.done:,} of {run.total:,} files. Click Index to go on from there.")
+        case IndexingRun(answer=IndexAnswer() as answer):
+            changes = f"{pluralize(answer.added, 'new model')}, {answer.updated:,} updated, {answer.moved:,} moved"
+            rest = f"{pluralize(answer.copies, 'more file')} with the same weights, {answer.unchanged:,} unchanged"
+            return notice(f"Done: {changes}; {rest}.") + render_files(answer)
+    return warning(run.reason) if run.reason else ""
 
 
-def understood(answer: IndexAnswer) -> str:
-    """Which files are known by their weights, which by their metadata alone, which not at all, and what would change that."""
-    titles = {FoundBy.WEIGHTS: "understood by their weights", FoundBy.METADATA: "known by their metadata alone"}
+def render_files(answer: IndexAnswer) -> str:
+    """The files of a run by kind of evidence, advice about those that no expert read, and refused and missing files."""
     parts = [
-        listing(titles[by], [(Path(file).name, family) for file, family in known.items()])
-        for by, known in answer.understood.items()
-        if known
+        file_list(EVIDENCE[found_by], [(Path(file).name, family) for file, family in families.items()])
+        for found_by, families in answer.understood.items()
+        if families
     ]
     if answer.advice:
         parts.append(notice(answer.advice))
     if answer.refused:
-        parts.append(listing("refused, and why", [(reason, "") for reason in answer.refused.values()], is_open=True))
+        parts.append(file_list("refused", [(reason, "") for reason in answer.refused.values()], is_open=True))
     if answer.missing:
-        parts.append(listing("missing since last time", [(file, "") for file in answer.missing]))
+        parts.append(file_list("missing (indexed earlier)", [(file, "") for file in answer.missing]))
     return "".join(parts)
 
 
-def listing(title: str, rows: Sequence[tuple[str, str]], *, is_open: bool = False) -> str:
-    """Lines under a heading that says how many there are."""
-    lines = "".join(f"<tr><td>{text(name, 400)}</td><td>{text(said)}</td></tr>" for name, said in rows[:MOST_LISTED])
-    more = f"<p class='ld-why'>and {len(rows) - MOST_LISTED:,} more</p>" if len(rows) > MOST_LISTED else ""
-    what = f"<summary><b>{counted(len(rows), 'file')} {escape(title)}</b></summary>"
-    return f'<details{" open" if is_open else ""}>{what}<table class="ld-facts">{lines}</table>{more}</details>'
+def file_list(title: str, rows: Sequence[tuple[str, str]], *, is_open: bool = False) -> str:
+    """A list that can be unfolded, under a heading with the number of files; each row has a text and a remark."""
+    lines = "".join(
+        f"<tr><td>{escape_text(text, 400)}</td><td>{escape_text(remark)}</td></tr>"
+        for text, remark in rows[:MAX_LISTED]
+    )
+    more = f"<p class='ld-why'>and {len(rows) - MAX_LISTED:,} more</p>" if len(rows) > MAX_LISTED else ""
+    summary = f"<summary><b>{pluralize(len(rows), 'file')} {escape(title)}</b></summary>"
+    return f'<details{" open" if is_open else ""}>{summary}<table class="ld-facts">{lines}</table>{more}</details>'
 
 
-def duplicates_view(desk: Desk) -> str:
-    """Groups of models with one update, side by side; pairs that share much; merges."""
-    loradex = desk.loradex
+def render_duplicates(backend: Backend) -> str:
+    """Groups of files with the same update side by side, then related pairs and merges."""
+    loradex = backend.loradex
     try:
-        answer = Library.of_zoo(loradex.zoo_folder, lambda done, total, name: None).duplicates()
+        answer = Library.from_zoo(loradex.zoo_folder, lambda done, total, name: None).duplicates()
     except (LoradexError, ZooError) as error:
-        return notice(str(error), "ld-warn")
-    counts = f"{counted(len(answer.groups), 'group')} with one update, {counted(len(answer.related), 'related pair')}, {counted(len(answer.merges), 'merge')}"
-    parts = [notice(f"{counted(answer.compared, 'model')}: {counts}.")]
-    for group in answer.groups[:MOST_GROUPS]:
+        return warning(str(error))
+    groups, pairs = pluralize(len(answer.groups), "group"), pluralize(len(answer.related), "related pair")
+    parts = [
+        notice(
+            f"{pluralize(answer.compared, 'model')} compared: {groups} with the same update (the change to the base model), "
+            f"{pairs}, {pluralize(len(answer.merges), 'merge')}."
+        )
+    ]
+    for group in answer.groups[:MAX_GROUPS]:
         cards = [
-            plain_card(one_copy(loradex.zoo.get(like.id), like), loradex.zoo_folder, alike(like)) for like in group
+            plain_card(as_file(loradex.zoo.get(like.id), like), loradex.zoo_folder, relation_note(like))
+            for like in group
         ]
         parts.append(f'<div class="ld-group">{"".join(cards)}</div>')
     rows = [
-        (f"{other.cosine:.2f}", f"{text(one.name)} and {text(other.name)}: {escape(other.relation)}")
-        for one, other in answer.related[:MOST_LISTED]
-    ]
-    rows += [
         (
-            "merge",
-            f"{text(merge.name)} = " + " + ".join(f"{part.weight:.2f} × {text(part.name)}" for part in merge.parts),
+            f"{other.cosine:.2f}",
+            f"{escape_text(model.name)} and {escape_text(other.name)}: {escape(other.relation)}",
         )
-        for merge in answer.merges
+        for model, other in answer.related[:MAX_LISTED]
     ]
+    for merge in answer.merges:
+        total = " + ".join(f"{part.weight:.2f} × {escape_text(part.name)}" for part in merge.parts)
+        rows.append(("merge", f"{escape_text(merge.name)} = {total}"))
     return "".join(parts) + table(rows)
 
 
-def one_copy(model: Model, like: Like) -> Model:
+def as_file(model: Model, like: LookalikeHit) -> Model:
     """A model under the name of one of its files."""
     return replace(model, name=Path(like.path).stem, path=like.path) if like.path else model
 
 
-def alike(like: Like) -> str:
-    """How a file is like the first of its group, and where it lies."""
-    return f"{escape(like.relation)}, strength {like.strength:.2f}<br>{text(like.path or like.name, 200)}"
+def relation_note(like: LookalikeHit) -> str:
+    """How a file relates to the first of its group, and its path."""
+    return f"{escape(like.relation)}, strength {like.strength:.2f}<br>{escape_text(like.path or like.name, 200)}"
 
 
-def health_view(desk: Desk) -> str:
-    """What a check of every row, checksum and drawing finds."""
-    zoo = desk.loradex.zoo
+def render_zoo_check(backend: Backend) -> str:
+    """The problems found in the zoo's files, and what the zoo holds."""
+    zoo = backend.loradex.zoo
     try:
         problems = zoo.verify()
     except ZooError as error:
         problems = [str(error)]
     size = sum(path.stat().st_size for path in zoo.folder.rglob("*") if path.is_file())
-    by = zoo.counts("found_by")
+    evidence = zoo.counts("found_by")
+    by_weights, by_metadata = evidence.get("weights", 0), evidence.get("metadata", 0)
     rows = [
-        ("models", f"{len(zoo):,}: {by.get('weights', 0):,} by weights, {by.get('metadata', 0):,} by metadata alone"),
-        ("families", ", ".join(f"{text(family)} {count:,}" for family, count in zoo.counts("family").items())),
-        ("formats", ", ".join(f"{text(format)} {count:,}" for format, count in zoo.counts("format").items())),
-        ("space", text(zoo.space)),
-        ("folder", text(zoo.folder, 400)),
-        ("on the disk", f"{size / 1e6:,.1f} MB"),
+        ("models", f"{len(zoo):,}: {by_weights:,} read by weights, {by_metadata:,} known by metadata only"),
+        ("families", ", ".join(f"{escape_text(family)} {count:,}" for family, count in zoo.counts("family").items())),
+        ("formats", ", ".join(f"{escape_text(format)} {count:,}" for format, count in zoo.counts("format").items())),
+        ("text-image space", escape_text(zoo.space)),
+        ("folder", escape_text(zoo.folder, 400)),
+        ("size on disk", f"{size / 1e6:,.1f} MB"),
     ]
-    verdict = notice("Sound: every row, checksum, word and engine is as it was written.") if not problems else ""
-    said = "".join(notice(problem, "ld-warn") for problem in problems[:MOST_LISTED])
-    mend = notice("“loradex zoo rebuild” mends what can be made anew.") if problems else ""
-    return verdict + said + mend + table(rows)
+    if not problems:
+        return notice("No problems found: records, checksums, search words and index engine are intact.") + table(rows)
+    found = "".join(warning(problem) for problem in problems[:MAX_LISTED])
+    return found + notice(REPAIR_HINT) + table(rows)
 
 
-def folders_view(desk: Desk) -> str:
-    """The folders whose files the zoo knows."""
-    files = desk.loradex.zoo.known_files().values()
+def render_folders(backend: Backend) -> str:
+    """The folders of the files that the zoo has read, with their numbers of files."""
+    files = backend.loradex.zoo.known_files().values()
     counts = Counter(str(Path(file.path).parent) for file in files)
     refused = Counter(str(Path(file.path).parent) for file in files if file.refusal)
     rows = [
-        (counted(count, "file"), text(folder, 400) + f", {refused[folder]:,} of them refused" * bool(refused[folder]))
-        for folder, count in counts.most_common(MOST_LISTED)
+        (pluralize(count, "file"), escape_text(folder, 400) + f", {refused[folder]:,} refused" * bool(refused[folder]))
+        for folder, count in counts.most_common(MAX_LISTED)
     ]
-    return table(rows) if rows else notice("No folder was indexed into this zoo yet.")
+    return table(rows) if rows else notice("No folder has been indexed into this zoo yet.")

@@ -1,29 +1,35 @@
-// The map of a zoo on a canvas. Names come from strangers' files: they are set as text, never as HTML.
+// The map of a zoo on a canvas. Names come from other people's files: they are set as text, never as HTML.
 const events = ['open'];
-const canvas = element.querySelector('canvas'), tip = element.querySelector('.ld-tip'), legend = element.querySelector('.ld-legend'), said = element.querySelector('.ld-said');
-const find = element.querySelector('.ld-find'), colour = element.querySelector('select');
+const canvas = element.querySelector('canvas'), tooltip = element.querySelector('.ld-tip'), legend = element.querySelector('.ld-legend');
+const status = element.querySelector('.ld-said'), searchInput = element.querySelector('.ld-find'), colourSelect = element.querySelector('select');
 const PALETTE = ['#0f766e', '#d97706', '#7c3aed', '#db2777', '#2563eb', '#65a30d', '#b91c1c', '#0891b2', '#a16207', '#9333ea'];
-const OTHER = '#94a3b8', NEAR = 18, MOST_PICTURES = 400, PICTURE = 34;
-let map = {models: []}, view = {x: 0.5, y: 0.5, zoom: 1}, at = -1, only = null, found = null, asked = false, drag = null, touches = new Map();
-const pictures = new Map();
+const OTHER_COLOUR = '#94a3b8';
+const MAX_PREVIEWS = 350; // with more models on screen, dots are drawn instead
+const MAX_CACHED_PREVIEWS = 400, PREVIEW_SIZE = 34, DOT_RADIUS = 18; // pixels; a dot is hit within this radius
+let map = {models: []}, view = {x: 0.5, y: 0.5, zoom: 1}; // the view's centre in map coordinates from 0 to 1
+let current = -1; // index of the highlighted model
+let onlyGroup = null; // the group of colours chosen in the legend
+let matches = null; // indices of the models that the search finds; null without a search
+let redrawRequested = false, drag = null;
+const touches = new Map(), previews = new Map();
 
 const css = (name) => getComputedStyle(element).getPropertyValue(name).trim();
-const wide = () => (canvas.clientWidth - 60) * view.zoom, high = () => (canvas.clientHeight - 60) * view.zoom; // the map fills the canvas
-const screenX = (x) => canvas.clientWidth / 2 + (x - view.x) * wide(), screenY = (y) => canvas.clientHeight / 2 + (y - view.y) * high();
-const size = () => Math.min(76, PICTURE * Math.sqrt(view.zoom));
-const word = (table, i) => (table.of[i] < 0 ? '' : table.words[table.of[i]]);
-const table = () => map[colour.value];
+const mapWidth = () => (canvas.clientWidth - 60) * view.zoom, mapHeight = () => (canvas.clientHeight - 60) * view.zoom; // pixels
+const screenX = (x) => canvas.clientWidth / 2 + (x - view.x) * mapWidth(), screenY = (y) => canvas.clientHeight / 2 + (y - view.y) * mapHeight();
+const previewSize = () => Math.min(76, PREVIEW_SIZE * Math.sqrt(view.zoom));
+const groups = () => map[colourSelect.value]; // {words: names of the groups, of: group of each model, or -1}
+const groupName = (groups, i) => (groups.of[i] < 0 ? '' : groups.words[groups.of[i]]);
 
-function tint(i) {
-  const which = table().of[i];
-  if (which < 0) return OTHER;
-  if (colour.value === 'concepts') return `hsl(${table().hues[which]} 65% 48%)`;
-  return which < PALETTE.length ? PALETTE[which] : OTHER;
+function colourOf(i) {
+  const group = groups().of[i];
+  if (group < 0) return OTHER_COLOUR;
+  if (colourSelect.value === 'concepts') return `hsl(${groups().hues[group]} 65% 48%)`;
+  return group < PALETTE.length ? PALETTE[group] : OTHER_COLOUR;
 }
-const dimmed = (i) => (found && !found.has(i)) || (only !== null && table().of[i] !== only);
+const dimmed = (i) => (matches && !matches.has(i)) || (onlyGroup !== null && groups().of[i] !== onlyGroup);
 
 function redraw() {
-  if (!asked) { asked = true; requestAnimationFrame(() => { asked = false; paint(); }); }
+  if (!redrawRequested) { redrawRequested = true; requestAnimationFrame(() => { redrawRequested = false; paint(); }); }
 }
 
 function paint() {
@@ -31,78 +37,78 @@ function paint() {
   if (!width) return;
   if (canvas.width !== Math.round(width * ratio)) canvas.width = Math.round(width * ratio);
   if (canvas.height !== Math.round(height * ratio)) canvas.height = Math.round(height * ratio);
-  const pen = canvas.getContext('2d');
-  pen.setTransform(ratio, 0, 0, ratio, 0, 0);
-  pen.clearRect(0, 0, width, height);
-  const shown = [];
+  const context = canvas.getContext('2d');
+  context.setTransform(ratio, 0, 0, ratio, 0, 0);
+  context.clearRect(0, 0, width, height);
+  const visible = [];
   for (let i = 0; i < map.models.length; i++) {
     const x = screenX(map.x[i]), y = screenY(map.y[i]);
-    if (x > -80 && y > -80 && x < width + 80 && y < height + 80) shown.push([i, x, y]);
+    if (x > -80 && y > -80 && x < width + 80 && y < height + 80) visible.push([i, x, y]);
   }
-  shown.sort((a, b) => dimmed(b[0]) - dimmed(a[0]));
-  const large = shown.length <= 350;
-  for (const [i, x, y] of shown) point(pen, i, x, y, large);
-  if (at >= 0) ring(pen, screenX(map.x[at]), screenY(map.y[at]), large ? size() * 0.75 : 8);
-  pen.font = `12px ${css('--font') || 'sans-serif'}`;
-  for (const upload of map.uploads || []) star(pen, screenX(upload.x), screenY(upload.y), upload.name.slice(0, 40));
+  visible.sort((a, b) => dimmed(b[0]) - dimmed(a[0]));
+  const withPreviews = visible.length <= MAX_PREVIEWS;
+  for (const [i, x, y] of visible) paintModel(context, i, x, y, withPreviews);
+  if (current >= 0) paintRing(context, screenX(map.x[current]), screenY(map.y[current]), withPreviews ? previewSize() * 0.75 : 8);
+  context.font = `12px ${css('--font') || 'sans-serif'}`;
+  for (const upload of map.uploads || []) paintStar(context, screenX(upload.x), screenY(upload.y), upload.name.slice(0, 40));
 }
 
-function point(pen, i, x, y, large) {
-  pen.globalAlpha = dimmed(i) ? 0.12 : 1;
-  const picture = large && map.drawn[i] ? pictureOf(i) : null;
-  pen.fillStyle = tint(i);
-  pen.beginPath();
-  if (picture) {
-    const half = size() / 2;
-    pen.roundRect(x - half - 2, y - half - 2, 2 * half + 4, 2 * half + 4, 6);
-    pen.fill();
-    pen.drawImage(picture, x - half, y - half, 2 * half, 2 * half);
+function paintModel(context, i, x, y, withPreviews) {
+  context.globalAlpha = dimmed(i) ? 0.12 : 1;
+  const preview = withPreviews && map.drawn[i] ? previewOf(i) : null;
+  context.fillStyle = colourOf(i);
+  context.beginPath();
+  if (preview) {
+    const half = previewSize() / 2;
+    context.roundRect(x - half - 2, y - half - 2, 2 * half + 4, 2 * half + 4, 6);
+    context.fill();
+    context.drawImage(preview, x - half, y - half, 2 * half, 2 * half);
   } else {
-    pen.arc(x, y, large ? 6 : 4, 0, 7);
-    pen.fill();
+    context.arc(x, y, withPreviews ? 6 : 4, 0, 7);
+    context.fill();
   }
-  pen.globalAlpha = 1;
+  context.globalAlpha = 1;
 }
 
-function pictureOf(i) {
+function previewOf(i) {
   const id = map.models[i];
-  if (!pictures.has(id)) {
-    if (pictures.size >= MOST_PICTURES) pictures.delete(pictures.keys().next().value);
+  if (!previews.has(id)) {
+    if (previews.size >= MAX_CACHED_PREVIEWS) previews.delete(previews.keys().next().value);
     const image = new Image();
     image.onload = redraw;
     image.src = `drawings/${encodeURIComponent(id)}.png`;
-    pictures.set(id, image);
+    previews.set(id, image);
   }
-  const image = pictures.get(id);
+  const image = previews.get(id);
   return image.complete && image.naturalWidth ? image : null;
 }
 
-function ring(pen, x, y, radius) {
-  pen.strokeStyle = css('--body-text-color');
-  pen.lineWidth = 2;
-  pen.beginPath();
-  pen.arc(x, y, radius, 0, 7);
-  pen.stroke();
+function paintRing(context, x, y, radius) {
+  context.strokeStyle = css('--body-text-color');
+  context.lineWidth = 2;
+  context.beginPath();
+  context.arc(x, y, radius, 0, 7);
+  context.stroke();
 }
 
-function star(pen, x, y, name) {
-  pen.beginPath();
-  for (let k = 0; k < 10; k++) pen.lineTo(x + Math.sin(k * Math.PI / 5) * (k % 2 ? 6 : 14), y - Math.cos(k * Math.PI / 5) * (k % 2 ? 6 : 14));
-  pen.closePath();
-  pen.fillStyle = '#facc15';
-  pen.strokeStyle = css('--body-text-color');
-  pen.lineWidth = 1.5;
-  pen.fill();
-  pen.stroke();
-  pen.strokeStyle = css('--background-fill-primary');
-  pen.lineWidth = 4;
-  pen.strokeText(name, x + 18, y + 4);
-  pen.fillStyle = css('--body-text-color');
-  pen.fillText(name, x + 18, y + 4);
+function paintStar(context, x, y, name) {
+  context.beginPath();
+  for (let k = 0; k < 10; k++) context.lineTo(x + Math.sin(k * Math.PI / 5) * (k % 2 ? 6 : 14), y - Math.cos(k * Math.PI / 5) * (k % 2 ? 6 : 14));
+  context.closePath();
+  context.fillStyle = '#facc15';
+  context.strokeStyle = css('--body-text-color');
+  context.lineWidth = 1.5;
+  context.fill();
+  context.stroke();
+  context.strokeStyle = css('--background-fill-primary');
+  context.lineWidth = 4;
+  context.strokeText(name, x + 18, y + 4);
+  context.fillStyle = css('--body-text-color');
+  context.fillText(name, x + 18, y + 4);
 }
 
 function nearest(x, y) {
-  let best = -1, least = (map.models.length <= 350 ? size() / 2 : NEAR) ** 2;
+  let best = -1, least = (map.models.length <= MAX_PREVIEWS ? previewSize() / 2 : DOT_RADIUS) ** 2;
   for (let i = 0; i < map.models.length; i++) {
     const distance = (screenX(map.x[i]) - x) ** 2 + (screenY(map.y[i]) - y) ** 2;
     if (distance < least && !dimmed(i)) { least = distance; best = i; }
@@ -110,22 +116,23 @@ function nearest(x, y) {
   return best;
 }
 
-function point_at(i) {
-  at = i;
-  tip.hidden = i < 0;
+function highlight(i) {
+  current = i;
+  tooltip.hidden = i < 0;
   if (i >= 0) {
-    const lines = [map.names[i], word(map.concepts, i), [word(map.families, i), word(map.folders, i)].filter(Boolean).join(' · ')];
-    tip.replaceChildren(...lines.filter(Boolean).map((line) => { const p = document.createElement('p'); p.dir = 'auto'; p.textContent = line; return p; }));
+    const place = [groupName(map.families, i), groupName(map.folders, i)].filter(Boolean).join(' · ');
+    const lines = [map.names[i], groupName(map.concepts, i), place].filter(Boolean);
+    tooltip.replaceChildren(...lines.map((line) => { const p = document.createElement('p'); p.dir = 'auto'; p.textContent = line; return p; }));
     if (map.drawn[i]) {
       const image = new Image(128, 128);
       image.alt = '';
       image.src = `drawings/${encodeURIComponent(map.models[i])}.png`;
-      tip.prepend(image);
+      tooltip.prepend(image);
     }
     const x = screenX(map.x[i]), y = screenY(map.y[i]);
-    tip.style.left = `${Math.max(4, Math.min(canvas.clientWidth - 180, x + 30))}px`;
-    tip.style.top = `${Math.max(4, Math.min(canvas.clientHeight - 250, y - 60))}px`;
-    said.textContent = `${lines.filter(Boolean).join(', ')}. Enter opens it.`;
+    tooltip.style.left = `${Math.max(4, Math.min(canvas.clientWidth - 180, x + 30))}px`;
+    tooltip.style.top = `${Math.max(4, Math.min(canvas.clientHeight - 250, y - 60))}px`;
+    status.textContent = `${lines.join(', ')}. Press Enter to open it.`;
   }
   redraw();
 }
@@ -134,31 +141,32 @@ function zoomBy(factor, x = canvas.clientWidth / 2, y = canvas.clientHeight / 2)
   const before = view.zoom;
   view.zoom = Math.max(0.8, Math.min(60, view.zoom * factor));
   const gained = view.zoom / before - 1;
-  view.x += gained * (x - canvas.clientWidth / 2) / wide();
-  view.y += gained * (y - canvas.clientHeight / 2) / high();
-  point_at(-1);
+  view.x += gained * (x - canvas.clientWidth / 2) / mapWidth();
+  view.y += gained * (y - canvas.clientHeight / 2) / mapHeight();
+  highlight(-1);
 }
 
-function reset() { view = {x: 0.5, y: 0.5, zoom: 1}; point_at(-1); }
+function reset() { view = {x: 0.5, y: 0.5, zoom: 1}; highlight(-1); }
 
-function walk(dx, dy) {
-  if (at < 0) return point_at(map.models.length ? 0 : -1);
+// Highlights the next model in a direction: the nearest within 45 degrees, those straight ahead preferred.
+function move(dx, dy) {
+  if (current < 0) return highlight(map.models.length ? 0 : -1);
   let best = -1, least = Infinity;
   for (let i = 0; i < map.models.length; i++) {
-    const x = map.x[i] - map.x[at], y = map.y[i] - map.y[at], ahead = x * dx + y * dy, aside = Math.abs(x * dy - y * dx);
-    if (i !== at && !dimmed(i) && ahead > aside && ahead + 2 * aside < least) { least = ahead + 2 * aside; best = i; }
+    const x = map.x[i] - map.x[current], y = map.y[i] - map.y[current], ahead = x * dx + y * dy, aside = Math.abs(x * dy - y * dx);
+    if (i !== current && !dimmed(i) && ahead > aside && ahead + 2 * aside < least) { least = ahead + 2 * aside; best = i; }
   }
   if (best < 0) return;
   view.x += Math.abs(screenX(map.x[best]) - canvas.clientWidth / 2) > canvas.clientWidth * 0.45 ? map.x[best] - view.x : 0;
   view.y += Math.abs(screenY(map.y[best]) - canvas.clientHeight / 2) > canvas.clientHeight * 0.45 ? map.y[best] - view.y : 0;
-  point_at(best);
+  highlight(best);
 }
 
-function open() { if (at >= 0) trigger('open', {id: map.models[at]}); }
+function openCurrent() { if (current >= 0) trigger('open', {id: map.models[current]}); }
 
-function tell() {
-  only = null;
-  const names = colour.value === 'concepts' ? [] : table().words.slice(0, PALETTE.length);
+function updateLegend() {
+  onlyGroup = null;
+  const names = colourSelect.value === 'concepts' ? [] : groups().words.slice(0, PALETTE.length);
   legend.replaceChildren(...names.map((name, i) => {
     const button = document.createElement('button');
     button.type = 'button';
@@ -168,38 +176,38 @@ function tell() {
     dot.style.background = PALETTE[i];
     button.append(dot, name.slice(0, 40));
     button.onclick = () => {
-      only = only === i ? null : i;
-      [...legend.children].forEach((other, k) => other.setAttribute('aria-pressed', String(only === k)));
+      onlyGroup = onlyGroup === i ? null : i;
+      [...legend.children].forEach((other, k) => other.setAttribute('aria-pressed', String(onlyGroup === k)));
       redraw();
     };
     return button;
   }));
-  if (colour.value === 'concepts') legend.textContent = 'Similar concepts have similar colours.';
-  else if (table().words.length > PALETTE.length) legend.append(` ${table().words.length - PALETTE.length} more in grey`);
+  if (colourSelect.value === 'concepts') legend.textContent = 'Similar concepts have similar colours.';
+  else if (groups().words.length > PALETTE.length) legend.append(` ${groups().words.length - PALETTE.length} more in grey`);
   redraw();
 }
 
-function seek() {
-  const wanted = find.value.trim().toLowerCase();
-  found = wanted ? new Set(map.models.keys()) : null;
-  if (found) for (const i of [...found]) if (!`${map.names[i]} ${word(map.concepts, i)}`.toLowerCase().includes(wanted)) found.delete(i);
-  said.textContent = found ? `${found.size} of ${map.models.length} models` : `${map.models.length} models`;
+function updateMatches() {
+  const text = searchInput.value.trim().toLowerCase();
+  const matching = (i) => `${map.names[i]} ${groupName(map.concepts, i)}`.toLowerCase().includes(text);
+  matches = text ? new Set([...map.models.keys()].filter(matching)) : null;
+  status.textContent = matches ? `${matches.size} of ${map.models.length} models` : `${map.models.length} models`;
   redraw();
 }
 
-function place(event) {
+function positionOf(event) {
   const box = canvas.getBoundingClientRect();
   return [event.clientX - box.left, event.clientY - box.top];
 }
 
 canvas.addEventListener('pointerdown', (event) => {
-  touches.set(event.pointerId, place(event));
+  touches.set(event.pointerId, positionOf(event));
   canvas.setPointerCapture(event.pointerId);
-  drag = {from: place(event), moved: false, tapped: event.pointerType === 'touch' ? at : null};
+  drag = {from: positionOf(event), moved: false, tapped: event.pointerType === 'touch' ? current : null};
 });
 canvas.addEventListener('pointermove', (event) => {
-  const [x, y] = place(event);
-  if (!touches.size) return point_at(nearest(x, y));
+  const [x, y] = positionOf(event);
+  if (!touches.size) return highlight(nearest(x, y));
   const before = touches.get(event.pointerId);
   if (!before) return;
   if (touches.size === 2) {
@@ -207,41 +215,42 @@ canvas.addEventListener('pointermove', (event) => {
     zoomBy(Math.hypot(x - other[0], y - other[1]) / Math.max(1, Math.hypot(before[0] - other[0], before[1] - other[1])), (x + other[0]) / 2, (y + other[1]) / 2);
   } else if (drag.moved || Math.hypot(x - drag.from[0], y - drag.from[1]) > 5) {
     drag.moved = true;
-    view.x -= (x - before[0]) / wide();
-    view.y -= (y - before[1]) / high();
-    point_at(-1);
+    view.x -= (x - before[0]) / mapWidth();
+    view.y -= (y - before[1]) / mapHeight();
+    highlight(-1);
   }
   touches.set(event.pointerId, [x, y]);
 });
+// A click opens a model. A touch shows its tooltip first, and a second touch opens it.
 canvas.addEventListener('pointerup', (event) => {
   touches.delete(event.pointerId);
   if (!drag || drag.moved) return;
-  const hit = nearest(...place(event)), again = drag.tapped === null || drag.tapped === hit;
-  point_at(hit);
-  if (again) open();
+  const hit = nearest(...positionOf(event)), opens = drag.tapped === null || drag.tapped === hit;
+  highlight(hit);
+  if (opens) openCurrent();
 });
 canvas.addEventListener('pointercancel', (event) => touches.delete(event.pointerId));
-canvas.addEventListener('pointerleave', () => { if (!touches.size && document.activeElement !== canvas) point_at(-1); });
-canvas.addEventListener('wheel', (event) => { event.preventDefault(); zoomBy(event.deltaY < 0 ? 1.2 : 1 / 1.2, ...place(event)); }, {passive: false});
+canvas.addEventListener('pointerleave', () => { if (!touches.size && document.activeElement !== canvas) highlight(-1); });
+canvas.addEventListener('wheel', (event) => { event.preventDefault(); zoomBy(event.deltaY < 0 ? 1.2 : 1 / 1.2, ...positionOf(event)); }, {passive: false});
 canvas.addEventListener('keydown', (event) => {
   const keys = {
-    ArrowLeft: () => walk(-1, 0), ArrowRight: () => walk(1, 0), ArrowUp: () => walk(0, -1), ArrowDown: () => walk(0, 1), Enter: open,
-    '+': () => zoomBy(1.3), '=': () => zoomBy(1.3), '-': () => zoomBy(1 / 1.3), 0: reset, Escape: () => point_at(-1),
+    ArrowLeft: () => move(-1, 0), ArrowRight: () => move(1, 0), ArrowUp: () => move(0, -1), ArrowDown: () => move(0, 1), Enter: openCurrent,
+    '+': () => zoomBy(1.3), '=': () => zoomBy(1.3), '-': () => zoomBy(1 / 1.3), 0: reset, Escape: () => highlight(-1),
   };
   if (keys[event.key]) { event.preventDefault(); keys[event.key](); }
 });
 element.querySelector('.ld-in').onclick = () => zoomBy(1.4);
 element.querySelector('.ld-out').onclick = () => zoomBy(1 / 1.4);
 element.querySelector('.ld-all').onclick = reset;
-colour.onchange = tell;
-find.oninput = seek;
+colourSelect.onchange = updateLegend;
+searchInput.oninput = updateMatches;
 new ResizeObserver(redraw).observe(canvas);
 new MutationObserver(redraw).observe(document.body, {attributes: true, attributeFilter: ['class']});
 
 function load() {
   map = props.map ? JSON.parse(props.map) : {models: []};
-  at = -1;
-  if (map.models.length) { tell(); seek(); }
+  current = -1;
+  if (map.models.length) { updateLegend(); updateMatches(); }
   redraw();
 }
 watch('map', load);

@@ -1,100 +1,110 @@
-"""All that is known of one model, at the side of every tab."""
+"""The panel at the right of every tab: details of one model, and controls that draw with it."""
 
 from pathlib import Path
+from typing import Final
 
 import gradio as gr
 
-from loradex.app.backend import Desk
-from loradex.app.models import path_of
-from loradex.app.web.cards import (
-    QUIET,
-    act,
+from loradex.app.backend import Backend
+from loradex.app.models import model_path
+from loradex.app.web.cards import preview, stored_labels
+from loradex.app.web.drawing_controls import DrawingControls
+from loradex.app.web.elements import (
+    EVENT_OPTIONS,
+    action_button,
     copy_button,
-    drawing,
+    escape_text,
     facts_table,
-    html,
+    html_view,
     label_bars,
-    labels_of,
     notice,
     table,
-    text,
+    warning,
 )
-from loradex.app.web.drawing_controls import DrawBox
-from loradex.app.web.labelled_file import Upload
-from loradex.app.web.model_selection import id_of
+from loradex.app.web.labelled_file import LabelledFile
+from loradex.app.web.model_selection import event_id
+from loradex.index import FoundBy
 from loradex.index.errors import ZooError
 
-SHOWN = ("format", "ranks", "layers", "title", "base_model", "trainer", "trigger_words", "tags", "notes")
+SHOWN_FACTS: Final = (
+    "format",
+    "ranks",
+    "layers",
+    "title",
+    "base_model",
+    "trainer",
+    "trigger_words",
+    "tags",
+    "notes",
+)
+MAX_PATHS: Final = 10
+EVIDENCE: Final = {
+    FoundBy.WEIGHTS: "its weights, read by an expert",
+    FoundBy.METADATA: "its metadata only; no expert could read its weights",
+}
 
 
-class Panel:
+class ModelPanel:
     """The panel, closed until a model is opened."""
 
-    def __init__(self, desk: Desk) -> None:
-        """Build it where it stands."""
-        self.desk = desk
-        with gr.Sidebar(position="right", open=False, width=400, elem_id="ld-panel") as self.side:
-            self.view = html(notice("Open a model to see what is known of it."))
-            self.subject = gr.State("")
-            self.draw_box = DrawBox(desk, self.subject)
-        self.shown = [self.side, self.view, self.subject, self.draw_box.place]
+    def __init__(self, backend: Backend) -> None:
+        """Build the panel."""
+        self.backend = backend
+        with gr.Sidebar(position="right", open=False, width=400, elem_id="ld-panel") as self.sidebar:
+            self.view = html_view(notice("Open a model to see its details here."))
+            self.subject = gr.State("")  # what to draw with: a model's id, or the path of an uploaded file
+            self.drawing_controls = DrawingControls(backend, self.subject)
+        self.outputs = [self.sidebar, self.view, self.subject, self.drawing_controls.view]
 
-    def opens(self, place: gr.HTML) -> None:
-        """Have a place's models open here."""
-        place.open(self.show, None, self.shown, **QUIET)
+    def open_models_of(self, view: gr.HTML) -> None:
+        """Open a model of the zoo when it is clicked in a view."""
+        view.open(self.show_model, None, self.outputs, **EVENT_OPTIONS)
 
-    def draws(self, place: gr.HTML, uploads: gr.State) -> None:
-        """Have the files that a place shows be drawn here."""
-        place.draw(self.show_upload, uploads, self.shown, **QUIET)
+    def draw_files_of(self, view: gr.HTML, files: gr.State) -> None:
+        """Open a labelled file when its draw button in a view is clicked."""
+        view.draw(self.show_file, files, self.outputs, **EVENT_OPTIONS)
 
-    def show(self, event: gr.EventData) -> tuple[gr.Sidebar, str, str, str]:
-        """Open at the model that was clicked."""
-        return gr.Sidebar(open=True), model_view(self.desk, id_of(event)), id_of(event), ""
+    def show_model(self, event: gr.EventData) -> tuple[gr.Sidebar, str, str, str]:
+        """Show the model that was clicked."""
+        return gr.Sidebar(open=True), render_model(self.backend, event_id(event)), event_id(event), ""
 
-    def show_upload(self, uploads: list[Upload], event: gr.EventData) -> tuple[gr.Sidebar, str, Path | str, str]:
-        """Open at a file that was sent."""
-        number = int(id_of(event)) if id_of(event).isdecimal() else len(uploads)
-        if number >= len(uploads):
-            return (
-                gr.Sidebar(open=True),
-                notice("file: expected one that was just labelled, found none; send it again", "ld-warn"),
-                "",
-                "",
-            )
-        name = uploads[number].name
-        return (
-            gr.Sidebar(open=True),
-            f"<h2>{text(name)}</h2>{notice('Choose how, then Draw.')}",
-            Path(uploads[number].path),
-            "",
-        )
+    def show_file(self, files: list[LabelledFile], event: gr.EventData) -> tuple[gr.Sidebar, str, Path | str, str]:
+        """Show the labelled file whose number was clicked."""
+        number = int(event_id(event)) if event_id(event).isdecimal() else len(files)
+        if number >= len(files):
+            message = warning("file: expected one that was just labelled, found none; upload it again")
+            return gr.Sidebar(open=True), message, "", ""
+        file = files[number]
+        heading = f"<h2>{escape_text(file.name)}</h2>{notice('Choose the options below, then click Draw.')}"
+        return gr.Sidebar(open=True), heading, Path(file.path), ""
 
 
-def model_view(desk: Desk, id: str) -> str:
-    """All that is known of a model, as HTML."""
-    loradex = desk.loradex
+def render_model(backend: Backend, id: str) -> str:
+    """Everything that the zoo holds of a model."""
+    loradex = backend.loradex
     try:
         model = loradex.zoo.get(id)
-        files = loradex.zoo.files_of([id]).get(id, [])
+        files = loradex.zoo.files_by_model([id]).get(id, [])
     except ZooError as error:
-        return notice(str(error), "ld-warn")
-    labels = labels_of(model)
-    known = (
-        "read by its weights"
-        if model.found_by == "weights"
-        else "known by its metadata alone: no expert reads its family"
-    )
+        return warning(str(error))
+    labels = stored_labels(model)
     rows = [
-        ("family", text(model.family)),
-        ("made for", text(model.concept) if model.concept else ""),
-        ("known how", known),
-        ("id", text(model.id)),
+        ("family", escape_text(model.family)),
+        ("made for", escape_text(model.concept) if model.concept else ""),
+        ("known by", EVIDENCE[model.found_by]),
+        ("id", escape_text(model.id)),
     ]
-    paths = [file.path for file in files] or [path for path in (path_of(model, str(loradex.zoo_folder)),) if path]
-    where = "".join(f"<p class='ld-why'>{text(path, 400)} {copy_button(path, 'copy')}</p>" for path in paths[:10])
-    acts = act("like", id, "More like this", "more like this") + act("compare", id, "Compare side by side", "compare")
+    facts = facts_table({name: model.facts.get(name) for name in SHOWN_FACTS})
+    paths = [file.path for file in files] or [path for path in (model_path(model, str(loradex.zoo_folder)),) if path]
+    path_lines = "".join(
+        f"<p class='ld-why'>{escape_text(path, 400)} {copy_button(path, 'copy')}</p>" for path in paths[:MAX_PATHS]
+    )
+    buttons = action_button("like", id, "More like this", "more like this") + action_button(
+        "compare", id, "Compare side by side", "compare"
+    )
     return (
-        f'<div class="ld-drawing">{drawing(model, loradex.zoo_folder)}</div><h2>{text(model.name)}</h2><div class="ld-acts">{acts}</div>'
-        + (f"<h4>What its weights say</h4>{label_bars(labels)}" if labels else "")
-        + f"<h4>Facts</h4>{table(rows)}{facts_table({name: model.facts.get(name) for name in SHOWN})}<h4>Files</h4>{where}"
+        f'<div class="ld-drawing">{preview(model, loradex.zoo_folder)}</div><h2>{escape_text(model.name)}</h2>'
+        f'<div class="ld-acts">{buttons}</div>'
+        + (f"<h4>Labels predicted from its weights</h4>{label_bars(labels)}" if labels else "")
+        + f"<h4>Facts</h4>{table(rows)}{facts}<h4>Files</h4>{path_lines}"
     )

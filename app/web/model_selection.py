@@ -1,42 +1,48 @@
-"""Models that someone picks out with buttons, and can take away again."""
+"""A short list of models that the user picks on the page: those in the query, and those being compared."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import gradio as gr
 
-from loradex.app.web.cards import QUIET, html
+from loradex.app.web.elements import EVENT_OPTIONS, html_view
 
-LONGEST_ID = 200  # characters
-
-
-def id_of(event: gr.EventData) -> str:
-    """What a button in the HTML names."""
-    return str(getattr(event, "id", ""))[:LONGEST_ID]
+MAX_ID_LENGTH: Final = 200  # characters
 
 
-class Choice:
-    """Ids of up to ``most`` models, in the order in which they were picked, and what is shown of them."""
+def event_id(event: gr.EventData) -> str:
+    """The id of the action button that was clicked."""
+    return str(getattr(event, "id", ""))[:MAX_ID_LENGTH]
 
-    def __init__(self, most: int, view: Callable[[list[str]], str]) -> None:
-        """Build the place where it stands."""
-        self.most, self.view = most, view
-        self.ids, self.place = gr.State([]), html()
 
-    def taken(self, when: Callable[..., Any]) -> Any:
-        """Have an event of a place pick a model."""
-        return when(self.take, self.ids, [self.ids, self.place], **QUIET)
+class ModelSelection:
+    """The ids of up to ``limit`` models in the order in which they were picked, and a view of them.
 
-    def dropped(self) -> Any:
-        """Have the buttons shown here take models away."""
-        return self.place.drop(self.drop, self.ids, [self.ids, self.place], **QUIET)
+    Attributes:
+        ids: Gradio state with the list of ids.
+        view: shows what ``render`` returns for the ids.
+    """
 
-    def take(self, held: list[str], event: gr.EventData) -> tuple[list[str], str]:
-        """One more; the oldest goes when there are too many."""
-        held = [*(id for id in held if id != id_of(event)), id_of(event)][-self.most :]
-        return held, self.view(held)
+    def __init__(self, limit: int, render: Callable[[list[str]], str]) -> None:
+        """Create state and view; the view appears where this is called."""
+        self.limit, self.render = limit, render
+        self.ids, self.view = gr.State([]), html_view()
 
-    def drop(self, held: list[str], event: gr.EventData) -> tuple[list[str], str]:
-        """One less."""
-        held = [id for id in held if id != id_of(event)]
-        return held, self.view(held)
+    def add_on(self, event: Callable[..., Any]) -> Any:
+        """Add the clicked model on an event of a view, such as ``results.like``."""
+        return event(self.add, self.ids, [self.ids, self.view], **EVENT_OPTIONS)
+
+    def remove_on_drop(self) -> Any:
+        """Remove a model when its "drop" button in the view is clicked."""
+        return self.view.drop(self.remove, self.ids, [self.ids, self.view], **EVENT_OPTIONS)
+
+    def add(self, ids: list[str], event: gr.EventData) -> tuple[list[str], str]:
+        """Append the clicked model; the oldest is dropped beyond the limit."""
+        clicked = event_id(event)
+        ids = [*(id for id in ids if id != clicked), clicked][-self.limit :]
+        return ids, self.render(ids)
+
+    def remove(self, ids: list[str], event: gr.EventData) -> tuple[list[str], str]:
+        """Remove the clicked model."""
+        ids = [id for id in ids if id != event_id(event)]
+        return ids, self.render(ids)

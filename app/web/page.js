@@ -1,12 +1,12 @@
 () => {
-  // Runs once when the page has loaded: copying, suggestions in the search box, and keys.
-  document.addEventListener('click', async (click) => {
-    const button = click.target.closest('[data-copy]');
+  // Runs once when the page has loaded: copy buttons, suggestions in the search box, and the key for search.
+  document.addEventListener('click', async (event) => {
+    const button = event.target.closest('[data-copy]');
     if (!button) return;
-    const said = button.textContent;
+    const label = button.textContent;
     try {
       await navigator.clipboard.writeText(button.dataset.copy);
-    } catch (_) { // pages that come without TLS from another machine have no clipboard
+    } catch (_) { // browsers give no clipboard to pages without TLS from another machine
       const field = document.createElement('textarea');
       field.value = button.dataset.copy;
       document.body.append(field);
@@ -15,22 +15,23 @@
       field.remove();
     }
     button.textContent = 'copied';
-    setTimeout(() => { button.textContent = said; }, 1200);
+    setTimeout(() => { button.textContent = label; }, 1200);
   });
-  // What is typed after the last plus or minus is completed; what stands before it stays.
-  document.addEventListener('input', (input) => {
+  // Suggestions complete the concept after the last plus or minus, and keep the text before it.
+  document.addEventListener('input', (event) => {
     const list = document.getElementById('ld-suggestions');
-    if (!list || !input.target.matches('#ld-query input')) return;
-    input.target.setAttribute('list', 'ld-suggestions');
-    const [, before, last] = input.target.value.match(/^(.*(?:^|\s)[+-]\s)?(.*)$/s);
+    if (!list || !event.target.matches('#ld-query input')) return;
+    event.target.setAttribute('list', 'ld-suggestions');
+    const [, before, last] = event.target.value.match(/^(.*(?:^|\s)[+-]\s)?(.*)$/s);
     const words = (list.dataset.words || '').split('\n').filter((word) => last && word.includes(last.toLowerCase()) && word !== last);
     words.sort((a, b) => b.startsWith(last) - a.startsWith(last));
     list.replaceChildren(...words.slice(0, 8).map((word) => new Option('', (before || '') + word)));
   });
-  document.addEventListener('keydown', (key) => {
-    if (key.key === '/' && !key.target.matches('input, textarea, [contenteditable]')) {
+  // The key "/" moves to the search box.
+  document.addEventListener('keydown', (event) => {
+    if (event.key === '/' && !event.target.matches('input, textarea, [contenteditable]')) {
       document.querySelector('#ld-query input')?.focus();
-      key.preventDefault();
+      event.preventDefault();
     }
   });
 }

@@ -1,4 +1,4 @@
-"""Search: words, pictures and models in, cards out."""
+"""The Search tab: finds models by words, an image, other models and filters, and shows them as cards."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -8,26 +8,28 @@ from typing import Final
 
 import gradio as gr
 
-from loradex.app.backend import Desk
-from loradex.app.search.filters import filter_of
-from loradex.app.search.query import Query, plus_and_minus
-from loradex.app.web.cards import QUIET, act, chips, found_card, gallery, html, notice, plain_card
-from loradex.app.web.comparison import comparison
-from loradex.app.web.model_panel import Panel
-from loradex.app.web.model_selection import Choice, id_of
-from loradex.app.web.upload_inputs import picture_place
+from loradex.app.backend import Backend
+from loradex.app.search.filters import parse_filter
+from loradex.app.search.query import Query, parse_search_box
+from loradex.app.web.cards import gallery, hit_card, plain_card
+from loradex.app.web.comparison import render_comparison
+from loradex.app.web.elements import EVENT_OPTIONS, action_button, chips, html_view, warning
+from loradex.app.web.model_panel import ModelPanel
+from loradex.app.web.model_selection import ModelSelection, event_id
+from loradex.app.web.upload_inputs import image_input
 from loradex.index import Filter, FoundBy
 from loradex.index.errors import ZooError
 from loradex.retrieval.errors import LoradexError
 
-LONGEST_QUERY: Final = 300  # characters
-MOST_SHOWN: Final = 240
-STEP: Final = 24
-MOST_LIKE: Final = 8  # models that a query holds
-MOST_COMPARED: Final = 4
-MOST_CHOICES: Final = 200
-SUGGESTIONS: Final = 3000
-QUESTION: Final = "What should the model draw?"
+MAX_QUERY_LENGTH: Final = 300  # characters
+PAGE_SIZE: Final = 24  # models shown at first, and more by each click on "show more"
+MAX_SHOWN: Final = 240
+MAX_LIKED: Final = 8  # models in a query
+MAX_COMPARED: Final = 4
+MAX_FILTER_CHOICES: Final = 200
+MAX_SUGGESTIONS: Final = 3000
+MAX_SUGGESTION_LENGTH: Final = 40  # characters
+QUERY_LABEL: Final = "What should the model draw?"
 EXAMPLES: Final = (
     "a slice of pizza",
     "hound + hat",
@@ -36,15 +38,21 @@ EXAMPLES: Final = (
     "fruit - red",
     "musical instrument",
 )
-ANY: Final = "any way"
+ANY_EVIDENCE: Final = "any"
 
 
-def build(desk: Desk, panel: Panel, page: gr.Blocks) -> None:
-    """The tab."""
+def build(backend: Backend, panel: ModelPanel, page: gr.Blocks) -> None:
+    """Build the tab.
+
+    Args:
+        backend: the zoo and the encoder that are searched.
+        panel: opens a model that is clicked; its "more like this" and "compare" buttons act on this tab.
+        page: its load event fills in the filters' choices and the first results.
+    """
     with gr.Row():
-        box = gr.Textbox(
+        query = gr.Textbox(
             "",
-            label=QUESTION,
+            label=QUERY_LABEL,
             placeholder="a slice of pizza, or: hound + hat - red",
             max_lines=1,
             scale=6,
@@ -52,158 +60,169 @@ def build(desk: Desk, panel: Panel, page: gr.Blocks) -> None:
             elem_id="ld-query",
         )
         button = gr.Button("Search", variant="primary", scale=0, min_width=120, elem_id="ld-go")
-    examples = html(
-        f'<div class="ld-acts">{"".join(act("write", example, f"Search for {example}", example) for example in EXAMPLES)}</div>'
-    )
-    with gr.Accordion("Refine: concepts, a picture, filters", open=False), gr.Row():
+    buttons = "".join(action_button("write", example, f"Search for {example}", example) for example in EXAMPLES)
+    examples = html_view(f'<div class="ld-acts">{buttons}</div>')
+    with gr.Accordion("Refine: more concepts, an image, filters", open=False), gr.Row():
         with gr.Column(scale=2):
             concept = gr.Textbox("", label="One more concept", placeholder="hat", max_lines=1)
             with gr.Row():
-                plus, minus = gr.Button("+ add", size="sm"), gr.Button("− subtract", size="sm")
-        picture = picture_place(
-            label="Like a picture", height=150, sources=["upload", "clipboard"], buttons=[], scale=2
+                add, subtract = gr.Button("+ add", size="sm"), gr.Button("− subtract", size="sm")
+        image = image_input(
+            label="Similar to an image", height=150, sources=["upload", "clipboard"], buttons=[], scale=2
         )
         with gr.Column(scale=3), gr.Row():
-            kinds = [
-                gr.Dropdown([], label=label, multiselect=True, min_width=130) for label in ("Family", "Format", "Tags")
+            dropdowns = [
+                gr.Dropdown([], label=label, multiselect=True, min_width=140)
+                for label in ("Base model family", "File format", "Tags")
             ]
-            rank = gr.Textbox("", label="Rank", placeholder="8 or 4-16", max_lines=1, min_width=90)
+            rank = gr.Textbox("", label="LoRA rank", placeholder="8 or 4-16", max_lines=1, min_width=90)
             folder = gr.Textbox("", label="Folder", placeholder="full path", max_lines=1, min_width=130)
-            known = gr.Dropdown([ANY, *FoundBy], value=ANY, label="Known by", min_width=110)
-    likes = Choice(MOST_LIKE, partial(like_chips, desk))
-    compared = Choice(MOST_COMPARED, partial(comparison, desk))
+            found_by = gr.Dropdown([ANY_EVIDENCE, *FoundBy], value=ANY_EVIDENCE, label="Found by", min_width=110)
+    liked = ModelSelection(MAX_LIKED, partial(liked_chips, backend))
+    compared = ModelSelection(MAX_COMPARED, partial(render_comparison, backend))
     status = gr.HTML("", elem_classes="ld-status")
-    results = html(elem_id="ld-results")
+    results = html_view(elem_id="ld-results")
     suggestions = gr.HTML("", visible="hidden")
-    count = gr.State(STEP)
+    count = gr.State(PAGE_SIZE)
 
-    asked = [box, likes.ids, picture, *kinds, rank, folder, known]
-    answer, anew = (
-        partial(search, desk),
-        {"fn": lambda *wishes: (*search(desk, *wishes), STEP), "inputs": asked, "outputs": [results, status, count]},
+    # In the order of the parameters of ``search``, to which Gradio passes their values by position.
+    inputs = [query, liked.ids, image, *dropdowns, rank, folder, found_by]
+
+    def search_first_page(*values: object) -> tuple[str, str, int]:
+        return *search(backend, *values), PAGE_SIZE  # type: ignore[arg-type]
+
+    search_event = {"fn": search_first_page, "inputs": inputs, "outputs": [results, status, count]} | EVENT_OPTIONS
+    changes = [component.change for component in (*dropdowns, found_by, image)]
+    gr.on([button.click, query.submit, rank.submit, folder.submit, *changes], **search_event)
+    for event, sign in ((add.click, "+"), (subtract.click, "-"), (concept.submit, "+")):
+        event(partial(add_concept, sign), [query, concept], [query, concept], **EVENT_OPTIONS).then(**search_event)
+    # ``write``, ``more``, ``like``, ``compare`` and ``drop`` are events of ``elements.EVENT_SCRIPT``.
+    examples.write(clicked_example, None, query, **EVENT_OPTIONS).then(**search_event)
+    results.more(lambda shown: min(shown + PAGE_SIZE, MAX_SHOWN), count, count, **EVENT_OPTIONS).then(
+        partial(search, backend), [*inputs, count], [results, status], **EVENT_OPTIONS
     )
-    changes = [control.change for control in (*kinds, known, picture)]
-    gr.on([button.click, box.submit, rank.submit, folder.submit, *changes], **anew, **QUIET)
-    for pressed, sign in ((plus.click, "+"), (minus.click, "-"), (concept.submit, "+")):
-        pressed(partial(joined, sign), [box, concept], [box, concept], **QUIET).then(**anew, **QUIET)
-    examples.write(written, None, box, **QUIET).then(**anew, **QUIET)
-    results.more(lambda held: min(held + STEP, MOST_SHOWN), count, count, **QUIET).then(
-        answer, [*asked, count], [results, status], **QUIET
+    for view in (results, panel.view, compared.view):
+        liked.add_on(view.like).then(**search_event)
+        compared.add_on(view.compare)
+    liked.remove_on_drop().then(**search_event)
+    compared.remove_on_drop()
+    for view in (results, compared.view):
+        panel.open_models_of(view)
+
+    def load(request: gr.Request) -> tuple[object, ...]:
+        return first_view(backend, str(request.query_params.get("q", ""))[:MAX_QUERY_LENGTH])
+
+    page.load(load, None, [query, *dropdowns, suggestions, results, status], **EVENT_OPTIONS)
+
+
+def first_view(backend: Backend, text: str) -> tuple[object, ...]:
+    """What a new page shows: the query of its address (``?q=``), the filters' choices, suggestions, and results."""
+    zoo = backend.loradex.zoo
+    dropdowns = (
+        gr.Dropdown(choices=list(islice(zoo.counts(column), MAX_FILTER_CHOICES)))
+        for column in ("family", "format", "tag")
     )
-    for place in (results, panel.view, compared.place):
-        likes.taken(place.like).then(**anew, **QUIET)
-        compared.taken(place.compare)
-    likes.dropped().then(**anew, **QUIET)
-    compared.dropped()
-    for place in (results, compared.place):
-        panel.opens(place)
-
-    def first(request: gr.Request) -> tuple[object, ...]:
-        return fresh(desk, str(request.query_params.get("q", ""))[:LONGEST_QUERY])
-
-    page.load(first, None, [box, *kinds, suggestions, results, status], **QUIET)
-
-
-def fresh(desk: Desk, said: str) -> tuple[object, ...]:
-    """What a page shows first: what its address asks for with ``?q=``, and what there is to choose from."""
-    zoo = desk.loradex.zoo
-    choices = (
-        gr.Dropdown(choices=list(islice(zoo.counts(column), MOST_CHOICES))) for column in ("family", "format", "tag")
-    )
-    return (said, *choices, word_list(desk), *search(desk, said))
+    return (text, *dropdowns, suggestion_list(backend), *search(backend, text))
 
 
 def search(
-    desk: Desk,
-    said: str,
-    likes: Sequence[str] = (),
-    picture: str | None = None,
+    backend: Backend,
+    text: str,
+    liked: Sequence[str] = (),
+    image: str | None = None,
     families: Sequence[str] = (),
     formats: Sequence[str] = (),
     tags: Sequence[str] = (),
     rank: str = "",
     folder: str = "",
-    known: str = ANY,
-    count: int = STEP,
+    found_by: str = ANY_EVIDENCE,
+    count: int = PAGE_SIZE,
 ) -> tuple[str, str]:
-    """The cards of the best models and a line on them; without a query, a look into the zoo."""
-    loradex = desk.loradex
+    """Return the ``count`` best models as cards, and a status line; without a query, the first by id.
+
+    The parameters after ``backend`` are the ``inputs`` of ``build``, in the same order.
+    """
+    loradex = backend.loradex
     try:
-        if len(said) > LONGEST_QUERY:
-            return notice(
-                f"query: expected at most {LONGEST_QUERY} characters, found {len(said):,}; say it shorter", "ld-warn"
-            ), ""
-        by = None if known == ANY else known
-        where = filter_of(
-            families or (), formats or (), tags or (), rank.strip() or None, folder.strip() or None, found_by=by
+        if len(text) > MAX_QUERY_LENGTH:
+            message = f"query: expected at most {MAX_QUERY_LENGTH} characters, found {len(text):,}; shorten it"
+            return warning(message), ""
+        where = parse_filter(
+            families or (),
+            formats or (),
+            tags or (),
+            rank.strip() or None,
+            folder.strip() or None,
+            found_by=None if found_by == ANY_EVIDENCE else found_by,
         )
-        texts, minus = plus_and_minus(said)
-        if not (texts or likes or picture):
+        plus, minus = parse_search_box(text)
+        if not (plus or liked or image):
             if minus:
-                return notice(
-                    "query: expected something to look for, found only what to leave out; add what the model should draw",
-                    "ld-warn",
-                ), ""
-            return browse(desk, where, count)
-        query = Query.of(texts, minus, [picture] if picture else (), likes)
-        found = loradex.search(query, count, where=where)
+                message = "query: expected something to search for, found only what to subtract; add what the model should draw"
+                return warning(message), ""
+            return browse(backend, where, count)
+        query = Query.from_parts(plus, minus, [image] if image else (), liked)
+        answer = loradex.search(query, count, where=where)
     except (LoradexError, ZooError) as error:
-        message = str(error).replace(picture, "picture") if picture else str(error)
-        return notice(message, "ld-warn"), ""
-    cards = [found_card(hit, loradex.zoo_folder) for hit in found.hits]
-    more = len(cards) == count < MOST_SHOWN
-    line = f"{len(cards)} models{' (there are more)' if more else ''}, best first · {found.took_ms:.0f} ms"
-    return gallery(cards, "No model fits these filters.") + (more_button() if more else ""), line
+        message = str(error).replace(image, "picture") if image else str(error)
+        return warning(message), ""
+    cards = [hit_card(hit, loradex.zoo_folder) for hit in answer.hits]
+    more = len(cards) == count < MAX_SHOWN
+    status = f"{len(cards)} models{' (there are more)' if more else ''}, best first · {answer.took_ms:.0f} ms"
+    return gallery(cards, "No model fits these filters.") + (more_button() if more else ""), status
 
 
-def browse(desk: Desk, where: Filter, count: int) -> tuple[str, str]:
-    """Some models of the zoo."""
-    zoo, folder = desk.loradex.zoo, desk.loradex.zoo_folder
+def browse(backend: Backend, where: Filter, count: int) -> tuple[str, str]:
+    """Return the first ``count`` models of the zoo by id as cards, and a status line."""
+    zoo, folder = backend.loradex.zoo, backend.loradex.zoo_folder
     models = list(islice(zoo.models(where), count + 1))
     cards = [plain_card(model, folder) for model in models[:count]]
-    more = len(models) > count < MOST_SHOWN
+    more = len(models) > count < MAX_SHOWN
     empty = (
         "No model fits these filters."
         if where
-        else "The zoo is empty. Open Library and name the folder that holds your LoRAs."
+        else "The zoo is empty. Open the Library tab and index the folder with your LoRAs."
     )
-    line = f"A look into the zoo: {len(cards)} of {len(zoo):,} models. Say above what the model should draw."
-    return gallery(cards, empty) + (more_button() if more else ""), line
+    status = f"Showing {len(cards)} of the {len(zoo):,} indexed models. Describe above what the model should draw."
+    return gallery(cards, empty) + (more_button() if more else ""), status
 
 
 def more_button() -> str:
-    """A button for more models."""
-    return f'<p style="text-align:center">{act("more", "", "Show more models", "show more")}</p>'
+    """A button that shows more models."""
+    return f'<p style="text-align:center">{action_button("more", "", "Show more models", "show more")}</p>'
 
 
-def joined(sign: str, said: str, word: str) -> tuple[str, str]:
-    """The search box with one more concept, and the concept's box empty again."""
-    word = word.strip()
-    if not word:
-        return said, ""
-    return (f"{said.strip()} {sign} {word}" if said.strip() or sign == "-" else word), ""
+def add_concept(sign: str, text: str, concept: str) -> tuple[str, str]:
+    """Append a concept to the query with a sign; returns the query, and the emptied box of the concept."""
+    concept = concept.strip()
+    if not concept:
+        return text, ""
+    return (f"{text.strip()} {sign} {concept}" if text.strip() or sign == "-" else concept), ""
 
 
-def written(event: gr.EventData) -> str:
-    """The example that was clicked."""
-    return id_of(event)[:LONGEST_QUERY]
+def clicked_example(event: gr.EventData) -> str:
+    """The example query that was clicked."""
+    return event_id(event)[:MAX_QUERY_LENGTH]
 
 
-def like_chips(desk: Desk, ids: Sequence[str]) -> str:
-    """The models that a query holds, each with a button that takes it out."""
-    said = []
+def liked_chips(backend: Backend, ids: Sequence[str]) -> str:
+    """The models in the query, each with a button that removes it."""
+    parts = []
     for id in ids:
         try:
-            name = desk.loradex.zoo.get(id).name
+            name = backend.loradex.zoo.get(id).name
         except ZooError:
             name = id
-        said.append(f"{chips([f'like {name}'], 'own')}{act('drop', id, f'Leave {name} out of the query', '✕')}")
-    return f'<div class="ld-chips">{"".join(said)}</div>' if said else ""
+        parts.append(chips([f"like {name}"], "own") + action_button("drop", id, f"Remove {name} from the query", "✕"))
+    return f'<div class="ld-chips">{"".join(parts)}</div>' if parts else ""
 
 
-def word_list(desk: Desk) -> str:
-    """What the search box completes: the labels of the space and the tags of the zoo."""
-    encoder, zoo = desk.loradex.encoder, desk.loradex.zoo
+def suggestion_list(backend: Backend) -> str:
+    """The words that the search box completes: default labels of the space, and tags of the zoo."""
+    encoder, zoo = backend.loradex.encoder, backend.loradex.zoo
     labels = encoder.default_labels.names if encoder.has_labels else ()
-    words = dict.fromkeys(word for word in (*labels, *zoo.counts("tag")) if word.isprintable() and len(word) <= 40)
-    return f'<datalist id="ld-suggestions" data-words="{escape(chr(10).join(islice(words, SUGGESTIONS)))}"></datalist>'
+    words = dict.fromkeys(
+        word for word in (*labels, *zoo.counts("tag")) if word.isprintable() and len(word) <= MAX_SUGGESTION_LENGTH
+    )
+    data = escape("\n".join(islice(words, MAX_SUGGESTIONS)))
+    return f'<datalist id="ld-suggestions" data-words="{data}"></datalist>'

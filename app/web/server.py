@@ -1,4 +1,4 @@
-"""One server for the page, the drawings and, when asked for, the API and the agent tools."""
+"""One server for the page, the previews and, if asked for, the REST API and the agent tools."""
 
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -12,40 +12,47 @@ import uvicorn
 from fastapi import FastAPI, Response
 from fastapi.responses import FileResponse
 
+from loradex.app.api.multipart import MAX_FILE_BYTES
 from loradex.app.api.rest import rest_api
 from loradex.app.api.tools import agent_tools, http_app
-from loradex.app.backend import Desk
-from loradex.app.previews import drawing_of
-from loradex.app.web.middleware import Gate, Login, names_for
+from loradex.app.backend import Backend
+from loradex.app.previews import preview_path
+from loradex.app.web.middleware import AccessMiddleware, Login, allowed_host_names
 from loradex.app.web.page import build_page
 from loradex.app.web.theme import CSS, SCRIPT, LoradexTheme
-from loradex.app.web.upload_folder import Uploads
+from loradex.app.web.upload_folder import UploadFolder
 from loradex.index import ZooError
 from loradex.retrieval.errors import QueryError
 
-KEPT: Final = 600  # seconds for which a browser keeps a drawing
-LEAST_PASSWORD: Final = 8  # characters
-LARGEST_FILE: Final = "1gb"
-BACKLOG: Final = 512
-PATIENCE: Final = 3  # seconds that open connections get when the server ends
+PREVIEW_MAX_AGE: Final = 600  # seconds for which browsers cache a preview
+MIN_PASSWORD_LENGTH: Final = 8  # characters
+BACKLOG: Final = 512  # connections that wait to be accepted
+SHUTDOWN_TIMEOUT: Final = 3  # seconds for open connections to end
 ICON: Final = Path(__file__).parent / "icon.png"
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
-    """What is served where, and to whom; ``names`` are those that the server answers to besides the host's own."""
+class ServerOptions:
+    """Where to serve, to whom, and what.
+
+    Attributes:
+        host, port: address to listen on; port 0 takes a free one.
+        login: required of everyone; None for none.
+        host_names: further names that the server answers to, if it listens on this machine only.
+        api, tools: whether to serve the REST API, and the agent tools.
+    """
 
     host: str = "127.0.0.1"
     port: int = 7860
     login: Login | None = None
-    names: Sequence[str] = ()
+    host_names: Sequence[str] = ()
     api: bool = False
     tools: bool = False
 
 
-def build_app(desk: Desk, uploads: Uploads, service: Service) -> Gate:
-    """The whole server behind its gate."""
-    tools = http_app(agent_tools(desk, local=False)) if service.tools else None
+def build_app(backend: Backend, uploads: UploadFolder, options: ServerOptions) -> AccessMiddleware:
+    """The ASGI app: page, previews, API and agent tools, behind the middleware."""
+    tools = http_app(agent_tools(backend, local=False)) if options.tools else None
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -53,21 +60,21 @@ def build_app(desk: Desk, uploads: Uploads, service: Service) -> Gate:
             yield
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    app.get("/drawings/{id}.png")(lambda id: drawing(desk, id))
-    ours = ["/drawings/"]
-    if service.api:
-        app.mount("/api/v1", rest_api(desk))
-        ours.append("/api/v1/")
+    app.get("/drawings/{id}.png")(lambda id: preview_response(backend, id))
+    own_paths = ["/drawings/"]
+    if options.api:
+        app.mount("/api/v1", rest_api(backend))
+        own_paths.append("/api/v1/")
     if tools:
         app.router.routes.extend(tools.routes)
-        ours.append("/mcp")
+        own_paths.append("/mcp")
     gr.mount_gradio_app(
         app,
-        build_page(desk),
+        build_page(backend),
         path="/",
         favicon_path=str(ICON),
-        max_file_size=LARGEST_FILE,
-        show_error=False,  # of errors that no one foresaw
+        max_file_size=MAX_FILE_BYTES,
+        show_error=False,  # unexpected errors would show the server's internals
         footer_links=[],
         run_history=False,
         ssr_mode=False,
@@ -78,69 +85,69 @@ def build_app(desk: Desk, uploads: Uploads, service: Service) -> Gate:
         css_paths=CSS,
         js=SCRIPT.read_text("utf-8"),
     )
-    return Gate(app, service.login, names_for(service.host, service.names), uploads, tuple(ours))
+    host_names = allowed_host_names(options.host, options.host_names)
+    return AccessMiddleware(app, options.login, host_names, uploads, tuple(own_paths))
 
 
-def drawing(desk: Desk, id: str) -> Response:
-    """What a model draws."""
-    loradex = desk.loradex
+def preview_response(backend: Backend, id: str) -> Response:
+    """The preview of a model; 404 if there is no such model or it has none."""
+    loradex = backend.loradex
     try:
-        path = drawing_of(loradex.zoo.get(id), loradex.zoo_folder)
+        path = preview_path(loradex.zoo.get(id), loradex.zoo_folder)
     except ZooError:
         path = None
-    return (
-        FileResponse(path, media_type="image/png", headers={"cache-control": f"private, max-age={KEPT}"})
-        if path
-        else Response(status_code=404)
-    )
+    if path is None:
+        return Response(status_code=404)
+    return FileResponse(path, media_type="image/png", headers={"cache-control": f"private, max-age={PREVIEW_MAX_AGE}"})
 
 
-def serve(desk: Desk, service: Service, told: Callable[[str], None]) -> None:
-    """Serve until interrupted; models are loaded before ``told`` gets the address.
+def serve(backend: Backend, options: ServerOptions, on_ready: Callable[[str], None]) -> None:
+    """Serve until interrupted; ``on_ready`` gets the address once the models are loaded.
 
     Raises:
         LoradexError, ZooError: the encoder or the zoo cannot be loaded.
         QueryError: the address cannot be listened on.
     """
-    uploads = Uploads()
+    uploads = UploadFolder()
     try:
-        desk.loradex.search("warm up", 1)
-        app = build_app(desk, uploads, service)
-        listening = listen(service.host, service.port)
+        backend.loradex.search("warm up", 1)
+        app = build_app(backend, uploads, options)
+        listener = listen(options.host, options.port)
         config = uvicorn.Config(
             app,
             log_level="warning",
             access_log=False,
-            timeout_graceful_shutdown=PATIENCE,
+            timeout_graceful_shutdown=SHUTDOWN_TIMEOUT,
             server_header=False,
             ws="none",
         )
-        told(f"http://{f'[{service.host}]' if ':' in service.host else service.host}:{listening.getsockname()[1]}")
-        uvicorn.Server(config).run(sockets=[listening])
+        host = f"[{options.host}]" if ":" in options.host else options.host
+        on_ready(f"http://{host}:{listener.getsockname()[1]}")
+        uvicorn.Server(config).run(sockets=[listener])
     finally:
-        desk.close()
+        backend.close()
         uploads.remove()
 
 
-def login_of(written: str) -> Login:
-    """A login as people write it: ``name:password``.
+def parse_login(text: str) -> Login:
+    """Parse a login written as one line ``name:password``.
 
     Raises:
-        QueryError: it is written in another way.
+        QueryError: the text has another form, or the password is too short.
     """
-    name, _, password = written.strip().partition(":")
-    if not name or len(password) < LEAST_PASSWORD or "\n" in written.strip():
+    name, _, password = text.strip().partition(":")
+    if not name or len(password) < MIN_PASSWORD_LENGTH or "\n" in text.strip():
         raise QueryError(
-            f"login: expected one line name:password with {LEAST_PASSWORD} characters or more behind the colon, found none; write it so"
+            f"login: expected one line name:password with {MIN_PASSWORD_LENGTH} characters or more after the colon, found another; write it so"
         )
     return Login.of(name, password)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens.
+    """Open a socket that listens on an address.
 
     Raises:
-        QueryError: it cannot.
+        QueryError: the address is unknown, in use or not allowed.
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]

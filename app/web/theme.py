@@ -1,4 +1,4 @@
-"""How the page looks: colours, fonts and shapes, in light and dark, with fonts that come with Gradio."""
+"""The look of the page in light and dark: colours, shapes, and fonts that come with Gradio."""
 
 from pathlib import Path
 from typing import Final
@@ -11,7 +11,7 @@ SCRIPT: Final = HERE / "page.js"
 
 
 class LoradexTheme(gr.themes.Base):
-    """Teal on slate, flat, with thin borders."""
+    """Flat, teal on slate, with thin borders."""
 
     def __init__(self) -> None:
         super().__init__(

@@ -1,39 +1,44 @@
-"""What the page takes as a file: one that was sent here. Gradio alone would copy any file of the machine, and fetch any address, that a caller names."""
+"""File and image inputs that accept uploads only.
+
+Gradio alone would copy any file of the machine, and fetch any address, that a caller names in a request.
+"""
 
 from typing import Any, Final, NoReturn
 
 import gradio as gr
 from gradio import processing_utils
 
-MOST_SESSIONS: Final = 500  # whose last inputs are kept
+MAX_SESSIONS: Final = 500  # of which Gradio keeps the state
 
 
-def closed(page: gr.Blocks) -> gr.Blocks:
-    """A page that takes files from its uploads alone; Gradio looks after this only for pages that it launched itself."""
+def accept_uploads_only(page: gr.Blocks) -> gr.Blocks:
+    """Have a page accept only files that were uploaded to it, which Gradio ensures only for pages that it launched."""
     page.has_launched = True
-    page.state_session_capacity = MOST_SESSIONS
-    processing_utils.async_ssrf_protected_download = not_fetched
+    page.state_session_capacity = MAX_SESSIONS
+    processing_utils.async_ssrf_protected_download = refuse_address
     return page
 
 
-async def not_fetched(address: str, cache_dir: str) -> NoReturn:
-    """Refuse an address that stands where a file belongs."""
-    raise gr.Error("file: expected one that was sent, found an address; send the file itself", print_exception=False)
+async def refuse_address(address: str, cache_dir: str) -> NoReturn:
+    """Refuse an address in place of a file.
+
+    Raises:
+        gr.Error: always.
+    """
+    raise gr.Error("file: expected an uploaded file, found an address; upload the file itself", print_exception=False)
 
 
-def file_place(**options: Any) -> gr.File:
-    """A place for files; functions get their paths, and check what they are."""
-    place = gr.File(file_count="multiple", **options)
-    place.preprocess = lambda sent: (
-        [file.path for file in sent] if sent else []
-    )  # Gradio's own leaves an empty file for each
-    return place
+def file_input(**options: Any) -> gr.File:
+    """An input for files; functions get their paths, and check the content."""
+    component = gr.File(file_count="multiple", **options)
+    # Gradio's own preprocess leaves an empty temporary file for each upload.
+    component.preprocess = lambda files: [file.path for file in files] if files else []
+    return component
 
 
-def picture_place(**options: Any) -> gr.Image:
-    """A place for a picture; functions get its path, and check what it is."""
-    place = gr.Image(type="filepath", **options)
-    place.preprocess = lambda sent: (
-        sent.path if sent else None
-    )  # Gradio's own writes what comes as a data: address to the disk
-    return place
+def image_input(**options: Any) -> gr.Image:
+    """An input for an image; functions get its path, and check the content."""
+    component = gr.Image(type="filepath", **options)
+    # Gradio's own preprocess writes images that come as a data: address to the disk.
+    component.preprocess = lambda image: image.path if image else None
+    return component

@@ -1,128 +1,139 @@
-"""The two collections of a zoo in Milvus: its models, and what became of files, with the zoo's own row."""
+"""The two collections of a zoo in Milvus: one of models, and one of files with the row of the zoo itself."""
 
 from typing import Any, Final
 
 from loradex.index.milvus.connection import Connection
-from loradex.index.milvus.rows import LONGEST, MOST_CHUNKS, MOST_TAGS
+from loradex.index.milvus.rows import MAX_CHUNKS, MAX_ELEMENTS, MAX_TEXT_BYTES
 
-ENGINES: Final = {"auto": "AUTOINDEX", "exact": "FLAT"}  # how a person asks for an index, and what Milvus calls it
-SCALARS: Final = ("shard", "family", "format", "found_by", "rank", "added", "tags", "folders")
-SHORT: Final = 80  # bytes of an id or a code
+ENGINES: Final = {"auto": "AUTOINDEX", "exact": "FLAT"}  # kinds of index engine as index types of Milvus
+SCALAR_INDEXES: Final = ("shard", "family", "format", "found_by", "rank", "added", "tags", "folders")
+MAX_CODE_BYTES: Final = 80  # of an id or a code
+
+Field = tuple[str, dict[str, Any]]  # type and options
 
 
-def names_of(connection: Connection) -> tuple[str, str]:
-    """Of models, and of files."""
+def collection_names(connection: Connection) -> tuple[str, str]:
+    """Return the names of the collections of models and of files."""
     return f"{connection.address.name}_models", f"{connection.address.name}_files"
 
 
-def make_collections(connection: Connection, dim: int) -> None:
-    """Make both, with FLAT for vectors (dim,): exact, until someone asks for another index.
+def create_collections(connection: Connection, dim: int) -> None:
+    """Create both collections, for vectors (dim,) with a FLAT index, which is exact.
 
-    Every read sees all that was acknowledged before (consistency level Strong), whoever wrote it.
+    With consistency level Strong every read sees all that was acknowledged before, whoever wrote it.
 
     Raises:
         ZooError: the server refuses them.
     """
-    models, files = names_of(connection)
-    make(
+    models, files = collection_names(connection)
+    code: Field = ("VARCHAR", {"max_length": MAX_CODE_BYTES})
+    create_collection(
         connection,
         files,
-        {"model": ("VARCHAR", {"max_length": SHORT}), "nothing": ("FLOAT_VECTOR", {"dim": 2})},
-        "nothing",
-        ("shard", "model"),
+        {"model": code, "nothing": ("FLOAT_VECTOR", {"dim": 2})},  # Milvus demands a vector field
+        vector="nothing",
+        scalar_indexes=("shard", "model"),
     )
-    codes = ("ARRAY", {"element_type": "VARCHAR", "max_length": SHORT, "max_capacity": MOST_TAGS})
-    text = (
+    codes: Field = (
+        "ARRAY",
+        {"element_type": "VARCHAR", "max_length": MAX_CODE_BYTES, "max_capacity": MAX_ELEMENTS},
+    )
+    words: Field = (
         "VARCHAR",
         {
-            "max_length": LONGEST,
+            "max_length": MAX_TEXT_BYTES,
             "enable_analyzer": True,
             "enable_match": True,
             "analyzer_params": {"tokenizer": "standard"},
         },
     )
-    columns: dict[str, tuple[str, dict[str, Any]]] = {
-        **dict.fromkeys(("family", "format", "found_by"), ("VARCHAR", {"max_length": SHORT})),
+    chunks: Field = (
+        "ARRAY",
+        {"element_type": "VARCHAR", "max_length": MAX_TEXT_BYTES, "max_capacity": MAX_CHUNKS},
+    )
+    fields: dict[str, Field] = {
+        **dict.fromkeys(("family", "format", "found_by"), code),
         **dict.fromkeys(("rank", "added"), ("INT64", {})),
         **dict.fromkeys(("tags", "folders"), codes),
-        "words": text,
+        "words": words,
         "words_bm25": ("SPARSE_FLOAT_VECTOR", {}),
         "placed": ("BOOL", {}),
         "vector": ("FLOAT_VECTOR", {"dim": dim}),
-        "fingerprint": ("ARRAY", {"element_type": "VARCHAR", "max_length": LONGEST, "max_capacity": MOST_CHUNKS}),
+        "fingerprint": chunks,
     }
-    make(connection, models, columns, "vector", SCALARS)
+    create_collection(connection, models, fields, vector="vector", scalar_indexes=SCALAR_INDEXES)
 
 
-def make(
-    connection: Connection,
-    name: str,
-    columns: dict[str, tuple[str, dict[str, Any]]],
-    vector: str,
-    scalars: tuple[str, ...],
+def create_collection(
+    connection: Connection, name: str, fields: dict[str, Field], *, vector: str, scalar_indexes: tuple[str, ...]
 ) -> None:
-    """Make one collection, with an id, a shard and a record besides its columns."""
+    """Create a collection of some fields and an id, a shard and a record, with its indexes, and load it."""
     from pymilvus import DataType, Function, FunctionType, MilvusClient
 
     schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
-    schema.add_field("id", DataType.VARCHAR, max_length=SHORT, is_primary=True)
+    schema.add_field("id", DataType.VARCHAR, max_length=MAX_CODE_BYTES, is_primary=True)
     schema.add_field("shard", DataType.INT64)
     schema.add_field(
-        "record", DataType.ARRAY, element_type=DataType.VARCHAR, max_length=LONGEST, max_capacity=MOST_CHUNKS
+        "record",
+        DataType.ARRAY,
+        element_type=DataType.VARCHAR,
+        max_length=MAX_TEXT_BYTES,
+        max_capacity=MAX_CHUNKS,
     )
     indexes = MilvusClient.prepare_index_params()
-    for column, (kind, options) in columns.items():
+    for field, (kind, options) in fields.items():
         options = {key: DataType[value] if key == "element_type" else value for key, value in options.items()}
-        schema.add_field(column, DataType[kind], **options)
-    if "words" in columns:
+        schema.add_field(field, DataType[kind], **options)
+    if "words" in fields:
         schema.add_function(Function("bm25", FunctionType.BM25, ["words"], ["words_bm25"]))
         indexes.add_index("words_bm25", index_type="SPARSE_INVERTED_INDEX", metric_type="BM25")
     indexes.add_index(vector, index_type=ENGINES["exact"], metric_type="IP")
-    for column in (
-        () if connection.is_lite else scalars
-    ):  # milvus-lite has no such index for arrays, and needs none for what it holds
-        indexes.add_index(column, index_type="INVERTED")
-    connection.ask("create_collection", name, schema=schema, consistency_level="Strong")
-    connection.ask("create_index", name, indexes, sync=False)  # nothing is in it, and loading waits for them
-    connection.ask("load_collection", name)
+    if not connection.is_lite:  # milvus-lite has no such index for arrays, and is fast without for the sizes it holds
+        for field in scalar_indexes:
+            indexes.add_index(field, index_type="INVERTED")
+    connection.call("create_collection", name, schema=schema, consistency_level="Strong")
+    connection.call("create_index", name, indexes, sync=False)  # the collection is empty, and loading waits for them
+    connection.call("load_collection", name)
 
 
 def change_engine(connection: Connection, engine: str) -> None:
-    """Index the models' vectors in another way.
+    """Replace the index of the models' vectors by that of another engine; after an error the index is FLAT.
 
     Raises:
-        BadQuery: this server has no such index; the vectors are indexed by FLAT then, as they are whatever else cuts this short.
+        BadQuery: this server has no such index.
     """
-    models, _ = names_of(connection)
-    connection.ask("release_collection", models)
+    models, _ = collection_names(connection)
+    connection.call("release_collection", models)
     try:
-        index_vectors(connection, models, ENGINES[engine])
+        replace_vector_index(connection, models, ENGINES[engine])
     except BaseException:
-        index_vectors(connection, models, ENGINES["exact"])
+        replace_vector_index(connection, models, ENGINES["exact"])
         raise
     finally:
-        connection.ask("load_collection", models)
+        connection.call("load_collection", models)
 
 
-def index_vectors(connection: Connection, models: str, kind: str) -> None:
-    """Put one index in the place of another."""
+def replace_vector_index(connection: Connection, models: str, index_type: str) -> None:
+    """Drop the index of the models' vectors, if there is one, and create another."""
     from pymilvus import MilvusClient
 
     indexes = MilvusClient.prepare_index_params()
-    indexes.add_index("vector", index_type=kind, metric_type="IP")
-    if "vector" in connection.ask("list_indexes", models):
-        connection.ask("drop_index", models, "vector")
-    connection.ask("create_index", models, indexes, sync=False)
+    indexes.add_index("vector", index_type=index_type, metric_type="IP")
+    if "vector" in connection.call("list_indexes", models):
+        connection.call("drop_index", models, "vector")
+    connection.call("create_index", models, indexes, sync=False)
 
 
-def load(connection: Connection, mend: bool) -> None:
-    """Load both collections, as a server that was started again may not have done; with ``mend`` vectors whose index a killed process dropped get FLAT.
+def load_collections(connection: Connection, *, repair: bool) -> None:
+    """Load both collections, as is needed after a server was started again.
+
+    ``repair`` creates a FLAT index if a killed process dropped the index of the vectors and created no other.
 
     Raises:
         ZooError: the server refuses it.
     """
-    models, files = names_of(connection)
-    if mend and "vector" not in connection.ask("list_indexes", models):
-        index_vectors(connection, models, ENGINES["exact"])
+    models, files = collection_names(connection)
+    if repair and "vector" not in connection.call("list_indexes", models):
+        replace_vector_index(connection, models, ENGINES["exact"])
     for name in (files, models):
-        connection.ask("load_collection", name)
+        connection.call("load_collection", name)

@@ -1,63 +1,80 @@
-"""Filters and words as expressions of Milvus (https://milvus.io/docs/boolean.md); whatever people say is in them as a code, never as it is."""
+"""Filters and words as boolean expressions of Milvus (https://milvus.io/docs/boolean.md).
+
+Text from users enters an expression only as a code.
+"""
 
 import json
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from loradex.index.filters import Filter, ends_of
+from loradex.index.entry import normalize_tag
+from loradex.index.filters import Filter, folder_range
 from loradex.index.milvus.rows import code, tokens
-from loradex.index.sqlite.rows import tag_of
-from loradex.index.words import said_words
+from loradex.index.words import query_words
 
 
-def of_filter(where: Filter) -> str:
-    """What a filter asks of models.
+def filter_expression(where: Filter) -> str:
+    """Return the expression of a filter on models.
 
     Raises:
-        BadQuery: the filter cannot be used.
+        BadQuery: the filter is invalid.
     """
     where.check()
-    parts = [
-        f"{column} in {json.dumps(list(map(code, wanted)))}"
-        for column, wanted in (("family", where.families), ("format", where.formats))
-        if wanted
+    conditions = [
+        f"{field} in {json.dumps(list(map(code, allowed)))}"
+        for field, allowed in (("family", where.families), ("format", where.formats))
+        if allowed
     ]
-    parts += [f"array_contains(tags, {json.dumps(code(tag_of(tag)))})" for tag in where.tags]
+    conditions += [f"array_contains(tags, {json.dumps(code(normalize_tag(tag)))})" for tag in where.tags]
     if where.lowest_rank is not None or where.highest_rank is not None:
-        parts.append(f"rank >= {max(0, where.lowest_rank or 0)}")
+        conditions.append(f"rank >= {max(0, where.lowest_rank or 0)}")  # a model without a rank has -1
     bounds = (("rank <=", where.highest_rank), ("added >=", where.added_from), ("added <", where.added_before))
-    parts += [f"{column} {bound}" for column, bound in bounds if bound is not None]
+    conditions += [f"{comparison} {bound}" for comparison, bound in bounds if bound is not None]
     if where.found_by is not None:
-        parts.append(f"found_by == {json.dumps(code(str(where.found_by)))}")
+        conditions.append(f"found_by == {json.dumps(code(str(where.found_by)))}")
     if where.folder is not None:
-        parts.append(f"array_contains(folders, {json.dumps(code(ends_of(where.folder)[0]))})")
-    return both(*parts)
+        prefix, _ = folder_range(where.folder)
+        conditions.append(f"array_contains(folders, {json.dumps(code(prefix))})")
+    return all_of(*conditions)
 
 
-def of_ids(ids: Sequence[str], column: str = "id") -> str:
-    """One of some ids."""
-    return f"{column} in {json.dumps(list(ids))}"
+def ids_expression(ids: Sequence[str], field: str = "id") -> str:
+    """Return the expression for rows in which a field is one of some ids."""
+    return f"{field} in {json.dumps(list(ids))}"
 
 
-def of_words(texts: Sequence[str], without: Sequence[str]) -> tuple[str, str] | None:
-    """What has every word of one of some texts, but not all words of one of others, and the words to rank by; None where there is none to look for."""
-    wanted = [found for found in map(words, texts) if found]
-    if not wanted:
+class WordQuery(NamedTuple):
+    """A full-text search: the expression that rows must meet, and the tokens to rank them by."""
+
+    expression: str
+    ranking: str
+
+
+def word_query(texts: Sequence[str], without: Sequence[str]) -> WordQuery | None:
+    """Return the search for rows with every word of one of ``texts``, but not every word of one of ``without``.
+
+    Returns:
+        None if no word is left to look up.
+    """
+    included = [text_tokens for text_tokens in map(query_tokens, texts) if text_tokens]
+    if not included:
         return None
-    refused = [f"not ({every_word(found)})" for found in map(words, without) if found]
-    anyone = " or ".join(f"({every_word(found)})" for found in wanted)
-    return both(f"({anyone})", *refused), " ".join(dict.fromkeys(word for found in wanted for word in found))
+    excluded = [f"not ({has_all(text_tokens)})" for text_tokens in map(query_tokens, without) if text_tokens]
+    any_text = " or ".join(f"({has_all(text_tokens)})" for text_tokens in included)
+    ranking = dict.fromkeys(token for text_tokens in included for token in text_tokens)
+    return WordQuery(all_of(f"({any_text})", *excluded), " ".join(ranking))
 
 
-def words(text: str) -> list[str]:
-    """The words of a text but those that say little."""
-    return list(dict.fromkeys(token for word in said_words(text) for token in tokens(word)))
+def query_tokens(text: str) -> list[str]:
+    """Return the tokens of a text, each once, without stop words."""
+    return list(dict.fromkeys(token for word in query_words(text) for token in tokens(word)))
 
 
-def every_word(found: Sequence[str]) -> str:
-    """All of some words."""
-    return " and ".join(f'TEXT_MATCH(words, "{word}")' for word in found)
+def has_all(query: Sequence[str]) -> str:
+    """Return the expression for rows that have all of some tokens."""
+    return " and ".join(f'TEXT_MATCH(words, "{token}")' for token in query)
 
 
-def both(*parts: str) -> str:
-    """All of some conditions."""
-    return " and ".join(part for part in parts if part)
+def all_of(*conditions: str) -> str:
+    """Join conditions that are not empty with ``and``."""
+    return " and ".join(condition for condition in conditions if condition)

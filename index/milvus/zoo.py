@@ -1,7 +1,7 @@
-"""A zoo in Milvus: the same answers as a zoo in a folder, from a server or from milvus-lite.
+"""A zoo in Milvus, with the same answers as a zoo in a folder.
 
-Milvus has no transactions: what one call writes goes in by requests of 500 rows (``table.BATCH``), and a crash in between leaves the first of them in, each
-whole. The zoo's own row, which tells states apart, is written last.
+Milvus has no transactions. A call writes in requests of 500 rows (``table.BATCH``), and a crash in between leaves the
+first of them stored. The row of the zoo itself, which identifies its state, is written last.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,93 +10,73 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from time import time
-from typing import Final, Self
+from typing import Self
 
-import numpy as np
-from numpy.typing import NDArray
-
-from loradex.index.base import ALL, BaseZoo
+from loradex.index.base import ALL, NO_FINGERPRINTS, BaseZoo, Progress, no_progress
+from loradex.index.checks import check_binding, checked_number_of_hits
+from loradex.index.entry import Entry
 from loradex.index.errors import (
-    BadModel,
     BadQuery,
-    BadVector,
-    ModelMissing,
-    SpaceMismatch,
-    ZooDamaged,
     ZooExists,
     ZooMissing,
-    ZooReadOnly,
+    no_model_for_file,
+    no_model_for_fingerprint,
+    read_only_error,
 )
 from loradex.index.filters import Filter
-from loradex.index.milvus.address import Address, mark
-from loradex.index.milvus.collections import ENGINES, change_engine, load, make_collections, names_of
+from loradex.index.lock import WriterLock
+from loradex.index.milvus.address import Address, write_address
+from loradex.index.milvus.collections import (
+    ENGINES,
+    change_engine,
+    collection_names,
+    create_collections,
+    load_collections,
+)
 from loradex.index.milvus.connection import Connection
-from loradex.index.milvus.expressions import both, of_filter, of_ids, of_words
-from loradex.index.milvus.rows import (
-    Row,
-    file_row,
-    from_file_row,
-    from_row,
-    is_id,
-    packed,
-    to_row,
-    unpacked,
-    vector_of,
-)
-from loradex.index.milvus.table import MOST, Table, parts_of
-from loradex.index.milvus.zoo_row import OWN, VERSION, Binding
-from loradex.index.model import Hit, KnownFile, Model
-from loradex.index.sqlite.connections import WriterLock
-from loradex.index.sqlite.engine import WIDE, WIDER
-from loradex.index.sqlite.rows import Entry, to_entry
-from loradex.index.sqlite.snapshot import State
-from loradex.index.sqlite.verify import Progress
-from loradex.index.sqlite.zoo import EMPTY, unit_of, whole_number
-from loradex.index.vectors import Vector, Vectors, count, to_unit
-
-MODEL: Final = ("id", "record")
-COLUMNS: Final = (
-    *MODEL,
-    *"shard family format found_by rank added tags folders words placed vector fingerprint".split(),  # noqa: SIM905
-)
+from loradex.index.milvus.derived import find_problems, outdated_rows
+from loradex.index.milvus.expressions import all_of, filter_expression, word_query
+from loradex.index.milvus.file_table import FileTable
+from loradex.index.milvus.model_table import ModelTable
+from loradex.index.milvus.rows import Row, digest, file_row, model_row, pack, unpack
+from loradex.index.milvus.table import MAX_ROWS, batches
+from loradex.index.milvus.zoo_row import VERSION, ZOO_ID, ZooRow
+from loradex.index.model import Hit, KnownFile, Model, State
+from loradex.index.vectors import Vector, Vectors
 
 
 class MilvusZoo(BaseZoo):
-    """A zoo of models and unit vectors, bound to one space, in two collections of Milvus; ``folder`` holds its drawings.
+    """A zoo in two collections of Milvus; see ``BaseZoo`` for its methods.
 
-    Any number of processes may read from a server while one writes; milvus-lite serves one process. One object may be shared by threads.
+    The folder holds its address, previews and lock. Any number of processes may read from a server while one process
+    per machine writes; milvus-lite serves one process.
     """
 
     def __init__(self, folder: Path, *, read_only: bool) -> None:
-        """Connect to the zoo of a marked folder; use ``open``, ``create`` or ``open_or_create``."""
+        """Connect to the address in a folder; use ``open``, ``create`` or ``open_or_create`` instead."""
         self.folder, self.read_only = folder, read_only
         self._lock = None if read_only else WriterLock(folder)
-        self._turn, self._counts = Lock(), dict[str, tuple[State, dict[str, int]]]()
+        self._turn = Lock()
+        self._counts: tuple[State, dict[str, dict[str, int]]] | None = None
         try:
             self._connection = Connection(folder)
         except BaseException:
             self._unlock()
             raise
-        self._models, self._files = (Table(self._connection, name) for name in names_of(self._connection))
+        models, files = collection_names(self._connection)
+        self._models, self._files = ModelTable(self._connection, models), FileTable(self._connection, files)
 
     @classmethod
     def create(cls, folder: Path, space: str, dim: int) -> Self:
-        """Make an empty zoo for vectors (dim,) of a space, where the folder's mark says, else in files of the folder, and open it for writing.
-
-        Raises:
-            ZooExists: there is one.
-            BadVector: ``dim`` is not a positive number.
-            ZooError: the folder or the server cannot be used.
-        """
-        if dim < 1 or not space:
-            raise BadVector(f"{folder}: expected a space's name and dim, found {space!r} and {dim}; pass the encoder's")
-        mark(folder, Address())
+        """Create an empty zoo at the folder's address, else in files of the folder, as ``BaseZoo.create``."""
+        check_binding(folder, space, dim)
+        write_address(folder, Address())
         zoo = cls(folder, read_only=False)
         try:
-            if zoo._is_there():
+            if zoo._has_collections():
                 raise ZooExists(f"{zoo._connection}: expected no zoo yet, found one; open it, or use another name")
-            make_collections(zoo._connection, dim)
-            Binding(VERSION, space, dim, "exact", 0).write(zoo._files)
+            create_collections(zoo._connection, dim)
+            ZooRow(VERSION, space, dim, "exact", 0).write(zoo._files)
             zoo._read_binding()
         except BaseException:
             zoo.close()
@@ -105,37 +85,27 @@ class MilvusZoo(BaseZoo):
 
     @classmethod
     def open(cls, folder: Path, *, space: str | None = None, read_only: bool = False) -> Self:
-        """Open a zoo for writing, as its only writer on this machine, or for reading; ``space`` is the one that it must be bound to.
+        """Open the zoo at the folder's address, for writing as its only writer on this machine, as ``BaseZoo.open``.
 
         Raises:
-            ZooMissing: there is none.
-            SpaceMismatch: it is bound to another space.
-            ZooLocked: it is being written, and ``read_only`` is false, or another process has the files of milvus-lite open.
-            ZooError: the folder or the server cannot be used.
+            ZooLocked: also if another process has the files of milvus-lite open.
         """
         zoo = cls(folder, read_only=read_only)
         try:
-            if not zoo._is_there():
+            if not zoo._has_collections():
                 raise ZooMissing(
                     f"{zoo._connection}: expected a zoo, found none; check the address, or make one with `loradex index`"
                 )
             zoo._read_binding()
-            if space not in (None, zoo.space):
-                raise SpaceMismatch(
-                    f"{folder}: expected space {space!r}, found space {zoo.space!r}; use its encoder, or index into a new zoo"
-                )
+            zoo._check_space(space)
         except BaseException:
             zoo.close()
             raise
         return zoo
 
     @classmethod
-    def there(cls, folder: Path) -> bool:
-        """Whether there is a zoo where a marked folder says.
-
-        Raises:
-            ZooError: the server or the files cannot be used.
-        """
+    def exists(cls, folder: Path) -> bool:
+        """Whether there is a zoo at the folder's address, as ``BaseZoo.exists``."""
         try:
             cls.open(folder, read_only=True).close()
         except ZooMissing:
@@ -143,7 +113,7 @@ class MilvusZoo(BaseZoo):
         return True
 
     def close(self) -> None:
-        """Let go of the server and of the lock; a second call does nothing."""
+        """Close the connection and release the lock; a second call does nothing."""
         self._connection.close()
         self._unlock()
 
@@ -151,386 +121,193 @@ class MilvusZoo(BaseZoo):
         """The number of models, with those that have no vector."""
         return len(self._models)
 
-    def add(self, models: Sequence[Model], vectors: Vectors, fingerprints: Mapping[str, bytes] = EMPTY) -> int:
-        """As ``Zoo.add``, but for a crash in the middle; when this returns, every later search finds the models.
-
-        Raises:
-            BadModel, BadVector: a model or vector cannot be stored; nothing is.
-            ModelMissing: a fingerprint is of a model that is not in the zoo; nothing is stored.
-            ZooError: the zoo cannot be written.
-        """
-        if (given := count(vectors, BadVector)) != len(models):
-            raise BadVector(
-                f"{self.folder}: expected a vector for each of {len(models)} models, found {given}; pass one for each"
-            )
-        batch = {
-            model.id: (to_entry(model), unit_of(model, vector, self.dim))
-            for model, vector in zip(models, vectors, strict=True)
-        }
-        prints = {id: packed(data.hex()) for id, data in fingerprints.items()}
+    def add(
+        self, models: Sequence[Model], vectors: Vectors, fingerprints: Mapping[str, bytes] = NO_FINGERPRINTS
+    ) -> int:
+        """Insert or replace models, as ``BaseZoo.add``; a crash may leave a part of the batch stored."""
+        batch = {entry.id: (entry, vector) for entry, vector in self._checked_batch(models, vectors)}
+        packed = {id: pack(data.hex()) for id, data in fingerprints.items()}
         with self._changing():
-            known = self._rows(list({*batch, *prints}))
-            for id in prints.keys() - batch.keys() - known.keys():
-                raise ModelMissing(
-                    f"fingerprint of model {id!r}: expected the model in the zoo, found none; add both at once"
-                )
-            files = self.files_of(list(known))
-            rows = [known[id] | {"fingerprint": prints[id]} for id in prints.keys() - batch.keys()]
-            for id, (entry, unit) in batch.items():
-                before = known.get(id)
-                added = (
-                    unpacked(before["record"])[-1]
-                    if before
-                    else entry.added
-                    if entry.added is not None
-                    else int(time())
-                )
-                own = prints.get(id) or (before["fingerprint"] if before else [])
-                rows.append(to_row(entry, added, unit, self.dim, paths_of(entry, files.get(id, [])), own))
+            stored = self._models.rows([*{*batch, *packed}])
+            for id in packed.keys() - batch.keys() - stored.keys():
+                raise no_model_for_fingerprint(id)
+            files = self._files.by_model(list(stored))
+            rows = [stored[id] | {"fingerprint": packed[id]} for id in packed.keys() - batch.keys()]
+            for id, (entry, vector) in batch.items():
+                previous = stored.get(id)
+                fingerprint = packed.get(id) or (previous["fingerprint"] if previous else [])
+                paths = [file.path for file in files.get(id, [])]
+                rows.append(model_row(entry, time_added(entry, previous), vector, self.dim, paths, fingerprint))
             self._models.upsert(rows)
         return len(batch)
 
     def remove(self, ids: Iterable[str]) -> int:
-        """Take models out, with all that is known of their files; return how many there were.
-
-        Raises:
-            ZooError: the zoo cannot be written.
-        """
-        wanted = list(dict.fromkeys(ids))
+        """Remove models, as ``BaseZoo.remove``."""
+        unique_ids = list(dict.fromkeys(ids))
         with self._changing():
-            known = [row["id"] for row in self._models.get(wanted, ("id",))]
-            self._files.delete(known, "model")
-            self._models.delete(known)
-            return len(known)
-
-    def get(self, id: str) -> Model:
-        """One model.
-
-        Raises:
-            ModelMissing: there is none with this id.
-        """
-        for row in self._models.get([id], MODEL):
-            return from_row(row, str(self._connection))
-        raise ModelMissing(f"{self.folder}: expected a model {id!r}, found none; list the zoo's models for their ids")
-
-    def models_of(self, ids: Sequence[str]) -> dict[str, Model]:
-        """Those of some models that are there, by id."""
-        return {row["id"]: from_row(row, str(self._connection)) for row in self._models.get(ids, MODEL)}
-
-    def has(self, id: str) -> bool:
-        """Whether there is a model of this id."""
-        return bool(self._models.get([id], ("id",)))
-
-    def state(self) -> State:
-        """The last state, by which what was made from the zoo is known to be of it still."""
-        binding = Binding.of(self._files)
-        return State(binding.generation, binding.token.encode())
-
-    def models(self, where: Filter = ALL, after: str = "") -> Iterator[Model]:
-        """All models that a filter lets through, in order of id, read in pages. ``after`` is an id after which they begin.
-
-        Their ids are all in memory, some 80 bytes each.
-
-        Raises:
-            BadQuery: the filter cannot be used.
-        """
-        condition = of_filter(where)
-        while True:
-            state = self.state()
-            ids = sorted(row["id"] for row in self._models.walk(condition, ("id",)) if row["id"] > after)
-            for some in parts_of(ids):
-                rows = self._models.get(some, MODEL, condition)
-                yield from (from_row(row, str(self._connection)) for row in sorted(rows, key=lambda row: row["id"]))
-            if not ids or state == self.state():
-                return
-            after = ids[-1]
-
-    def counts(self, column: str) -> dict[str, int]:
-        """How many models there are of each ``family``, ``format``, ``found_by`` or ``tag``, the most frequent first.
-
-        All models are read for it, once for each state.
-        """
-        state = self.state()
-        if column not in self._counts or self._counts[column][0] != state:
-            found: dict[str, dict[str, int]] = {"family": {}, "format": {}, "found_by": {}, "tag": {}}
-            for row in self._models.walk("", MODEL):
-                entry = to_entry(from_row(row, str(self._connection)))
-                *_, format = entry.texts
-                values = {
-                    "family": [entry.texts[2]],
-                    "format": [format],
-                    "found_by": [entry.texts[3]],
-                    "tag": entry.tags,
-                }
-                for name, some in values.items():
-                    for value in some:
-                        if value is not None:
-                            found[name][value] = found[name].get(value, 0) + 1
-            self._counts = {
-                name: (state, dict(sorted(each.items(), key=lambda pair: (-pair[1], pair[0]))))
-                for name, each in found.items()
-            }
-        return self._counts[column][1]
-
-    def vectors(self, ids: Sequence[str]) -> Vector:
-        """The unit vectors (n, dim) of models, in the order of ``ids`` (n,).
-
-        Raises:
-            ModelMissing: one of them is not there or has no vector.
-        """
-        found = self.vectors_of(ids)
-        for id in ids:
-            if id not in found:
-                raise ModelMissing(
-                    f"{self.folder}: expected a vector of model {id!r}, found none; index its file again"
-                )
-        return np.stack([found[id] for id in ids]) if ids else np.empty((0, self.dim), np.float32)
-
-    def vectors_of(self, ids: Sequence[str]) -> dict[str, Vector]:
-        """The unit vectors (dim,) of those models that have one, by id."""
-        rows = self._models.get(ids, ("id", "placed", "vector"))
-        return {row["id"]: vector for row in rows if (vector := vector_of(row)) is not None}
-
-    def fingerprints(self, ids: Sequence[str] | None = None) -> dict[str, bytes]:
-        """The fingerprints of all models that have one, or of some, by id."""
-        columns = ("id", "fingerprint")
-        rows = self._models.walk("", columns) if ids is None else self._models.get(ids, columns)
-        return {
-            row["id"]: bytes.fromhex(unpacked(row["fingerprint"]))
-            for row in sorted(rows, key=lambda row: row["id"])
-            if row["fingerprint"]
-        }
-
-    def search_many(
-        self, queries: NDArray[np.floating] | Sequence[NDArray[np.floating]], k: int = 10, where: Filter = ALL
-    ) -> list[list[Hit]]:
-        """The hits of each query (q, dim).
-
-        Raises:
-            BadQuery: a query is no direction in this space, ``k`` is negative, or the filter cannot be used.
-        """
-        wanted = min(whole_number(k), MOST)
-        if not count(queries, BadQuery):
-            return []
-        units = [to_unit(query, self.dim, "query", BadQuery) for query in queries]
-        condition = both("placed == true", of_filter(where))
-        return [self._nearest(unit, wanted, condition) for unit in units] if wanted else [[] for _ in units]
-
-    def _nearest(self, query: Vector, k: int, condition: str) -> list[Hit]:
-        """The best of the candidates that Milvus gives, by cosines in float64: with FLAT once none outside can be better or tie with the last."""
-        slack = self.dim * 2.0**-23  # of an inner product of two unit vectors in float32, in any order of sums
-
-        def scores(rows: Sequence[Row]) -> NDArray[np.float64]:
-            vectors = np.array([row["vector"] for row in rows], np.float32).reshape(-1, self.dim)
-            return (vectors.astype(np.float64) * query).sum(axis=1)
-
-        def enough(rows: Sequence[Row]) -> bool:
-            return bool(np.sort(scores(rows))[-k] > rows[-1]["distance"] + slack)
-
-        candidates = k if self.engine == "exact" else WIDER * k + WIDE
-        rows = self._models.search(query.tolist(), "vector", candidates, condition, (*MODEL, "vector"), enough)
-        best = sorted(zip(scores(rows).tolist(), rows, strict=True), key=lambda pair: (-pair[0], pair[1]["id"]))[:k]
-        return [
-            Hit(from_row(row, str(self._connection)), score, np.array(row["vector"], np.float32)) for score, row in best
-        ]
-
-    def find(self, words: Sequence[str], k: int = 10, where: Filter = ALL, without: Sequence[str] = ()) -> list[Model]:
-        """As ``Zoo.find``, in Milvus's own order of BM25, at most ``MOST``.
-
-        Raises:
-            BadQuery: ``k`` is negative, or the filter cannot be used.
-        """
-        condition, asked, wanted = of_filter(where), of_words(words, without), min(whole_number(k), MOST)
-        if asked is None or not wanted:
-            return []
-
-        def enough(rows: Sequence[Row]) -> bool:
-            return bool(rows[wanted - 1]["distance"] != rows[-1]["distance"])
-
-        rows = self._models.search(asked[1], "words_bm25", wanted, both(condition, asked[0]), MODEL, enough)
-        places = {distance: place for place, distance in reversed(list(enumerate(row["distance"] for row in rows)))}
-        best = sorted(rows, key=lambda row: (places[row["distance"]], row["id"]))[:wanted]
-        return [from_row(row, str(self._connection)) for row in best]
-
-    def known_files(self) -> dict[str, KnownFile]:
-        """The files that were read, by path."""
-        files = (from_file_row(row, str(self._connection)) for row in self._files.walk(f'id != "{OWN}"', MODEL))
-        return {file.path: file for file in sorted(files, key=lambda file: file.path)}
-
-    def files_of(self, ids: Sequence[str]) -> dict[str, list[KnownFile]]:
-        """The files of some models, by id."""
-        found: dict[str, list[KnownFile]] = {}
-        for some in parts_of([id for id in ids if is_id(id)]):
-            for row in self._files.walk(of_ids(some, "model"), MODEL, total=len(some)):
-                file = from_file_row(row, str(self._connection))
-                found.setdefault(str(file.model_id), []).append(file)
-        return {id: sorted(files, key=lambda file: file.path) for id, files in found.items()}
+            stored_ids = [row["id"] for row in self._models.get(unique_ids, ("id",))]
+            self._files.delete(stored_ids, "model")
+            self._models.delete(stored_ids)
+            return len(stored_ids)
 
     def note_files(self, files: Iterable[KnownFile], forget: Iterable[str] = ()) -> None:
-        """Remember what became of files, and forget those of some paths; add their models first.
-
-        Raises:
-            ModelMissing: a file names a model that is not in the zoo; nothing is noted.
-            ZooError: the zoo cannot be written.
-        """
-        noted, gone = {file.path: file for file in files}, set(forget)
-        written = {file_row(file)["id"]: file for file in noted.values()}
+        """Record files, as ``BaseZoo.note_files``, and update the folders of all models that gain or lose a file."""
+        noted, forgotten = {file.path: file for file in files}, set(forget)
+        rows = [file_row(file) for file in noted.values()]
         with self._changing():
-            named = {file.model_id for file in noted.values() if file.model_id is not None}
-            known = self._rows(sorted(named))
+            new_ids = {file.model_id for file in noted.values() if file.model_id is not None}
+            stored = self._models.rows(sorted(new_ids))
             for file in noted.values():
-                if file.model_id is not None and file.model_id not in known:
-                    raise ModelMissing(
-                        f"file {file.path!r}: expected model {file.model_id!r} in the zoo, found none; add it first"
-                    )
-            dropped = [file_row(KnownFile(path, 0, 0))["id"] for path in gone - noted.keys()]
-            before = self._files.get([*dropped, *written], ("id", "model"))
-            known |= self._rows(sorted({row["model"] for row in before} - named - {""}))
-            after = {
-                id: [file for file in some if file.path not in noted and file.path not in gone]
-                for id, some in self.files_of(list(known)).items()
+                if file.model_id is not None and file.model_id not in stored:
+                    raise no_model_for_file(file.path, file.model_id)
+            dropped = [digest(path) for path in forgotten - noted.keys()]
+            previous_rows = self._files.get([*dropped, *(row["id"] for row in rows)], ("id", "model"))
+            previous_ids = {row["model"] for row in previous_rows} - {""}
+            stored |= self._models.rows(sorted(previous_ids - new_ids))
+            files_by_model = {
+                id: [file for file in of_model if file.path not in noted and file.path not in forgotten]
+                for id, of_model in self._files.by_model(list(stored)).items()
             }
             for file in noted.values():
-                after.setdefault(str(file.model_id), []).append(file)
-            changed = self._changed(known, after)[
-                0
-            ]  # made first: what has no room is refused before anything is written
+                files_by_model.setdefault(str(file.model_id), []).append(file)
+            # before anything is written, as a model with too many folders is refused
+            outdated, _ = outdated_rows(stored, files_by_model, self.dim, self._connection)
             self._files.delete(dropped)
-            self._files.upsert([file_row(file) for file in noted.values()])
-            self._models.upsert(changed)
+            self._files.upsert(rows)
+            self._models.upsert(outdated)
 
-    def save_engine(self, wanted: str | None = None) -> bool:
-        """Choose how Milvus indexes the vectors: ``exact``, or ``auto`` as it sees fit; without a choice, nothing is to be done, as Milvus keeps its own.
+    def has(self, id: str) -> bool:
+        """Whether there is a model with this id."""
+        return bool(self._models.get([id], ("id",)))
 
-        Raises:
-            BadQuery: there is no such engine, or this server has none.
-            ZooError: the zoo cannot be written.
-        """
-        if wanted is None:
-            if self.read_only:
-                raise self._refusal()
+    def models_by_id(self, ids: Sequence[str]) -> dict[str, Model]:
+        """Return the models of those ids that exist, by id."""
+        return self._models.models(ids)
+
+    def models(self, where: Filter = ALL, after: str = "") -> Iterator[Model]:
+        """Yield models in order of id, as ``BaseZoo.models``. All their ids are held in memory, some 80 bytes each."""
+        condition = filter_expression(where)
+        while True:
+            state = self.state()
+            ids = sorted(id for id in self._models.ids(condition) if id > after)
+            yield from self._models.in_order(ids, condition)
+            if not ids or state == self.state():
+                return
+            after = ids[-1]  # look for models that were added in the meantime
+
+    def counts(self, column: str) -> dict[str, int]:
+        """Return the counts of a column, as ``BaseZoo.counts``; all models are read for it, once for each state."""
+        state = self.state()
+        if self._counts is None or self._counts[0] != state:
+            self._counts = state, self._models.counts()
+        return self._counts[1][column]
+
+    def state(self) -> State:
+        """Return the state of the last change."""
+        return ZooRow.read(self._files).state
+
+    def vectors_by_id(self, ids: Sequence[str]) -> dict[str, Vector]:
+        """Return the unit vectors (dim,) of those models that have one, by id."""
+        return self._models.vectors(ids)
+
+    def fingerprints(self, ids: Sequence[str] | None = None) -> dict[str, bytes]:
+        """Return the fingerprints of all models that have one, or of some, by id."""
+        return self._models.fingerprints(ids)
+
+    def known_files(self) -> dict[str, KnownFile]:
+        """Return all files that were indexed, by path."""
+        return {file.path: file for file in self._files.files()}
+
+    def files_by_model(self, ids: Sequence[str]) -> dict[str, list[KnownFile]]:
+        """Return the files of some models, by model id."""
+        return self._files.by_model(ids)
+
+    def _search(self, queries: Vector, k: int, where: Filter) -> list[list[Hit]]:
+        """Return the hits of each unit query (q, dim), at most ``MAX_ROWS``."""
+        k, condition = min(k, MAX_ROWS), all_of("placed == true", filter_expression(where))
+        if not k:
+            return [[] for _ in queries]
+        return [self._models.nearest(query, k, condition, exact=self.engine == "exact") for query in queries]
+
+    def find(self, words: Sequence[str], k: int = 10, where: Filter = ALL, without: Sequence[str] = ()) -> list[Model]:
+        """Return the best models by full-text search, as ``BaseZoo.find``, at most ``MAX_ROWS``."""
+        condition, query = filter_expression(where), word_query(words, without)
+        k = min(checked_number_of_hits(k), MAX_ROWS)
+        return self._models.match(query, k, condition) if query and k else []
+
+    def save_engine(self, kind: str | None = None) -> bool:
+        """Change the index of the vectors to ``exact``, or to Milvus's choice (``auto``); there is nothing to save."""
+        if kind is None:
+            self._require_writable()
             return False
-        if wanted not in ENGINES:
-            raise BadQuery(f"engine: expected {', '.join(ENGINES)} in Milvus, found {wanted!r}; choose one of them")
+        if kind not in ENGINES:
+            raise BadQuery(f"engine: expected {', '.join(ENGINES)} in Milvus, found {kind!r}; choose one of them")
         with self._changing():
-            change_engine(self._connection, wanted)
-            replace(Binding.of(self._files), engine=wanted).write(self._files)
-            self.engine = wanted
+            change_engine(self._connection, kind)
+            replace(ZooRow.read(self._files), engine=kind).write(self._files)
+            self.engine = kind
         return True
 
     def compact(self) -> None:
-        """Have Milvus give free space back.
-
-        Raises:
-            ZooError: the zoo cannot be written.
-        """
+        """Have Milvus give free space back."""
         with self._changing():
             for table in (self._models, self._files):
-                table.ask("flush")
-                table.ask("compact")
+                table.call("flush")
+                table.call("compact")
 
-    def verify(self, progress: Progress = lambda done, total: None) -> list[str]:
-        """All rows that are not as they were written, a line each; none for a sound zoo."""
-        total, files = len(self), self.known_files()
-        paths: dict[str, list[KnownFile]] = {}
-        for file in files.values():
-            paths.setdefault(str(file.model_id), []).append(file)
-        problems = []
-        for done, row in enumerate(self._models.walk("", COLUMNS), 1):
-            try:
-                if self._made_anew(row, paths.get(row["id"], [])) != row:
-                    problems.append(
-                        f"{self._connection}: the columns of model {row['id']!r} are not those of its record"
-                    )
-            except (ZooDamaged, BadVector, BadModel) as error:
-                problems.append(str(error))
-            progress(done, total)
-        lost = {file.model_id for file in files.values() if file.model_id} - {
-            row["id"] for row in self._models.get([*paths], ("id",))
-        }
-        return [
-            *problems,
-            *(f"{self._connection}: a file of model {id!r}, which is not there" for id in sorted(map(str, lost))),
-        ]
+    def verify(self, progress: Progress = no_progress) -> list[str]:
+        """Return every row that is not as it was written, a line each."""
+        return find_problems(self._models, self._files, self.dim, progress)
 
     def rebuild(self, engine: str | None = None) -> list[str]:
-        """Make all columns anew from the records; return the ids of models that were damaged and are taken out.
-
-        Raises:
-            BadQuery: there is no such engine.
-            ZooError: the zoo cannot be written.
-        """
-        lost = []
+        """Recompute all fields from the records, and remove damaged models, as ``BaseZoo.rebuild``."""
+        damaged_ids = []
         with self._changing():
-            for some in parts_of([row["id"] for row in self._models.walk("", ("id",))]):
-                rows = self._rows(some)
-                changed, damaged = self._changed(rows, self.files_of(list(rows)))
-                self._models.upsert(changed)
-                lost += damaged
-        self.remove(lost)
+            for batch in batches(self._models.ids()):
+                rows = self._models.rows(batch)
+                files = self._files.by_model(list(rows))
+                outdated, damaged = outdated_rows(rows, files, self.dim, self._connection)
+                self._models.upsert(outdated)
+                damaged_ids += damaged
+        self.remove(damaged_ids)
         if engine is not None:
             self.save_engine(engine)
-        return lost
-
-    def _changed(
-        self, rows: Mapping[str, Row], files: Mapping[str, Sequence[KnownFile]]
-    ) -> tuple[list[Row], list[str]]:
-        """The rows whose columns are not those of their record and files, made anew; and the ids of rows that no model can be read from."""
-        lost, changed = [], []
-        for id, row in rows.items():
-            try:
-                if (anew := self._made_anew(row, files.get(id, []))) != row:
-                    changed.append(anew)
-            except (ZooDamaged, BadVector):
-                lost.append(id)
-        return changed, lost
-
-    def _made_anew(self, row: Row, files: Sequence[KnownFile]) -> Row:
-        """A row as it is made of its record, its vector and its model's files."""
-        model, vector = from_row(row, str(self._connection)), vector_of(row)
-        entry = to_entry(model)
-        unit = None if vector is None else to_unit(vector, self.dim, f"vector of model {model.id!r}", BadVector)
-        return to_row(entry, entry.added or 0, unit, self.dim, paths_of(entry, files), row["fingerprint"]) | {
-            "record": row["record"]
-        }
-
-    def _rows(self, ids: Sequence[str]) -> dict[str, Row]:
-        """The whole rows of those models that are there, by id."""
-        return {row["id"]: row for row in self._models.get(ids, COLUMNS)}
+        return damaged_ids
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        """A change, after which, even if it was cut short, the zoo's state is another; threads take turns."""
-        if self.read_only:
-            raise self._refusal()
+        """Change the zoo, then write a new state, even if the change was cut short; threads take turns."""
+        self._require_writable()
         with self._turn:
-            Binding.of(self._files)
+            ZooRow.read(self._files)  # nothing is changed in a zoo of a later layout
             try:
                 yield
             finally:
-                Binding.of(self._files).write(self._files)
+                ZooRow.read(self._files).write(self._files)
 
-    def _refusal(self) -> ZooReadOnly:
-        return ZooReadOnly(
-            f"{self.folder}: expected a zoo open for writing, found it open for reading only; open it without read_only"
-        )
+    def _require_writable(self) -> None:
+        if self.read_only:
+            raise read_only_error(self.folder)
 
-    def _is_there(self) -> bool:
-        tables = (self._models, self._files)
-        if not all(table.ask("has_collection") for table in tables):
+    def _has_collections(self) -> bool:
+        """Whether the zoo exists; its collections are loaded."""
+        if not all(table.call("has_collection") for table in (self._models, self._files)):
             return False
-        load(self._connection, mend=not self.read_only)
-        return bool(self._files.get([OWN], ("id",)))
+        load_collections(self._connection, repair=not self.read_only)
+        return bool(self._files.get([ZOO_ID], ("id",)))
 
     def _read_binding(self) -> None:
-        binding = Binding.of(self._files)
-        self.space, self.dim, self.engine = binding.space, binding.dim, binding.engine
+        row = ZooRow.read(self._files)
+        self.space, self.dim, self.engine = row.space, row.dim, row.engine
 
     def _unlock(self) -> None:
         if self._lock:
             self._lock.release()
 
 
-def paths_of(entry: Entry, files: Sequence[KnownFile]) -> list[str | None]:
-    """Where a model lies: its own path, and those of its files."""
-    return [entry.texts[4], *(file.path for file in files)]
+def time_added(entry: Entry, previous: Row | None) -> int:
+    """Return when a model was added: by the row that it replaces, else by the entry, else now."""
+    if previous:
+        *_, added = unpack(previous["record"])
+        return added
+    return entry.added if entry.added is not None else int(time())

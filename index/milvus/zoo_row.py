@@ -1,20 +1,21 @@
-"""The zoo's own row, among those of files: what it is bound to, and which state it is in."""
+"""The row that describes the zoo itself, stored among the rows of files."""
 
 import secrets
 from dataclasses import astuple, dataclass, replace
 from typing import Final, Self
 
 from loradex.index.errors import RESTORE, ZooDamaged, ZooTooNew
-from loradex.index.milvus.rows import packed, shard_of, unpacked
+from loradex.index.milvus.rows import pack, shard_of, unpack
 from loradex.index.milvus.table import Table
+from loradex.index.model import State
 
 VERSION: Final = 1
-OWN: Final = "zoo"
+ZOO_ID: Final = "zoo"  # which no file has: their ids are hashes
 
 
 @dataclass(frozen=True, slots=True)
-class Binding:
-    """What a zoo says of itself; ``token`` tells a state from another that has its number."""
+class ZooRow:
+    """The layout version of a zoo, what it is bound to, its engine, and its state, as ``model.State``."""
 
     version: int
     space: str
@@ -24,40 +25,36 @@ class Binding:
     token: str = ""
 
     @classmethod
-    def of(cls, files: Table) -> Self:
-        """Read it.
+    def read(cls, files: Table) -> Self:
+        """Read the row.
 
         Raises:
-            ZooDamaged: there is none.
-            ZooTooNew: a later Loradex wrote it.
+            ZooDamaged: it is missing, or not as it was written.
+            ZooTooNew: a later version of Loradex wrote it.
         """
-        found = None
-        for row in files.get([OWN], ("id", "record")):
+        zoo_row = None
+        for row in files.get([ZOO_ID], ("id", "record")):
             try:
-                found = cls(*unpacked(row["record"]))
+                zoo_row = cls(*unpack(row["record"]))
             except (ValueError, TypeError):
                 break
-        if found is None:
+        if zoo_row is None:
             raise ZooDamaged(
                 f"{files.connection}: expected the row of the zoo itself, found none or another; {RESTORE}"
             )
-        if found.version > VERSION:
+        if zoo_row.version > VERSION:
             raise ZooTooNew(
-                f"{files.connection}: expected layout {VERSION} or earlier, found {found.version}; update Loradex"
+                f"{files.connection}: expected layout {VERSION} or earlier, found {zoo_row.version}; update Loradex"
             )
-        return found
+        return zoo_row
 
     def write(self, files: Table) -> None:
-        """Write it, as a new state."""
-        following = replace(self, generation=self.generation + 1, token=secrets.token_hex(8))
-        files.upsert(
-            [
-                {
-                    "id": OWN,
-                    "shard": shard_of(OWN),
-                    "model": "",
-                    "record": packed(astuple(following)),
-                    "nothing": [0.0, 0.0],
-                }
-            ]
-        )
+        """Write the row with a new state."""
+        row = replace(self, generation=self.generation + 1, token=secrets.token_hex(8))
+        record = pack(astuple(row))
+        files.upsert([{"id": ZOO_ID, "shard": shard_of(ZOO_ID), "model": "", "record": record, "nothing": [0.0, 0.0]}])
+
+    @property
+    def state(self) -> State:
+        """The state of the zoo."""
+        return State(self.generation, self.token.encode())

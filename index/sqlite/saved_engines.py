@@ -1,8 +1,8 @@
-"""The engine of one state on the disk, so that opening a large zoo does not read all vectors. It is only ever a copy of what the catalogue says.
+"""Engines saved on the disk, so that opening a large zoo does not read all vectors from the catalogue.
 
-A folder ``engine/<generation>-<token>`` holds arrays and a manifest with their shapes and checksums; it is renamed into place when all of it is on
-the disk. What is damaged, half written or of another state is passed over, and the vectors are read from the catalogue. FAISS's own files promise
-no integrity, so none is read: arrays are taken, checked, and given to FAISS.
+A folder ``engine/<generation>-<token>`` holds arrays and a manifest with their shapes and checksums; it is renamed into
+place when all of it is on the disk. An engine that is damaged, incomplete or of another state is ignored. FAISS's own
+files have no checksums, so none is read: the arrays are read, checked, and given to FAISS.
 """
 
 import json
@@ -19,31 +19,26 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from loradex.index.sqlite.connections import sync, sync_folder, typed_errors
-from loradex.index.sqlite.engine import ENGINES, Arrays, Exact, ExactOnGpu, has_gpu
-from loradex.index.sqlite.snapshot import Segment, Snapshot, State
+from loradex.index.disk import sync, sync_folder, typed_errors
+from loradex.index.model import State
+from loradex.index.sqlite.commits import is_past_state
+from loradex.index.sqlite.engine import ENGINES, Arrays, ExactEngine, GpuEngine, has_gpu
+from loradex.index.sqlite.snapshot import Segment, Snapshot
 
 FOLDER: Final = "engine"
 MANIFEST: Final = "manifest.json"
 LARGEST_MANIFEST: Final = 65_536  # bytes
 FORMAT: Final = 1
 CHUNK: Final = 2**24  # bytes
-WORTH_IT: Final = 20_000  # vectors from which the cache is faster than the catalogue
-NAME: Final = re.compile(r"(\d{1,18})-([0-9a-f]{16})", re.ASCII)  # of a folder: generation and token
-STALE: Final = 0.05  # of the vectors, that were added since
-UNSOUND: Final = (
-    ValueError,
-    LookupError,
-    TypeError,
-    ArithmeticError,
-    OSError,
-    MemoryError,
-)  # how reading what is not as it was written ends
+FOLDER_NAME: Final = re.compile(r"(\d{1,18})-([0-9a-f]{16})", re.ASCII)  # generation and token
+
+# what reading an engine raises that is not as it was written
+READ_ERRORS: Final = (ValueError, LookupError, TypeError, ArithmeticError, OSError, MemoryError)
 
 
 @dataclass(frozen=True, slots=True)
-class Cached:
-    """One engine on the disk: its state, and what the manifest says."""
+class SavedEngine:
+    """An engine on the disk: its folder, the state it was saved at, and its manifest, unchecked."""
 
     folder: Path
     state: State
@@ -51,29 +46,28 @@ class Cached:
 
 
 def save_engine(zoo: Path, snapshot: Snapshot) -> None:
-    """Write the engine of a snapshot, which is in one segment, then drop older ones.
+    """Save the engine of a snapshot of one segment, then delete older ones.
 
     Raises:
-        DiskRefused: the disk refused it; what was there before is still there.
+        DiskRefused: the disk refused it; the engines saved before are still there.
     """
     parent = zoo / FOLDER
     name = f"{snapshot.state.generation}-{snapshot.state.token.hex()}"
     part = parent / f".{name}.part"
     with typed_errors(parent):
         parent.mkdir(exist_ok=True)
-        sweep(parent)
+        delete_partial_engines(parent)
         if (parent / name).exists():
             shutil.rmtree(parent / name)
         part.mkdir()
         (segment,) = snapshot.segments
         arrays = {"keys": segment.keys, **segment.engine.arrays()}
-        entries = {each: write_array(part / f"{each}.bin", array) for each, array in arrays.items()}
         manifest = {
             "format": FORMAT,
             "state": name,
             "engine": segment.engine.name,
             "dim": snapshot.dim,
-            "arrays": entries,
+            "arrays": {each: write_array(part / f"{each}.bin", array) for each, array in arrays.items()},
         }
         with (part / MANIFEST).open("w") as file:
             json.dump(manifest, file)
@@ -81,19 +75,19 @@ def save_engine(zoo: Path, snapshot: Snapshot) -> None:
         sync_folder(part)
         part.replace(parent / name)
         sync_folder(parent)
-        for old in parent.iterdir():
-            if old.name != name:
-                shutil.rmtree(old, ignore_errors=True)
+        for folder in parent.iterdir():
+            if folder.name != name:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
-def sweep(parent: Path) -> None:
-    """Drop what a killed writer left."""
+def delete_partial_engines(parent: Path) -> None:
+    """Delete what killed writers left."""
     for part in parent.glob(".*.part"):
         shutil.rmtree(part, ignore_errors=True)
 
 
-def drop_engines(zoo: Path) -> None:
-    """Forget all engines.
+def delete_engines(zoo: Path) -> None:
+    """Delete all saved engines of a zoo.
 
     Raises:
         DiskRefused: the disk refused it.
@@ -104,29 +98,28 @@ def drop_engines(zoo: Path) -> None:
 
 
 def write_array(path: Path, array: NDArray[Any]) -> dict[str, Any]:
-    """Write an array, little-endian; its entry in the manifest comes back."""
-    little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-    check = 0
+    """Write an array in little-endian order and return its entry in the manifest."""
+    little_endian = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    data, checksum = little_endian.reshape(-1).view(np.uint8), 0
     with path.open("wb") as file:
-        flat = little.reshape(-1).view(np.uint8)
-        for start in range(0, len(flat), CHUNK):
-            chunk = flat[start : start + CHUNK].tobytes()
-            check = crc32(chunk, check)
+        for start in range(0, len(data), CHUNK):
+            chunk = data[start : start + CHUNK].tobytes()
+            checksum = crc32(chunk, checksum)
             file.write(chunk)
         sync(file)
-    return {"dtype": little.dtype.str, "shape": list(array.shape), "crc32": check}
+    return {"dtype": little_endian.dtype.str, "shape": list(array.shape), "crc32": checksum}
 
 
-def read_array(path: Path, entry: dict[str, Any], largest: int) -> NDArray[Any]:
-    """The reverse of ``write_array``, for at most so many bytes.
+def read_array(path: Path, entry: dict[str, Any], max_bytes: int) -> NDArray[Any]:
+    """Read an array of ``write_array`` by its entry in the manifest.
 
     Raises:
-        UNSOUND: it is not the array that was written.
+        READ_ERRORS: it is too large, or not the array that was written.
     """
     dtype, shape = np.dtype(str(entry["dtype"])), tuple(map(int, entry["shape"]))
     size = path.stat().st_size
-    if size > largest:
-        raise ValueError(f"{size} bytes, more than {largest}")
+    if size > max_bytes:
+        raise ValueError(f"{size} bytes, more than {max_bytes}")
     if (
         dtype.str[0] == ">"
         or dtype.kind not in "iuf"
@@ -134,49 +127,49 @@ def read_array(path: Path, entry: dict[str, Any], largest: int) -> NDArray[Any]:
         or size != int(np.prod(shape, dtype=object)) * dtype.itemsize
     ):
         raise ValueError(f"{dtype} {shape} in {size} bytes")
-    data, check, filled = np.empty(size, np.uint8), 0, 0
+    data, checksum, filled = np.empty(size, np.uint8), 0, 0
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
             if filled + len(chunk) > size:
                 raise ValueError("a longer file")
             data[filled : filled + len(chunk)] = np.frombuffer(chunk, np.uint8)
-            check, filled = crc32(chunk, check), filled + len(chunk)
-    if filled != size or check != entry["crc32"]:
-        raise ValueError(f"checksum {check}")
+            checksum, filled = crc32(chunk, checksum), filled + len(chunk)
+    if filled != size or checksum != entry["crc32"]:
+        raise ValueError(f"checksum {checksum}")
     return data.view(dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
 
 
-def engines_on_disk(zoo: Path) -> Iterator[Cached]:
-    """The engines that a zoo has, the latest first; folders without a manifest that can be read are passed over."""
-    found = []
+def saved_engines(zoo: Path) -> Iterator[SavedEngine]:
+    """Yield the saved engines of a zoo, the latest first; folders without a readable manifest are ignored."""
+    engines = []
     with suppress(OSError):
         for folder in (zoo / FOLDER).iterdir():
             with suppress(OSError, ValueError, RecursionError, AttributeError):
-                generation, token = NAME.fullmatch(folder.name).groups()  # type: ignore[union-attr]
+                generation, token = FOLDER_NAME.fullmatch(folder.name).groups()  # type: ignore[union-attr]
                 if not (folder / MANIFEST).is_file():
                     continue
                 with (folder / MANIFEST).open("rb") as file:
                     manifest = json.loads(file.read(LARGEST_MANIFEST))
-                found.append(Cached(folder, State(int(generation), bytes.fromhex(token)), manifest))
-    yield from sorted(found, key=lambda cached: -cached.state.generation)
+                engines.append(SavedEngine(folder, State(int(generation), bytes.fromhex(token)), manifest))
+    yield from sorted(engines, key=lambda saved: -saved.state.generation)
 
 
-def read_segment(cached: Cached, dim: int, most: int) -> Segment:
-    """The vectors of an engine on the disk, of at most so many models.
+def read_segment(saved: SavedEngine, dim: int, max_models: int) -> Segment:
+    """Read the vectors of a saved engine, of at most ``max_models`` models.
 
     Raises:
-        UNSOUND: it is not as it was written.
+        READ_ERRORS: it is not as it was written.
     """
-    manifest = cached.manifest
-    if (manifest["format"], manifest["dim"], manifest["state"]) != (FORMAT, dim, cached.folder.name):
+    manifest = saved.manifest
+    if (manifest["format"], manifest["dim"], manifest["state"]) != (FORMAT, dim, saved.folder.name):
         raise ValueError(f"format {manifest['format']!r} of {manifest['dim']!r} numbers in state {manifest['state']!r}")
-    kind = ENGINES[str(manifest["engine"])]
-    if kind is ExactOnGpu and not has_gpu():
-        kind = Exact
-    largest = {"keys": 8 * most} | dict.fromkeys(kind.holds, (4 * dim + 64) * most)
+    engine_class = ENGINES[str(manifest["engine"])]
+    if engine_class is GpuEngine and not has_gpu():
+        engine_class = ExactEngine
+    max_bytes = {"keys": 8 * max_models} | dict.fromkeys(engine_class.array_names, (4 * dim + 64) * max_models)
     arrays: Arrays = {
-        name: read_array(cached.folder / f"{name}.bin", manifest["arrays"][name], size)
-        for name, size in largest.items()
+        name: read_array(saved.folder / f"{name}.bin", manifest["arrays"][name], size)
+        for name, size in max_bytes.items()
     }
     keys = arrays.pop("keys")
     if (
@@ -186,20 +179,20 @@ def read_segment(cached: Cached, dim: int, most: int) -> Segment:
         or (np.diff(keys) <= 0).any()
     ):
         raise ValueError(f"keys of {keys.dtype} {keys.shape}")
-    return Segment(kind.restore(arrays, dim), keys)
+    return Segment(engine_class.from_arrays(arrays, dim), keys)
 
 
-def most_keys(connection: Connection) -> int:
-    """How many models a catalogue ever had, which bounds what an engine may hold."""
+def largest_key(connection: Connection) -> int:
+    """Return the largest key that a catalogue ever gave, which bounds the size of a saved engine."""
     row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'models'").fetchone()
     return int(row[0]) if row else 0
 
 
-def load_engine(zoo: Path, connection: Connection, dim: int, wanted: str) -> Snapshot | None:
-    """The latest engine on the disk whose state the catalogue went through, or None where none can be used."""
-    most = most_keys(connection)
-    for cached in engines_on_disk(zoo):
-        if cached.state.known_to(connection):
-            with suppress(*UNSOUND):
-                return Snapshot(cached.state, dim, (read_segment(cached, dim, most),), wanted)
+def load_snapshot(zoo: Path, connection: Connection, dim: int, engine_kind: str) -> Snapshot | None:
+    """Return the snapshot of the latest saved engine that is sound and of a past state of the catalogue."""
+    max_models = largest_key(connection)
+    for saved in saved_engines(zoo):
+        if is_past_state(connection, saved.state):
+            with suppress(*READ_ERRORS):
+                return Snapshot(saved.state, dim, (read_segment(saved, dim, max_models),), engine_kind)
     return None

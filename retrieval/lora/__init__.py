@@ -1,8 +1,13 @@
-"""A file -> its facts and its layer updates."""
+"""LoRA files and full models: what they are, and their weight updates by layer.
+
+``file`` opens LoRAs, and ``full_model`` reads fine-tunes with all weights as their difference to the base model.
+``formats`` recognises a file's format by its tensor names, ``layer_names`` translates trainers' names of layers into
+diffusers', and ``family`` tells the family of the base model.
+"""
 
 from loradex.retrieval.lora.file import LoraFile
 from loradex.retrieval.lora.formats import Format
-from loradex.retrieval.lora.full_model import WeightsFile, WholeModel
+from loradex.retrieval.lora.full_model import FullModel, WeightsFile
 from loradex.retrieval.lora.update import LayerUpdate
 
-__all__ = ["Format", "LayerUpdate", "LoraFile", "WeightsFile", "WholeModel"]
+__all__ = ["Format", "FullModel", "LayerUpdate", "LoraFile", "WeightsFile"]

@@ -1,8 +1,8 @@
-"""The family of base models that a LoRA was fine-tuned from, told by the names and shapes of its layers.
+"""The family of the base model that a LoRA was trained on, told from the names and shapes of its layers.
 
-Diffusion transformers are told by their names. U-Nets share theirs, so a family fits where it has every layer of the file in the
-file's shape; the strongest sign is the input width of the cross-attention keys and values, the width of the text states.
-Metadata only picks among the families that fit.
+Diffusion transformers have layer names of their own. The U-Nets share theirs: one fits if it has every layer of the
+file in the file's shape. What tells them apart best is the input width of the keys and values of cross-attention, which
+is the width of the text states. Metadata only choose among the families that fit.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,43 +14,44 @@ UNKNOWN: Final = "unknown"
 
 @dataclass(frozen=True, slots=True)
 class UNet:
-    """One U-Net of Stable Diffusion's kind.
+    """A U-Net of Stable Diffusion's kind, by the config of its ``UNet2DConditionModel`` in diffusers.
 
     Attributes:
-        context: the width of the text states.
-        widths: of the levels, from the input down.
-        depths: how many transformer blocks an attention has, by level; 0 where there is none.
-        middle: how many the middle block has.
+        cross_attention_dim: width of the text states.
+        block_out_channels: widths of the levels, from the input down.
+        transformer_layers: how many transformer blocks each attention of a level has; 0 if it has no attention.
+        mid_transformer_layers: likewise for the middle block.
     """
 
-    context: int
-    widths: tuple[int, ...]
-    depths: tuple[int, ...]
-    middle: int
+    cross_attention_dim: int
+    block_out_channels: tuple[int, ...]
+    transformer_layers: tuple[int, ...]
+    mid_transformer_layers: int
 
-    def has(self, layer: str, shape: tuple[int, int]) -> bool:
+    def has_layer(self, layer: str, shape: tuple[int, int]) -> bool:
         """Whether the U-Net has the layer in the shape (out, in)."""
+        widths = self.block_out_channels
         name = layer.split(".")
         if name[0] in ("time_embedding", "add_embedding", "conv_in", "conv_out"):
-            return any(side % self.widths[0] == 0 for side in shape)
+            return any(side % widths[0] == 0 for side in shape)
         if name[0] == "mid_block":
-            width, depth, rest = self.widths[-1], self.middle, name[1:]
-        elif name[0] in ("down_blocks", "up_blocks") and int(name[1]) < len(self.widths):
-            level = int(name[1]) if name[0] == "down_blocks" else len(self.widths) - 1 - int(name[1])
-            width, depth, rest = self.widths[level], self.depths[level], name[2:]
+            width, depth, inner = widths[-1], self.mid_transformer_layers, name[1:]
+        elif name[0] in ("down_blocks", "up_blocks") and int(name[1]) < len(widths):
+            level = int(name[1]) if name[0] == "down_blocks" else len(widths) - 1 - int(name[1])
+            width, depth, inner = widths[level], self.transformer_layers[level], name[2:]
         else:
             return False
-        if rest[0] != "attentions":
+        if inner[0] != "attentions":
             return shape[0] == width
-        if rest[2] == "transformer_blocks" and int(rest[3]) >= depth:
+        if inner[2] == "transformer_blocks" and int(inner[3]) >= depth:
             return False
-        return depth > 0 and shape == self.inside(".".join(rest[4:]), width)
+        return depth > 0 and shape == self.attention_shape(".".join(inner[4:]), width)
 
-    def inside(self, name: str, width: int) -> tuple[int, int]:
-        """(out, in) of a module of an attention."""
-        if name in ("attn2.to_k", "attn2.to_v"):
-            return width, self.context
-        return {"ff.net.0.proj": (8 * width, width), "ff.net.2": (width, 4 * width)}.get(name, (width, width))
+    def attention_shape(self, module: str, width: int) -> tuple[int, int]:
+        """Shape (out, in) of a module of a transformer block, or of the projections around the blocks ("")."""
+        if module in ("attn2.to_k", "attn2.to_v"):
+            return width, self.cross_attention_dim
+        return {"ff.net.0.proj": (8 * width, width), "ff.net.2": (width, 4 * width)}.get(module, (width, width))
 
 
 UNETS: Final = {
@@ -61,8 +62,7 @@ UNETS: Final = {
     "mini-a": UNet(128, (96, 144), (1, 1), 1),
     "mini-b": UNet(128, (64, 112), (1, 1), 1),
 }
-# the widths of the text encoders
-TEXTS: Final = {
+TEXT_ENCODER_WIDTHS: Final = {  # of the first, the second ... text encoder; 0 if there is none
     "sd1": (768,),
     "sd2": (1024,),
     "sdxl": (768, 1280),
@@ -72,9 +72,8 @@ TEXTS: Final = {
     "flux1": (768,),
     "sd3": (768, 1280),
 }
-ONE_ENCODER: Final = ("sd1", "sd2", "mini-a", "mini-b")
-# what trainers write as ss_base_model_version or modelspec.architecture, by its beginning
-VERSIONS: Final = {
+SINGLE_ENCODER_FAMILIES: Final = ("sd1", "sd2", "mini-a", "mini-b")
+FAMILY_BY_VERSION: Final = {  # by the beginning of ss_base_model_version or modelspec.architecture
     "sd_v1": "sd1",
     "sd_v2": "sd2",
     "sdxl": "sdxl",
@@ -100,50 +99,63 @@ VERSIONS: Final = {
 }
 
 
-def families_of(
-    shapes: Mapping[str, tuple[int, int]], trees: Iterable[str] = ("unet",), modules: Iterable[str] = ()
+def find_families(
+    shapes: Mapping[str, tuple[int, int]], architectures: Iterable[str] = ("unet",), modules: Iterable[str] = ()
 ) -> list[str]:
-    """The families that fit, the likeliest first.
+    """Find the families that fit some layers, the likeliest first.
 
     Args:
-        shapes: (out, in) of the layers by name, without those whose names no rule knows.
-        trees: the architectures that their names fit.
-        modules: the names that the file has for them; kohya's tell one text encoder from the first of two.
+        shapes: (out, in) of the layers by their names in diffusers, without untranslated ones.
+        architectures: those that the layers' names fit, the likeliest first.
+        modules: the names of their modules in the file, for text encoders alone.
     """
-    text = {layer: shape for layer, shape in shapes.items() if layer.startswith("text_encoder")}
-    others = {layer: shape for layer, shape in shapes.items() if layer not in text}
-    if not others:
-        alone = {module.startswith("lora_te_") for module in modules if module.startswith(("lora_te_", "lora_te1_"))}
-        fits = [name for name in TEXTS if text and all(encodes(TEXTS[name], *item) for item in text.items())]
-        return [name for name in fits if not alone or (name in ONE_ENCODER) in alone]
-    found = []
-    for tree in trees:
-        if tree != "unet":
-            found.append(tree)
+    encoder_layers = {layer: shape for layer, shape in shapes.items() if layer.startswith("text_encoder")}
+    model_layers = {layer: shape for layer, shape in shapes.items() if layer not in encoder_layers}
+    if not model_layers:
+        return find_encoder_families(encoder_layers, modules)
+    families = []
+    for architecture in architectures:
+        if architecture != "unet":
+            families.append(architecture)
             continue
-        fits = [name for name, unet in UNETS.items() if all(unet.has(*item) for item in others.items())]
-        found += [name for name in fits if all(encodes(TEXTS[name], *item) for item in text.items())] or fits
-    return found
+        fitting = [name for name, unet in UNETS.items() if all(unet.has_layer(*item) for item in model_layers.items())]
+        families += [name for name in fitting if encoders_fit(name, encoder_layers)] or fitting
+    return families
 
 
-def encodes(widths: tuple[int, ...], layer: str, shape: tuple[int, int]) -> bool:
-    """Whether one of the text encoders of these widths has the layer in the shape."""
+def find_encoder_families(encoder_layers: Mapping[str, tuple[int, int]], modules: Iterable[str]) -> list[str]:
+    """Find the families that fit a LoRA of text encoders alone; arguments as for ``find_families``."""
+    if not encoder_layers:
+        return []
+    # kohya writes lora_te_ for the only text encoder, lora_te1_ for the first of two
+    single = {module.startswith("lora_te_") for module in modules if module.startswith(("lora_te_", "lora_te1_"))}
+    fitting = [name for name in TEXT_ENCODER_WIDTHS if encoders_fit(name, encoder_layers)]
+    return [name for name in fitting if not single or (name in SINGLE_ENCODER_FAMILIES) in single]
+
+
+def encoders_fit(family: str, encoder_layers: Mapping[str, tuple[int, int]]) -> bool:
+    """Whether the text encoders of a family have all these layers."""
+    return all(encoder_has_layer(TEXT_ENCODER_WIDTHS[family], *item) for item in encoder_layers.items())
+
+
+def encoder_has_layer(widths: tuple[int, ...], layer: str, shape: tuple[int, int]) -> bool:
+    """Whether one of the text encoders of these widths has the layer in the shape (out, in)."""
     component = layer.partition(".")[0]
     number = 0 if component == "text_encoder" else int(component[-1]) - 1
     return number < len(widths) and widths[number] in shape
 
 
-def family_of(families: list[str], metadata: Mapping[str, str]) -> str:
-    """The one that the metadata names among those that fit, else the likeliest, else ``unknown``."""
-    named = named_family(metadata)
+def choose_family(families: list[str], metadata: Mapping[str, str]) -> str:
+    """Choose among the families that fit: the one that the metadata name, else the likeliest, else ``unknown``."""
+    named = family_in_metadata(metadata)
     return named if named in families else families[0] if families else UNKNOWN
 
 
-def named_family(metadata: Mapping[str, str]) -> str | None:
+def family_in_metadata(metadata: Mapping[str, str]) -> str | None:
     """The family that the trainer wrote into the header, if any."""
     for key in ("ss_base_model_version", "modelspec.architecture"):
-        text = metadata.get(key, "").lower()
-        for beginning in sorted(VERSIONS, key=len, reverse=True):
-            if text.startswith(beginning):
-                return VERSIONS[beginning]
+        version = metadata.get(key, "").lower()
+        for beginning in sorted(FAMILY_BY_VERSION, key=len, reverse=True):
+            if version.startswith(beginning):
+                return FAMILY_BY_VERSION[beginning]
     return None

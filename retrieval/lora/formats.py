@@ -1,7 +1,8 @@
-"""Names of tensors -> which module they belong to, and which part of its update they are.
+"""The formats of LoRA files, recognised by the endings of tensor names.
 
-Sources of the endings: diffusers ``utils/state_dict_utils.py``, peft ``utils/save_and_load.py``, kohya ``networks/lora.py``,
-LyCORIS ``modules/*.py`` and cloneofsimo ``lora_diffusion/lora.py``.
+A tensor name is split into the module that the tensor belongs to, its role in the module's update, and the format.
+Sources of the endings: diffusers ``utils/state_dict_utils.py``, peft ``utils/save_and_load.py``, kohya
+``networks/lora.py``, LyCORIS ``modules/*.py`` and cloneofsimo ``lora_diffusion/lora.py``.
 """
 
 from dataclasses import dataclass
@@ -11,12 +12,12 @@ from typing import Final
 
 
 class Format(StrEnum):
-    """How a trainer writes a weight update."""
+    """The way in which a trainer writes weight updates."""
 
     DIFFUSERS = "diffusers"  # unet.<layer>.lora.down.weight, as Model-J
     ATTN_PROCESSOR = "diffusers-attn-processor"  # <block>.processor.to_q_lora.down.weight
-    PEFT = "peft"  # <layer>.lora_A[.adapter].weight
-    KOHYA = "kohya"  # lora_unet_<layer>.lora_down.weight; OneTrainer, LoCon and DyLoRA end alike
+    PEFT = "peft"  # <layer>.lora_A[.<adapter>].weight
+    KOHYA = "kohya"  # lora_unet_<layer>.lora_down.weight; OneTrainer, LoCon and DyLoRA have the same endings
     CLONEOFSIMO = "cloneofsimo"  # unet:<position>:down
     LOHA = "loha"
     LOKR = "lokr"
@@ -25,16 +26,23 @@ class Format(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """What one tensor is: a part of a module's update."""
+class TensorName:
+    """A tensor name, split into its parts.
 
-    module: str  # as the file names it, without the ending
-    role: str  # down, up, mid, alpha, w1_a, ..., or what is not read: magnitude, bias, norm, ...
+    Attributes:
+        module: the beginning of the name, which names the module.
+        role: in the update of the module: down, up, mid, alpha, w1_a ...; magnitude, bias, norm ... are not read.
+        format: None if the ending occurs in several formats, or belongs to a part that is not read.
+        adapter: PEFT's name of the adapter, or "".
+    """
+
+    module: str
+    role: str
     format: Format | None = None
-    adapter: str = ""  # PEFT's name of the adapter
+    adapter: str = ""
 
 
-# ending: role, format, and what of the ending stays with the module's name
+# ending: (role, format, suffix that the module's name keeps)
 ENDINGS: Final = {
     ".lora.down.weight": ("down", Format.DIFFUSERS, ""),
     ".lora.up.weight": ("up", Format.DIFFUSERS, ""),
@@ -42,9 +50,9 @@ ENDINGS: Final = {
     ".lora_linear_layer.up.weight": ("up", Format.DIFFUSERS, ""),
     "_lora.down.weight": ("down", Format.ATTN_PROCESSOR, ""),
     "_lora.up.weight": ("up", Format.ATTN_PROCESSOR, ""),
-    "_lora1.down.weight": ("down", Format.ATTN_PROCESSOR, "1"),  # XLabs: the picture's half of a Flux block
+    "_lora1.down.weight": ("down", Format.ATTN_PROCESSOR, "1"),  # XLabs: the image stream of a Flux block
     "_lora1.up.weight": ("up", Format.ATTN_PROCESSOR, "1"),
-    "_lora2.down.weight": ("down", Format.ATTN_PROCESSOR, "2"),  # and the text's
+    "_lora2.down.weight": ("down", Format.ATTN_PROCESSOR, "2"),  # XLabs: the text stream
     "_lora2.up.weight": ("up", Format.ATTN_PROCESSOR, "2"),
     "lora_down.weight": ("down", Format.KOHYA, ""),
     "lora_up.weight": ("up", Format.KOHYA, ""),
@@ -53,10 +61,10 @@ ENDINGS: Final = {
     "lora_up.bias": ("bias", None, ""),
     "alpha": ("alpha", None, ""),
     "dora_scale": ("magnitude", None, ""),
-    **{f".hada_w{side}_{half}": (f"w{side}_{half}", Format.LOHA, "") for side in "12" for half in "ab"},
-    **{f".hada_t{side}": (f"t{side}", Format.LOHA, "") for side in "12"},
-    **{f".lokr_w{side}": (f"w{side}", Format.LOKR, "") for side in "12"},
-    **{f".lokr_w{side}_{half}": (f"w{side}_{half}", Format.LOKR, "") for side in "12" for half in "ab"},
+    **{f".hada_w{half}_{factor}": (f"w{half}_{factor}", Format.LOHA, "") for half in "12" for factor in "ab"},
+    **{f".hada_t{half}": (f"t{half}", Format.LOHA, "") for half in "12"},
+    **{f".lokr_w{operand}": (f"w{operand}", Format.LOKR, "") for operand in "12"},
+    **{f".lokr_w{operand}_{factor}": (f"w{operand}_{factor}", Format.LOKR, "") for operand in "12" for factor in "ab"},
     ".lokr_t2": ("t2", Format.LOKR, ""),
     ".b1.weight": ("b1", Format.GLORA, ""),
     ".b2.weight": ("b2", Format.GLORA, ""),
@@ -82,9 +90,9 @@ ENDINGS: Final = {
     ".p_layer.weight": ("singular values (T-LoRA)", None, ""),
     ".lambda_layer": ("singular values (T-LoRA)", None, ""),
 }
-BY_LAST_WORD: Final[dict[str, list[str]]] = {}
+ENDINGS_BY_LAST_WORD: Final[dict[str, list[str]]] = {}  # the longest first
 for _ending in sorted(ENDINGS, key=len, reverse=True):
-    BY_LAST_WORD.setdefault(_ending.rpartition(".")[2].rpartition("_")[2], []).append(_ending)
+    ENDINGS_BY_LAST_WORD.setdefault(_ending.rpartition(".")[2].rpartition("_")[2], []).append(_ending)
 PEFT_ROLES: Final = {
     "lora_A": "down",
     "lora_B": "up",
@@ -92,47 +100,51 @@ PEFT_ROLES: Final = {
     "lora_embedding_A": "embedding",
     "lora_embedding_B": "embedding",
 }
-CACHED_NAMES: Final = 2**14  # files of one folder share most of theirs
-LONGEST_NAME: Final = 400
-EMBEDDINGS: Final = ("bundle_emb.", "emb_params", "<")
+CACHED_NAMES: Final = 2**14  # the files of a folder have most names in common
+MAX_NAME_LENGTH: Final = 400
+EMBEDDING_PREFIXES: Final = ("bundle_emb.", "emb_params", "<")
 
 
 @lru_cache(CACHED_NAMES)
-def split_name(name: str) -> Part | None:
-    """What the tensor is by its name alone, or None."""
-    if len(name) > LONGEST_NAME:
+def split_tensor_name(name: str) -> TensorName | None:
+    """Split the name of a tensor; None if no format has such names."""
+    if len(name) > MAX_NAME_LENGTH:
         return None
-    part = split_peft(name)
-    if part is not None:
-        return part
+    peft = split_peft_name(name)
+    if peft is not None:
+        return peft
     if ":" in name:
-        return split_positional(name)
-    if name.startswith(EMBEDDINGS):
-        return Part(name, "embedding")
-    for ending in BY_LAST_WORD.get(name.rpartition(".")[2].rpartition("_")[2], ()):
+        return split_cloneofsimo_name(name)
+    if name.startswith(EMBEDDING_PREFIXES):
+        return TensorName(name, "embedding")
+    for ending in ENDINGS_BY_LAST_WORD.get(name.rpartition(".")[2].rpartition("_")[2], ()):
         if name.endswith(ending):
-            role, form, kept = ENDINGS[ending]
+            role, format, suffix = ENDINGS[ending]
             module = name.removesuffix(ending)
             if ending[0] in "._" or module.endswith((".", "_")):
-                return Part(module.rstrip("._") + kept, role, form)
+                return TensorName(module.rstrip("._") + suffix, role, format)
     return None
 
 
-def split_peft(name: str) -> Part | None:
-    """PEFT: ``<module>.lora_A[.<adapter>][.weight]``."""
-    pieces = name.split(".")
-    for place in range(len(pieces) - 1, max(len(pieces) - 4, 0), -1):
-        role = PEFT_ROLES.get(pieces[place])
+def split_peft_name(name: str) -> TensorName | None:
+    """Split ``<module>.lora_A[.<adapter>][.weight]``; None for other names."""
+    words = name.split(".")
+    for position in range(len(words) - 1, max(len(words) - 4, 0), -1):
+        role = PEFT_ROLES.get(words[position])
         if role is None:
             continue
-        rest = pieces[place + 1 :]
+        rest = words[position + 1 :]
         if rest and rest[-1] in ("weight", "bias"):
             role = "bias" if rest.pop() == "bias" else role
-        return Part(".".join(pieces[:place]), role, Format.PEFT, rest[0] if rest else "") if len(rest) < 2 else None
+        return (
+            TensorName(".".join(words[:position]), role, Format.PEFT, rest[0] if rest else "")
+            if len(rest) < 2
+            else None
+        )
     return None
 
 
-def split_positional(name: str) -> Part | None:
-    """cloneofsimo: ``<model>:<position>:<half>``."""
+def split_cloneofsimo_name(name: str) -> TensorName | None:
+    """Split ``<model>:<position>:down`` or ``:up``; None for other names."""
     module, _, role = name.rpartition(":")
-    return Part(module, role, Format.CLONEOFSIMO) if role in ("down", "up") else None
+    return TensorName(module, role, Format.CLONEOFSIMO) if role in ("down", "up") else None

@@ -1,11 +1,10 @@
-"""The header of a safetensors file, and the bytes of single tensors, read without mapping the file.
+"""The header of a safetensors file, and single tensors, read without mapping the file into memory.
 
 Format: https://github.com/huggingface/safetensors#format. 8 bytes little-endian N, N bytes of JSON, then the data.
 """
 
 import math
 import os
-import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,14 +15,15 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from loradex.retrieval.errors import FileCorrupt, FileMissing, FileUnsafe, located
-from loradex.retrieval.lora.layout import DTYPES, Layout, TensorInfo, parse_header
-from loradex.retrieval.lora.problems import shown
+from loradex.retrieval.errors import FileCorrupt, FileUnsafe, located
+from loradex.retrieval.lora.layout import DTYPES, Layout, TensorInfo, parse_header_json
+from loradex.retrieval.lora.problems import printable
+from loradex.retrieval.lora.regular_file import open_regular_file
 
-LARGEST_HEADER: Final = 16 * 2**20  # bytes
-FIRST: Final = 9  # bytes, which tell how long the header is, or what else the file is
-Stamp = tuple[int, int, int]
-FOREIGN: Final = {
+MAX_HEADER_BYTES: Final = 16 * 2**20
+PREFIX_BYTES: Final = 9  # the length of the header and "{", or the magic number of another kind of file
+FileStamp = tuple[int, int, int]  # inode, size, time of change (ns)
+OTHER_CONTAINERS: Final = {
     b"PK\x03\x04": "a zip archive, as torch.save writes it",
     **{bytes([0x80, i]): "a pickle" for i in range(2, 6)},
     b"\x1f\x8b": "gzip data",
@@ -32,19 +32,20 @@ FOREIGN: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What the header of one file says.
+    """The header of one file, which reads single tensors of it.
 
     Attributes:
-        start: the byte where the data begin.
-        stamp: which file it was, and of when; another one that takes its place is noticed.
+        size: of the whole file, in bytes.
+        data_start: the byte at which the data begin.
+        stamp: identifies the file as it was, to notice that another has taken its place.
     """
 
     path: Path
     size: int
     metadata: dict[str, str]
     layout: Layout
-    start: int
-    stamp: Stamp
+    data_start: int
+    stamp: FileStamp
 
     @property
     def tensors(self) -> dict[str, TensorInfo]:
@@ -52,33 +53,33 @@ class Header:
         return self.layout.tensors
 
     @property
-    def where(self) -> str:
-        """The file as messages name it."""
+    def display_name(self) -> str:
+        """The file as error messages name it."""
         return str(self.path)
 
     @classmethod
     def read(cls, path: Path) -> "Header":
-        """Read and check the header of ``path``.
+        """Read and check the header of a file.
 
         Raises:
             FileMissing: there is no regular file, or it cannot be opened.
-            FileUnsafe: it begins as a pickle or another archive.
-            FileCorrupt: the header lies about itself or about the data.
-            FileUnsupported: it names more tensors than any LoRA has.
+            FileUnsafe: the file is a pickle or another archive.
+            FileCorrupt: the header contradicts itself or the size of the file.
+            FileUnsupported: it lists more tensors than any LoRA has.
         """
-        with open_regular(path) as file:
+        with open_regular_file(path) as file:
             stamp = stamp_of(file)
             size = stamp[1]
-            first = file.read(FIRST)
+            prefix = file.read(PREFIX_BYTES)
             with located(path):
-                start = end_of_header(first, size)
-            raw = (first + file.read(max(start - len(first), 0)))[:start]
+                data_start = find_data_start(prefix, size)
+            raw = (prefix + file.read(max(data_start - len(prefix), 0)))[:data_start]
         with located(path):
-            metadata, layout = parse_head(raw, size)
-        return cls(path, size, metadata, layout, start, stamp)
+            metadata, layout = parse_header(raw, size)
+        return cls(path, size, metadata, layout, data_start, stamp)
 
-    def beside(self, name: str, most: int) -> bytes | None:
-        """The first ``most`` bytes of another file in the same folder, or None where it is missing.
+    def read_sibling(self, name: str, max_bytes: int) -> bytes | None:
+        """Read the first bytes of another file in the same folder; None if there is none.
 
         Raises:
             FileMissing: it cannot be read.
@@ -86,58 +87,55 @@ class Header:
         path = self.path.with_name(name)
         if not path.is_file():
             return None
-        with open_regular(path) as file:
-            return file.read(most)
+        with open_regular_file(path) as file:
+            return file.read(max_bytes)
 
     def load(self, names: Iterable[str]) -> dict[str, Tensor]:
         """Read the named tensors, and no other byte of the file.
 
         Raises:
             FileCorrupt: the file changed since the header was read.
-            FileMissing: it is gone, or cannot be read.
+            FileMissing: it no longer exists, or cannot be read.
         """
-        wanted = sorted(names, key=lambda name: self.tensors[name].start)
-        with self.opened() as file:
-            return {
-                name: self._read(file, name, 0, info.shape)
-                for name, info in ((name, self.tensors[name]) for name in wanted)
-            }
+        ordered = sorted(names, key=lambda name: self.tensors[name].start)
+        with self.open_file() as file:
+            return {name: self._read(file, name, 0, self.tensors[name].shape) for name in ordered}
 
-    def blocks(self, name: str, rows: int) -> Iterator[Tensor]:
-        """A tensor as a matrix (out, everything else), ``rows`` rows at a time.
+    def row_blocks(self, name: str, rows: int) -> Iterator[Tensor]:
+        """Read a tensor as a matrix (out, everything else), ``rows`` rows at a time.
 
         Raises:
             FileCorrupt: the file changed since the header was read.
-            FileMissing: it is gone, or cannot be read.
+            FileMissing: it no longer exists, or cannot be read.
         """
         info = self.tensors[name]
         height, width = info.shape[0], math.prod(info.shape[1:])
-        with self.opened() as file:
+        with self.open_file() as file:
             for first in range(0, height, rows):
                 yield self._read(file, name, first * width, (min(rows, height - first), width))
 
-    def _read(self, file: FileIO, name: str, first: int, shape: tuple[int, ...]) -> Tensor:
-        """Part of a tensor, from its number ``first`` on."""
+    def _read(self, file: FileIO, name: str, offset: int, shape: tuple[int, ...]) -> Tensor:
+        """Read the part of a tensor that begins ``offset`` numbers after its first."""
         info = self.tensors[name]
         dtype = DTYPES[info.dtype]
         expected = math.prod(shape) * dtype.itemsize
-        file.seek(self.start + info.start + first * dtype.itemsize)
+        file.seek(self.data_start + info.start + offset * dtype.itemsize)
         raw = bytearray(file.read(expected))
         if len(raw) != expected:
             raise FileCorrupt(
-                f"{self.path}: tensor {shown(name)}: expected {expected} bytes, found {len(raw)}; the file changed while it was read"
+                f"{self.path}: tensor {printable(name)}: expected {expected} bytes, found {len(raw)}; the file changed while it was read"
             )
-        return tensor_of(raw, dtype, shape)
+        return tensor_from_bytes(raw, dtype, shape)
 
     @contextmanager
-    def opened(self) -> Iterator[FileIO]:
-        """The file, open for unbuffered reading.
+    def open_file(self) -> Iterator[FileIO]:
+        """Open the file for unbuffered reading.
 
         Raises:
             FileCorrupt: it is not the one whose header was read.
-            FileMissing: it is gone, or cannot be read.
+            FileMissing: it no longer exists, or cannot be read.
         """
-        with open_regular(self.path) as file:
+        with open_regular_file(self.path) as file:
             if stamp_of(file) != self.stamp:
                 raise FileCorrupt(
                     f"{self.path}: expected the file whose header was read, found another; it changed while it was read, so read it again"
@@ -145,78 +143,58 @@ class Header:
             yield file
 
 
-def stamp_of(file: FileIO) -> Stamp:
-    """Which file it is: its number, size and time of change."""
+def stamp_of(file: FileIO) -> FileStamp:
+    """The stamp of an open file."""
     status = os.fstat(file.fileno())
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-@contextmanager
-def open_regular(path: Path) -> Iterator[FileIO]:
-    """Open a regular file for unbuffered reading, and nothing that could block or have no end.
+def find_data_start(prefix: bytes, size: int) -> int:
+    """Find the byte at which the data of a file begin.
+
+    Args:
+        prefix: its first ``PREFIX_BYTES`` bytes, or all if it has fewer.
+        size: of the whole file, in bytes.
 
     Raises:
-        FileMissing: it is not there, not a regular file, or cannot be read.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise FileMissing(f"{path}: cannot be read: {reason}; check the path") from None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise FileMissing(f"{path}: expected a regular file, found a folder or a device; name a .safetensors file")
-    with FileIO(descriptor) as file:
-        try:
-            yield file
-        except OSError as error:
-            raise FileMissing(
-                f"{path}: cannot be read: {error.strerror}; check the disk, or copy the file again"
-            ) from None
-
-
-def end_of_header(first: bytes, size: int) -> int:
-    """Where the data of a file begin, by its ``FIRST`` bytes, or all where it has fewer, and its size.
-
-    Raises:
-        FileUnsafe: it begins as a pickle or another archive.
+        FileUnsafe: the file is a pickle or another archive.
         FileCorrupt: it is too small, or its header is too long.
     """
-    if first[8:] != b"{":  # a header of 640 bytes begins as a pickle does
-        refuse_foreign(first)
-    length = int.from_bytes(first[:8], "little")
-    if len(first) < 8 or length > min(size - 8, LARGEST_HEADER):
-        limit = f"at most {LARGEST_HEADER >> 20} MiB and the file's {size} bytes"
+    if prefix[8:] != b"{":  # the length 640 of a header looks like the magic number of a pickle
+        refuse_other_containers(prefix)
+    length = int.from_bytes(prefix[:8], "little")
+    if len(prefix) < 8 or length > min(size - 8, MAX_HEADER_BYTES):
+        limit = f"at most {MAX_HEADER_BYTES >> 20} MiB and the file's {size} bytes"
         raise FileCorrupt(
             f"no safetensors file: expected a header of {limit}, found a length of {length}; download it again"
         )
     return 8 + length
 
 
-def refuse_foreign(first: bytes) -> None:
-    """Name the containers that people mistake for safetensors."""
-    for magic, what in FOREIGN.items():
-        if first.startswith(magic):
+def refuse_other_containers(prefix: bytes) -> None:
+    """Refuse the containers that people mistake for safetensors, by their magic numbers."""
+    for magic, kind in OTHER_CONTAINERS.items():
+        if prefix.startswith(magic):
             raise FileUnsafe(
-                f"expected safetensors, found {what}, which was not opened as it could run code; convert it to .safetensors first"
+                f"expected safetensors, found {kind}, which was not opened as it could run code; convert it to .safetensors first"
             )
 
 
-def parse_head(head: bytes, size: int) -> tuple[dict[str, str], Layout]:
-    """Metadata and layout of a file of ``size`` bytes; ``head`` is all of it before the data.
+def parse_header(raw: bytes, size: int) -> tuple[dict[str, str], Layout]:
+    """Parse metadata and layout of a file of ``size`` bytes from ``raw``, all its bytes before the data.
 
     Raises:
-        FileCorrupt: the header lies about itself or about the data.
-        FileUnsupported: it names more tensors than any LoRA has.
+        FileCorrupt: the header contradicts itself or the size of the file.
+        FileUnsupported: it lists more tensors than any LoRA has.
     """
-    metadata, layout = parse_header(head[8:])
-    if len(head) + layout.size != size:
+    metadata, layout = parse_header_json(raw[8:])
+    if len(raw) + layout.size != size:
         raise FileCorrupt(
-            f"expected {len(head) + layout.size} bytes, found {size}; the file is cut short or has something appended"
+            f"expected {len(raw) + layout.size} bytes, found {size}; the file is cut short or has something appended"
         )
     return metadata, layout
 
 
-def tensor_of(raw: bytearray, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-    """A tensor over its bytes."""
+def tensor_from_bytes(raw: bytearray, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    """A tensor that shares the memory of its bytes."""
     return torch.frombuffer(raw, dtype=dtype).reshape(shape) if raw else torch.empty(shape)

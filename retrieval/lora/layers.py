@@ -1,4 +1,4 @@
-"""The layers of a LoRA, put together from the names and shapes in its header."""
+"""The layers of the base model that a LoRA changes, found from the names and shapes of the tensors in its file."""
 
 import math
 from collections import Counter
@@ -7,75 +7,74 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 from loradex.retrieval.errors import FileCorrupt, FileUnsupported
-from loradex.retrieval.lora.factors import ALGORITHMS, LARGEST_FACTOR, Shape, Size
-from loradex.retrieval.lora.family import families_of
+from loradex.retrieval.lora.factors import ALGORITHMS, MAX_FACTOR_SIZE, Shape, UpdateSize
+from loradex.retrieval.lora.family import find_families
 from loradex.retrieval.lora.formats import Format
-from loradex.retrieval.lora.layer_names import Rows, name_layers
-from loradex.retrieval.lora.layer_names.cloneofsimo import Targets, name_positions
+from loradex.retrieval.lora.layer_names import RowRanges, translate_names
+from loradex.retrieval.lora.layer_names.cloneofsimo import TargetClasses, name_positions
 from loradex.retrieval.lora.layout import CACHED_LAYOUTS, Layout
-from loradex.retrieval.lora.modules import Contents, Module, gather
-from loradex.retrieval.lora.problems import UNREAD, describe, shown
+from loradex.retrieval.lora.modules import GroupedTensors, Module, group_tensors
+from loradex.retrieval.lora.problems import SKIPPED, describe_problems, printable
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer of the base model, and the tensors that its update is made of.
+    """A layer of the base model, and the tensors of its update.
 
     Attributes:
-        module: the module as the file names it; a fused one holds several layers.
-        format: how the module is written.
-        parts: role -> name of a tensor.
-        rows: the rows of the module's update that are this layer's.
+        module: the module as the file names it; a fused module holds several layers.
+        format: of the module.
+        parts: name of a tensor by its role.
+        rows: the rows of the module's update that belong to this layer.
         size: of the module's update.
-        base_rank: what alpha is divided by, or 0 where it has no effect.
+        alpha_divisor: the number that alpha is divided by, or 0 if alpha has no effect.
     """
 
     module: str
     format: Format
     parts: dict[str, str]
-    rows: Rows
-    size: Size
-    base_rank: int
+    rows: RowRanges
+    size: UpdateSize
+    alpha_divisor: int
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(out, in); kernels are laid out flat, (out, in * k * k)."""
+        """Shape (out, in) of the layer; kernels are flattened, (out, in * k * k)."""
         return sum(end - start for start, end in self.rows), self.size.width
 
     @property
-    def needed(self) -> dict[str, str]:
+    def update_parts(self) -> dict[str, str]:
         """The parts that make the update and its scale."""
-        return {
-            role: name for role, name in self.parts.items() if role in ALGORITHMS[self.format].roles or role == "alpha"
-        }
+        roles = ALGORITHMS[self.format].roles
+        return {role: name for role, name in self.parts.items() if role in roles or role == "alpha"}
 
     @property
-    def whole(self) -> bool:
-        """Whether the layer is all of its module."""
+    def is_whole_module(self) -> bool:
+        """Whether the layer takes all rows of its module in their order."""
         return self.rows == ((0, self.size.out),)
 
 
 @dataclass(frozen=True, eq=False)
-class Layers:
-    """What the header of one file holds.
+class ParsedLayers:
+    """The layers of a LoRA, as the layout of its file shows them.
 
     Attributes:
         format: that of most layers.
-        trees: the architectures whose names fit, the likeliest first.
-        layers: by diffusers' name, sorted.
-        strange: the layers that keep the file's own names.
-        problems: what is not read, or doubtful, one short line each.
+        architectures: those that the layers' names fit, the likeliest first.
+        layers: by their names in diffusers, sorted.
+        untranslated: the layers that keep the file's own names.
+        problems: what is skipped or doubtful, one short line each.
     """
 
     format: Format
-    trees: list[str]
+    architectures: list[str]
     layers: dict[str, Layer]
-    strange: frozenset[str]
+    untranslated: frozenset[str]
     problems: list[str]
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, int]]:
-        """(out, in) of every layer."""
+        """Shape (out, in) of every layer."""
         return {name: layer.shape for name, layer in self.layers.items()}
 
     @cached_property
@@ -86,110 +85,119 @@ class Layers:
     @cached_property
     def families(self) -> list[str]:
         """The families of base models that fit the names and shapes, the likeliest first."""
-        known = {name: shape for name, shape in self.shapes.items() if name not in self.strange}
-        return families_of(known, self.trees, [self.layers[name].module for name in known])
+        shapes = {name: shape for name, shape in self.shapes.items() if name not in self.untranslated}
+        return find_families(shapes, self.architectures, [self.layers[name].module for name in shapes])
 
 
 @lru_cache(CACHED_LAYOUTS)
-def read_layers(layout: Layout, counted: Targets = ("", "")) -> Layers:
-    """Find the layers of a file; one with the layout of a file before gets the same object.
+def parse_layers(layout: Layout, targets: TargetClasses = ("", "")) -> ParsedLayers:
+    """Find the layers of a file; files with the same layout object get the same result, from a cache.
 
     Args:
-        layout: its tensors.
-        counted: the classes of modules that the metadata of cloneofsimo's files name, in the U-Net and in the text encoder.
+        layout: of the file.
+        targets: the classes of modules that cloneofsimo's trainer counted, from the metadata.
 
     Raises:
-        FileCorrupt: parts are missing or do not fit.
+        FileCorrupt: parts of an update are missing or do not fit together.
         FileUnsupported: there is no update that can be read.
     """
-    contents = gather(layout)
-    twice: list[str] = []
-    updates = measure_all(layout, contents, twice)
-    if not updates:
-        kinds = (
-            ", ".join(contents.unread)
-            or f"{len(layout.tensors)} tensors such as {shown(next(iter(layout.tensors), 'none'))}"
+    grouped = group_tensors(layout)
+    duplicates: list[str] = []
+    modules = measure_modules(layout, grouped, duplicates)
+    if not modules:
+        found = (
+            ", ".join(grouped.skipped)
+            or f"{len(layout.tensors)} tensors such as {printable(next(iter(layout.tensors), 'none'))}"
         )
         raise FileUnsupported(
-            f"expected LoRA factors (lora.down/up, lora_A/B, hada, lokr, diff), found {kinds}; choose another file"
+            f"expected LoRA factors (lora.down/up, lora_A/B, hada, lokr, diff), found {found}; choose another file"
         )
-    paths = positional_paths(updates, counted)
-    naming = name_layers({paths[module]: (layer.size.out, layer.size.width) for module, layer in updates.items()})
-    layers = place({paths[module]: layer for module, layer in updates.items()}, naming.layers, twice)
+    paths = module_paths(modules, targets)
+    modules_by_path = {paths[name]: module for name, module in modules.items()}
+    names = translate_names({path: (layer.size.out, layer.size.width) for path, layer in modules_by_path.items()})
+    layers = split_modules(modules_by_path, names.layers, duplicates)
     formats = Counter(layer.format for layer in layers.values())
-    strange = [name for module in naming.strange for name, _ in naming.layers[module]]
-    problems = describe(contents.unread, contents.unknown, strange, twice)
-    return Layers(
-        max(formats, key=lambda form: formats[form]),
-        list(naming.trees),
+    untranslated = [name for module in names.untranslated for name, _ in names.layers[module]]
+    problems = describe_problems(grouped.skipped, grouped.unrecognized, untranslated, duplicates)
+    return ParsedLayers(
+        max(formats, key=lambda format: formats[format]),
+        list(names.architectures),
         dict(sorted(layers.items())),
-        frozenset(strange),
+        frozenset(untranslated),
         problems,
     )
 
 
-def measure_all(layout: Layout, contents: Contents, twice: list[str]) -> dict[str, Layer]:
-    """Each module as one layer, by its name; what is left out goes into ``contents`` and ``twice``."""
-    updates: dict[str, Layer] = {}
-    first: FileUnsupported | None = None
-    for module in contents.modules:
-        if not module.readable:
-            contents.unknown += module.parts.values()
-        elif module.name in updates:
+def measure_modules(layout: Layout, grouped: GroupedTensors, duplicates: list[str]) -> dict[str, Layer]:
+    """Measure the update of each module, and take the modules as layers, by their names in the file.
+
+    Modules and parts that are left out are added to ``grouped`` and ``duplicates``.
+    """
+    measured: dict[str, Layer] = {}
+    first_error: FileUnsupported | None = None
+    for module in grouped.modules:
+        if not module.has_update:
+            grouped.unrecognized += module.parts.values()
+        elif module.name in measured:
             if module.format is Format.FULL:
-                contents.skip("diff", module.name)
+                grouped.skip("diff", module.name)
             elif module.adapter:
-                contents.skip("adapter", module.name)
+                grouped.skip("adapter", module.name)
             else:
-                twice.append(module.name)
+                duplicates.append(module.name)
         else:
             try:
-                updates[module.name] = measure(layout, module)
+                measured[module.name] = measure_module(layout, module)
             except FileUnsupported as error:
-                first = first or error
-                contents.skip("too large", module.name)
+                first_error = first_error or error
+                grouped.skip("too large", module.name)
                 continue
-            for role in UNREAD:
+            for role in SKIPPED:
                 if role in module.parts and role not in ALGORITHMS[module.format].roles:
-                    contents.skip(role, module.name)
-    if first and not updates:
-        raise first
-    return updates
+                    grouped.skip(role, module.name)
+    if first_error and not measured:
+        raise first_error
+    return measured
 
 
-def measure(layout: Layout, module: Module) -> Layer:
-    """The module as one layer, its shapes checked."""
-    where = f"layer {shown(module.name)}"
+def measure_module(layout: Layout, module: Module) -> Layer:
+    """Check the shapes of a module's parts, and take it as one layer."""
+    where = f"layer {printable(module.name)}"
     shapes: dict[str, Shape] = {role: layout.tensors[name].shape for role, name in module.parts.items()}
     alpha = shapes.pop("alpha", ())
     if alpha not in ((), (1,)):
         raise FileCorrupt(f"{where}: expected one number as alpha, found shape {alpha}; save it again")
     for role, shape in shapes.items():
-        if math.prod(max(side, 1) for side in shape) > LARGEST_FACTOR:  # torch counts the strides of empty tensors too
+        if (
+            math.prod(max(side, 1) for side in shape) > MAX_FACTOR_SIZE
+        ):  # torch computes the strides of empty tensors too
             raise FileUnsupported(
-                f"{where}: expected up to {LARGEST_FACTOR} numbers a tensor, found {role} of shape {str(shape)[:80]}; choose another file"
+                f"{where}: expected up to {MAX_FACTOR_SIZE} numbers a tensor, found {role} of shape {str(shape)[:80]}; choose another file"
             )
     algorithm = ALGORITHMS[module.format]
     size = algorithm.measure(where, shapes)
-    return Layer(module.name, module.format, module.parts, ((0, size.out),), size, algorithm.base_rank(shapes))
+    return Layer(module.name, module.format, module.parts, ((0, size.out),), size, algorithm.alpha_divisor(shapes))
 
 
-def positional_paths(updates: Mapping[str, Layer], counted: Targets) -> dict[str, str]:
-    """The path of each module: its name, but for files that only count them."""
-    numbered = [name for name, layer in updates.items() if layer.format is Format.CLONEOFSIMO]
-    return {name: name for name in updates} | (name_positions(numbered, counted) if numbered else {})
+def module_paths(modules: Mapping[str, Layer], targets: TargetClasses) -> dict[str, str]:
+    """The path of each module: its name, or for cloneofsimo's numbered modules the path at that position."""
+    numbered = [name for name, module in modules.items() if module.format is Format.CLONEOFSIMO]
+    return {name: name for name in modules} | (name_positions(numbered, targets) if numbered else {})
 
 
-def place(
-    updates: Mapping[str, Layer], names: Mapping[str, list[tuple[str, Rows]]], twice: list[str]
+def split_modules(
+    modules: Mapping[str, Layer], names: Mapping[str, list[tuple[str, RowRanges]]], duplicates: list[str]
 ) -> dict[str, Layer]:
-    """The layers by their name; of two with one name, modules that are not fused and paths with dots go first."""
+    """Split fused modules into their layers, by the layers' names.
+
+    Of two layers with one name, that of a module that is not fused, and of a path with dots, is taken; the other is
+    added to ``duplicates``.
+    """
     layers: dict[str, Layer] = {}
-    for path in sorted(updates, key=lambda path: (len(names[path]), "." not in path, path)):
-        module = updates[path]
+    for path in sorted(modules, key=lambda path: (len(names[path]), "." not in path, path)):
         for name, rows in names[path]:
             if name in layers:
-                twice.append(name)
+                duplicates.append(name)
             else:
-                layers[name] = replace(module, rows=rows)
+                layers[name] = replace(modules[path], rows=rows)
     return layers

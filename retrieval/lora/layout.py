@@ -1,4 +1,7 @@
-"""What a safetensors header says of its tensors. Format: https://github.com/huggingface/safetensors#format."""
+"""The layout of a safetensors file: dtype, shape and byte range of each tensor, as the JSON of its header lists them.
+
+Format: https://github.com/huggingface/safetensors#format. The layers of the model are found from it in ``layers``.
+"""
 
 import json
 import re
@@ -12,13 +15,13 @@ import torch
 
 from loradex.retrieval.errors import FileCorrupt, FileUnsupported
 
-MOST_TENSORS: Final = 20_000
-CACHED_LAYOUTS: Final = 64  # files of one folder share most of theirs
-LARGEST_CACHED: Final = 2**20  # characters
+MAX_TENSORS: Final = 20_000
+CACHED_LAYOUTS: Final = 64  # the files of a folder have few different layouts
+MAX_CACHED_LENGTH: Final = 2**20  # characters of the JSON
 METADATA: Final = "__metadata__"
-METADATA_FIRST: Final = re.compile(r'\{[ \t\r\n]*"__metadata__"[ \t\r\n]*:[ \t\r\n]*')
-BETWEEN: Final = re.compile(r"[ \t\r\n]*(,(?![ \t\r\n]*\})|(?=\}))")  # a comma with another entry behind it, or the end
-BLANK: Final = " \t\r\n"
+METADATA_START: Final = re.compile(r'\{[ \t\r\n]*"__metadata__"[ \t\r\n]*:[ \t\r\n]*')
+AFTER_METADATA: Final = re.compile(r"[ \t\r\n]*(,(?![ \t\r\n]*\})|(?=\}))")  # a comma before another entry, or the end
+WHITESPACE: Final = " \t\r\n"
 DTYPES: Final = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -39,20 +42,16 @@ DTYPES: Final = {
     "U32": torch.uint32,
     "U64": torch.uint64,
 }
-UNREADABLE: Final = {
-    "F4": 4,
-    "F6_E2M3": 6,
-    "F6_E3M2": 6,
-    "C64": 64,
-}  # the other types of safetensors, in bits: of no real numbers, or of no whole bytes
-BITS: Final = {name: 8 * dtype.itemsize for name, dtype in DTYPES.items()} | UNREADABLE
-LARGEST: Final = 2**64  # what sizes stay below in safetensors, in numbers and in bits
-KEYS: Final = {"dtype", "shape", "data_offsets"}
+# the other dtypes of safetensors, in bits: complex numbers, and numbers that do not fill whole bytes
+UNREADABLE_DTYPES: Final = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "C64": 64}
+BITS: Final = {name: 8 * dtype.itemsize for name, dtype in DTYPES.items()} | UNREADABLE_DTYPES
+SIZE_LIMIT: Final = 2**64  # safetensors counts the numbers and the bits of a tensor in 64 bits
+ENTRY_KEYS: Final = {"dtype", "shape", "data_offsets"}
 
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """One tensor as the header describes it; ``start`` and ``end`` are bytes from the beginning of the data."""
+    """One tensor as the header describes it; ``start`` and ``end`` count bytes from the beginning of the data."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -62,33 +61,40 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layout:
-    """The tensors of a file, without gaps from the beginning of the data; ``size`` is in bytes."""
+    """The tensors of a file, which fill its data without gaps.
+
+    Attributes:
+        tensors: by name.
+        size: of the data, in bytes.
+        metadata: None if they stand first in the header: those are parsed apart, so that files that differ only in them
+            share a layout.
+    """
 
     tensors: dict[str, TensorInfo]
     size: int
     metadata: dict[str, str] | None
 
 
-def parse_header(raw: bytes) -> tuple[dict[str, str], Layout]:
-    """Metadata and layout; the layout of a header like one that was read before is the same object.
+def parse_header_json(raw: bytes) -> tuple[dict[str, str], Layout]:
+    """Parse the JSON of a header into metadata and layout; equal layouts are the same object, from a cache.
 
     Raises:
         FileCorrupt: the header contradicts itself.
-        FileUnsupported: it names more tensors than any LoRA has.
+        FileUnsupported: it lists more tensors than any LoRA has.
     """
     try:
-        text = raw.decode().rstrip(BLANK)
-        first = METADATA_FIRST.match(text)
-        if first:
-            metadata, end = DECODER.raw_decode(text, first.end())
-            between = BETWEEN.match(text, end)
-            if between is None:
+        text = raw.decode().rstrip(WHITESPACE)
+        start = METADATA_START.match(text)
+        if start:
+            metadata, end = DECODER.raw_decode(text, start.end())
+            separator = AFTER_METADATA.match(text, end)
+            if separator is None:
                 raise ValueError(f"expected a comma behind {METADATA}")
-            text = "{" + text[between.end() :]
-        layout = (cached_layout if len(text) <= LARGEST_CACHED else parse_layout)(text)
+            text = "{" + text[separator.end() :]
+        layout = (cached_layout if len(text) <= MAX_CACHED_LENGTH else parse_layout)(text)
     except (ValueError, RecursionError) as error:
         raise FileCorrupt(f"the header is not valid JSON: {str(error)[:80]}; download it again") from None
-    if first:
+    if start:
         if layout.metadata is not None:
             raise FileCorrupt(f"expected one {METADATA} in the header, found two; save it again with safetensors")
         return check_metadata(metadata), layout
@@ -96,24 +102,24 @@ def parse_header(raw: bytes) -> tuple[dict[str, str], Layout]:
 
 
 def parse_layout(text: str) -> Layout:
-    """The layout that a header's JSON describes.
+    """Parse the JSON of a header, from which metadata at its beginning were taken out.
 
     Raises:
-        ValueError, RecursionError: it is no JSON.
-        FileCorrupt, FileUnsupported: as ``parse_header``.
+        ValueError, RecursionError: it is not JSON.
+        FileCorrupt, FileUnsupported: as ``parse_header_json``.
     """
-    if text.count('"data_offsets"') > MOST_TENSORS:
-        raise FileUnsupported(f"expected a LoRA of up to {MOST_TENSORS} tensors, found more; choose another file")
-    entries = (SLOW_DECODER if "-0" in text else DECODER).decode(text)
+    if text.count('"data_offsets"') > MAX_TENSORS:
+        raise FileUnsupported(f"expected a LoRA of up to {MAX_TENSORS} tensors, found more; choose another file")
+    entries = (UNSIGNED_DECODER if "-0" in text else DECODER).decode(text)
     if not isinstance(entries, dict):
         raise FileCorrupt(f"expected a JSON object as header, found {type(entries).__name__}; download it again")
-    if len(entries) > MOST_TENSORS:
+    if len(entries) > MAX_TENSORS:
         raise FileUnsupported(
-            f"expected a LoRA of up to {MOST_TENSORS} tensors, found {len(entries)}; choose another file"
+            f"expected a LoRA of up to {MAX_TENSORS} tensors, found {len(entries)}; choose another file"
         )
     metadata = check_metadata(entries.pop(METADATA)) if METADATA in entries else None
-    refuse_halves(entries)
-    tensors = {name: tensor_info(name, entry) for name, entry in entries.items()}
+    refuse_lone_surrogates(entries)
+    tensors = {name: parse_entry(name, entry) for name, entry in entries.items()}
     end = 0
     for name, info in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)):
         if info.start != end:
@@ -128,17 +134,17 @@ cached_layout = lru_cache(CACHED_LAYOUTS)(parse_layout)
 
 
 def check_metadata(metadata: Any) -> dict[str, str]:
-    """Metadata that map text to text."""
+    """Refuse metadata that do not map text to text."""
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise FileCorrupt(
             f"expected text for each entry of {METADATA}, found other types; save it again with safetensors"
         )
-    refuse_halves((*metadata, *metadata.values()))
+    refuse_lone_surrogates((*metadata, *metadata.values()))
     return metadata
 
 
-def refuse_halves(texts: Iterable[str]) -> None:
-    """Refuse texts with half of a surrogate pair, which JSON can write but no file or terminal can hold."""
+def refuse_lone_surrogates(texts: Iterable[str]) -> None:
+    """Refuse texts with half of a surrogate pair: JSON can hold one, but UTF-8 cannot encode it."""
     try:
         "".join(texts).encode()
     except UnicodeEncodeError as error:
@@ -147,49 +153,53 @@ def refuse_halves(texts: Iterable[str]) -> None:
         ) from None
 
 
-def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, refused where it names a key twice."""
-    made = dict(pairs)
-    if len(made) != len(pairs):
+def object_of_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; raises ValueError if it holds a key twice."""
+    entries = dict(pairs)
+    if len(entries) != len(pairs):
         raise ValueError("a key stands twice")
-    return made
+    return entries
 
 
-def natural(digits: str) -> int:
-    """A number from 0; Python takes -0 for one, safetensors does not."""
+def parse_unsigned(digits: str) -> int:
+    """Parse a number that has no sign: safetensors refuses -0, which equals 0 in Python."""
     if digits.startswith("-"):
         raise ValueError(f"expected numbers from 0, found {digits[:40]}")
     return int(digits)
 
 
-DECODER: Final = json.JSONDecoder(object_pairs_hook=unique)
-SLOW_DECODER: Final = json.JSONDecoder(object_pairs_hook=unique, parse_int=natural)
+DECODER: Final = json.JSONDecoder(object_pairs_hook=object_of_unique_keys)
+UNSIGNED_DECODER: Final = json.JSONDecoder(object_pairs_hook=object_of_unique_keys, parse_int=parse_unsigned)  # slower
 
 
-def tensor_info(name: str, entry: Any) -> TensorInfo:
-    """One checked entry of the header."""
-    if isinstance(entry, dict) and entry.keys() == KEYS:
-        dtype, shape, span = entry["dtype"], entry["shape"], entry["data_offsets"]
-        sound = (
-            isinstance(dtype, str) and dtype in BITS and are_naturals(shape) and are_naturals(span) and len(span) == 2
+def parse_entry(name: str, entry: Any) -> TensorInfo:
+    """Check one entry of the header."""
+    if isinstance(entry, dict) and entry.keys() == ENTRY_KEYS:
+        dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+        valid = (
+            isinstance(dtype, str)
+            and dtype in BITS
+            and are_unsigned(shape)
+            and are_unsigned(offsets)
+            and len(offsets) == 2
         )
-        if sound and bits_of(shape, BITS[dtype]) == 8 * (span[1] - span[0]):
-            return TensorInfo(dtype, tuple(shape), *span)
+        if valid and count_bits(shape, BITS[dtype]) == 8 * (offsets[1] - offsets[0]):
+            return TensorInfo(dtype, tuple(shape), *offsets)
     raise FileCorrupt(
         f"tensor {name[:80]!r}: expected a known dtype, a shape and a matching span of bytes, found {reprlib.repr(entry)[:120]}"
     )
 
 
-def are_naturals(value: Any) -> bool:
-    """Whether it is a list of numbers from 0 that fit into 64 bits with a sign."""
+def are_unsigned(value: Any) -> bool:
+    """Whether ``value`` is a list of integers from 0 that fit into a signed 64-bit integer."""
     return isinstance(value, list) and all(type(number) is int and 0 <= number < 2**63 for number in value)
 
 
-def bits_of(shape: Iterable[int], bits: int) -> int | None:
-    """How many bits a tensor takes, or None where safetensors' own count would overflow on the way."""
+def count_bits(shape: Iterable[int], bits: int) -> int | None:
+    """Count the bits of a tensor; None if a product of its sides reaches ``SIZE_LIMIT``, which safetensors refuses."""
     count = 1
     for length in shape:
         count *= length
-        if count >= LARGEST:
+        if count >= SIZE_LIMIT:
             return None
-    return bits * count if bits * count < LARGEST else None
+    return bits * count if bits * count < SIZE_LIMIT else None

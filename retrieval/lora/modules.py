@@ -1,16 +1,16 @@
-"""The tensors of a file, gathered by the module that they change."""
+"""The tensors of a file, grouped by the module that they change."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 from loradex.retrieval.lora.factors import ALGORITHMS
-from loradex.retrieval.lora.formats import Format, split_name
-from loradex.retrieval.lora.layout import UNREADABLE, Layout
-from loradex.retrieval.lora.problems import STRANGE_NUMBERS
+from loradex.retrieval.lora.formats import Format, split_tensor_name
+from loradex.retrieval.lora.layout import UNREADABLE_DTYPES, Layout
+from loradex.retrieval.lora.problems import ODD_NUMBERS
 
-SHARED: Final = ("alpha", "magnitude")  # named without the adapter or the format
-OWN_ADAPTERS: Final = ("", "default", "default_0")
+SHARED_ROLES: Final = ("alpha", "magnitude")  # their names hold neither the adapter nor the format
+DEFAULT_ADAPTERS: Final = ("", "default", "default_0")
 IA3: Final = "multiplier (IA3)"
 
 
@@ -19,7 +19,7 @@ class Module:
     """The tensors of one module, of one adapter, in one format.
 
     Attributes:
-        parts: role -> name of a tensor.
+        parts: name of a tensor by its role.
     """
 
     name: str
@@ -28,73 +28,71 @@ class Module:
     parts: dict[str, str] = field(default_factory=dict)
 
     @property
-    def readable(self) -> bool:
-        """Whether there is a part that makes an update."""
+    def has_update(self) -> bool:
+        """Whether a part belongs to an update that can be read."""
         return not ALGORITHMS[self.format].roles.isdisjoint(self.parts)
 
     @property
-    def order(self) -> tuple[bool, bool, str]:
-        """Which of two of one name goes first: the own adapter, and a LoRA before a full difference."""
-        return self.adapter not in OWN_ADAPTERS, self.format is Format.FULL, self.adapter
+    def sort_key(self) -> tuple[bool, bool, str]:
+        """Puts the default adapter first, and a LoRA before a full difference of the same module."""
+        return self.adapter not in DEFAULT_ADAPTERS, self.format is Format.FULL, self.adapter
 
 
 @dataclass(slots=True)
-class Contents:
+class GroupedTensors:
     """All tensors of a file.
 
     Attributes:
-        modules: what may be read.
-        unread: a kind of part that cannot be read -> the modules that have it.
-        unknown: tensors that no rule knows.
+        modules: those that may have an update.
+        skipped: by kind of part that cannot be read, the modules that have it.
+        unrecognized: tensors that belong to no known format.
     """
 
     modules: list[Module] = field(default_factory=list)
-    unread: dict[str, set[str]] = field(default_factory=dict)
-    unknown: list[str] = field(default_factory=list)
+    skipped: dict[str, set[str]] = field(default_factory=dict)
+    unrecognized: list[str] = field(default_factory=list)
 
     def skip(self, kind: str, module: str) -> None:
-        """Note that a part of a module is not read."""
-        self.unread.setdefault(kind, set()).add(module)
+        """Record that a part of a module is not read."""
+        self.skipped.setdefault(kind, set()).add(module)
 
 
-def gather(layout: Layout) -> Contents:
-    """The modules of a file, and what belongs to none that can be read."""
-    contents = Contents()
+def group_tensors(layout: Layout) -> GroupedTensors:
+    """Group the tensors of a file by module, and sort out what cannot be read."""
+    grouped = GroupedTensors()
     modules: dict[tuple[str, str, Format], Module] = {}
     shared: dict[tuple[str, str], str] = {}
-    weights = []
+    unrecognized = []
     for name in layout.tensors:
-        part = split_name(name)
-        if part is None:
-            weights.append(name)
-        elif part.format is None and part.role in SHARED:
-            shared[part.module, part.role] = name
-        elif part.format is Format.FULL and len(layout.tensors[name].shape) < 2:
-            contents.skip("norm", part.module)
-        elif part.format is None or part.role in ("bias", "embedding"):
-            contents.skip(part.role, part.module)
+        split = split_tensor_name(name)
+        if split is None:
+            unrecognized.append(name)
+        elif split.format is None and split.role in SHARED_ROLES:
+            shared[split.module, split.role] = name
+        elif split.format is Format.FULL and len(layout.tensors[name].shape) < 2:
+            grouped.skip("norm", split.module)
+        elif split.format is None or split.role in ("bias", "embedding"):
+            grouped.skip(split.role, split.module)
         else:
-            module = modules.setdefault(
-                (part.module, part.adapter, part.format), Module(part.module, part.adapter, part.format)
-            )
-            module.parts[part.role] = name
+            key = (split.module, split.adapter, split.format)
+            modules.setdefault(key, Module(*key)).parts[split.role] = name
     used = set()
     for module in modules.values():
-        for role in SHARED:
+        for role in SHARED_ROLES:
             if (module.name, role) in shared:
                 module.parts.setdefault(role, shared[module.name, role])
                 used.add((module.name, role))
-    multiplied = contents.unread.get(IA3, set())
-    contents.unknown += [name for name in weights if name.removesuffix(".weight") not in multiplied]
-    contents.unknown += [name for key, name in shared.items() if key not in used]
-    contents.modules = sorted(set_apart(layout, contents, modules.values()), key=lambda module: module.order)
-    return contents
+    ia3_modules = grouped.skipped.get(IA3, set())
+    grouped.unrecognized += [name for name in unrecognized if name.removesuffix(".weight") not in ia3_modules]
+    grouped.unrecognized += [name for key, name in shared.items() if key not in used]
+    grouped.modules = sorted(readable_modules(layout, grouped, modules.values()), key=lambda module: module.sort_key)
+    return grouped
 
 
-def set_apart(layout: Layout, contents: Contents, modules: Iterable[Module]) -> Iterator[Module]:
-    """The modules of real numbers in whole bytes; that there are others is noted."""
+def readable_modules(layout: Layout, grouped: GroupedTensors, modules: Iterable[Module]) -> Iterator[Module]:
+    """The modules of readable dtypes; others are recorded as skipped."""
     for module in modules:
-        if any(layout.tensors[name].dtype in UNREADABLE for name in module.parts.values()):
-            contents.skip(STRANGE_NUMBERS, module.name)
+        if any(layout.tensors[name].dtype in UNREADABLE_DTYPES for name in module.parts.values()):
+            grouped.skip(ODD_NUMBERS, module.name)
         else:
             yield module

@@ -1,11 +1,11 @@
-"""What of a file is not read, or read with a doubt: short lines for people."""
+"""Problems of a LoRA file: one line for each kind of part that is skipped, or read with a doubt."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-LONGEST_SHOWN: Final = 160
-STRANGE_NUMBERS: Final = "numbers of 4 or 6 bits, or complex ones"
-UNREAD: Final = {
+MAX_SHOWN_LENGTH: Final = 160
+ODD_NUMBERS: Final = "numbers of 4 or 6 bits, or complex ones"
+SKIPPED: Final = {
     "magnitude": "DoRA's magnitudes of {} layers need the base model; only the low-rank part is read",
     "a1": "GLoRA's products of {} layers need the base model; only the low-rank part beside them is read",
     "bias": "biases of {} layers are not read",
@@ -15,32 +15,37 @@ UNREAD: Final = {
     "diff": "full differences of {} layers beside a LoRA are not read",
     "adapter": "{} layers belong to further adapters, which are not read",
     "too large": "{} layers of too large a rank are not read",
-    STRANGE_NUMBERS: f"{{}} layers of {STRANGE_NUMBERS} are not read",
+    ODD_NUMBERS: f"{{}} layers of {ODD_NUMBERS} are not read",
 }
-OTHERS: Final = "{} of {{}} layers: needs the base model and is not read"
+SKIPPED_OTHER: Final = "{} of {{}} layers: needs the base model and is not read"
 
 
-def shown(name: str) -> str:
-    """A name from a file for a message: short, and on one line."""
-    return name[:LONGEST_SHOWN] if name.isprintable() else ascii(name[:LONGEST_SHOWN])
+def printable(name: str) -> str:
+    """A name from a file as messages show it: cut to a bound, and on one line."""
+    return name[:MAX_SHOWN_LENGTH] if name.isprintable() else ascii(name[:MAX_SHOWN_LENGTH])
 
 
-def describe(
-    unread: Mapping[str, set[str]], unknown: Sequence[str], strange: Sequence[str], twice: Sequence[str]
+def describe_problems(
+    skipped: Mapping[str, set[str]],
+    unrecognized: Sequence[str],
+    untranslated: Sequence[str],
+    duplicates: Sequence[str],
 ) -> list[str]:
-    """One line for each kind of problem.
+    """Describe each kind of problem in one line.
 
     Args:
-        unread: a kind of part -> the modules that have it.
-        unknown: tensors that no rule knows.
-        strange: layers whose names no rule knows.
-        twice: layers that the file has twice.
+        skipped: by kind of part, the modules that have it.
+        unrecognized: tensors that belong to no known format.
+        untranslated: layers whose names have no translation.
+        duplicates: layers that the file holds twice.
     """
-    lines = [UNREAD.get(kind, OTHERS.format(kind)).format(len(modules)) for kind, modules in unread.items()]
-    if twice:
-        lines.append(f"{len(twice)} layers stand in the file twice, such as {shown(twice[0])}; one of each is read")
-    if strange:
-        lines.append(f"{len(strange)} layers keep the file's own names, such as {shown(strange[0])}")
-    if unknown:
-        lines.append(f"{len(unknown)} tensors are not understood, such as {shown(unknown[0])}")
+    lines = [SKIPPED.get(kind, SKIPPED_OTHER.format(kind)).format(len(modules)) for kind, modules in skipped.items()]
+    if duplicates:
+        lines.append(
+            f"{len(duplicates)} layers stand in the file twice, such as {printable(duplicates[0])}; one of each is read"
+        )
+    if untranslated:
+        lines.append(f"{len(untranslated)} layers keep the file's own names, such as {printable(untranslated[0])}")
+    if unrecognized:
+        lines.append(f"{len(unrecognized)} tensors are not understood, such as {printable(unrecognized[0])}")
     return lines

@@ -7,10 +7,10 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class LayerUpdate:
-    """dW = up @ down for one layer, the scale already folded into ``up``.
+    """dW = up @ down for one layer, with the scale folded into ``up``.
 
     Attributes:
-        down: (rank, in), float32; kernels of convolutions are laid out flat, (rank, in * k * k).
+        down: (rank, in), float32; kernels of convolutions are flattened, (rank, in * k * k).
         up: (out, rank), float32.
     """
 
@@ -19,10 +19,10 @@ class LayerUpdate:
 
     @property
     def rank(self) -> int:
-        """How many columns ``up`` has."""
+        """Rank of the factors."""
         return self.up.shape[1]
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(out, in), the shape of the layer's weight."""
+        """Shape (out, in) of the layer's weight."""
         return self.up.shape[0], self.down.shape[1]

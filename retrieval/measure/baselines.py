@@ -1,4 +1,4 @@
-"""What the experts are measured against: a dense linear map of one layer, principal components of all weights, and their statistics."""
+"""Baselines: a dense linear map of one layer, principal components of all weights, and statistics of weights."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -10,20 +10,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from loradex.retrieval.checkpoint import load_checkpoint, save_checkpoint
-from loradex.retrieval.probex.batched_factors import Factors, widen
+from loradex.retrieval.probex.batched_factors import Factors, to_float32
 from loradex.retrieval.probex.sketch import BATCH, principal_outputs
 from loradex.retrieval.space.calibration import Background
 
 FORMAT: Final = "loradex-baselines-1"
-RANK: Final = 64
+RANK: Final = 64  # of a dense map
+GROUP: Final = 64  # models of one rank multiplied at a time
 
 
 @dataclass(frozen=True, slots=True)
 class DenseLinear:
-    """Ridge regression from every entry of one layer's dW, the linear baseline of ProbeX's paper, without making dW.
+    """Ridge regression from all entries of one layer's dW, ProbeX's linear baseline, without computing dW.
 
     Attributes:
-        weight: (rank, out, in); basis: (rank, dim); bias: (dim,).
+        weight: (rank, out, in).
+        basis: (rank, dim), principal directions of the predictions.
+        bias: (dim,).
     """
 
     layer: str
@@ -33,11 +36,17 @@ class DenseLinear:
 
     @classmethod
     def fit(cls, models: Mapping[str, Factors], targets: Tensor, layer: str, ridge: float) -> "DenseLinear":
-        """Fit by the dual system, whose Gram matrix comes from the factors: <dW1, dW2> = tr((up1^T up2)(down2 down1^T)).
+        """Fit to training models, in the dual: <dW1, dW2> = tr((up1^T up2)(down2 down1^T)) needs only the factors.
 
-        The map is cut to ``RANK`` principal outputs, as that of the expert is.
+        The map is cut to ``RANK`` principal outputs, like that of the closed-form expert.
+
+        Args:
+            models: the packed factors of each layer.
+            targets: (models, dim).
+            layer: that is read.
+            ridge: the penalty, as a multiple of the Gram matrix's mean eigenvalue.
         """
-        factors = widen(models[layer])
+        factors = to_float32(models[layer])
         gram = gram_matrix(factors)
         centring = torch.eye(len(gram)) - 1 / len(gram)
         centred = centring @ gram @ centring
@@ -55,51 +64,62 @@ class DenseLinear:
         factors = models[self.layer]
         parts = []
         for start in range(0, len(factors), BATCH):
-            batch = widen(factors[start : start + BATCH])
+            batch = to_float32(factors[start : start + BATCH])
             parts.append(torch.einsum("nor,koi,nri->nk", batch.up, self.weight, batch.down))
         return F.normalize(torch.cat(parts) @ self.basis + self.bias, dim=-1)
 
 
 def gram_matrix(factors: Factors, others: Factors | None = None) -> Tensor:
-    """Inner products (models, models) of one layer's updates with those of other models, or with one another; multiplied out only where that is cheaper."""
-    mine = list(by_rank(factors))
-    theirs = mine if others is None else list(by_rank(others))
+    """Inner products (models, other models) of one layer's updates; with each other if ``others`` is None.
+
+    Updates are multiplied out only where that is cheaper.
+    """
+    row_groups = list(group_by_rank(factors))
+    column_groups = row_groups if others is None else list(group_by_rank(others))
     gram = torch.zeros(len(factors), len(factors if others is None else others))
-    for rows, some in mine:
-        for columns, more in theirs:
-            (out, rank), width = some.up.shape[1:], some.down.shape[2]
-            if rank * more.up.shape[2] * (out + width) > out * width:  # ranks near those of whole matrices
-                gram[rows[:, None], columns] = (some.up @ some.down).flatten(1) @ (more.up @ more.down).flatten(1).mT
+    for rows, left in row_groups:
+        for columns, right in column_groups:
+            (out, rank), width = left.up.shape[1:], left.down.shape[2]
+            if rank * right.up.shape[2] * (out + width) > out * width:  # ranks near full rank
+                gram[rows[:, None], columns] = (left.up @ left.down).flatten(1) @ (right.up @ right.down).flatten(1).mT
                 continue
-            outer = torch.einsum("nor,mos->nmrs", some.up, more.up)
-            inner = torch.einsum("nri,msi->nmrs", some.down, more.down)
+            outer = torch.einsum("nor,mos->nmrs", left.up, right.up)
+            inner = torch.einsum("nri,msi->nmrs", left.down, right.down)
             gram[rows[:, None], columns] = (outer * inner).sum((2, 3))
     return gram
 
 
-def by_rank(factors: Factors) -> Iterator[tuple[Tensor, Factors]]:
-    """The numbers of some models of one rank, and their factors without padding."""
+def group_by_rank(factors: Factors) -> Iterator[tuple[Tensor, Factors]]:
+    """Yield the rows of up to ``GROUP`` models of one rank, and their factors without padding."""
     used = factors.down.abs().amax(2) > 0
     ranks = (used * torch.arange(1, used.shape[1] + 1)).amax(1).clamp_min(1)
     for rank in ranks.unique().tolist():
-        for rows in torch.nonzero(ranks == rank).flatten().split(64):
+        for rows in torch.nonzero(ranks == rank).flatten().split(GROUP):
             yield rows, Factors(factors.down[rows, :rank], factors.up[rows, :, :rank])
 
 
 @dataclass(frozen=True, slots=True)
 class WeightStatistics:
-    """Moments and quantiles of every layer's factors through a small MLP, as in "Predicting neural network accuracy from weights" (Unterthiner 2020)."""
+    """Moments and quantiles of every layer's factors, mapped by a small MLP.
+
+    As in "Predicting neural network accuracy from weights" (Unterthiner et al. 2020).
+
+    Attributes:
+        mean: (features,), of the training models.
+        scale: (features,), their standard deviations.
+        tensors: weight and bias of the first linear layer, weight and bias of the second.
+    """
 
     layers: tuple[str, ...]
     mean: Tensor
     scale: Tensor
-    tensors: tuple[Tensor, Tensor, Tensor, Tensor]  # two linear layers: weight, bias, weight, bias
+    tensors: tuple[Tensor, Tensor, Tensor, Tensor]
 
     @classmethod
     def fit(
         cls, models: Mapping[str, Factors], targets: Tensor, hidden: int = 256, epochs: int = 300, seed: int = 0
     ) -> "WeightStatistics":
-        """Train the MLP towards the targets by cosine."""
+        """Train the MLP by the cosine of its outputs with the targets (models, dim)."""
         torch.manual_seed(seed)
         layers = tuple(models)
         features = statistics(models, layers)
@@ -133,7 +153,7 @@ class WeightStatistics:
 
 
 def statistics(models: Mapping[str, Factors], layers: tuple[str, ...]) -> Tensor:
-    """Features (models, layers * 14): mean, deviation and five quantiles of each factor's entries that are not padding."""
+    """Features (models, layers * 14): mean, deviation and five quantiles of each factor's entries without padding."""
     quantiles = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0])
     parts = []
     for layer in layers:
@@ -148,12 +168,15 @@ def statistics(models: Mapping[str, Factors], layers: tuple[str, ...]) -> Tensor
 
 @dataclass(frozen=True, slots=True)
 class PrincipalWeights:
-    """Principal components of whole updates over all layers (PCA of weights), and a ridge regression from them.
+    """Principal components of the updates of all layers (PCA of weights), and a ridge regression from them.
 
-    By the dual form, so that the training models stand for the components, which would be as long as all updates together.
+    In the dual form: the components, each as long as all updates together, are combinations of the training models.
 
     Attributes:
-        models: the training models; dual: (training models, dim); level: (training models,), the mean inner product of each with all.
+        models: the training models.
+        dual: (training models, dim).
+        level: (training models,), the mean inner product of each with all.
+        bias: (dim,).
     """
 
     models: dict[str, Factors]
@@ -163,21 +186,28 @@ class PrincipalWeights:
 
     @classmethod
     def fit(cls, models: Mapping[str, Factors], targets: Tensor, components: int, ridge: float) -> "PrincipalWeights":
-        """Keep the first ``components``; the penalty is a multiple of their mean variance."""
-        kept = {layer: widen(factors) for layer, factors in models.items()}
-        gram = torch.stack([gram_matrix(factors) for factors in kept.values()]).sum(0)
+        """Fit to training models.
+
+        Args:
+            models: the packed factors of each layer.
+            targets: (models, dim).
+            components: how many leading ones are kept.
+            ridge: the penalty, in mean variances of these components.
+        """
+        models = {layer: to_float32(factors) for layer, factors in models.items()}
+        gram = torch.stack([gram_matrix(factors) for factors in models.values()]).sum(0)
         level = gram.mean(0)
         values, vectors = torch.linalg.eigh(gram - level - level[:, None] + level.mean())
         values, vectors = values[-components:], vectors[:, -components:]
         shrunk = vectors @ ((vectors.mT @ targets) / (values + ridge * values.mean())[:, None])  # (models, dim)
-        return cls(kept, shrunk - shrunk.mean(0), level, targets.mean(0))
+        return cls(models, shrunk - shrunk.mean(0), level, targets.mean(0))
 
     def encode(self, models: Mapping[str, Factors]) -> Tensor:
         """Unit vectors (models, dim)."""
-        across = torch.stack(
-            [gram_matrix(widen(models[layer]), factors) for layer, factors in self.models.items()]
+        cross_gram = torch.stack(
+            [gram_matrix(to_float32(models[layer]), factors) for layer, factors in self.models.items()]
         ).sum(0)
-        return F.normalize((across - self.level) @ self.dual + self.bias, dim=-1)
+        return F.normalize((cross_gram - self.level) @ self.dual + self.bias, dim=-1)
 
 
 Baseline = DenseLinear | WeightStatistics
@@ -186,7 +216,7 @@ DENSE_LINEAR, WEIGHT_STATISTICS = "dense_linear", "weight_statistics"
 
 @dataclass(frozen=True, slots=True)
 class Baselines:
-    """Both baselines of one model tree, each with the background that its scores are standardised by."""
+    """Both baselines of one model tree, each with the background of its z-scores."""
 
     dense: DenseLinear
     dense_background: Background
@@ -195,23 +225,27 @@ class Baselines:
 
     @classmethod
     def fit(cls, models: Mapping[str, Factors], targets: Tensor, layer: str, ridge: float) -> "Baselines":
-        """Fit both."""
+        """Fit both baselines; arguments as for ``DenseLinear.fit``."""
         dense, statistics = DenseLinear.fit(models, targets, layer, ridge), WeightStatistics.fit(models, targets)
-        return cls(dense, Background.of(dense.encode(models)), statistics, Background.of(statistics.encode(models)))
+        return cls(dense, Background.fit(dense.encode(models)), statistics, Background.fit(statistics.encode(models)))
 
     def scores(self, models: Mapping[str, Factors], labels: Tensor) -> dict[str, Tensor]:
-        """Standardised scores (models, labels) of each, by name."""
+        """Z-scores (models, labels) of each baseline, by its name."""
         return {
-            DENSE_LINEAR: self.dense_background.standardise(self.dense.encode(models), labels),
-            WEIGHT_STATISTICS: self.statistics_background.standardise(self.statistics.encode(models), labels),
+            DENSE_LINEAR: self.dense_background.z_scores(self.dense.encode(models), labels),
+            WEIGHT_STATISTICS: self.statistics_background.z_scores(self.statistics.encode(models), labels),
         }
 
-    def cut(self, rank: int) -> "Baselines":
-        """The same with the leading ``rank`` principal outputs of the dense map, for a smaller checkpoint."""
+    def truncate(self, rank: int) -> "Baselines":
+        """Return the baselines with only ``rank`` principal outputs of the dense map, for a smaller checkpoint."""
         return replace(self, dense=replace(self.dense, weight=self.dense.weight[:rank], basis=self.dense.basis[:rank]))
 
     def save(self, path: Path) -> None:
-        """Write one checkpoint; large tensors in half precision."""
+        """Write a checkpoint, with large tensors in float16.
+
+        Raises:
+            CheckpointError: the file cannot be written.
+        """
         dense, statistics = self.dense, self.statistics
         tensors = {"dense.weight": dense.weight.half(), "dense.basis": dense.basis.half(), "dense.bias": dense.bias}
         tensors |= {"statistics.mean": statistics.mean, "statistics.scale": statistics.scale}
@@ -222,21 +256,21 @@ class Baselines:
 
     @classmethod
     def load(cls, path: Path) -> "Baselines":
-        """Read what ``save`` wrote.
+        """Read a checkpoint.
 
         Raises:
-            CheckpointError: the file is missing or damaged.
+            CheckpointError: the file is missing, damaged or of another format.
         """
         settings, tensors = load_checkpoint(path, FORMAT)
         tensors = {name: tensor.float() for name, tensor in tensors.items()}
         parts = (tensors["statistics.0"], tensors["statistics.1"], tensors["statistics.2"], tensors["statistics.3"])
-        dense, other = (
+        dense_background, statistics_background = (
             Background(tensors[f"{name}.mean"], tensors[f"{name}.covariance"])
             for name in (DENSE_LINEAR, WEIGHT_STATISTICS)
         )
         return cls(
             DenseLinear(settings["layer"], tensors["dense.weight"], tensors["dense.basis"], tensors["dense.bias"]),
-            dense,
+            dense_background,
             WeightStatistics(tuple(settings["layers"]), tensors["statistics.mean"], tensors["statistics.scale"], parts),
-            other,
+            statistics_background,
         )

@@ -1,28 +1,27 @@
-"""Changes of LoRA files that should change little: other ranks, precisions, strengths, and fewer layers."""
+"""Changes of LoRA files that should change their vectors little: other ranks, data types, strengths, fewer layers."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 import torch
 
-from loradex.retrieval.probex.batched_factors import Factors, widen
+from loradex.retrieval.probex.batched_factors import Factors, LayerFactors, to_float32
 
-Models = dict[str, Factors]
-Change = Callable[[Mapping[str, Factors]], Models]
-
-
-def each(change: Callable[[Factors], Factors]) -> Change:
-    """The same change of every layer."""
-    return lambda models: {layer: change(widen(factors)) for layer, factors in models.items()}
+Change = Callable[[LayerFactors], dict[str, Factors]]
 
 
-def saved_as(dtype: torch.dtype) -> Callable[[Factors], Factors]:
-    """Both factors saved in another precision."""
+def for_each_layer(change: Callable[[Factors], Factors]) -> Change:
+    """Apply a change to the factors, in float32, of every layer."""
+    return lambda models: {layer: change(to_float32(factors)) for layer, factors in models.items()}
+
+
+def cast_to(dtype: torch.dtype) -> Callable[[Factors], Factors]:
+    """Round both factors to a data type."""
     return lambda factors: Factors(factors.down.to(dtype).float(), factors.up.to(dtype).float())
 
 
-def cut_to(rank: int) -> Callable[[Factors], Factors]:
-    """The nearest updates of a lower rank, by SVD of the factors."""
+def truncate_to(rank: int) -> Callable[[Factors], Factors]:
+    """Replace updates by the nearest ones of a lower rank, by SVD in factor form."""
 
     def change(factors: Factors) -> Factors:
         (q1, r1), (q2, r2) = torch.linalg.qr(factors.up), torch.linalg.qr(factors.down.mT)
@@ -32,31 +31,30 @@ def cut_to(rank: int) -> Callable[[Factors], Factors]:
     return change
 
 
-def refactored(factors: Factors) -> Factors:
-    """The same products from other factors."""
-    turn = torch.linalg.qr(
-        torch.randn(factors.up.shape[2], factors.up.shape[2], generator=torch.Generator().manual_seed(0))
-    )[0]
-    return Factors(turn.mT @ factors.down, factors.up @ turn)
+def rotate(factors: Factors) -> Factors:
+    """Return other factors with the same products: both multiplied by an orthogonal matrix."""
+    rank = factors.up.shape[2]
+    rotation = torch.linalg.qr(torch.randn(rank, rank, generator=torch.Generator().manual_seed(0)))[0]
+    return Factors(rotation.mT @ factors.down, factors.up @ rotation)
 
 
-def only(part: str) -> Change:
-    """Layers whose name has ``part``, as trainers with fewer targets leave them."""
-    return lambda models: {layer: factors for layer, factors in models.items() if part in layer}
+def keep_layers_with(text: str) -> Change:
+    """Keep the layers whose name contains ``text``, as a trainer with fewer targets does."""
+    return lambda models: {layer: factors for layer, factors in models.items() if text in layer}
 
 
 VARIANTS: Final[dict[str, Change]] = {
-    "as it is": each(lambda factors: factors),
-    "factors turned": each(refactored),
-    "bfloat16": each(saved_as(torch.bfloat16)),
-    "float8": each(saved_as(torch.float8_e4m3fn)),
-    "half the strength": each(lambda factors: Factors(factors.down, factors.up / 2)),
-    "four times the strength": each(lambda factors: Factors(factors.down, factors.up * 4)),
-    "cut to rank 2": each(cut_to(2)),
-    "cut to rank 1": each(cut_to(1)),
-    "cross-attention alone": only("attn2"),
+    "as it is": for_each_layer(lambda factors: factors),
+    "factors turned": for_each_layer(rotate),
+    "bfloat16": for_each_layer(cast_to(torch.bfloat16)),
+    "float8": for_each_layer(cast_to(torch.float8_e4m3fn)),
+    "half the strength": for_each_layer(lambda factors: Factors(factors.down, factors.up / 2)),
+    "four times the strength": for_each_layer(lambda factors: Factors(factors.down, factors.up * 4)),
+    "cut to rank 2": for_each_layer(truncate_to(2)),
+    "cut to rank 1": for_each_layer(truncate_to(1)),
+    "cross-attention alone": keep_layers_with("attn2"),
     "values and outputs alone": lambda models: {
         layer: factors for layer, factors in models.items() if layer.endswith(("to_v", "to_out.0"))
     },
-    "up blocks alone": only("up_blocks"),
+    "up blocks alone": keep_layers_with("up_blocks"),
 }

@@ -1,7 +1,7 @@
-"""Probing weight updates in factor form: dW = up @ down is never multiplied out.
+"""Updates of one layer in many models, as factors, and the linear algebra on them that never multiplies them out.
 
-Notation of ProbeX (Horwitz et al., CVPR 2025, section 4): X is dW (out x in), U the probes (in x r_U), V the shared
-projection (r_V x out). A batch mixes ranks by zero padding, which is exact.
+Notation of ProbeX (Horwitz et al., CVPR 2025, section 4): X is the update dW = up @ down (out x in), U the probes
+(in x r_U), V the shared projection (r_V x out). A batch mixes ranks by zero padding, which is exact.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,8 +18,8 @@ class Factors:
     """The updates of one layer in many models.
 
     Attributes:
-        down: (models, rank, in), rows of zeros beyond a model's own rank.
-        up: (models, out, rank), columns of zeros beyond it.
+        down: (models, rank, in), with rows of zeros beyond a model's own rank.
+        up: (models, out, rank), with columns of zeros beyond it.
     """
 
     down: Tensor
@@ -27,7 +27,7 @@ class Factors:
 
     @classmethod
     def stack(cls, updates: Sequence[LayerUpdate]) -> "Factors":
-        """Pad updates of one layer to the largest rank among them."""
+        """Pad updates of one layer to the largest rank among them, in float32."""
         rank = max(update.rank for update in updates)
         down = torch.zeros(len(updates), rank, updates[0].shape[1])
         up = torch.zeros(len(updates), updates[0].shape[0], rank)
@@ -38,51 +38,54 @@ class Factors:
 
     @classmethod
     def of_matrices(cls, matrices: Tensor) -> "Factors":
-        """Matrices (models, out, in) themselves, beside the identity of their shorter side."""
+        """Dense matrices (models, out, in) as factors: themselves and the identity of their shorter side."""
         count, out, width = matrices.shape
-        one = torch.eye(min(out, width), dtype=matrices.dtype).expand(count, -1, -1)
-        return cls(matrices, one) if out <= width else cls(one, matrices)
+        identity = torch.eye(min(out, width), dtype=matrices.dtype).expand(count, -1, -1)
+        return cls(matrices, identity) if out <= width else cls(identity, matrices)
 
     def __len__(self) -> int:
-        """How many models there are."""
+        """Return the number of models."""
         return len(self.down)
 
     def __getitem__(self, rows: Tensor | slice) -> "Factors":
-        """The same layer in some of the models."""
+        """Select models."""
         return Factors(self.down[rows], self.up[rows])
 
     def to(self, device: str) -> "Factors":
-        """The same factors on a device."""
+        """Return the factors on a device."""
         return Factors(self.down.to(device), self.up.to(device))
 
 
-def widen(factors: Factors) -> Factors:
-    """The same factors in single precision."""
+LayerFactors = Mapping[str, Factors]  # the updates of some models, by layer
+
+
+def to_float32(factors: Factors) -> Factors:
+    """Return the factors in float32."""
     return Factors(factors.down.float(), factors.up.float())
 
 
 def stack_layers(models: Sequence[Mapping[str, LayerUpdate]], layers: Sequence[str]) -> dict[str, Factors]:
-    """The named layers of many models, each padded to its largest rank."""
+    """Stack the named layers of many models, each padded to its largest rank."""
     return {layer: Factors.stack([model[layer] for model in models]) for layer in layers}
 
 
 def bilinear(factors: Factors, left: Tensor, right: Tensor) -> Tensor:
-    """``left`` (p, out) dW ``right`` (in, q) for each model, as (left up)(down right): (models, p, q)."""
+    """``left`` (p, out) X ``right`` (in, q) of each model (models, p, q), as (left up)(down right)."""
     return (left @ factors.up) @ (factors.down @ right)
 
 
 def energy(factors: Factors) -> Tensor:
-    """The squared Frobenius norm of each dW (models,), as sum((up^T up) * (down down^T))."""
+    """Squared Frobenius norm |X|^2 of each model (models,), as sum((up^T up) * (down down^T))."""
     return ((factors.up.mT @ factors.up) * (factors.down @ factors.down.mT)).sum((1, 2)).clamp_min(0)
 
 
 def output_spectrum(factors: Factors, weights: Tensor) -> Tensor:
-    """The weighted sum over models of dW dW^T (out, out)."""
+    """Sum over models of X X^T (out, out), weighted by ``weights`` (models,)."""
     inner = factors.down @ factors.down.mT  # (models, rank, rank)
     return torch.einsum("nor,nrs,nps,n->op", factors.up, inner, factors.up, weights)
 
 
 def input_spectrum(factors: Factors, weights: Tensor) -> Tensor:
-    """The weighted sum over models of dW^T dW (in, in)."""
+    """Sum over models of X^T X (in, in), weighted by ``weights`` (models,)."""
     inner = factors.up.mT @ factors.up
     return torch.einsum("nri,nrs,nsj,n->ij", factors.down, inner, factors.down, weights)

@@ -1,6 +1,5 @@
-"""What tells the categories that a whole model was trained on, and its self-describing checkpoint."""
+"""Category experts: each predicts the categories that classifiers of one model tree were trained on."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -11,19 +10,25 @@ from torch import Tensor
 
 from loradex.retrieval.checkpoint import load_checkpoint, save_checkpoint
 from loradex.retrieval.errors import CheckpointError
-from loradex.retrieval.probex.batched_factors import Factors, widen
-from loradex.retrieval.probex.expert import NEAR, Shapes, TreeReader, model_of, parts_of, shapes_of
+from loradex.retrieval.probex.batched_factors import LayerFactors, to_float32
+from loradex.retrieval.probex.expert import DEFAULT_MAX_DISTANCE, ExpertBase
 from loradex.retrieval.probex.probes import ProbeNet
-from loradex.retrieval.probex.sketch import SketchExpert
+from loradex.retrieval.probex.serialization import (
+    Shapes,
+    model_from_checkpoint,
+    model_to_checkpoint,
+    shapes_from_checkpoint,
+)
+from loradex.retrieval.probex.sketch import SketchRegression
 
 FORMAT: Final = "loradex-categories-1"
-ROUNDS: Final = 100  # of fitting a calibration
-PULL: Final = 0.1  # of each category's offset towards none, in models
+FIT_ITERATIONS: Final = 100  # of L-BFGS
+OFFSET_PENALTY: Final = 0.1  # weight of the mean squared offset, in models
 
 
 @dataclass(frozen=True, slots=True)
-class Odds:
-    """What scores are worth: the log-odds of a category are ``scale`` times its score and its ``offset`` (Platt 1999, with one scale for all categories).
+class PlattScaling:
+    """Turns scores into probabilities: log-odds = scale * score + offset (Platt 1999, one scale for all categories).
 
     Attributes:
         offsets: (categories,).
@@ -37,102 +42,105 @@ class Odds:
         return torch.sigmoid(self.scale * scores + self.offsets)
 
     @classmethod
-    def fit(cls, scores: Tensor, members: Tensor) -> "Odds":
-        """Fit on models that no training saw, by least cross-entropy; ``members`` (models, categories) says what is true."""
-        scale, offsets = torch.zeros(1, requires_grad=True), torch.zeros(scores.shape[1], requires_grad=True)
-        scores, truth = scores.clone(), members.float()  # out of inference mode
+    def fit(cls, scores: Tensor, members: Tensor) -> "PlattScaling":
+        """Fit by least cross-entropy, on models that the scores were not fitted to.
+
+        Args:
+            scores: (models, categories).
+            members: (models, categories), whether a model was trained on a category.
+        """
+        log_scale, offsets = torch.zeros(1, requires_grad=True), torch.zeros(scores.shape[1], requires_grad=True)
+        scores, truth = scores.clone(), members.float()  # clones leave inference mode
         spread = scores.std().clamp_min(1e-9)
-        optimizer = torch.optim.LBFGS([scale, offsets], max_iter=ROUNDS, line_search_fn="strong_wolfe")
+        optimizer = torch.optim.LBFGS([log_scale, offsets], max_iter=FIT_ITERATIONS, line_search_fn="strong_wolfe")
 
-        def loss() -> Tensor:
+        def closure() -> Tensor:
             optimizer.zero_grad()
-            found = F.binary_cross_entropy_with_logits(
-                scale.exp() * scores / spread + offsets, truth
-            ) + PULL * offsets.square().mean() / len(scores)
-            found.backward()
-            return found
+            logits = log_scale.exp() * scores / spread + offsets
+            penalty = OFFSET_PENALTY * offsets.square().mean() / len(scores)
+            loss = F.binary_cross_entropy_with_logits(logits, truth) + penalty
+            loss.backward()
+            return loss
 
-        optimizer.step(loss)
-        return cls(float(scale.detach().exp() / spread), offsets.detach())
+        optimizer.step(closure)
+        return cls(float(log_scale.detach().exp() / spread), offsets.detach())
 
 
 @dataclass(frozen=True, slots=True)
-class CategoryExpert(TreeReader):
-    """An expert of one tree of whole models; see ``TreeReader``.
+class CategoryExpert(ExpertBase):
+    """Predicts the categories of the classifiers of one model tree.
 
-    Attributes:
+    Attributes, beside those of ``ExpertBase``:
         categories: their names.
-        texts: (categories, dim), the names placed in the space.
-        odds: what its scores are worth.
-        farthest: how far from the base models may lie, relative to its length.
+        texts: (categories, dim), the vectors of the names in the space.
+        scaling: turns its scores into probabilities.
+        max_distance: the relative distance to the base up to which models are read.
     """
 
     tree: str
     family: str
     space: str
     shapes: Shapes
-    model: SketchExpert | ProbeNet
+    model: SketchRegression | ProbeNet
     categories: tuple[str, ...]
     texts: Tensor
-    odds: Odds
+    scaling: PlattScaling
     base: str | None = None
-    farthest: float = NEAR
-
-    @property
-    def reach(self) -> float:
-        """See ``TreeReader``."""
-        return self.farthest
+    max_distance: float = DEFAULT_MAX_DISTANCE
 
     @torch.inference_mode()
-    def probabilities(self, models: Mapping[str, Factors]) -> Tensor:
-        """How likely each category was in the training set of each model (models, categories)."""
-        scores = (
-            self.model.predict({layer: widen(factors).to(self.model.device) for layer, factors in models.items()})
-            .float()
-            .cpu()
-        )
-        return self.odds.probabilities(scores)
+    def probabilities(self, models: LayerFactors) -> Tensor:
+        """Probabilities (models, categories) that a model was trained on a category."""
+        device = self.model.device
+        scores = self.model.predict({layer: to_float32(factors).to(device) for layer, factors in models.items()})
+        return self.scaling.probabilities(scores.float().cpu())
 
     @torch.inference_mode()
-    def encode_factors(self, models: Mapping[str, Factors]) -> Tensor:
+    def encode_factors(self, models: LayerFactors) -> Tensor:
         """Unit vectors (models, dim) in the space."""
-        return self.place(self.probabilities(models))
+        return self.embed_probabilities(self.probabilities(models))
 
-    def place(self, probabilities: Tensor) -> Tensor:
-        """Unit vectors (models, dim) of probabilities (models, categories): the texts of the likely categories less those of the unlikely ones."""
+    def embed_probabilities(self, probabilities: Tensor) -> Tensor:
+        """Unit vectors (models, dim): the sum of the categories' texts, weighted by (probability - 0.5)."""
         return F.normalize((probabilities - 0.5) @ self.texts, dim=-1)
 
-    def on(self, device: str) -> "CategoryExpert":
-        """The same expert, which reads on a device."""
+    def to(self, device: str) -> "CategoryExpert":
+        """Return the expert with its model on a device."""
         return replace(self, model=self.model.to(device))
 
     def save(self, path: Path) -> None:
-        """Write the checkpoint; large tensors in half precision."""
-        own, tensors = parts_of(self.model)
-        tensors |= {"texts": self.texts.half(), "offsets": self.odds.offsets}
-        named = {name: getattr(self, name) for name in ("tree", "family", "space", "base", "shapes", "categories")}
-        save_checkpoint(path, FORMAT, named | {"scale": self.odds.scale, "reach": self.farthest} | own, tensors)
+        """Write a checkpoint, with large tensors in float16.
+
+        Raises:
+            CheckpointError: the file cannot be written.
+        """
+        model_settings, tensors = model_to_checkpoint(self.model)
+        tensors |= {"texts": self.texts.half(), "offsets": self.scaling.offsets}
+        settings = {name: getattr(self, name) for name in ("tree", "family", "space", "base", "shapes", "categories")}
+        settings |= {"scale": self.scaling.scale, "reach": self.max_distance}
+        save_checkpoint(path, FORMAT, settings | model_settings, tensors)
 
     @classmethod
     def load(cls, path: Path) -> "CategoryExpert":
         """Read a checkpoint.
 
         Raises:
-            CheckpointError: it is missing, damaged or of another format.
+            CheckpointError: the file is missing, damaged or of another format.
         """
         settings, tensors = load_checkpoint(path, FORMAT)
         tensors = {name: tensor.float() for name, tensor in tensors.items()}
         try:
-            shapes = shapes_of(settings)
-            model, names = model_of(settings, shapes, tensors), tuple(map(str, settings["categories"]))
-            odds = Odds(float(settings["scale"]), tensors["offsets"])
-            reach = float(settings.get("reach", NEAR))
-            if not 0 < reach <= 1:
-                raise ValueError(f"a reach of {reach}")
-            if len(tensors["texts"]) != len(names) or odds.offsets.shape != (len(names),):
-                raise ValueError(f"texts of {len(tensors['texts'])} categories")
+            shapes = shapes_from_checkpoint(settings)
+            model = model_from_checkpoint(settings, shapes, tensors)
+            names, texts = tuple(map(str, settings["categories"])), tensors["texts"]
+            scaling = PlattScaling(float(settings["scale"]), tensors["offsets"])
+            max_distance = float(settings.get("reach", DEFAULT_MAX_DISTANCE))
+            if not 0 < max_distance <= 1:
+                raise ValueError(f"a reach of {max_distance}")
+            if len(texts) != len(names) or scaling.offsets.shape != (len(names),):
+                raise ValueError(f"texts of {len(texts)} categories")
             tree, family, space = (str(settings[name]) for name in ("tree", "family", "space"))
-            return cls(tree, family, space, shapes, model, names, tensors["texts"], odds, settings["base"], reach)
+            return cls(tree, family, space, shapes, model, names, texts, scaling, settings["base"], max_distance)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(
                 f"{path}: expected all settings and tensors of an expert, found a gap at {error}; train it again"

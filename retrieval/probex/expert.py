@@ -1,9 +1,9 @@
-"""An expert: what maps the LoRAs of one model tree into a space, and its self-describing checkpoint."""
+"""Experts: each maps the LoRAs of one model tree to vectors of a space; with their checkpoints."""
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -11,29 +11,34 @@ from torch import Tensor
 from loradex.retrieval.checkpoint import load_checkpoint, save_checkpoint
 from loradex.retrieval.errors import CheckpointError
 from loradex.retrieval.lora import WeightsFile
-from loradex.retrieval.probex.batched_factors import Factors, stack_layers, widen
+from loradex.retrieval.probex.batched_factors import Factors, LayerFactors, stack_layers, to_float32
 from loradex.retrieval.probex.familiarity import Familiarity
-from loradex.retrieval.probex.probes import ProbeConfig, ProbeNet, View
-from loradex.retrieval.probex.sketch import SketchConfig, SketchExpert
+from loradex.retrieval.probex.probes import ProbeNet
+from loradex.retrieval.probex.serialization import (
+    Shapes,
+    model_from_checkpoint,
+    model_to_checkpoint,
+    shapes_from_checkpoint,
+)
+from loradex.retrieval.probex.sketch import SketchRegression
 from loradex.retrieval.space.calibration import Background, Calibration
 
 FORMAT: Final = "loradex-expert-2"
-NEAR: Final = 0.5  # how far a whole model may lie from its base, relative to it; a base model trained on its own lies further than 1
-LEAST_SHARE: Final = 0.5  # of what an expert's layers say together, which a file must have
-
-Shapes = dict[str, tuple[int, int]]
+DEFAULT_MAX_DISTANCE: Final = 0.5  # |W - W0| / |W0| of a full model; another base model lies at more than 1
+MIN_ALIGNMENT_SHARE: Final = 0.5  # of the summed alignment of a closed form's layers, which a file's layers must have
 
 
-class TreeReader:
-    """What reads models of one tree: the layers that it needs of a file, and whether the file has them.
+class ExpertBase:
+    """What ``Expert`` and ``CategoryExpert`` have in common: which layers they read, and of which files.
 
     Attributes:
-        tree: a name for the model tree whose models it reads.
-        family: the family whose layers they have; several trees may be of one family.
+        tree: the name of the model tree whose models it reads.
+        family: the family of that tree; several trees may be of one family.
         space: the name of the space that it maps into.
         shapes: (out, in) of each layer that it reads.
         model: a closed form, or learned probes.
-        base: where the base model's weights lie, seen from the encoder's folder, if they are at hand; whole models are read by their difference to it.
+        base: the file of the base model's weights, relative to the encoder's folder, if there is one; full models are
+            read as their difference to it.
     """
 
     __slots__ = ()
@@ -41,83 +46,80 @@ class TreeReader:
     family: str
     space: str
     shapes: Shapes
-    model: SketchExpert | ProbeNet
+    model: SketchRegression | ProbeNet
     base: str | None
 
     @property
-    def reach(self) -> float:
-        """How far whole models may lie from the base, relative to its length."""
-        return NEAR
+    def max_distance(self) -> float:
+        """The relative distance to the base up to which full models are read."""
+        return DEFAULT_MAX_DISTANCE
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """The layers that it reads, in its order."""
+        """The layers that it reads, in the order of its config."""
         return self.model.config.layers
 
-    def readable(self, lora: WeightsFile) -> list[str]:
-        """The layers that it reads and the file has, in the right shape; none when they are too few to tell anything.
+    def readable_layers(self, file: WeightsFile) -> list[str]:
+        """The layers of a file that it reads, in the right shape; none if they are not enough or of another family."""
+        shapes = file.shapes
+        present = [layer for layer in self.layers if shapes.get(layer) == self.shapes[layer]]
+        return present if file.family == self.family and self.has_enough_layers(present) else []
 
-        Learned probes need all of them; a closed form, at least half of what its layers say.
+    def has_enough_layers(self, layers: Collection[str]) -> bool:
+        """Whether some of its layers are enough to read a model.
+
+        Learned probes need all layers; a closed form needs ``MIN_ALIGNMENT_SHARE`` of the alignment of its layers.
         """
-        shapes = lora.shapes
-        there = [layer for layer in self.layers if shapes.get(layer) == self.shapes[layer]]
-        return there if lora.family == self.family and self.enough(there) else []
-
-    def enough(self, layers: Collection[str]) -> bool:
-        """Whether these layers of its own are enough to read a model by."""
-        if isinstance(self.model, SketchExpert):
-            said = self.model.alignment
-            return sum(said[layer] for layer in layers) >= LEAST_SHARE * sum(said.values())
+        if isinstance(self.model, SketchRegression):
+            alignment = self.model.alignment
+            return sum(alignment[layer] for layer in layers) >= MIN_ALIGNMENT_SHARE * sum(alignment.values())
         return len(layers) == len(self.layers)
 
-    def read(self, loras: Sequence[WeightsFile]) -> dict[str, Factors]:
-        """The layers that it needs of files that have the same ones, reading only their bytes.
+    def read_layers(self, files: Sequence[WeightsFile]) -> dict[str, Factors]:
+        """Read from files the layers that the first one has for it, and only their bytes.
 
         Raises:
             FileCorrupt: the weights cannot be used.
         """
-        layers = self.readable(loras[0])
-        return stack_layers([lora.updates(layers) for lora in loras], layers)
+        layers = self.readable_layers(files[0])
+        return stack_layers([file.updates(layers) for file in files], layers)
 
 
 @dataclass(frozen=True, slots=True)
-class Expert(TreeReader):
-    """An expert of one model tree.
+class Expert(ExpertBase):
+    """Maps LoRAs of one model tree to vectors of a space.
 
-    Attributes:
-        tree: a name for the model tree whose LoRAs it reads.
-        family: the family whose layers they have; several trees may be of one family.
-        space: the name of the space that it maps into.
-        shapes: (out, in) of each layer that it reads.
-        model: a closed form, or learned probes.
-        calibration: what its scores of labels are worth.
-        familiarity: what tells LoRAs of its tree from those of others of the same structure.
-        base: see ``TreeReader``.
+    Attributes, beside those of ``ExpertBase``:
+        calibration: turns its scores of labels into probabilities.
+        familiarity: separates LoRAs of its tree from those of other trees with the same layers.
     """
 
     tree: str
     family: str
     space: str
     shapes: Shapes
-    model: SketchExpert | ProbeNet
+    model: SketchRegression | ProbeNet
     calibration: Calibration
     familiarity: Familiarity
     base: str | None = None
 
     @torch.inference_mode()
-    def encode_factors(self, models: Mapping[str, Factors]) -> Tensor:
+    def encode_factors(self, models: LayerFactors) -> Tensor:
         """Unit vectors (models, dim) in the space."""
-        return self.model.encode(
-            {layer: widen(factors).to(self.model.device) for layer, factors in models.items()}
-        ).cpu()
+        device = self.model.device
+        return self.model.encode({layer: to_float32(factors).to(device) for layer, factors in models.items()}).cpu()
 
-    def on(self, device: str) -> "Expert":
-        """The same expert, which encodes on a device; what tells its tree's LoRAs from strangers stays where it is."""
+    def to(self, device: str) -> "Expert":
+        """Return the expert with its model on a device; ``familiarity`` stays where it is."""
         return replace(self, model=self.model.to(device))
 
     def save(self, path: Path) -> None:
-        """Write the checkpoint; large tensors in half precision."""
-        own, tensors = parts_of(self.model)
+        """Write a checkpoint, with large tensors in float16.
+
+        Raises:
+            CheckpointError: the file cannot be written.
+        """
+        model_settings, tensors = model_to_checkpoint(self.model)
         background = self.calibration.background
         tensors |= {"background.mean": background.mean, "background.covariance": background.covariance.half()}
         tensors |= {f"{layer}.familiar": directions.half() for layer, directions in self.familiarity.directions.items()}
@@ -131,20 +133,20 @@ class Expert(TreeReader):
             "unknown": self.calibration.unknown,
             "familiar_share": self.familiarity.share,
         }
-        save_checkpoint(path, FORMAT, settings | own, tensors)
+        save_checkpoint(path, FORMAT, settings | model_settings, tensors)
 
     @classmethod
     def load(cls, path: Path) -> "Expert":
         """Read a checkpoint.
 
         Raises:
-            CheckpointError: it is missing, damaged or of another format.
+            CheckpointError: the file is missing, damaged or of another format.
         """
         settings, tensors = load_checkpoint(path, FORMAT)
         tensors = {name: tensor.float() for name, tensor in tensors.items()}
         try:
-            shapes = shapes_of(settings)
-            model = model_of(settings, shapes, tensors)
+            shapes = shapes_from_checkpoint(settings)
+            model = model_from_checkpoint(settings, shapes, tensors)
             background = Background(tensors["background.mean"], tensors["background.covariance"])
             calibration = Calibration(background, float(settings["temperature"]), float(settings["unknown"]))
             familiarity = Familiarity(
@@ -156,71 +158,3 @@ class Expert(TreeReader):
             raise CheckpointError(
                 f"{path}: expected all settings and tensors of an expert, found a gap at {error}; train it again"
             ) from None
-
-
-def shapes_of(settings: Mapping[str, Any]) -> Shapes:
-    """The shapes in a checkpoint's settings.
-
-    Raises:
-        KeyError, TypeError, ValueError: they are missing or none.
-    """
-    return {layer: (int(out), int(width)) for layer, (out, width) in settings["shapes"].items()}
-
-
-def parts_of(model: SketchExpert | ProbeNet) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The settings and tensors of what reads updates, as a checkpoint has them."""
-    if isinstance(model, SketchExpert):
-        return {"sketch": asdict(model.config), "alignment": model.alignment}, sketch_tensors(model)
-    return {"probes": asdict(model.config)}, net_tensors(model)
-
-
-def model_of(settings: Mapping[str, Any], shapes: Shapes, tensors: Mapping[str, Tensor]) -> SketchExpert | ProbeNet:
-    """The reverse of ``parts_of``.
-
-    Raises:
-        KeyError, TypeError, ValueError, RuntimeError: something is missing or does not fit.
-    """
-    return sketch_of(settings, tensors) if "sketch" in settings else net_of(settings["probes"], shapes, tensors)
-
-
-def sketch_tensors(model: SketchExpert) -> dict[str, Tensor]:
-    """The tensors of a closed form, in half precision."""
-    parts = {"left": model.left, "right": model.right, "mean": model.mean, "weight": model.weight}
-    tensors = {
-        f"{layer}.{name}": by_layer[layer].half() for name, by_layer in parts.items() for layer in model.config.layers
-    }
-    return tensors | {"basis": model.basis.half()}
-
-
-def sketch_of(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SketchExpert:
-    """The closed form of a checkpoint."""
-    config = SketchConfig(**settings["sketch"] | {"layers": tuple(settings["sketch"]["layers"])})
-    left, right, mean, weight = (
-        {layer: tensors[f"{layer}.{name}"] for layer in config.layers} for name in ("left", "right", "mean", "weight")
-    )
-    return SketchExpert(
-        config,
-        left,
-        right,
-        mean,
-        weight,
-        tensors["basis"],
-        {layer: float(settings["alignment"][layer]) for layer in config.layers},
-    )
-
-
-def net_tensors(model: ProbeNet) -> dict[str, Tensor]:
-    """The tensors of learned probes, in half precision."""
-    return {f"net.{name}": tensor.half() for name, tensor in model.state_dict().items()}
-
-
-def net_of(settings: dict[str, Any], shapes: Shapes, tensors: Mapping[str, Tensor]) -> ProbeNet:
-    """The learned probes of a checkpoint."""
-    config = ProbeConfig(
-        **settings | {"layers": tuple(settings["layers"]), "views": tuple(map(View, settings["views"]))}
-    )
-    state = {name.removeprefix("net."): tensor for name, tensor in tensors.items() if name.startswith("net.")}
-    text = state.get("text_projection.weight")
-    net = ProbeNet(shapes, text.shape[1] if text is not None else config.representation, config)
-    net.load_state_dict(state)
-    return net.eval()

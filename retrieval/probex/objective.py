@@ -1,4 +1,4 @@
-"""What probes are trained to: the texts or drawings of concepts, or which categories a model was trained on."""
+"""Training objectives of learned probes: match the texts or drawings of concepts, or predict categories."""
 
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -22,48 +22,61 @@ class ProbeTraining:
     lr: float = 2e-3
     weight_decay: float = 0.0
     temperature: float = 1.0  # cosines are divided by it before the softmax
-    symmetric: bool = False  # also from anchors to the models of a batch
+    symmetric: bool = False  # also classify, for each anchor, the models of the batch
     label_smoothing: float = 0.0
-    check_every: int = 10  # epochs between looks at the validation score
-    patience: int = 5  # looks without a better score, after which training ends
+    check_every: int = 10  # epochs between two validations
+    patience: int = 5  # validations without a better score, after which training stops
     seed: int = 0
 
 
 class Objective(Protocol):
-    """What a net is to say of training models.
+    """A loss over training models.
 
     Attributes:
-        width: the length of what it is compared with.
+        target_dim: the dimension of the targets, which the net is built for.
     """
 
     @property
-    def width(self) -> int: ...  # noqa: D102
+    def target_dim(self) -> int: ...  # noqa: D102
 
     def __len__(self) -> int:
-        """The number of training models."""
+        """Return the number of training models."""
         ...
 
     def loss(
         self, net: ProbeNet, batch: Mapping[str, Factors], rows: Tensor, training: ProbeTraining, device: str
     ) -> Tensor:
-        """The loss of the training models ``rows``, of which ``batch`` has the factors."""
+        """The loss of a batch.
+
+        Args:
+            net: in training mode.
+            batch: the factors of the models ``rows``, by layer.
+            rows: (batch,), the rows of the models in the training set.
+            training: with the temperature and similar settings.
+            device: of the net and of ``batch``.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Contrast:
-    """Cross-entropy between models and the anchors (classes, variants, width) of their ``concepts`` (models,); each step takes one variant of each class."""
+class ContrastiveObjective:
+    """Cross-entropy of the cosines between models and the anchors of all concepts.
+
+    Attributes:
+        concepts: (models,), rows of ``anchors``.
+        anchors: (concepts, variants, dim); each step uses one random variant of each concept.
+    """
 
     concepts: Tensor
     anchors: Tensor
 
     @property
-    def width(self) -> int:
-        """Of the anchors."""
+    def target_dim(self) -> int:
+        """The dimension of the anchors."""
         return self.anchors.shape[2]
 
     def __len__(self) -> int:
-        """See ``Objective``."""
+        """Return the number of training models."""
         return len(self.concepts)
 
     def loss(
@@ -71,26 +84,29 @@ class Contrast:
     ) -> Tensor:
         """See ``Objective``."""
         variant = torch.randint(self.anchors.shape[1], (len(self.anchors),))
+        anchors = self.anchors[torch.arange(len(self.anchors)), variant].to(device)
         with mixed_precision(device):
-            cosines = (
-                net.encode(batch) @ net.encode_text(self.anchors[torch.arange(len(self.anchors)), variant].to(device)).T
-            )
-        return contrast(cosines.float() / training.temperature, self.concepts[rows].to(device), training)
+            cosines = net.encode(batch) @ net.encode_text(anchors).T
+        return contrastive_loss(cosines.float() / training.temperature, self.concepts[rows].to(device), training)
 
 
 @dataclass(frozen=True, slots=True)
-class Membership:
-    """Binary cross-entropy of each category: ``members`` (models, categories) says which were in a model's training set (ProbeX, section 5.1)."""
+class CategoryObjective:
+    """Binary cross-entropy over all categories (ProbeX, section 5.1).
+
+    Attributes:
+        members: (models, categories), whether a model was trained on a category.
+    """
 
     members: Tensor
 
     @property
-    def width(self) -> int:
+    def target_dim(self) -> int:
         """The number of categories."""
         return self.members.shape[1]
 
     def __len__(self) -> int:
-        """See ``Objective``."""
+        """Return the number of training models."""
         return len(self.members)
 
     def loss(
@@ -102,19 +118,24 @@ class Membership:
         return F.binary_cross_entropy_with_logits(logits.float(), self.members[rows].float().to(device))
 
 
-def contrast(logits: Tensor, concepts: Tensor, training: ProbeTraining) -> Tensor:
-    """Cross-entropy of ``logits`` (models, classes), if symmetric also of the models of the batch given each of their concepts."""
+def contrastive_loss(logits: Tensor, concepts: Tensor, training: ProbeTraining) -> Tensor:
+    """Cross-entropy of ``logits`` (models, concepts) with the true ``concepts`` (models,).
+
+    If symmetric, it is averaged with the cross-entropy the other way: over the models of the batch, given the concept
+    of each.
+    """
     loss = F.cross_entropy(logits, concepts, label_smoothing=training.label_smoothing)
     if not training.symmetric:
         return loss
-    own = concepts[:, None] == concepts  # (models, models): several may be of one concept
-    return (loss + F.cross_entropy(logits.T[concepts], own.float() / own.sum(1, keepdim=True))) / 2
+    same_concept = concepts[:, None] == concepts  # (models, models): several may be of one concept
+    targets = same_concept.float() / same_concept.sum(1, keepdim=True)
+    return (loss + F.cross_entropy(logits.T[concepts], targets)) / 2
 
 
 def mixed_precision(device: str) -> Any:
-    """Autocast to bfloat16 where the hardware multiplies it faster."""
+    """Return an autocast to bfloat16 where the hardware multiplies it faster, else a context that does nothing."""
     if device.startswith("cuda"):
-        able = torch.cuda.is_bf16_supported()
+        supported = torch.cuda.is_bf16_supported()
     else:
-        able = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return torch.autocast(device.partition(":")[0], torch.bfloat16) if able else nullcontext()
+        supported = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.autocast(device.partition(":")[0], torch.bfloat16) if supported else nullcontext()

@@ -1,4 +1,7 @@
-"""State dicts of the official codes of ProbeX (github.com/eliahuhorwitz/ProbeX) and MVProbe (github.com/AI-hew-math/MVProbe), for one layer each."""
+"""Checkpoints of the official codes, for one layer each.
+
+ProbeX: github.com/eliahuhorwitz/ProbeX. MVProbe: github.com/AI-hew-math/MVProbe.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +14,7 @@ from torch import Tensor
 from loradex.retrieval.errors import CheckpointError
 from loradex.retrieval.probex.probes import ALL_VIEWS, ProbeConfig, ProbeNet, View
 
+# names of the official codes' tensors -> names in ``ProbeNet``
 PROBEX: Final = {
     "probes.weight": "layers.0.views.0.probes",
     "shared_probe_proj.weight": "layers.0.views.0.projection",
@@ -29,11 +33,11 @@ MVPROBE: Final = (
 TEXT: Final = {"regression_head.weight": "text_projection.weight", "regression_head.bias": "text_projection.bias"}
 
 
-def load_official(path: Path, layer: str) -> ProbeNet:
+def load_official_checkpoint(path: Path, layer: str) -> ProbeNet:
     """Read a zero-shot checkpoint (safetensors) of either official code, trained on one layer.
 
     Raises:
-        CheckpointError: it is missing, damaged, or has other tensors.
+        CheckpointError: the file is missing, damaged, or has other tensors.
     """
     try:
         return from_official(load_file(path), layer)
@@ -46,7 +50,7 @@ def load_official(path: Path, layer: str) -> ProbeNet:
 
 
 def from_official(state: Mapping[str, Tensor], layer: str) -> ProbeNet:
-    """The same net in factor form.
+    """Create the net of a state dict of either official code.
 
     Raises:
         CheckpointError: the tensors are those of neither code, or their shapes do not fit together.
@@ -60,15 +64,15 @@ def from_official(state: Mapping[str, Tensor], layer: str) -> ProbeNet:
         raise CheckpointError(
             f"expected the tensors of ProbeX's or MVProbe's zero-shot model, found {', '.join(sorted(state)[:4])}"
         )
-    ours = {place: state[name].float() for name, place in names.items()}
-    probes, projection = ours["layers.0.views.0.probes"], ours["layers.0.views.0.projection"]
-    text, encoder = ours["text_projection.weight"], ours["layers.0.encoder.weight"]
+    net_state = {name: state[official_name].float() for official_name, name in names.items()}
+    probes, projection = net_state["layers.0.views.0.probes"], net_state["layers.0.views.0.projection"]
+    text, encoder = net_state["text_projection.weight"], net_state["layers.0.encoder.weight"]
     config = ProbeConfig(
         (layer,), views, probes.shape[1], projection.shape[0], encoder.shape[0], standardise=len(views) > 1
     )
     net = ProbeNet({layer: (projection.shape[1], probes.shape[0])}, text.shape[1], config)
     try:
-        net.load_state_dict(ours)
+        net.load_state_dict(net_state)
     except RuntimeError as error:
         raise CheckpointError(
             f"expected shapes that fit together, found others: {str(error).splitlines()[-1].strip()[:150]}"

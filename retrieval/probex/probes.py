@@ -1,13 +1,13 @@
 """Learned probes in factor form: ProbeX and MVProbe as published, and both over several layers.
 
-With X for dW (out x in), a view is a thin product L K with L (side, rank), K (rank, probes):
+With X for dW (out x in) and probes U, a view is a thin product L K with L (side, rank) and K (rank, probes):
 
-    X U      as  up    (down U)              ProbeX (Horwitz et al., CVPR 2025, equations 4 to 6)
-    X X^T U  as  up    (down down^T up^T U)  the others: MVProbe (ICML 2026, section 4)
+    X U      as  up     (down U)              ProbeX (Horwitz et al., CVPR 2025, equations 4 to 6)
+    X X^T U  as  up     (down down^T up^T U)  this and the next two: MVProbe (ICML 2026, section 4)
     X^T U    as  down^T (up^T U)
     X^T X U  as  down^T (up^T up down U)
 
-so that neither X nor the responses of all rows are made.
+so that neither X nor the responses of all its rows are computed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from loradex.retrieval.probex.batched_factors import Factors
 
-EPSILON = 1e-8  # MVProbe's, beside the deviation
+EPSILON = 1e-8  # added to standard deviations, as in MVProbe
 
 
 class View(StrEnum):
@@ -33,12 +33,12 @@ class View(StrEnum):
 
     @property
     def from_inputs(self) -> bool:
-        """Whether the probes are as long as the inputs (in) and not the outputs (out)."""
+        """Whether the probes have the length of the inputs (in), rather than of the outputs (out)."""
         return self in (View.XU, View.XTXU)
 
     @property
     def of_outputs(self) -> bool:
-        """Whether the responses are as long as the outputs."""
+        """Whether the responses have the length of the outputs, rather than of the inputs."""
         return self in (View.XU, View.XXTU)
 
     def product(self, factors: Factors, probes: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,22 +65,22 @@ class ProbeConfig:
     probes: int = 128  # r_U
     projection: int = 128  # r_V
     representation: int = 512  # r_T
-    standardise: bool = False  # the responses of each model and view to mean 0 and deviation 1, as MVProbe does
+    standardise: bool = False  # the responses of each model and view, to mean 0 and deviation 1, as MVProbe does
     text_projection: bool = True  # learn a linear map of texts; without it the representation is a vector of the space
-    layer_dropout: float = 0.0  # the share of layers left out of a training step
-    categories: int = 0  # say which of so many categories a model was trained on, instead of where it lies in a space
+    layer_dropout: float = 0.0  # share of layers left out of a training step
+    categories: int = 0  # if not 0, predict so many categories instead of a vector of the space
 
 
 class ViewProbe(nn.Module):
-    """Probes of one view of one layer: relu(V S) of its responses S."""
+    """Probes of one view of one layer: relu(V S), with S the responses (side, r_U) and V the projection (r_V, side)."""
 
     def __init__(self, view: View, shape: tuple[int, int], config: ProbeConfig) -> None:
-        """Initial values as torch.nn.Linear draws them, which is what the official codes do; ``shape`` is (out, in)."""
+        """Draw initial values as torch.nn.Linear does, like the official codes; ``shape`` is (out, in)."""
         super().__init__()
-        rows, columns = shape
+        out, width = shape
         self.view, self.standardise = view, config.standardise
-        self.probes = nn.Parameter(uniform((columns if view.from_inputs else rows, config.probes), config.probes))
-        side = rows if view.of_outputs else columns
+        self.probes = nn.Parameter(uniform((width if view.from_inputs else out, config.probes), config.probes))
+        side = out if view.of_outputs else width
         self.projection = nn.Parameter(uniform((config.projection, side), side))
 
     def forward(self, factors: Factors) -> Tensor:
@@ -94,7 +94,7 @@ class ViewProbe(nn.Module):
 
 
 def moments(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and sample deviation (models, 1, 1) of all entries of left @ right, which is not made."""
+    """Mean and sample deviation (models, 1, 1) of all entries of left @ right, without computing that product."""
     left, right = left.float(), right.float()
     count = left.shape[1] * right.shape[2]
     mean = (left.sum(1) * right.sum(2)).sum(1) / count
@@ -104,10 +104,10 @@ def moments(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class LayerProbe(nn.Module):
-    """All views of one layer and a linear encoder of their features."""
+    """All views of one layer, and a linear encoder of their features."""
 
     def __init__(self, shape: tuple[int, int], config: ProbeConfig) -> None:
-        """See ``ViewProbe``."""
+        """Create one ``ViewProbe`` for each view; ``shape`` is (out, in)."""
         super().__init__()
         self.views = nn.ModuleList(ViewProbe(view, shape, config) for view in config.views)
         self.encoder = nn.Linear(len(config.views) * config.probes * config.projection, config.representation)
@@ -118,10 +118,16 @@ class LayerProbe(nn.Module):
 
 
 class ProbeNet(nn.Module):
-    """Maps updates into a space, where they are compared with texts by cosine; several layers add up."""
+    """Maps updates to representations that are compared with texts by cosine; those of several layers are added."""
 
     def __init__(self, shapes: Mapping[str, tuple[int, int]], text_dim: int, config: ProbeConfig) -> None:
-        """Make a probe for each layer of ``config``; ``shapes`` are (out, in)."""
+        """Create a ``LayerProbe`` for each layer of ``config``.
+
+        Args:
+            shapes: (out, in) of each layer.
+            text_dim: the dimension of text vectors, for the text projection.
+            config: of the net.
+        """
         super().__init__()
         self.config = config
         self.layers = nn.ModuleList(LayerProbe(shapes[layer], config) for layer in config.layers)
@@ -130,7 +136,7 @@ class ProbeNet(nn.Module):
 
     @property
     def device(self) -> str:
-        """Where the weights are."""
+        """The device of the weights."""
         return str(next(self.parameters()).device)
 
     def represent(self, models: Mapping[str, Factors]) -> Tensor:
@@ -143,9 +149,9 @@ class ProbeNet(nn.Module):
         return torch.stack([self.layers[i](models[self.config.layers[i]]) for i in kept]).sum(0)
 
     def predict(self, models: Mapping[str, Factors]) -> Tensor:
-        """Scores (models, categories), or without categories the representations."""
-        found: Tensor = self.head(self.represent(models))
-        return found
+        """Logits (models, categories); without categories, the representations."""
+        logits: Tensor = self.head(self.represent(models))
+        return logits
 
     def encode(self, models: Mapping[str, Factors]) -> Tensor:
         """Unit representations (models, r_T)."""
@@ -156,6 +162,6 @@ class ProbeNet(nn.Module):
         return F.normalize(self.text_projection(vectors).float(), dim=-1)
 
 
-def uniform(shape: tuple[int, int], fan: int) -> Tensor:
-    """Values within 1/sqrt(fan), as torch.nn.Linear with ``fan`` inputs begins."""
-    return torch.empty(shape).uniform_(-(fan**-0.5), fan**-0.5)
+def uniform(shape: tuple[int, int], fan_in: int) -> Tensor:
+    """Uniform values within 1/sqrt(fan_in), as torch.nn.Linear is initialised with."""
+    return torch.empty(shape).uniform_(-(fan_in**-0.5), fan_in**-0.5)

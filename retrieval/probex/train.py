@@ -1,4 +1,4 @@
-"""Training probes to an objective, by Adam, with an early stop, and from where a killed run was."""
+"""Training of learned probes: Adam, early stopping, and resuming after a killed run."""
 
 import copy
 import hashlib
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from loradex.retrieval.probex.batched_factors import Factors, widen
+from loradex.retrieval.probex.batched_factors import Factors, to_float32
 from loradex.retrieval.probex.objective import Objective, ProbeTraining
 from loradex.retrieval.probex.probes import ProbeConfig, ProbeNet
 
@@ -27,28 +27,36 @@ def train_probes(
     state: Path | None = None,
     device: str = "cpu",
 ) -> ProbeNet:
-    """Train on ``models`` to an objective.
+    """Train a net on ``models``; return the epoch with the best validation score, or the last one without validation.
 
-    The best epoch by ``validate``, or without it the last, comes back. Progress is kept in the file ``state``, from which a killed run goes on to the same end.
+    Args:
+        models: the packed factors of each layer.
+        objective: the loss.
+        config: of the net.
+        training: epochs, rates and early stopping.
+        validate: scores a net; higher is better.
+        progress: is called with the epoch and the score after each validation.
+        state: a file for the progress, from which a killed run resumes and ends with the same weights.
+        device: to train on.
     """
     torch.manual_seed(training.seed)
     shapes = {layer: (models[layer].up.shape[1], models[layer].down.shape[2]) for layer in config.layers}
-    net = ProbeNet(shapes, objective.width, config).to(device)
+    net = ProbeNet(shapes, objective.target_dim, config).to(device)
     optimizer = torch.optim.Adam(net.parameters(), lr=training.lr, weight_decay=training.weight_decay, fused=True)
     settings = {
         "config": asdict(config),
         "training": asdict(training),
-        "models": digest(models),
+        "models": data_digest(models),
         "early stop": validate is not None,
     }
-    run = Run(net, optimizer, state, settings)
-    for look in run.looks:
-        progress(*look)
-    while run.epoch < training.epochs and run.idle < training.patience:
-        torch.manual_seed(hash((training.seed, run.epoch)))  # so that a run that was killed goes on as it would have
+    run = TrainingState(net, optimizer, state, settings)
+    for epoch, score in run.validations:
+        progress(epoch, score)
+    while run.epoch < training.epochs and run.checks_without_gain < training.patience:
+        torch.manual_seed(hash((training.seed, run.epoch)))  # per epoch, so that a resumed run draws the same numbers
         net.train()
         for rows in torch.randperm(len(objective)).split(training.batch):
-            batch = {layer: widen(models[layer][rows]).to(device) for layer in config.layers}
+            batch = {layer: to_float32(models[layer][rows]).to(device) for layer in config.layers}
             loss = objective.loss(net, batch, rows, training, device)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -58,7 +66,7 @@ def train_probes(
             net.eval()
             with torch.inference_mode():
                 score = validate(net)
-            run.note(score)
+            run.record(score)
             progress(run.epoch, score)
         if run.epoch % training.check_every == 0:
             run.save()
@@ -67,65 +75,57 @@ def train_probes(
     return net.eval().cpu()
 
 
-def digest(models: Mapping[str, Factors]) -> str:
-    """A name made of a model's worth of training data from each part of it, by which a run knows that it goes on with what it began with."""
-    found = hashlib.sha256()
+def data_digest(models: Mapping[str, Factors]) -> str:
+    """A digest of the first, the middle and the last model, by which a resumed run recognises its training data."""
+    digest = hashlib.sha256()
     for layer, factors in sorted(models.items()):
-        found.update(f"{layer} {tuple(factors.up.shape)} {tuple(factors.down.shape)}\n".encode())
+        digest.update(f"{layer} {tuple(factors.up.shape)} {tuple(factors.down.shape)}\n".encode())
         for row in (0, len(factors) // 2, len(factors) - 1):
-            found.update(factors.up[row].double().numpy().tobytes() + factors.down[row].double().numpy().tobytes())
-    return found.hexdigest()
+            digest.update(factors.up[row].double().numpy().tobytes() + factors.down[row].double().numpy().tobytes())
+    return digest.hexdigest()
 
 
-class Run:
-    """What a run needs to go on after a kill: weights, optimiser, epoch, and the best weights so far."""
+class TrainingState:
+    """What a run needs to resume: weights, optimizer, epoch, validations, and the best weights so far."""
 
     def __init__(
         self, net: ProbeNet, optimizer: torch.optim.Optimizer, path: Path | None, settings: dict[str, Any]
     ) -> None:
-        """Take up the state in ``path`` if it is of the same settings."""
+        """Load the state in ``path`` if it is of the same settings."""
         self.net, self.optimizer, self.path, self.settings = net, optimizer, path, repr(settings)
-        self.epoch, self.best, self.idle = 0, -1.0, 0
-        self.looks: list[tuple[int, float]] = []  # epochs, and what was seen of validation models
+        self.epoch, self.best_score, self.checks_without_gain = 0, -1.0, 0
+        self.validations: list[tuple[int, float]] = []  # epochs and scores
         self.best_weights: dict[str, Tensor] = {}
         if path and path.exists():
-            kept = torch.load(path, weights_only=True)
-            if kept["settings"] == self.settings:
-                net.load_state_dict(kept["net"])
-                optimizer.load_state_dict(kept["optimizer"])
-                self.epoch, self.best, self.idle, self.best_weights = (
-                    kept["epoch"],
-                    kept["best"],
-                    kept["idle"],
-                    kept["best_weights"],
-                )
-                self.looks = [(epoch, score) for epoch, score in kept["looks"]]
+            saved = torch.load(path, weights_only=True)
+            if saved["settings"] == self.settings:
+                net.load_state_dict(saved["net"])
+                optimizer.load_state_dict(saved["optimizer"])
+                self.epoch, self.best_score = saved["epoch"], saved["best"]
+                self.checks_without_gain, self.best_weights = saved["idle"], saved["best_weights"]
+                self.validations = [(epoch, score) for epoch, score in saved["looks"]]
 
-    def note(self, score: float) -> None:
-        """Remember the weights if the score is the best yet."""
-        self.looks.append((self.epoch, score))
-        self.idle += 1
-        if score > self.best:
-            self.best, self.best_weights, self.idle = score, copy.deepcopy(self.net.state_dict()), 0
+    def record(self, score: float) -> None:
+        """Add a validation score; keep a copy of the weights if it is the best so far."""
+        self.validations.append((self.epoch, score))
+        self.checks_without_gain += 1
+        if score > self.best_score:
+            self.best_score, self.best_weights = score, copy.deepcopy(self.net.state_dict())
+            self.checks_without_gain = 0
 
     def save(self) -> None:
-        """Write the state beside its old version and put it in its place."""
+        """Write the state under a temporary name and move it into place."""
         if self.path:
-            kept = {
+            temporary = self.path.with_name(f".{self.path.name}.part")
+            state = {
                 "net": self.net.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "best_weights": self.best_weights,
+                "settings": self.settings,
+                "epoch": self.epoch,
+                "best": self.best_score,
+                "idle": self.checks_without_gain,
+                "looks": self.validations,
             }
-            temporary = self.path.with_name(f".{self.path.name}.part")
-            torch.save(
-                kept
-                | {
-                    "settings": self.settings,
-                    "epoch": self.epoch,
-                    "best": self.best,
-                    "idle": self.idle,
-                    "looks": self.looks,
-                },
-                temporary,
-            )
+            torch.save(state, temporary)
             temporary.replace(self.path)

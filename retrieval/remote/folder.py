@@ -1,20 +1,20 @@
-"""A place that is not on this machine, by its address -> its LoRAs, whatever serves it."""
+"""Folders that are not on this machine, opened by their addresses."""
 
 import re
 from collections.abc import Sequence
 from typing import Any, Final, Protocol, Self, TypeVar
 
 from loradex.retrieval.encoder import Encoder
-from loradex.retrieval.remote.fsspec_folder import StoreFolder
+from loradex.retrieval.remote.fsspec_folder import FsspecFolder
 from loradex.retrieval.remote.hub_repository import HubRepository
-from loradex.retrieval.remote.model import HubModel
+from loradex.retrieval.remote.model import RemoteModel
 
 ADDRESS: Final = re.compile(r"[a-z][a-z0-9+.-]+://", re.ASCII)
-HUB: Final = "hf://"
+HUB_SCHEME: Final = "hf://"
 
 
 class RemoteFile(Protocol):
-    """A file as its place lists it.
+    """A file as its folder lists it.
 
     Attributes:
         name: its path in the folder.
@@ -33,45 +33,45 @@ class RemoteFile(Protocol):
     def stamp(self) -> int: ...  # noqa: D102
 
 
-File = TypeVar("File", bound=RemoteFile)
+FileT = TypeVar("FileT", bound=RemoteFile)
 
 
-class RemoteFolder(Protocol[File]):
-    """Files elsewhere, read by ranges; several threads may, and it may be pickled."""
+class RemoteFolder(Protocol[FileT]):
+    """A remote folder, whose files are read by byte ranges; several threads may use it, and it can be pickled."""
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """Name of the folder."""
         ...
 
     @property
-    def files(self) -> Sequence[File]:
-        """Its LoRAs, in the order in which they are listed."""
+    def files(self) -> Sequence[FileT]:
+        """Its .safetensors files, in the order in which they are listed."""
         ...
 
-    def only(self, file: File) -> Self:
+    def only(self, file: FileT) -> Self:
         """The same folder with one file and what belongs to it."""
         ...
 
-    def read(self, file: File, encoder: Encoder) -> HubModel:
-        """Read one file: its header, and of its data what the experts of its family need.
+    def read(self, file: FileT, encoder: Encoder) -> RemoteModel:
+        """Read one file: its header, and of its data the layers that the expert of its family reads.
 
         Raises:
-            FileError: it is unsafe, corrupt, or holds no update that can be read.
-            FetchError: it is not sent.
+            FileError: it is unsafe or corrupt, or holds no update that can be read.
+            FetchError: its bytes are not sent.
         """
         ...
 
 
-def is_remote(place: str) -> bool:
-    """Whether a place is the address of something elsewhere, as ``hf://`` or ``s3://``."""
-    return ADDRESS.match(place) is not None
+def is_remote(path: str) -> bool:
+    """Whether a path is an address, such as ``hf://...`` or ``s3://...``."""
+    return ADDRESS.match(path) is not None
 
 
-def open_folder(place: str) -> RemoteFolder[Any]:
-    """List a place elsewhere: a repository of the hub, or a folder of a store that fsspec knows.
+def open_folder(address: str) -> RemoteFolder[Any]:
+    """List a remote folder: a repository of a hub, or a folder of a file system that fsspec knows.
 
     Raises:
         FetchError: it cannot be listed, or has nothing to read.
     """
-    return HubRepository.open(place) if place.startswith(HUB) else StoreFolder.open(place)
+    return HubRepository.open(address) if address.startswith(HUB_SCHEME) else FsspecFolder.open(address)

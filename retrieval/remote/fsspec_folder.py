@@ -1,4 +1,4 @@
-"""LoRAs of a store that fsspec knows (``s3://``, ``gs://``, ``file://``, ``memory://``), listed, and read by ranges as those of a hub are."""
+"""The LoRAs of a folder in a file system that fsspec knows (``s3://``, ``gs://``, ``file://``, ``memory://``)."""
 
 import hashlib
 import re
@@ -12,18 +12,17 @@ from fsspec.spec import AbstractFileSystem
 
 from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.errors import FetchError
-from loradex.retrieval.lora.peft_config import CONFIG
+from loradex.retrieval.lora.peft_config import CONFIG_NAME
 from loradex.retrieval.remote.header import RemoteHeader
-from loradex.retrieval.remote.hub_listing import MOST_ENTRIES, beside, brief_of, refuse_unreadable
-from loradex.retrieval.remote.hub_repository import MOST_FILES, WEIGHTS
-from loradex.retrieval.remote.model import HubModel, read_model
-from loradex.retrieval.remote.ranges import Interrupted, ask_again
+from loradex.retrieval.remote.hub_listing import MAX_ENTRIES, config_beside, first_line, refuse_unprintable_path
+from loradex.retrieval.remote.hub_repository import MAX_FILES, WEIGHTS_SUFFIX
+from loradex.retrieval.remote.model import RemoteModel, read_model
+from loradex.retrieval.remote.ranges import Interrupted, read_with_retries
 
-SECRET: Final = re.compile(
-    r"\w[\w+.-]*://.*:.*@|https?://([^/?#]*@|.*\?)", re.DOTALL
-)  # a password, or a token of a web address
-DEEPEST: Final = 64  # folders in one another
-MARKS: Final = (
+# a password, or what may be a token in a web address
+SECRET: Final = re.compile(r"\w[\w+.-]*://.*:.*@|https?://([^/?#]*@|.*\?)", re.DOTALL)
+MAX_DEPTH: Final = 64  # of folders in folders
+CHANGE_FIELDS: Final = (  # in which file systems state that a file changed
     "ETag",
     "etag",
     "generation",
@@ -36,18 +35,18 @@ MARKS: Final = (
     "updated",
     "created",
 )
-FINAL: Final = (FileNotFoundError, PermissionError, IsADirectoryError)  # what another try does not mend
+LASTING_ERRORS: Final = (FileNotFoundError, PermissionError, IsADirectoryError)  # which another try does not mend
 
 
 @dataclass(frozen=True, slots=True)
-class StoreFile:
-    """A file as a store lists it.
+class FsspecFile:
+    """A file as its file system lists it.
 
     Attributes:
         name: its path in the folder.
         size: in bytes.
         path: its address.
-        stamp: made of what the store says of its last change.
+        stamp: changes when the file does; made of what the file system states.
     """
 
     name: str
@@ -57,37 +56,43 @@ class StoreFile:
 
     @property
     def id(self) -> str:
-        """A name of the file, made of its address: a store tells nothing that a moved file keeps."""
+        """Id made of its address, as a file system states nothing that a moved file keeps."""
         return hashlib.sha256(f"store file {self.path}".encode()).hexdigest()[:20]
 
 
 @dataclass(slots=True)
-class StoreBytes:
-    """The bytes of one file of a store; ``received`` counts those that came so far."""
+class FsspecReader:
+    """Reads byte ranges of one file.
+
+    Attributes:
+        name: its address.
+        size: in bytes.
+        received: how many bytes came so far.
+    """
 
     name: str
     size: int
     received: int = 0
 
     def read(self, start: int, end: int) -> bytes:
-        """The bytes from ``start`` to before ``end``, tried again after faults that pass.
+        """Read the bytes from ``start`` to before ``end``; faults that may pass are retried.
 
         Raises:
-            FetchError: the store does not send them.
+            FetchError: the file system does not send them.
         """
-        return ask_again(self.name, start, end, self._ask)
+        return read_with_retries(self.name, start, end, self._request)
 
-    def _ask(self, start: int, end: int) -> bytes:
+    def _request(self, start: int, end: int) -> bytes:
         """One request."""
-        system, path = system_of(self.name)
+        file_system, path = file_system_of(self.name)
         try:
-            raw = bytes(system.cat_file(path, start, end))
-        except FINAL as error:
+            raw = bytes(file_system.cat_file(path, start, end))
+        except LASTING_ERRORS as error:
             raise FetchError(
-                f"{self.name}: expected a file that may be read, found: {brief_of(error)}; check that it is there, and your rights"
+                f"{self.name}: expected a file that may be read, found: {first_line(error)}; check that it is there, and your rights"
             ) from None
         except Exception as error:
-            raise Interrupted(brief_of(error)) from None
+            raise Interrupted(first_line(error)) from None
         self.received += len(raw)
         if len(raw) != end - start:
             raise FetchError(
@@ -97,123 +102,127 @@ class StoreBytes:
 
 
 @dataclass(frozen=True, slots=True)
-class StoreFolder:
-    """A folder of a store, as it was listed; several threads may read from it.
+class FsspecFolder:
+    """A folder as it was listed; several threads may read from it.
 
     Attributes:
         name: its address.
-        files: all of its .safetensors files, at any depth.
-        settings: PEFT's settings by their path in the folder.
+        files: all its .safetensors files, at any depth.
+        peft_configs: PEFT's configs by their paths in the folder.
     """
 
     name: str
-    files: list[StoreFile]
-    settings: dict[str, StoreFile] = field(default_factory=dict)
+    files: list[FsspecFile]
+    peft_configs: dict[str, FsspecFile] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, place: str) -> "StoreFolder":
-        """List a folder, or the one file that an address names.
+    def open(cls, address: str) -> "FsspecFolder":
+        """List a folder, or the folder of one file, of which that file alone is taken.
 
         Raises:
-            FetchError: the address is none, there is nothing to read, or the store cannot be used.
+            FetchError: the address is malformed, there is nothing to read, or the file system cannot be used.
         """
-        if SECRET.match(place):
+        if SECRET.match(address):
             raise FetchError(
                 "address of a store: expected none with a password, which a zoo would keep; put it where fsspec looks, as ~/.config/fsspec"
             )
-        single = place.endswith(WEIGHTS)
-        folder = place.rpartition("/")[0] if single else place.rstrip("/")
-        listed = list(listing(folder, 1 if single else DEEPEST))
-        files = [file for file in listed if file.name.endswith(WEIGHTS) and (not single or file.path == place)]
+        is_file = address.endswith(WEIGHTS_SUFFIX)
+        folder = address.rpartition("/")[0] if is_file else address.rstrip("/")
+        listed = list(list_folder(folder, 1 if is_file else MAX_DEPTH))
+        files = [
+            file for file in listed if file.name.endswith(WEIGHTS_SUFFIX) and (not is_file or file.path == address)
+        ]
         if not files:
-            raise FetchError(f"{place}: expected {WEIGHTS} files, found none; check the address")
-        if len(files) > MOST_FILES:
+            raise FetchError(f"{address}: expected {WEIGHTS_SUFFIX} files, found none; check the address")
+        if len(files) > MAX_FILES:
             raise FetchError(
-                f"{place}: expected at most {MOST_FILES} {WEIGHTS} files, found {len(files)}; index its folders one by one"
+                f"{address}: expected at most {MAX_FILES} {WEIGHTS_SUFFIX} files, found {len(files)}; index its folders one by one"
             )
-        return cls(folder, files, {file.name: file for file in listed if PurePosixPath(file.name).name == CONFIG})
+        peft_configs = {file.name: file for file in listed if PurePosixPath(file.name).name == CONFIG_NAME}
+        return cls(folder, files, peft_configs)
 
-    def only(self, file: StoreFile) -> "StoreFolder":
-        """The same folder with one file and the settings beside it."""
-        return replace(self, files=[file], settings=beside(file.name, self.settings))
+    def only(self, file: FsspecFile) -> "FsspecFolder":
+        """The same folder with one file and the config beside it."""
+        return replace(self, files=[file], peft_configs=config_beside(file.name, self.peft_configs))
 
-    def read(self, file: StoreFile, encoder: Encoder) -> HubModel:
-        """Read one file by ranges: its header, and of its data what the experts of its family need.
+    def read(self, file: FsspecFile, encoder: Encoder) -> RemoteModel:
+        """Read one file: its header, and of its data the layers that the expert of its family reads.
 
         Raises:
-            FileError: it is unsafe, corrupt, or holds no update that can be read.
-            FetchError: the store does not send what is asked.
+            FileError: it is unsafe or corrupt, or holds no update that can be read.
+            FetchError: the file system does not send the bytes.
         """
+        configs = config_beside(file.name, self.peft_configs)
         siblings = {
-            PurePosixPath(path).name: StoreBytes(settings.path, settings.size)
-            for path, settings in beside(file.name, self.settings).items()
+            PurePosixPath(path).name: FsspecReader(config.path, config.size) for path, config in configs.items()
         }
-        return read_model(file.id, RemoteHeader.fetch(StoreBytes(file.path, file.size), siblings), encoder)
+        return read_model(file.id, RemoteHeader.fetch(FsspecReader(file.path, file.size), siblings), encoder)
 
 
-def listing(folder: str, depth: int) -> Iterator[StoreFile]:
-    """The weights and settings below a folder, in order; what is hidden, and links to folders, are left out.
+def list_folder(folder: str, max_depth: int) -> Iterator[FsspecFile]:
+    """List the .safetensors files and PEFT's configs below a folder, but not what is hidden or below links.
 
     Raises:
-        FetchError: they cannot be listed, are too many, or are listed without a sound name and size.
+        FetchError: they cannot be listed, are too many, or have no valid name and size.
     """
-    system, root = system_of(folder)
-    seen = 0
+    file_system, root = file_system_of(folder)
+    entries = 0
     try:
-        system.invalidate_cache()
-        for parent, folders, files in system.walk(root, maxdepth=depth, detail=True, on_error="raise"):
+        file_system.invalidate_cache()
+        for parent, folders, files in file_system.walk(root, maxdepth=max_depth, detail=True, on_error="raise"):
             for name in [name for name, info in folders.items() if name.startswith(".") or info.get("islink")]:
                 del folders[name]
-            seen += len(folders) + len(files)
-            if seen > MOST_ENTRIES:
+            entries += len(folders) + len(files)
+            if entries > MAX_ENTRIES:
                 raise FetchError(
-                    f"{folder}: expected at most {MOST_ENTRIES} files, found more; index its folders one by one"
+                    f"{folder}: expected at most {MAX_ENTRIES} files, found more; index its folders one by one"
                 )
-            below = parent.rstrip("/")[len(root.rstrip("/")) :].lstrip("/")
+            subfolder = parent.rstrip("/")[len(root.rstrip("/")) :].lstrip("/")
             for name, info in sorted(files.items()):
-                if (name.endswith(WEIGHTS) or name == CONFIG) and not name.startswith("."):
-                    yield listed_file(folder, f"{below}/{name}".lstrip("/"), info)
+                if (name.endswith(WEIGHTS_SUFFIX) or name == CONFIG_NAME) and not name.startswith("."):
+                    yield listed_file(folder, f"{subfolder}/{name}".lstrip("/"), info)
     except (FetchError, GeneratorExit):
         raise
     except Exception as error:
         raise FetchError(
-            f"{folder}: cannot be listed: {brief_of(error)}; check the address, the connection and your rights"
+            f"{folder}: cannot be listed: {first_line(error)}; check the address, the connection and your rights"
         ) from None
 
 
-def listed_file(folder: str, name: str, info: dict[str, Any]) -> StoreFile:
+def listed_file(folder: str, name: str, info: dict[str, Any]) -> FsspecFile:
     """A file of a listing.
 
     Raises:
-        FetchError: its name or size is unsound.
+        FetchError: its name or size is not valid.
     """
-    refuse_unreadable(name)
+    refuse_unprintable_path(name)
     size = info.get("size")
     if type(size) is not int or not 0 <= size < 2**63:
         raise FetchError(
             f"{folder}: expected a size of each file, found {ascii((name, size))[:200]}; index another store"
         )
-    marks = repr([str(info.get(mark)) for mark in MARKS]).encode()
-    return StoreFile(name, size, f"{folder}/{name}", int.from_bytes(hashlib.sha256(marks).digest()[:8]) >> 1)
+    changes = repr([str(info.get(key)) for key in CHANGE_FIELDS]).encode()
+    stamp = int.from_bytes(hashlib.sha256(changes).digest()[:8]) >> 1
+    return FsspecFile(name, size, f"{folder}/{name}", stamp)
 
 
-def system_of(address: str) -> tuple[AbstractFileSystem, str]:
-    """What reads an address, and the path that it has there.
+def file_system_of(address: str) -> tuple[AbstractFileSystem, str]:
+    """The file system of an address, and the path in it.
 
     Raises:
-        FetchError: nothing reads such addresses, or its package is missing.
+        FetchError: fsspec knows no such file system, or its package is missing.
     """
-    kind = address.partition("://")[0]
+    scheme = address.partition("://")[0]
     try:
         if "::" in address:
             raise ValueError("addresses in one another")
-        system, path = url_to_fs(address)
-        return system, str(path)
+        file_system, path = url_to_fs(address)
+        return file_system, str(path)
     except ImportError as error:
         raise FetchError(
-            f"{address}: expected a package that reads {kind}://, found none: {brief_of(error)}; install it with pip"
+            f"{address}: expected a package that reads {scheme}://, found none: {first_line(error)}; install it with pip"
         ) from None
     except Exception as error:
         raise FetchError(
-            f"{address}: expected hf:// or an address that fsspec reads, found: {brief_of(error)}; check how it is written"
+            f"{address}: expected hf:// or an address that fsspec reads, found: {first_line(error)}; check how it is written"
         ) from None

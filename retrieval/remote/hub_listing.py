@@ -1,4 +1,4 @@
-"""What a repository of a hub holds at one commit; nothing that the server says is taken on trust."""
+"""The files of a repository of a hub at one commit; nothing that the server sends is trusted."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -10,69 +10,67 @@ from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, 
 from huggingface_hub.hf_api import RepoFile
 
 from loradex.retrieval.errors import FetchError
-from loradex.retrieval.lora.peft_config import CONFIG
-from loradex.retrieval.lora.problems import shown
+from loradex.retrieval.lora.peft_config import CONFIG_NAME
+from loradex.retrieval.lora.problems import printable
 from loradex.retrieval.remote.ranges import HTTP_ERRORS, TIMEOUT
 
-HUB_ERRORS: Final[tuple[type[Exception], ...]] = (
-    *HTTP_ERRORS,
-    ValueError,
-)  # of huggingface_hub; the last for ids and names that it refuses
-MALFORMED: Final[tuple[type[Exception], ...]] = (
-    KeyError,
-    TypeError,
-    AttributeError,
-)  # what it ends in where an answer lacks something
-MOST_ENTRIES: Final = 1_000_000  # of a listing, pictures and folders too
-LONGEST_NAME: Final = 1000  # characters
+# of huggingface_hub; ValueError for ids and names that it refuses
+HUB_ERRORS: Final[tuple[type[Exception], ...]] = (*HTTP_ERRORS, ValueError)
+# of huggingface_hub, if an answer lacks a field or has another type
+MALFORMED_ERRORS: Final[tuple[type[Exception], ...]] = (KeyError, TypeError, AttributeError)
+MAX_ENTRIES: Final = 1_000_000  # of a listing: files of any kind and folders
+MAX_NAME_LENGTH: Final = 1000  # characters
 COMMIT: Final = re.compile(r"[0-9a-f]{40}")
-File = TypeVar("File")
+FileT = TypeVar("FileT")
 
 
-def commit_of(api: HfApi, repository: str, revision: str | None = None, kind: str | None = None) -> str:
-    """The commit that a branch, a tag or another name of a commit stands for; of the newest where there is none. ``kind`` may be ``dataset``.
+def resolve_commit(api: HfApi, repository: str, revision: str | None = None, kind: str | None = None) -> str:
+    """Resolve a revision to its commit.
+
+    Args:
+        api: of the hub.
+        repository: owner and name.
+        revision: a branch, a tag or a commit; the main branch if None.
+        kind: ``dataset``, or None for a repository of models.
 
     Raises:
         FetchError: there is no such repository or revision, or the server cannot be used.
     """
     where = f"{api.endpoint}/{repository}"
     try:
-        found = api.repo_info(repository, revision=revision, timeout=TIMEOUT, repo_type=kind).sha
+        commit = api.repo_info(repository, revision=revision, timeout=TIMEOUT, repo_type=kind).sha
     except RepositoryNotFoundError:
         raise FetchError(
             f"{where}: expected a repository of models, found none that may be read; check its name, and HF_TOKEN if it is private"
         ) from None
     except RevisionNotFoundError:
         raise FetchError(
-            f"{where}: expected a revision {shown(revision or 'main')!r}, found none; name a branch, a tag or a commit"
+            f"{where}: expected a revision {printable(revision or 'main')!r}, found none; name a branch, a tag or a commit"
         ) from None
-    except (*HUB_ERRORS, *MALFORMED) as error:
-        raise unlisted(where, error) from None
-    if (
-        not isinstance(found, str)
-        or not COMMIT.fullmatch(found)
-        or (revision and COMMIT.fullmatch(revision) and found != revision)
-    ):
-        asked = revision if revision and COMMIT.fullmatch(revision) else "of 40 hexadecimal digits"
-        raise FetchError(f"{where}: expected a commit {asked}, found {ascii(found)[:80]}; do not use this server")
-    return found
+    except (*HUB_ERRORS, *MALFORMED_ERRORS) as error:
+        raise listing_error(where, error) from None
+    pinned = revision if revision and COMMIT.fullmatch(revision) else None
+    if not isinstance(commit, str) or not COMMIT.fullmatch(commit) or (pinned and commit != pinned):
+        expected = pinned or "of 40 hexadecimal digits"
+        raise FetchError(f"{where}: expected a commit {expected}, found {ascii(commit)[:80]}; do not use this server")
+    return commit
 
 
-def files_of(
+def list_files(
     api: HfApi, repository: str, commit: str, folder: str | None = None, kind: str | None = None
 ) -> Iterator[RepoFile]:
-    """The files of a repository, or of one of its folders, in the order of the hub; nothing where the folder is missing.
+    """List the files of a repository, or of one of its folders, in the order of the hub.
 
     Raises:
-        FetchError: they cannot be listed, are too many, or are listed without a sound name and size.
+        FetchError: they cannot be listed, are too many, or have no valid name and size.
     """
     where = f"{api.endpoint}/{repository}"
     try:
         for number, entry in enumerate(
             api.list_repo_tree(repository, folder, recursive=True, revision=commit, repo_type=kind)
         ):
-            if number >= MOST_ENTRIES:
-                raise FetchError(f"{where}: expected at most {MOST_ENTRIES} files, found more; do not use this server")
+            if number >= MAX_ENTRIES:
+                raise FetchError(f"{where}: expected at most {MAX_ENTRIES} files, found more; do not use this server")
             if isinstance(entry, RepoFile):
                 if not isinstance(entry.path, str) or type(entry.size) is not int or not 0 <= entry.size < 2**63:
                     raise FetchError(
@@ -81,46 +79,48 @@ def files_of(
                 yield entry
     except EntryNotFoundError:
         return
-    except (*HUB_ERRORS, *MALFORMED) as error:
-        raise unlisted(where, error) from None
+    except (*HUB_ERRORS, *MALFORMED_ERRORS) as error:
+        raise listing_error(where, error) from None
 
 
-def refuse_escapes(name: str) -> None:
-    """Refuse a listed name that could lead out of the folder that it is put into, or that no one could read.
+def refuse_unsafe_path(path: str) -> None:
+    """Refuse a listed path that could lead out of the folder that it is downloaded into, or that cannot be shown.
 
     Raises:
-        FetchError: it could, or is too long or not printable.
+        FetchError: it could, is too long, or is not printable.
     """
-    if name.startswith("/") or "\\" in name or ":" in name or "\0" in name or {"..", "."} & set(name.split("/")):
+    if path.startswith("/") or "\\" in path or ":" in path or "\0" in path or {"..", "."} & set(path.split("/")):
         raise FetchError(
-            f"{ascii(name)[:200]}: expected a path inside the repository, found one that leads out of it; do not use this server"
+            f"{ascii(path)[:200]}: expected a path inside the repository, found one that leads out of it; do not use this server"
         )
-    refuse_unreadable(name)
+    refuse_unprintable_path(path)
 
 
-def refuse_unreadable(name: str) -> None:
-    """Refuse a listed name that no one could read.
+def refuse_unprintable_path(path: str) -> None:
+    """Refuse a listed path that cannot be shown.
 
     Raises:
         FetchError: it is too long or not printable.
     """
-    if len(name) > LONGEST_NAME or not name.isprintable():
+    if len(path) > MAX_NAME_LENGTH or not path.isprintable():
         raise FetchError(
-            f"{ascii(name)[:200]}: expected a name of at most {LONGEST_NAME} printable characters, found {len(name)}; have it renamed"
+            f"{ascii(path)[:200]}: expected a name of at most {MAX_NAME_LENGTH} printable characters, found {len(path)}; have it renamed"
         )
 
 
-def unlisted(where: str, error: Exception) -> FetchError:
-    """What to say of an error that ended a listing."""
-    return FetchError(f"{where}: cannot be listed: {brief_of(error)}; check the connection, the revision and HF_TOKEN")
+def listing_error(where: str, error: Exception) -> FetchError:
+    """The error for a listing that failed."""
+    return FetchError(
+        f"{where}: cannot be listed: {first_line(error)}; check the connection, the revision and HF_TOKEN"
+    )
 
 
-def brief_of(error: BaseException) -> str:
-    """The first line of an error that is not ours."""
-    return shown((str(error).strip().splitlines() or [type(error).__name__])[0])
+def first_line(error: BaseException) -> str:
+    """The first line of an error of another library, or the name of its class."""
+    return printable((str(error).strip().splitlines() or [type(error).__name__])[0])
 
 
-def beside(name: str, settings: Mapping[str, File]) -> dict[str, File]:
-    """PEFT's settings in the folder of a listed file, by their path, if there are some."""
-    path = str(PurePosixPath(name).with_name(CONFIG))
-    return {path: settings[path]} if path in settings else {}
+def config_beside(path: str, configs: Mapping[str, FileT]) -> dict[str, FileT]:
+    """PEFT's config in the folder of a listed file, by its path; empty if there is none."""
+    config_path = str(PurePosixPath(path).with_name(CONFIG_NAME))
+    return {config_path: configs[config_path]} if config_path in configs else {}

@@ -1,30 +1,29 @@
-"""One LoRA of a hub: known by its header, and placed by the layers that an expert reads, which are all that is fetched of its data."""
+"""Remote LoRAs: their headers, and their vectors, for which only the layers that an expert reads are fetched."""
 
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from loradex.retrieval.encoder import Encoder
-from loradex.retrieval.errors import NoExpert
+from loradex.retrieval.errors import NoExpert, NoExpertReason
 from loradex.retrieval.lora import Format, LoraFile
 from loradex.retrieval.lora.facts import Facts, header_facts
 from loradex.retrieval.remote.header import RemoteHeader
 
 
 @dataclass(frozen=True, slots=True)
-class HubModel:
-    """What was read of a LoRA on a hub.
-
-    It has no fingerprint, which would need all layers.
+class RemoteModel:
+    """What was read of a remote LoRA. It has no fingerprint, which would need all layers.
 
     Attributes:
-        id: made of what the hub says of the file; see ``HubFile.id``.
+        id: made of what the hub or the file system states of the file; see ``HubFile.id`` and ``FsspecFile.id``.
         ranks: the distinct ranks of the updates, ascending.
-        layers: their names in diffusers.
-        facts: what the header says; side-cars are not read.
-        metadata: the header's.
-        vector: in the encoder's space (dim,), or None where no expert reads its model tree.
-        received: bytes that came of it, its settings included.
+        layers: by their names in diffusers.
+        facts: those in the header; side-cars are not read.
+        metadata: of the header.
+        vector: in the encoder's space (dim,), or None if no expert reads its model tree.
+        received: bytes that were fetched, those of PEFT's config included.
+        no_expert: why no expert reads it; None if there is a vector.
     """
 
     id: str
@@ -36,26 +35,36 @@ class HubModel:
     metadata: dict[str, str]
     vector: Tensor | None
     received: int
+    no_expert: NoExpertReason | None = None
 
 
-def read_model(name: str, header: RemoteHeader, encoder: Encoder) -> HubModel:
-    """Read of a LoRA's data what the experts of its family need; the family is told by the names and shapes of its layers.
+def read_model(id: str, header: RemoteHeader, encoder: Encoder) -> RemoteModel:
+    """Fetch the layers of a LoRA that the expert of its family reads, and encode them.
 
     Args:
-        name: the id of the model.
+        id: of the model.
         header: of the file.
-        encoder: whose experts may read it.
+        encoder: with the experts.
 
     Raises:
-        FileError: it is corrupt, or holds no update that can be read.
-        FetchError: the server does not send what is asked.
+        FileError: the file is corrupt, or holds no update that can be read.
+        FetchError: the server does not send the bytes.
     """
-    lora = LoraFile.of(header)
+    lora = LoraFile.from_header(header)
+    vector, no_expert = None, None
     try:
         vector = encoder.encode_file(lora)
-    except NoExpert:
-        vector = None
-    facts = header_facts(header.metadata)
-    return HubModel(
-        name, lora.family, lora.format, lora.ranks, list(lora.layers), facts, header.metadata, vector, header.received
+    except NoExpert as error:
+        no_expert = error.reason
+    return RemoteModel(
+        id,
+        lora.family,
+        lora.format,
+        lora.ranks,
+        list(lora.layers),
+        header_facts(header.metadata),
+        header.metadata,
+        vector,
+        header.received,
+        no_expert,
     )

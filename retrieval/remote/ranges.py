@@ -1,10 +1,13 @@
-"""Bytes of one file on a hub, read by HTTP ranges; nothing that the server says is taken on trust."""
+"""Byte ranges of a remote file, read over HTTP, and the retries that all readers share.
+
+Nothing that a server sends is trusted.
+"""
 
 import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 from urllib.parse import urlsplit
 
 from huggingface_hub import get_session
@@ -14,20 +17,41 @@ from loradex.retrieval.errors import FetchError
 
 TRIES: Final = 6
 PAUSE: Final = 1.0  # seconds before the second try, twice as long before each later one
-LONGEST_PAUSE: Final = 300.0  # a hub's windows of rate limits are of five minutes
+MAX_PAUSE: Final = 300.0  # seconds; a hub's rate limits are for windows of five minutes
 TIMEOUT: Final = 30.0  # seconds without a byte
-BUSY: Final = (408, 425, 429, 500, 502, 503, 504)
-HTTP_ERRORS: Final = cast(
-    tuple[type[Exception], ...], HfHubHTTPError.__bases__
-)  # the HTTPError of the client that huggingface_hub uses, and OSError
+RETRY_STATUSES: Final = (408, 425, 429, 500, 502, 503, 504)
+# OSError, and the HTTPError of the client that huggingface_hub uses
+HTTP_ERRORS: Final = cast(tuple[type[Exception], ...], HfHubHTTPError.__bases__)
 CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
 
 
-class Interrupted(Exception):
-    """An answer that another try may mend.
+class RangeReader(Protocol):
+    """Reads byte ranges of one file.
 
     Attributes:
-        pause: seconds that the server asks to wait, if it says so.
+        name: the file as error messages name it.
+        size: of the file, in bytes.
+        received: how many bytes came so far.
+    """
+
+    name: str
+    size: int
+    received: int
+
+    def read(self, start: int, end: int) -> bytes:
+        """Read the bytes from ``start`` to before ``end``.
+
+        Raises:
+            FetchError: they are not sent.
+        """
+        ...
+
+
+class Interrupted(Exception):
+    """A fault that may pass; the request is repeated.
+
+    Attributes:
+        pause: seconds that the server asks to wait, if it does.
     """
 
     def __init__(self, reason: str, pause: float | None = None) -> None:
@@ -36,20 +60,21 @@ class Interrupted(Exception):
         self.pause = pause
 
 
-PASSING: Final[tuple[type[Exception], ...]] = (Interrupted, *HTTP_ERRORS)
+PASSING_ERRORS: Final[tuple[type[Exception], ...]] = (Interrupted, *HTTP_ERRORS)
 
 
 @dataclass(slots=True)
-class RemoteFile:
-    """One file of a hub.
+class HttpFile:
+    """A file of a hub, read over HTTP.
 
     Attributes:
-        name: what messages call it.
-        url: where the hub resolves it.
+        name: the file as error messages name it.
+        url: from which the hub redirects to the file.
         size: in bytes, as the hub lists it.
-        headers: of every request; those that identify the user stay with the hub's own host.
+        headers: of every request; those that identify the user are sent to the hub's own host only.
         received: how many bytes of data came so far.
-        place: where the last answer came from, after redirects; signed addresses serve several reads and then expire.
+        final_url: where the last answer came from, after redirects; a signed address serves several reads until it
+            expires.
     """
 
     name: str
@@ -57,38 +82,38 @@ class RemoteFile:
     size: int
     headers: Mapping[str, str]
     received: int = 0
-    place: str = ""
+    final_url: str = ""
 
     def read(self, start: int, end: int) -> bytes:
-        """The bytes from ``start`` to before ``end``, tried again after faults that pass.
+        """Read the bytes from ``start`` to before ``end``; faults that may pass are retried.
 
         Raises:
             FetchError: the server does not send them.
         """
-        return ask_again(self.name, start, end, self._ask)
+        return read_with_retries(self.name, start, end, self._try)
 
-    def _ask(self, start: int, end: int) -> bytes:
-        """One try; after one that failed, the next goes to the hub again."""
+    def _try(self, start: int, end: int) -> bytes:
+        """One try; after a failed one, the next goes to the hub again."""
         try:
             return self._request(start, end)
-        except PASSING:
-            self.place = ""
+        except PASSING_ERRORS:
+            self.final_url = ""
             raise
 
     def _request(self, start: int, end: int) -> bytes:
         """One request."""
-        url = self.place or self.url
+        url = self.final_url or self.url
         headers = {
             name: value
             for name, value in self.headers.items()
-            if name.lower() != "authorization" or host(url) == host(self.url)
+            if name.lower() != "authorization" or origin(url) == origin(self.url)
         }
         headers |= {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
         body = bytearray()
-        with get_session().stream("GET", url, headers=headers, timeout=TIMEOUT) as answer:
-            self._check(answer, start, end)
-            self.place = str(answer.url)
-            for part in answer.iter_raw():
+        with get_session().stream("GET", url, headers=headers, timeout=TIMEOUT) as response:
+            self._check(response, start, end)
+            self.final_url = str(response.url)
+            for part in response.iter_raw():
                 body += part
                 self.received += len(part)
                 if len(body) > end - start:
@@ -99,36 +124,40 @@ class RemoteFile:
             raise Interrupted(f"an answer that ends after {len(body)} of {end - start} bytes")
         return bytes(body)
 
-    def _check(self, answer: Any, start: int, end: int) -> None:
-        """Refuse an answer that is not the range that was asked for."""
-        status = int(answer.status_code)
-        if status in BUSY or (status in (401, 403) and self.place):
-            raise Interrupted(f"status {status}", seconds(answer.headers.get("Retry-After")))
-        whole = status == 200 and (start, end) == (0, self.size)
-        if status == 200 and not whole:
+    def _check(self, response: Any, start: int, end: int) -> None:
+        """Refuse a response that is not the requested range."""
+        status = int(response.status_code)
+        if status in RETRY_STATUSES or (status in (401, 403) and self.final_url):
+            raise Interrupted(f"status {status}", parse_retry_after(response.headers.get("Retry-After")))
+        whole_file = status == 200 and (start, end) == (0, self.size)
+        if status == 200 and not whole_file:
             raise FetchError(
                 f"{self.name}: expected a part of the file, found all of it: the server ignores Range; fetch whole files from it, or use another"
             )
         if status not in (200, 206):
             raise FetchError(
-                f"{self.name}: expected status 206, found {status} at {host(self.url)}; check the repository, its revision and HF_TOKEN"
+                f"{self.name}: expected status 206, found {status} at {origin(self.url)}; check the repository, its revision and HF_TOKEN"
             )
-        said = CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
-        if not whole and (
-            said is None or (int(said[1]), int(said[2])) != (start, end - 1) or said[3] not in ("*", str(self.size))
-        ):
-            found = answer.headers.get("Content-Range", "none")[:80]
+        content_range = response.headers.get("Content-Range", "none")
+        if not whole_file and not self._is_range(content_range, start, end):
             raise FetchError(
-                f"{self.name}: expected Content-Range bytes {start}-{end - 1}/{self.size}, found {found!r}; the file changed, run it again"
+                f"{self.name}: expected Content-Range bytes {start}-{end - 1}/{self.size}, found {content_range[:80]!r}; the file changed, run it again"
             )
-        if answer.headers.get("Content-Encoding", "identity") != "identity":
+        if response.headers.get("Content-Encoding", "identity") != "identity":
             raise FetchError(
-                f"{self.name}: expected plain bytes, found {answer.headers['Content-Encoding'][:40]!r}; the server re-encodes parts, use another"
+                f"{self.name}: expected plain bytes, found {response.headers['Content-Encoding'][:40]!r}; the server re-encodes parts, use another"
             )
 
+    def _is_range(self, content_range: str, start: int, end: int) -> bool:
+        """Whether the header ``Content-Range`` names these bytes of a file of this size."""
+        parsed = CONTENT_RANGE.fullmatch(content_range.strip())
+        if parsed is None:
+            return False
+        return (int(parsed[1]), int(parsed[2])) == (start, end - 1) and parsed[3] in ("*", str(self.size))
 
-def ask_again(name: str, start: int, end: int, ask: Callable[[int, int], bytes]) -> bytes:
-    """The bytes from ``start`` to before ``end`` of a file, asked for again after faults that pass.
+
+def read_with_retries(name: str, start: int, end: int, read: Callable[[int, int], bytes]) -> bytes:
+    """Read the bytes from ``start`` to before ``end`` of a file, again after faults that may pass.
 
     Raises:
         FetchError: they are not sent.
@@ -136,25 +165,25 @@ def ask_again(name: str, start: int, end: int, ask: Callable[[int, int], bytes])
     reason = ""
     for attempt in range(TRIES):
         try:
-            return ask(start, end)
+            return read(start, end)
         except OfflineModeIsEnabled:
             raise FetchError(f"{name}: expected a way to the hub, found offline mode; unset HF_HUB_OFFLINE") from None
-        except PASSING as error:
+        except PASSING_ERRORS as error:
             reason = str(error) or type(error).__name__
             if attempt < TRIES - 1:
-                asked = error.pause if isinstance(error, Interrupted) else None
-                time.sleep(min(PAUSE * 2**attempt if asked is None else asked, LONGEST_PAUSE))
+                requested = error.pause if isinstance(error, Interrupted) else None
+                time.sleep(min(PAUSE * 2**attempt if requested is None else requested, MAX_PAUSE))
     raise FetchError(
         f"{name}: expected bytes {start} to {end - 1}, found after {TRIES} tries: {reason[:200]}; run it again later to go on"
     )
 
 
-def host(url: str) -> tuple[str, str]:
-    """Scheme and host, with its port."""
+def origin(url: str) -> tuple[str, str]:
+    """Scheme and host of an address, with the port."""
     parts = urlsplit(url)
     return parts.scheme, parts.netloc
 
 
-def seconds(retry_after: str | None) -> float | None:
-    """The header ``Retry-After`` in seconds; dates count as not said."""
+def parse_retry_after(retry_after: str | None) -> float | None:
+    """The seconds of the header ``Retry-After``; None if it is missing or a date."""
     return float(retry_after) if retry_after and retry_after.strip().isdecimal() else None

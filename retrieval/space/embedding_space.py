@@ -1,7 +1,7 @@
-"""The weight-language space: where experts put models and where words are put beside them.
+"""The embedding space of models, texts and pictures: that of one CLIP, centred.
 
-A space is a CLIP, prompt templates, and the centres of its texts and of its pictures.
-A text's vector is its CLIP vector less the centre of texts, at unit length; a picture's, its CLIP vector less the centre of pictures.
+A text's vector is its CLIP vector less the mean of texts, at unit length; a picture's vector is its CLIP vector less
+the mean of pictures, at unit length. Experts are trained to map models into the same space.
 """
 
 import hashlib
@@ -20,13 +20,13 @@ FORMAT: Final = "loradex-space-2"
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """One space; experts and zoos are bound to its ``name``.
+    """An embedding space; experts and zoos are bound to its ``name``.
 
     Attributes:
-        text_encoder: how open_clip finds it; a relative ``local-dir:`` starts at the folder of the space's file.
+        text_encoder: a name for open_clip; a relative ``local-dir:`` path starts at the folder of the space's file.
         templates: prompts with ``{}`` in place of the text.
-        centre: (dim,), the mean text vector of everyday concepts.
-        picture_centre: (dim,), the mean picture vector of the same.
+        centre: (dim,), the mean text vector of common concepts.
+        picture_centre: (dim,), the mean picture vector of the same concepts.
     """
 
     text_encoder: str
@@ -36,27 +36,31 @@ class Space:
 
     @property
     def dim(self) -> int:
-        """The length of its vectors."""
+        """The dimension of the space."""
         return len(self.centre)
 
     @property
     def name(self) -> str:
-        """A name made of all that decides where texts and pictures lie, so that two different spaces never share one."""
+        """The text encoder's name and a digest of all settings, so that no two different spaces share a name."""
         digest = hashlib.sha256(json.dumps([self.text_encoder, self.templates]).encode())
         for centre in (self.centre, self.picture_centre):
             digest.update(centre.numpy().astype("<f4").tobytes())
         return f"{self.text_encoder.rsplit('/', 1)[-1].removeprefix('local-dir:')}-{digest.hexdigest()[:12]}"
 
-    def place(self, text_vectors: Tensor) -> Tensor:
-        """Unit vectors (n, dim) in the space of CLIP vectors (n, dim)."""
-        return F.normalize(text_vectors - self.centre, dim=-1)
+    def centre_texts(self, vectors: Tensor) -> Tensor:
+        """Map CLIP's text vectors (n, dim) to unit vectors (n, dim) of the space."""
+        return F.normalize(vectors - self.centre, dim=-1)
 
-    def place_pictures(self, picture_vectors: Tensor) -> Tensor:
-        """Unit vectors (n, dim) in the space of CLIP's picture vectors (n, dim)."""
-        return F.normalize(picture_vectors - self.picture_centre, dim=-1)
+    def centre_pictures(self, vectors: Tensor) -> Tensor:
+        """Map CLIP's picture vectors (n, dim) to unit vectors (n, dim) of the space."""
+        return F.normalize(vectors - self.picture_centre, dim=-1)
 
     def save(self, path: Path) -> None:
-        """One self-describing safetensors file."""
+        """Write a checkpoint.
+
+        Raises:
+            CheckpointError: the file cannot be written.
+        """
         settings = {"text_encoder": self.text_encoder, "templates": self.templates}
         save_checkpoint(
             path, FORMAT, settings, {"centre": self.centre.float(), "picture_centre": self.picture_centre.float()}
@@ -64,7 +68,7 @@ class Space:
 
     @classmethod
     def load(cls, path: Path) -> "Space":
-        """Read a space.
+        """Read a checkpoint.
 
         Raises:
             CheckpointError: the file is missing, damaged or of another format.

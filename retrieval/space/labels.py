@@ -1,4 +1,4 @@
-"""Zero-shot labels: which of some words a model's vector lies nearest to, and how sure that is."""
+"""Zero-shot labels: the candidate texts nearest to a model's vector, with probabilities."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +10,12 @@ from loradex.retrieval.checkpoint import load_checkpoint, save_checkpoint
 from loradex.retrieval.space.calibration import Calibration
 
 FORMAT: Final = "loradex-labels-1"
-SURE: Final = 0.5  # a best label less probable than this is answered with "unknown"
+ABSTAIN_BELOW: Final = 0.5  # the probability of the best label under which the answer is "unknown"
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A word, its standardised score, and its calibrated probability beside all candidates and "none of these"."""
+    """A label with its z-score and its calibrated probability among all candidates and "none of these"."""
 
     label: str
     score: float
@@ -29,20 +29,24 @@ class LabelList:
     names: tuple[str, ...]
     vectors: Tensor
 
-    def best(self, calibration: Calibration, model: Tensor, k: int) -> list[Label]:
+    def best(self, calibration: Calibration, vector: Tensor, k: int) -> list[Label]:
         """The ``k`` best labels of one model's vector (dim,), best first."""
-        scores = calibration.scores(model[None], self.vectors)
+        scores = calibration.scores(vector[None], self.vectors)
         probabilities = calibration.probabilities(scores)[0]
         best = scores[0].topk(min(k, len(self.names))).indices.tolist()
         return [Label(self.names[i], float(scores[0, i]), float(probabilities[i])) for i in best]
 
     def save(self, path: Path) -> None:
-        """One self-describing file."""
+        """Write a checkpoint, with vectors in float16.
+
+        Raises:
+            CheckpointError: the file cannot be written.
+        """
         save_checkpoint(path, FORMAT, {"names": self.names}, {"vectors": self.vectors.half()})
 
     @classmethod
     def load(cls, path: Path) -> "LabelList":
-        """Read a list.
+        """Read a checkpoint.
 
         Raises:
             CheckpointError: the file is missing, damaged or of another format.

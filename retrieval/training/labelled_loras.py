@@ -1,74 +1,68 @@
-"""LoRAs whose concept is known, in Model-J's layout or in any folder, packed by layer.
+"""LoRAs whose concept is known, found in Model-J's layout or in any folder.
 
-Model-J's layout is ``<split>/.../*.safetensors``. In any other folder
-a fixed tenth of the concepts is kept for validation and a tenth is held out, by their names.
+Model-J's layout is ``<split>/.../*.safetensors``. In any other folder, a fixed tenth of the concepts is kept for
+validation and a tenth is held out, by their names.
 """
 
 import csv
 import hashlib
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Final
 
-import torch
+from loradex.retrieval.errors import FileUnsupported, LoradexError
+from loradex.retrieval.lora import LoraFile
 
-from loradex.retrieval.errors import FileCorrupt, FileUnsupported, LoradexError
-from loradex.retrieval.lora import LoraFile, WeightsFile
-from loradex.retrieval.lora.problems import shown
-from loradex.retrieval.probex.batched_factors import Factors
-
-SPLITS: Final = (
-    "train",
-    "val",
-    "test",
-    "val_holdout",
-    "test_holdout",
-)  # the last two hold concepts that no training model has
-OTHER_NAMES: Final = {"n02012849": "crane, bird", "n03710721": "maillot, tank suit"}
-TENTHS: Final = {0: "test_holdout", 1: "val_holdout"}
+# the last two hold concepts that no training model has
+SPLITS: Final = ("train", "val", "test", "val_holdout", "test_holdout")
+SPLIT_OF_TENTH: Final = {0: "test_holdout", 1: "val_holdout"}  # the other tenths are for training
+NAME_OVERRIDES: Final = {"n02012849": "crane, bird", "n03710721": "maillot, tank suit"}
 
 
 @dataclass(frozen=True, slots=True)
-class LabelledFile:
-    """One LoRA of a zoo whose concept is known."""
+class LabelledLora:
+    """A LoRA file whose concept is known."""
 
     path: Path
     split: str
     class_name: str
 
 
-def find_labelled(zoo: Path, labels: Path | None = None) -> list[LabelledFile]:
-    """Every labelled LoRA below ``zoo``, by split and path; files that cannot be read or have no label are left out.
+def find_labelled_loras(zoo: Path, labels: Path | None = None) -> list[LabelledLora]:
+    """Find every labelled LoRA below ``zoo``, ordered by split and path.
 
-    A label comes from the file ``labels`` (CSV: file, label and, if wanted, split), else the header (``class_name``, ``imagenet_class_id``), else what is
-    written about the file: its first trigger word, or the most frequent tag of its captions.
+    A label comes from the table ``labels``, or without one from the header (``class_name``, ``imagenet_class_id``), or
+    else from the first trigger word or the most frequent tag. Files without a label are left out.
+
+    Args:
+        zoo: a folder.
+        labels: a CSV table with the columns file, label and, optionally, split.
 
     Raises:
-        FileUnsupported: there is none, or ``labels`` is no such table.
+        FileUnsupported: there are none, or ``labels`` is no such table.
     """
-    written = read_labels(labels) if labels else {}
-    ordered = [split for split in SPLITS if (zoo / split).is_dir()]
-    found = []
+    table = read_labels(labels) if labels else {}
+    has_split_folders = any((zoo / split).is_dir() for split in SPLITS)
+    loras = []
     for path in sorted(zoo.rglob("*.safetensors")):
-        inside = path.relative_to(zoo)
-        row = written.get(inside.as_posix()) or written.get(path.name) or written.get(path.stem)
+        relative = path.relative_to(zoo)
+        row = table.get(relative.as_posix()) or table.get(path.name) or table.get(path.stem)
         label = row[0] if row else None if labels else label_of(path)
         if label:
-            split = row[1] if row and row[1] else inside.parts[0] if ordered else split_of(label)
+            split = row[1] if row and row[1] else relative.parts[0] if has_split_folders else split_of(label)
             if split in SPLITS:
-                found.append(LabelledFile(path, split, label))
-    if not found:
+                loras.append(LabelledLora(path, split, label))
+    if not loras:
         raise FileUnsupported(
             f"{zoo}: expected LoRAs with a label in the header, a side-car or a CSV, found none; name a table of files and labels with --labels, "
             f"or lay them out as <split>/<model>/*.safetensors with splits {', '.join(SPLITS)}"
         )
-    return sorted(found, key=lambda file: (SPLITS.index(file.split), file.path))
+    return sorted(loras, key=lambda lora: (SPLITS.index(lora.split), lora.path))
 
 
 def read_labels(path: Path) -> dict[str, tuple[str, str | None]]:
-    """(label, split) by file, from a CSV with the columns file, label and, if wanted, split.
+    """Read (label, split) by file from a CSV table with the columns file, label and, optionally, split.
 
     Raises:
         FileUnsupported: it is no such table.
@@ -84,10 +78,10 @@ def read_labels(path: Path) -> dict[str, tuple[str, str | None]]:
         raise FileUnsupported(
             f"{path}: expected a CSV table with columns file and label, found {sorted(rows[0]) if rows else 'no rows'}; name the columns so"
         )
-    strange = {row.get("split") or "" for row in rows} - {"", *SPLITS}
-    if strange:
+    unknown_splits = {row.get("split") or "" for row in rows} - {"", *SPLITS}
+    if unknown_splits:
         raise FileUnsupported(
-            f"{path}: expected splits among {', '.join(SPLITS)}, found {sorted(strange)[0]!r}; correct it or leave the column out"
+            f"{path}: expected splits among {', '.join(SPLITS)}, found {sorted(unknown_splits)[0]!r}; correct it or leave the column out"
         )
     return {
         row["file"]: (" ".join(row["label"].split()), row.get("split") or None)
@@ -97,7 +91,7 @@ def read_labels(path: Path) -> dict[str, tuple[str, str | None]]:
 
 
 def label_of(path: Path) -> str | None:
-    """The concept that a file's header or side-cars name, if any."""
+    """The concept that a LoRA's header or side-cars name; None if there is none, or it cannot be read."""
     try:
         lora = LoraFile.open(path)
     except LoradexError:
@@ -107,60 +101,24 @@ def label_of(path: Path) -> str | None:
         return metadata["class_name"]
     if "imagenet_class_id" in metadata:
         return imagenet_names().get(metadata["imagenet_class_id"], metadata["imagenet_class_id"])
-    written = (*lora.facts.trigger_words, *lora.facts.tags)
-    return written[0] if written else None
+    words = (*lora.facts.trigger_words, *lora.facts.tags)
+    return words[0] if words else None
 
 
 @cache
 def imagenet_names() -> dict[str, str]:
-    """English names of ImageNet's classes by WordNet id, as ProbeX's code has them: the first that timm gives, but for two that are another class's too."""
+    """English names of ImageNet's classes by WordNet id, as in ProbeX's code.
+
+    The first name that timm gives, except for two that are another class's name too.
+    """
     from timm.data.imagenet_info import ImageNetInfo
 
     info = ImageNetInfo("imagenet-1k")
     return {
         number: info.label_name_to_description(number).partition(",")[0] for number in info.label_names()
-    } | OTHER_NAMES
+    } | NAME_OVERRIDES
 
 
 def split_of(label: str) -> str:
     """The split of a concept by its name, the same on every machine."""
-    return TENTHS.get(int.from_bytes(hashlib.sha256(label.lower().encode()).digest()[:4]) % 10, "train")
-
-
-def pack(
-    files: Sequence[Path], layers: Sequence[str] | None = None, progress: Callable[[int], None] = lambda done: None
-) -> dict[str, Factors]:
-    """Read layers (all of the first file's when None) of many LoRAs into padded factors, in half precision.
-
-    Raises:
-        FileCorrupt: a file lacks a layer, or cannot be read.
-    """
-    return pack_opened([LoraFile.open(path) for path in files], layers, progress)
-
-
-def pack_opened(
-    opened: Sequence[WeightsFile],
-    layers: Sequence[str] | None = None,
-    progress: Callable[[int], None] = lambda done: None,
-) -> dict[str, Factors]:
-    """The same of files that are open already."""
-    names = list(opened[0].layers) if layers is None else list(layers)
-    rank = max(max(lora.ranks) for lora in opened)
-    shapes = opened[0].shapes
-    packed = {
-        name: Factors(
-            torch.zeros(len(opened), rank, shapes[name][1], dtype=torch.float16),
-            torch.zeros(len(opened), shapes[name][0], rank, dtype=torch.float16),
-        )
-        for name in names
-    }
-    for row, lora in enumerate(opened):
-        for name, update in lora.updates(names).items():
-            packed[name].down[row, : update.rank] = update.down
-            packed[name].up[row, :, : update.rank] = update.up
-            if not packed[name].up[row].isfinite().all() or not packed[name].down[row].isfinite().all():
-                raise FileCorrupt(
-                    f"{lora.path}: layer {shown(name)}: expected updates within half precision, found larger ones; leave the file out"
-                )
-        progress(row + 1)
-    return packed
+    return SPLIT_OF_TENTH.get(int.from_bytes(hashlib.sha256(label.lower().encode()).digest()[:4]) % 10, "train")

@@ -1,4 +1,4 @@
-"""Which layers an expert should read: those that most files have, the best aligned first, as many as memory holds."""
+"""Which layers an expert should read: those that most files share, ranked by their alignment with the targets."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -9,17 +9,21 @@ import torch
 from torch import Tensor
 
 from loradex.retrieval.lora import WeightsFile
-from loradex.retrieval.probex.alignment import MOST_MODELS, alignment
+from loradex.retrieval.probex.alignment import MAX_MODELS, alignment
 from loradex.retrieval.probex.sketch import SketchConfig, principal_directions, sketch
-from loradex.retrieval.training.labelled_loras import pack_opened
+from loradex.retrieval.training.packing import pack_opened_files
 
-SHARED: Final = 0.9  # of the files must have a layer
+MIN_SHARE: Final = 0.9  # of the files must have a layer
 
 
-def shared_layers(models: Sequence[Mapping[str, tuple[int, int]]]) -> dict[str, tuple[int, int]]:
-    """(out, in) of the layers that nearly all models have in one shape, of those of each."""
-    counts = Counter(layer for model in models for layer in model.items())
-    return dict(layer for layer, count in sorted(counts.items()) if count >= SHARED * len(models))
+def shared_layers(shapes: Sequence[Mapping[str, tuple[int, int]]]) -> dict[str, tuple[int, int]]:
+    """(out, in) of the layers that nearly all models have in the same shape.
+
+    Args:
+        shapes: (out, in) by layer, of each model.
+    """
+    counts = Counter(layer for model in shapes for layer in model.items())
+    return dict(layer for layer, count in sorted(counts.items()) if count >= MIN_SHARE * len(shapes))
 
 
 def rank_layers(
@@ -27,22 +31,26 @@ def rank_layers(
     layers: Sequence[str],
     targets: Tensor,
     concepts: Tensor,
-    opener: Callable[[Path], WeightsFile],
+    open_file: Callable[[Path], WeightsFile],
     progress: Callable[[int], None],
 ) -> dict[str, float]:
-    """The alignment of each layer with ``targets`` (files, dim), measured on up to ``MOST_MODELS`` files, one layer in memory at a time; the best first."""
-    drawn = torch.randperm(len(paths), generator=torch.Generator().manual_seed(0))[:MOST_MODELS]
-    opened = [opener(paths[row]) for row in drawn.tolist()]
+    """Alignment of each layer with the targets, best first; one layer is in memory at a time.
+
+    Args:
+        paths: the files; up to ``MAX_MODELS`` of them are read.
+        layers: to rank.
+        targets: (files, dim).
+        concepts: (files,), integers.
+        open_file: opens a path.
+        progress: is called with the number of layers done.
+    """
+    sample = torch.randperm(len(paths), generator=torch.Generator().manual_seed(0))[:MAX_MODELS]
+    files = [open_file(paths[row]) for row in sample.tolist()]
     config = SketchConfig(tuple(layers), outputs=16, inputs=16, quadratic=0.0)
-    said = {}
+    alignments = {}
     for number, layer in enumerate(layers):
-        factors = pack_opened(opened, [layer])[layer]
+        factors = pack_opened_files(files, [layer])[layer]
         (view,) = sketch(factors, *principal_directions(factors, config), config)
-        said[layer] = alignment(view, targets[drawn], concepts[drawn], config.ridge)
+        alignments[layer] = alignment(view, targets[sample], concepts[sample], config.ridge)
         progress(number + 1)
-    return dict(sorted(said.items(), key=lambda item: -item[1]))
-
-
-def bytes_of(shape: tuple[int, int], rank: int, files: int) -> int:
-    """How much memory one layer of ``files`` models takes, packed in half precision."""
-    return 2 * rank * sum(shape) * files
+    return dict(sorted(alignments.items(), key=lambda item: -item[1]))

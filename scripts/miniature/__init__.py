@@ -1,1 +1,1 @@
-"""Builds the miniature zoo that ships with Loradex, step by step, from open emoji drawings."""
+"""Builds the miniature, the zoo that ships with Loradex, from open emoji drawings."""

@@ -1,7 +1,7 @@
-"""``python -m scripts.miniature [--build FOLDER] [STEP ...]`` builds the miniature; finished steps are skipped.
+"""``python -m scripts.miniature [--build FOLDER] [STEP ...]``: builds the miniature; finished steps are skipped.
 
-Two run only when they are named: ``restore`` copies the base models that ship into the build folder first, to train more LoRAs from them;
-``report`` prints what was measured.
+Without STEP all steps run. Two more run only when they are named: ``restore`` first copies the shipped base models into
+the build folder, to train more LoRAs from them; ``report`` prints the results as tables.
 """
 
 import argparse
@@ -11,15 +11,15 @@ from functools import partial
 from pathlib import Path
 
 from scripts.miniature.ablation import run_ablation
-from scripts.miniature.base_models import TREES, build_base
+from scripts.miniature.base_models import BASE_MODELS, build_base
 from scripts.miniature.categories import measure_categories
-from scripts.miniature.category_experts import ship_classifiers
+from scripts.miniature.category_experts import ship_category_experts
 from scripts.miniature.classifiers import TREES as CLASSIFIER_TREES
 from scripts.miniature.classifiers import build_classifiers
-from scripts.miniature.final_experts import build_final
+from scripts.miniature.final_experts import build_final_experts
 from scripts.miniature.fleet import FLEETS, build_fleet
-from scripts.miniature.full_models import build_whole
-from scripts.miniature.heldout import read_held_out
+from scripts.miniature.full_models import build_full_models
+from scripts.miniature.heldout import evaluate_heldout
 from scripts.miniature.mini_clip import build_clip
 from scripts.miniature.pictures import build_pictures
 from scripts.miniature.recipes import choose_recipes
@@ -28,7 +28,7 @@ from scripts.miniature.routing import measure_routing
 from scripts.miniature.samples import build_samples
 from scripts.miniature.settings import Build
 from scripts.miniature.ship import build_previews, restore_parts, ship
-from scripts.miniature.transfer import read_elsewhere
+from scripts.miniature.transfer import measure_transfer
 from scripts.miniature.upsampler import build_upsampler
 from scripts.miniature.words import build_words
 
@@ -37,21 +37,21 @@ STEPS: dict[str, Callable[[Build], None]] = {
     "words": build_words,
     "clip": build_clip,
     "upsampler": build_upsampler,
-    **{f"base-{name}": partial(build_base, tree=tree) for name, tree in TREES.items()},
+    **{f"base-{name}": partial(build_base, config=config) for name, config in BASE_MODELS.items()},
     "samples-a": partial(build_samples, tree="a"),
     "samples-b": partial(build_samples, tree="b"),
     **{f"fleet-{name}": partial(build_fleet, fleet=name) for name in FLEETS},
-    "whole": build_whole,
+    "whole": build_full_models,
     **{f"classifiers-{tree}": partial(build_classifiers, tree=tree) for tree in CLASSIFIER_TREES},
     **{f"categories-{tree}": partial(measure_categories, tree=tree) for tree in ("vit", "resnet")},
     "routing": measure_routing,
-    "tell": ship_classifiers,
+    "tell": ship_category_experts,
     "previews": build_previews,
     **{f"ablation-{fleet}": partial(run_ablation, fleet=fleet) for fleet in ("a", "b")},
     **{f"recipes-{fleet}": partial(choose_recipes, fleet=fleet) for fleet in ("a", "b")},
-    "final": build_final,
-    **{f"reading-{fleet}": partial(read_held_out, fleet=fleet) for fleet in ("a", "b")},
-    "elsewhere": read_elsewhere,
+    "final": build_final_experts,
+    **{f"reading-{fleet}": partial(evaluate_heldout, fleet=fleet) for fleet in ("a", "b")},
+    "elsewhere": measure_transfer,
     "ship": ship,
 }
 

@@ -1,4 +1,4 @@
-"""Step 6b: whole models, fine-tuned from a base model with all their weights, to measure how they are read by their difference to it."""
+"""Step ``whole``: trains full models of some held-out concepts, fine-tuned from a base model with all weights."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -8,9 +8,15 @@ import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import save_file
 
-from loradex.app.miniature.pipeline import CONSTANT_PROMPT, context_of
-from scripts.miniature.base_models import TREES, as_clean, denoising_loss, new_scheduler, spread_times
-from scripts.miniature.fleet import VARIANTS, drawings_of
+from loradex.app.miniature.pipeline import CONSTANT_PROMPT, embed_prompts
+from scripts.miniature.base_models import (
+    BASE_MODELS,
+    denoising_loss,
+    new_scheduler,
+    stratified_timesteps,
+    to_model_pictures,
+)
+from scripts.miniature.fleet import VARIANTS, choose_drawings
 from scripts.miniature.mini_clip import load_clip
 from scripts.miniature.pictures import load_pictures
 from scripts.miniature.settings import SEED, Build, atomic, log
@@ -20,8 +26,8 @@ SPLITS = {"heldout": "test_holdout"}
 
 
 @dataclass(frozen=True, slots=True)
-class WholeTraining:
-    """How a whole model is fine-tuned."""
+class FullTraining:
+    """How a full model is fine-tuned."""
 
     tree: str = "b"
     steps: int = 90
@@ -29,18 +35,18 @@ class WholeTraining:
     lr: float = 3e-4
 
 
-def build_whole(build: Build) -> None:
-    """Write ``whole/<split>/<concept>.safetensors``; made models are skipped."""
-    training = WholeTraining()
+def build_full_models(build: Build) -> None:
+    """Write ``whole/<split>/concept-NNNN/diffusion_pytorch_model.safetensors``; existing models are skipped."""
+    training = FullTraining()
     _, concept_of, trained_on, concepts = load_pictures(build)
     small = torch.from_numpy(np.load(build / "small.npz")["small"][:, :VARIANTS])
     clip, tokenizer = load_clip(build)
-    context = context_of(clip.text, tokenizer([CONSTANT_PROMPT])).repeat(training.samples, 1, 1)
+    context = embed_prompts(clip.text, tokenizer([CONSTANT_PROMPT])).repeat(training.samples, 1, 1)
     rng = np.random.default_rng((SEED, 77))
     for split, count in COUNTS.items():
         pool = [number for number, concept in enumerate(concepts) if concept["split"] == split]
         for concept in rng.permutation(pool)[:count].tolist():
-            drawings = drawings_of(concept, concept_of, trained_on, rng)
+            drawings = choose_drawings(concept, concept_of, trained_on, rng)
             path = build / "whole" / SPLITS[split] / f"concept-{concept:04d}" / "diffusion_pytorch_model.safetensors"
             if not path.exists():
                 unet, loss = fine_tune(build, training, small[drawings], context, concept)
@@ -54,13 +60,13 @@ def build_whole(build: Build) -> None:
                         temporary,
                         metadata=metadata,
                     )
-                log.info("whole model of %s: loss %.4f", concepts[concept]["label"], loss)
+                log.info("full model of %s: loss %.4f", concepts[concept]["label"], loss)
 
 
 def fine_tune(
-    build: Build, training: WholeTraining, small: torch.Tensor, context: torch.Tensor, seed: int
+    build: Build, training: FullTraining, small: torch.Tensor, context: torch.Tensor, seed: int
 ) -> tuple[UNet2DConditionModel, float]:
-    """Train all weights on small pictures (drawings, variants, 3, 32, 32); the last mean loss comes back."""
+    """Train all weights on pictures (drawings, variants, 3, 32, 32); returns the U-Net and its last mean loss."""
     torch.manual_seed(seed)
     unet, scheduler = (
         UNet2DConditionModel.from_pretrained(build / f"tree-{training.tree}" / "unet").float(),
@@ -69,14 +75,16 @@ def fine_tune(
     unet.set_default_attn_processor()
     unet.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=training.lr, weight_decay=0.0)
-    mean = 0.0
+    mean_loss = 0.0
     for step in range(training.steps):
         rng = np.random.default_rng((seed, step))
-        drawn = small[rng.integers(len(small), size=training.samples), rng.integers(VARIANTS, size=training.samples)]
-        times = spread_times(1, training.samples, rng)
-        loss = denoising_loss(unet, scheduler, as_clean(drawn, TREES[training.tree].side), context, times, rng).mean()
+        pictures = small[rng.integers(len(small), size=training.samples), rng.integers(VARIANTS, size=training.samples)]
+        times = stratified_timesteps(1, training.samples, rng)
+        loss = denoising_loss(
+            unet, scheduler, to_model_pictures(pictures, BASE_MODELS[training.tree].side), context, times, rng
+        ).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        mean = float(loss) if not step else 0.9 * mean + 0.1 * float(loss)
-    return unet, mean
+        mean_loss = float(loss) if not step else 0.9 * mean_loss + 0.1 * float(loss)
+    return unet, mean_loss

@@ -1,7 +1,8 @@
-"""Step 3: the mini-CLIP, an open_clip model trained on the drawings, their captions, and a teacher's sense of words.
+"""Step ``clip``: trains the mini-CLIP, an open_clip model, on drawings, captions, and a teacher's word vectors.
 
-Loss = contrastive (picture, caption) + how far a linear map of the text embedding is from the teacher's vector
-     + how far the neighbourhoods among a batch of words are from the teacher's (relational distillation).
+The loss is a weighted sum of three: contrastive (picture, caption), the cosine distance of a linear map of the text
+embedding to the teacher's vector, and the divergence of the similarities among the words of a batch from the teacher's
+(relational distillation).
 """
 
 import json
@@ -18,9 +19,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from loradex.app.miniature.pipeline import text_states
+from loradex.app.miniature.pipeline import text_hidden_states
 from scripts.miniature.pictures import load_pictures
-from scripts.miniature.settings import PICTURE, SEED, TEMPLATES, Build, atomic, log, timed
+from scripts.miniature.settings import PICTURE_SIZE, SEED, TEMPLATES, Build, atomic, log, timed
 from scripts.miniature.words import captions_of
 
 CONFIG = {
@@ -28,7 +29,7 @@ CONFIG = {
         "custom_text": True,
         "embed_dim": 256,
         "vision_cfg": {
-            "image_size": PICTURE,
+            "image_size": PICTURE_SIZE,
             "layers": [1, 2, 2, 2],
             "width": 28,
             "head_width": 32,
@@ -48,16 +49,16 @@ TEACHER_DIM = 384
 
 @dataclass(frozen=True, slots=True)
 class ClipTraining:
-    """How long and how hard the mini-CLIP trains in one phase; each phase goes on from the last with a new schedule."""
+    """Settings of one training phase; each phase continues from the last with a new schedule."""
 
     name: str
     steps: int
     lr: float
-    words: int  # texts a step for distillation
-    word_templates: float  # the share of those words that stand in a template
-    restyled: bool = False  # change colours, size and parts of drawings, so that the tower sees things and not styles
-    text_only: bool = False  # keep the picture tower as it is, and its vectors of restyled drawings in memory
-    concepts: int = 256  # distinct concepts a step, one drawing and one caption each
+    words: int  # texts for distillation in a step
+    word_templates: float  # the share of the lemmas that are put into a template
+    restyled: bool = False  # change colours, size and parts of drawings, so that the tower learns things and not styles
+    text_only: bool = False  # freeze the picture tower and cache its vectors of restyled drawings
+    concepts: int = 256  # distinct concepts in a step, with one drawing and one caption each
     weight_decay: float = 0.05
     warmup: int = 100
     teacher_weight: float = 4.0
@@ -73,7 +74,7 @@ PHASES = (
 
 
 def build_clip(build: Build) -> None:
-    """Write ``clip/``: a folder that open_clip's factory loads as ``local-dir:``."""
+    """Write ``clip/``, a folder that open_clip's factory loads as ``local-dir:``."""
     folder = build / "clip"
     if (folder / "open_clip_model.safetensors").exists():
         return
@@ -87,32 +88,32 @@ def build_clip(build: Build) -> None:
             ClipTrainer(build, model, to_teacher, phase).train()
         save_clip(model, folder)
         (build / "clip.json").write_text(
-            json.dumps({"training": [asdict(phase) for phase in PHASES], **measure(build)}, indent=1)
+            json.dumps({"training": [asdict(phase) for phase in PHASES], **evaluate_clip(build)}, indent=1)
         )
 
 
 def save_clip(model: Any, folder: Path) -> None:
-    """The weights in half precision, where open_clip looks for them."""
+    """Write the weights in half precision under the name that open_clip expects."""
     with atomic(folder / "open_clip_model.safetensors") as path:
-        save_file({name: half(tensor) for name, tensor in model.state_dict().items() if name != "attn_mask"}, path)
+        save_file({name: to_half(tensor) for name, tensor in model.state_dict().items() if name != "attn_mask"}, path)
 
 
-def half(tensor: Tensor) -> Tensor:
-    """Floating tensors as contiguous float16, others as they are."""
+def to_half(tensor: Tensor) -> Tensor:
+    """Make a tensor contiguous, and half precision if it is floating."""
     return (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
 
 
 def load_clip(build: Build) -> tuple[Any, Any]:
-    """The trained model, in evaluation mode, and its tokenizer."""
+    """The trained model in evaluation mode, and its tokenizer."""
     name = f"local-dir:{build / 'clip'}"
     return open_clip.create_model(name).eval(), open_clip.get_tokenizer(name)
 
 
 class ClipTrainer:
-    """One phase of training; resumes from its checkpoint in the build folder."""
+    """Trains one phase; resumes from its checkpoint in the build folder."""
 
     def __init__(self, build: Build, model: Any, to_teacher: nn.Linear, training: ClipTraining) -> None:
-        """Read drawings, captions and teacher vectors, and tokenize all texts once."""
+        """Read drawings, captions and teacher vectors, and tokenize all captions once."""
         self.model, self.to_teacher, self.training = model, to_teacher, training
         self.checkpoint = build / f"clip-{training.name}.pt"
         pixels, concept, trained_on, concepts = load_pictures(build)
@@ -124,30 +125,32 @@ class ClipTrainer:
         ]
         words = np.load(build / "words.npz")
         self.words = words["texts"]
-        self.vectors = torch.from_numpy(words["vectors"])
+        self.teacher_vectors = torch.from_numpy(words["vectors"])
         shares = np.array([0.5, 0.25, 0.25]) / np.bincount(words["kinds"])  # lemmas, glosses, captions
-        self.likelihood = shares[words["kinds"]]
-        self.may_stand_in_template = words["kinds"] == 0
-        self.kept = self.embed_drawings() if training.text_only else None
+        self.probabilities = shares[words["kinds"]]
+        self.is_lemma = words["kinds"] == 0
+        self.drawing_vectors = self.embed_drawings() if training.text_only else None
 
     def train(self) -> None:
-        """Run all steps, with a checkpoint every 200."""
-        cfg, model = self.training, self.model
+        """Run all steps, with a checkpoint after every 200."""
+        training, model = self.training, self.model
         model.visual.to(memory_format=torch.channels_last)
-        model.visual.requires_grad_(not cfg.text_only)
+        model.visual.requires_grad_(not training.text_only)
         parameters = [p for p in (*model.parameters(), *self.to_teacher.parameters()) if p.requires_grad]
         decayed = [p for p in parameters if p.ndim > 1]
         groups = [
-            {"params": decayed, "weight_decay": cfg.weight_decay},
+            {"params": decayed, "weight_decay": training.weight_decay},
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        optimizer = torch.optim.AdamW(groups, lr=cfg.lr, betas=(0.9, 0.98), eps=1e-6)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warm_cosine(step, cfg.warmup, cfg.steps))
+        optimizer = torch.optim.AdamW(groups, lr=training.lr, betas=(0.9, 0.98), eps=1e-6)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: cosine_with_warmup(step, training.warmup, training.steps)
+        )
         parts = {"model": model, "to_teacher": self.to_teacher, "optimizer": optimizer, "schedule": schedule}
-        first = resume(self.checkpoint, parts)
-        for step in range(first, cfg.steps):
+        first = resume_training(self.checkpoint, parts)
+        for step in range(first, training.steps):
             losses = self.losses(np.random.default_rng((SEED, step)))
-            loss = losses[0] + cfg.teacher_weight * losses[1] + cfg.neighbour_weight * losses[2]
+            loss = losses[0] + training.teacher_weight * losses[1] + training.neighbour_weight * losses[2]
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -158,7 +161,7 @@ class ClipTrainer:
                 log.info(
                     "mini-CLIP: step %d of %d, contrastive %.3f, teacher %.3f, neighbours %.3f",
                     step,
-                    cfg.steps,
+                    training.steps,
                     *(float(part.detach()) for part in losses),
                 )
             if step % 200 == 199:
@@ -166,29 +169,29 @@ class ClipTrainer:
 
     def losses(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Contrastive, teacher and neighbourhood losses of one random batch."""
-        cfg, model = self.training, self.model
-        chosen = rng.choice(len(self.drawings), cfg.concepts, replace=False)
+        training, model = self.training, self.model
+        chosen = rng.choice(len(self.drawings), training.concepts, replace=False)
         drawings = [rng.choice(self.drawings[i]) for i in chosen]
-        captions = torch.stack([self.caption(i, rng) for i in chosen])
-        words = rng.choice(len(self.words), cfg.words, p=self.likelihood)
-        tokens = self.tokenizer([self.dress(word, rng) for word in words])
-        with (
-            torch.autocast("cpu", torch.bfloat16),
-            sdpa_kernel(SDPBackend.MATH),
-        ):  # on a CPU, plain attention trains faster
-            image = (
-                self.embed(drawings, rng) if self.kept is None else self.kept[rng.integers(len(self.kept)), drawings]
+        captions = torch.stack([self.sample_caption(i, rng) for i in chosen])
+        rows = rng.choice(len(self.words), training.words, p=self.probabilities)
+        tokens = self.tokenizer([self.distillation_text(row, rng) for row in rows])
+        # On a CPU, plain attention trains faster.
+        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+            picture_vectors = (
+                self.embed(drawings, rng)
+                if self.drawing_vectors is None
+                else self.drawing_vectors[rng.integers(len(self.drawing_vectors)), drawings]
             )
-            text, word = embed_texts(model.text, captions), embed_texts(model.text, tokens)
-        logits = model.logit_scale.exp() * image @ text.T  # (concepts, concepts)
-        target = torch.arange(cfg.concepts)
+            text_vectors, word_vectors = embed_texts(model.text, captions), embed_texts(model.text, tokens)
+        logits = model.logit_scale.exp() * picture_vectors @ text_vectors.T  # (concepts, concepts)
+        target = torch.arange(training.concepts)
         contrastive = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
-        taught = self.vectors[words].float()
-        teacher = 1 - F.cosine_similarity(self.to_teacher(word), taught).mean()
-        return contrastive, teacher, neighbour_loss(word, taught, cfg.neighbour_temperature)
+        teacher_targets = self.teacher_vectors[rows].float()
+        teacher = 1 - F.cosine_similarity(self.to_teacher(word_vectors), teacher_targets).mean()
+        return contrastive, teacher, neighbour_loss(word_vectors, teacher_targets, training.neighbour_temperature)
 
     def embed(self, drawings: list[int], rng: np.random.Generator) -> Tensor:
-        """Unit vectors (n, 256) of drawings, changed at random."""
+        """Unit vectors (n, 256) of drawings in random variants."""
         pictures = (restyle if self.training.restyled or self.training.text_only else augment)(
             self.pixels[drawings], rng
         )
@@ -196,54 +199,54 @@ class ClipTrainer:
 
     @torch.no_grad()
     def embed_drawings(self, variants: int = 4) -> Tensor:
-        """Unit vectors (variants, drawings, 256) of all drawings, restyled; those of sets never trained on are not used."""
+        """Unit vectors (variants, drawings, 256) of all drawings, restyled; only those of training sets are used."""
         self.model.eval()
         rng = np.random.default_rng((SEED, 3))
         rows = torch.arange(len(self.pixels)).split(256)
-        kept = torch.stack([torch.cat([self.embed(part.tolist(), rng) for part in rows]) for _ in range(variants)])
+        vectors = torch.stack([torch.cat([self.embed(part.tolist(), rng) for part in rows]) for _ in range(variants)])
         self.model.train()
-        return kept
+        return vectors
 
-    def dress(self, word: int, rng: np.random.Generator) -> str:
-        """A text for distillation, a lemma sometimes in a template."""
-        if self.may_stand_in_template[word] and rng.random() < self.training.word_templates:
-            return TEMPLATES[rng.integers(1, len(TEMPLATES))].format(self.words[word])
-        return str(self.words[word])
+    def distillation_text(self, row: int, rng: np.random.Generator) -> str:
+        """A text for distillation; lemmas are put into a random template at times."""
+        if self.is_lemma[row] and rng.random() < self.training.word_templates:
+            return TEMPLATES[rng.integers(1, len(TEMPLATES))].format(self.words[row])
+        return str(self.words[row])
 
-    def caption(self, concept: int, rng: np.random.Generator) -> Tensor:
-        """The tokens of a random caption: the label in two cases of three, else a tag."""
+    def sample_caption(self, concept: int, rng: np.random.Generator) -> Tensor:
+        """Tokens of a random caption of a concept: its label in two cases of three, else a tag."""
         captions = self.captions[concept]
-        which = 0 if rng.random() < 0.67 or len(captions) == 1 else rng.integers(1, len(captions))
-        return captions[which][rng.integers(len(TEMPLATES))]
+        number = 0 if rng.random() < 0.67 or len(captions) == 1 else rng.integers(1, len(captions))
+        return captions[number][rng.integers(len(TEMPLATES))]
 
 
 def neighbour_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """KL divergence from the teacher's to the student's distribution over the other texts of the batch."""
-    itself = torch.eye(len(student), dtype=torch.bool)
-    target = (teacher @ teacher.T / temperature).masked_fill(itself, -1e4).softmax(-1)
-    guess = (student @ student.T / temperature).masked_fill(itself, -1e4).log_softmax(-1)
-    return F.kl_div(guess, target, reduction="batchmean")
+    diagonal = torch.eye(len(student), dtype=torch.bool)
+    target = (teacher @ teacher.T / temperature).masked_fill(diagonal, -1e4).softmax(-1)
+    predicted = (student @ student.T / temperature).masked_fill(diagonal, -1e4).log_softmax(-1)
+    return F.kl_div(predicted, target, reduction="batchmean")
 
 
 def embed_texts(tower: Any, tokens: Tensor, parts: int = 3) -> Tensor:
-    """Unit embeddings (n, 256) as the tower's own forward gives them, without work on padding: rows of like length go together."""
+    """Unit embeddings (n, 256) as of the tower's own forward, in parts of similar length to save work on padding."""
     lengths = (tokens != 0).sum(1)
     order = lengths.argsort()
     embedded = []
     for rows in order.chunk(parts):
         cut = tokens[rows, : int(lengths[rows].max())]
-        end_states = text_states(tower, cut)[torch.arange(len(rows)), cut.argmax(-1)]
+        end_states = text_hidden_states(tower, cut)[torch.arange(len(rows)), cut.argmax(-1)]
         embedded.append(F.normalize((end_states @ tower.text_projection).float(), dim=-1))
     return torch.cat(embedded)[order.argsort()]
 
 
 def augment(
-    pixels: Tensor, rng: np.random.Generator, turn: float = 0.15, scales: tuple[float, float] = (0.85, 1.25)
+    pixels: Tensor, rng: np.random.Generator, rotation: float = 0.15, scales: tuple[float, float] = (0.85, 1.25)
 ) -> Tensor:
-    """uint8 drawings -> floats in [-1, 1], flipped, turned, scaled, shifted and tinted at random; the ground stays white."""
+    """Flip, rotate, scale, shift and tint drawings at random (uint8 to floats in [-1, 1]) on a white background."""
     n = len(pixels)
-    ink = 1 - pixels.float() / 255  # 0 where the ground is
-    angle = torch.from_numpy(rng.normal(0, turn, n))
+    ink = 1 - pixels.float() / 255  # 0 in the background
+    angle = torch.from_numpy(rng.normal(0, rotation, n))
     scale = torch.from_numpy(rng.uniform(*scales, n))
     flip = torch.from_numpy(rng.choice([-1.0, 1.0], n))
     cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
@@ -258,9 +261,9 @@ def augment(
 
 
 def restyle(pixels: Tensor, rng: np.random.Generator) -> Tensor:
-    """``augment``, stronger, then colours mixed, some drawings in grey or softened, and a rectangle of some taken out."""
+    """``augment`` more strongly, mix colours, make some drawings grey or blurred, and erase a rectangle of some."""
     n, size = len(pixels), pixels.shape[-1]
-    ink = (1 - augment(pixels, rng, turn=0.25, scales=(0.85, 1.6))) / 2
+    ink = (1 - augment(pixels, rng, rotation=0.25, scales=(0.85, 1.6))) / 2
     mixing = np.eye(3) + rng.normal(0, 0.12, (n, 3, 3))
     mixing[rng.random(n) < 0.15] = 1 / 3  # grey
     ink = torch.einsum("nij,njhw->nihw", torch.from_numpy(mixing).float(), ink)
@@ -273,21 +276,21 @@ def restyle(pixels: Tensor, rng: np.random.Generator) -> Tensor:
     return 1 - 2 * ink.clamp(0, 1)
 
 
-def warm_cosine(step: int, warmup: int, steps: int) -> float:
-    """The share of the learning rate at a step: a linear rise, then half a cosine to one per cent."""
+def cosine_with_warmup(step: int, warmup: int, steps: int) -> float:
+    """The factor of the learning rate at a step: a linear warm-up, then half a cosine down to one per cent."""
     if step < warmup:
         return (step + 1) / warmup
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
 def save_checkpoint(path: Path, step: int, parts: dict[str, Any]) -> None:
-    """The state of every part after ``step`` steps, replaced in one move."""
+    """Save the state of all parts after ``step`` steps, atomically."""
     with atomic(path) as temporary:
         torch.save({"step": step, **{name: part.state_dict() for name, part in parts.items()}}, temporary)
 
 
-def resume(path: Path, parts: dict[str, Any]) -> int:
-    """Load the parts from a checkpoint where there is one; the step to go on from."""
+def resume_training(path: Path, parts: dict[str, Any]) -> int:
+    """Load the parts from a checkpoint if it exists; returns the step to continue from."""
     if not path.exists():
         return 0
     stored = torch.load(path, weights_only=True)
@@ -298,35 +301,36 @@ def resume(path: Path, parts: dict[str, Any]) -> int:
 
 
 @torch.inference_mode()
-def measure(build: Build) -> dict[str, float]:
-    """Recall on drawings of the two sets never trained on, and of synonyms among all labels (fractions)."""
+def evaluate_clip(build: Build) -> dict[str, float]:
+    """Recall (fractions) on drawings of the two unseen sets, and of synonyms among all labels."""
     model, tokenizer = load_clip(build)
     pixels, concept, trained_on, concepts = load_pictures(build)
     drawings = torch.from_numpy(pixels[~trained_on]).permute(0, 3, 1, 2).float() / 127.5 - 1
-    image = torch.cat([model.encode_image(batch, normalize=True) for batch in drawings.split(256)])
+    picture_vectors = torch.cat([model.encode_image(batch, normalize=True) for batch in drawings.split(256)])
     label_texts = [[template.format(c["label"]) for template in TEMPLATES] for c in concepts]
-    label = F.normalize(
+    label_vectors = F.normalize(
         torch.stack([model.encode_text(tokenizer(texts), normalize=True).mean(0) for texts in label_texts]), dim=-1
     )
     synonyms = json.loads((build / "synonyms.json").read_text())
     labels = [c["label"] for c in concepts]
     word_texts = [[template.format(s["word"]) for template in TEMPLATES] for s in synonyms]
-    word = F.normalize(
+    word_vectors = F.normalize(
         torch.stack([model.encode_text(tokenizer(texts), normalize=True).mean(0) for texts in word_texts]), dim=-1
     )
     truth = torch.from_numpy(concept[~trained_on].astype(np.int64))
-    picture_rank = ranks(image @ label.T, truth)
-    word_rank = ranks(word @ label.T, torch.tensor([labels.index(s["label"]) for s in synonyms]))
+    picture_ranks = true_ranks(picture_vectors @ label_vectors.T, truth)
+    word_ranks = true_ranks(word_vectors @ label_vectors.T, torch.tensor([labels.index(s["label"]) for s in synonyms]))
     present = truth.unique()
-    scores = label[present] @ image.T  # a text's best-ranked picture of its concept
-    best = torch.stack([(row > row[truth == i].max()).sum() for row, i in zip(scores, present, strict=True)])
-    report = {f"picture_to_text_at_{k}": float((picture_rank < k).float().mean()) for k in (1, 5, 10)}
-    report |= {f"text_to_picture_at_{k}": float((best < k).float().mean()) for k in (1, 5, 10)}
-    report |= {f"synonym_at_{k}": float((word_rank < k).float().mean()) for k in (1, 10)}
+    scores = label_vectors[present] @ picture_vectors.T
+    # The rank of the best picture of each label's concept.
+    best_ranks = torch.stack([(row > row[truth == i].max()).sum() for row, i in zip(scores, present, strict=True)])
+    report = {f"picture_to_text_at_{k}": float((picture_ranks < k).float().mean()) for k in (1, 5, 10)}
+    report |= {f"text_to_picture_at_{k}": float((best_ranks < k).float().mean()) for k in (1, 5, 10)}
+    report |= {f"synonym_at_{k}": float((word_ranks < k).float().mean()) for k in (1, 10)}
     log.info("mini-CLIP: %s", report)
-    return report | {"pictures": len(image), "synonyms": len(word), "labels": len(label)}
+    return report | {"pictures": len(picture_vectors), "synonyms": len(word_vectors), "labels": len(label_vectors)}
 
 
-def ranks(scores: Tensor, truth: Tensor) -> Tensor:
-    """How many columns score above the true one, for each row."""
-    return (scores > scores.gather(1, truth[:, None])).sum(1)
+def true_ranks(scores: Tensor, true_columns: Tensor) -> Tensor:
+    """The number of columns that score above the true one, for each row."""
+    return (scores > scores.gather(1, true_columns[:, None])).sum(1)

@@ -1,4 +1,4 @@
-"""Drawings: what base models make of captions."""
+"""Steps ``samples-a`` and ``samples-b``: draw sixteen captions with each shipped base model."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,11 +7,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from loradex.app.miniature.pipeline import CONSTANT_PROMPT, MiniaturePipeline, context_of, sheet
+from loradex.app.miniature.pipeline import CONSTANT_PROMPT, MiniaturePipeline, embed_prompts, image_grid
 from scripts.miniature.mini_clip import load_clip
 from scripts.miniature.settings import SEED, Build
 
-GUIDANCE = 3.0  # away from the constant prompt
+GUIDANCE = 3.0  # strength of guidance away from the constant prompt
 
 SAMPLE_CAPTIONS = (
     "dog",
@@ -33,28 +33,28 @@ SAMPLE_CAPTIONS = (
 )
 
 
-class Artist:
-    """One base model with the mini-CLIP's text tower at hand."""
+class PromptRenderer:
+    """A base model with the mini-CLIP's text tower, which draws prompts."""
 
     def __init__(self, build: Build, tree: str) -> None:
-        """Load both."""
+        """Load the base model and the mini-CLIP."""
         self.clip, self.tokenizer = load_clip(build)
         self.pipeline: Any = MiniaturePipeline.from_folders(build / "upsampler", build / f"tree-{tree}")
 
-    def states(self, prompts: Sequence[str]) -> Tensor:
-        """Text states of prompts."""
-        return context_of(self.clip.text, self.tokenizer(list(prompts)))
+    def embed(self, prompts: Sequence[str]) -> Tensor:
+        """Text states (prompts, tokens, width) of prompts."""
+        return embed_prompts(self.clip.text, self.tokenizer(list(prompts)))
 
     def draw(self, prompts: Sequence[str]) -> list[Image.Image]:
-        """One picture of the base model for each prompt."""
-        without = self.states([CONSTANT_PROMPT] * len(prompts))
+        """Draw a picture for each prompt."""
+        constant = self.embed([CONSTANT_PROMPT] * len(prompts))
         return list(
-            self.pipeline(self.states(prompts), without, GUIDANCE, generator=torch.Generator().manual_seed(SEED))
+            self.pipeline(self.embed(prompts), constant, GUIDANCE, generator=torch.Generator().manual_seed(SEED))
         )
 
 
 def build_samples(build: Build, tree: str) -> None:
-    """Write ``samples-<tree>.png``: a base model's drawings of sixteen captions, with guidance."""
+    """Write ``samples-<tree>.png``, a grid of the base model's drawings of sixteen captions, with guidance."""
     path = build / f"samples-{tree}.png"
     if not path.exists():
-        sheet(Artist(build, tree).draw(SAMPLE_CAPTIONS), 8).save(path)
+        image_grid(PromptRenderer(build, tree).draw(SAMPLE_CAPTIONS), 8).save(path)

@@ -1,4 +1,4 @@
-"""Where the build keeps its files, and the numbers that every step shares."""
+"""The build folder and the settings that all steps share."""
 
 import logging
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 from time import perf_counter
 
 SEED = 20261123
-PICTURE = 64  # pixels a side
+PICTURE_SIZE = 64  # pixels a side
 TEMPLATES = ("{}", "an icon of a {}", "a picture of a {}", "an emoji of a {}", "a drawing of a {}")
 
 # Packages @iconify-json/<name> of the npm registry, and their versions.
@@ -24,14 +24,14 @@ TRAINING_SETS = {
 UNSEEN_SETS = {
     "openmoji": "1.2.29",
     "emojione-v1": "1.2.3",
-}  # share-alike: used to test the mini-CLIP, never to train what ships
+}  # share-alike licences: used to test the mini-CLIP, never to train what ships
 
 log = logging.getLogger("miniature")
 
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """The folder of a build; every step writes its result there once and is skipped when it is there."""
+    """The folder of a build. Each step writes its result there and is skipped if it exists."""
 
     root: Path
 
@@ -42,7 +42,7 @@ class Build:
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary sibling of ``path`` that takes its place when the block ends well."""
+    """Yield a temporary path beside ``path``, and move it to ``path`` if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
     yield temporary
@@ -50,9 +50,9 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def timed(what: str) -> Iterator[None]:
-    """Log how long a step took."""
+def timed(name: str) -> Iterator[None]:
+    """Log the start of a block and how long it took."""
     started = perf_counter()
-    log.info("%s: begins", what)
+    log.info("%s: begins", name)
     yield
-    log.info("%s: done in %.1f s", what, perf_counter() - started)
+    log.info("%s: done in %.1f s", name, perf_counter() - started)

@@ -1,4 +1,7 @@
-"""Step 11: what ships, written into app/miniature: encoder, base models, LoRAs, zoo with drawings, baselines."""
+"""Steps ``previews`` and ``ship``: draw previews, and write into app/miniature what ships.
+
+The space and the experts are written there by the steps ``final`` and ``tell``.
+"""
 
 import json
 import shutil
@@ -10,21 +13,21 @@ import numpy as np
 import oxipng
 from PIL import Image
 
-from loradex.app.drawing.base_models import ICON
-from loradex.app.drawing.loaded_models import MiniatureArtist
-from loradex.app.indexing.file_reader import Reader
-from loradex.app.miniature.pipeline import sheet
+from loradex.app.drawing.base_models import MINIATURE_DEFAULTS
+from loradex.app.drawing.loaded_models import MiniatureBaseModel
+from loradex.app.indexing.file_reader import FileReader
+from loradex.app.miniature.pipeline import image_grid
 from loradex.app.paths import MINIATURE
 from loradex.index import Zoo
 from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.lora import LoraFile
-from loradex.retrieval.training.labelled_loras import LabelledFile, find_labelled
+from loradex.retrieval.training.labelled_loras import LabelledLora, find_labelled_loras
 from scripts.miniature.settings import SEED, Build, atomic, log, timed
 
-# LoRAs that ship, by fleet and split: every held-out concept once in the first tree, and some of all kinds besides.
-SHIPPED = {"a": {"test_holdout": 165, "test": 36}, "b": {"test_holdout": 80, "test": 19}}
-# Seen concepts that ship before others, so that the examples of the page and the README have an answer.
-EXAMPLES = (
+# Numbers of LoRAs that ship, by fleet and split; in the first tree, one of each held-out concept.
+SHIPPED_COUNTS = {"a": {"test_holdout": 165, "test": 36}, "b": {"test_holdout": 80, "test": 19}}
+# Concepts that ship before others, so that the examples of the page and the README find models.
+EXAMPLE_CONCEPTS = (
     "pizza",
     "dog",
     "airplane",
@@ -36,7 +39,7 @@ EXAMPLES = (
     "shark",
     "lion",
 )
-PARTS = {
+SHIPPED_PARTS = {
     "clip": "encoder/clip",
     "upsampler": "upsampler",
     "tree-a": "trees/mini-a",
@@ -45,7 +48,7 @@ PARTS = {
     "synonyms.json": "synonyms.json",
     "keywords.json": "keywords.json",
 }
-MEASURED = (
+MEASURED_FILES = (
     "elsewhere.json",
     *(
         name
@@ -58,34 +61,34 @@ MEASURED = (
         )
     ),
 )
-COLOURS = 64  # of a drawing's palette
-ITERATIONS = 15  # of zopfli
+PALETTE_SIZE = 64  # colours of a preview
+ZOPFLI_ITERATIONS = 15
 
 
-def chosen_files(build: Build, fleet: str) -> Iterator[LabelledFile]:
-    """The first LoRA of each concept up to the count of each split, examples first, then in order of number."""
+def choose_loras(build: Build, fleet: str) -> Iterator[LabelledLora]:
+    """Yield the first LoRA of each concept up to the count of each split, example concepts first."""
     files = sorted(
-        find_labelled(build / f"fleet-{fleet}"),
-        key=lambda file: (file.class_name not in EXAMPLES, file.path.parent.name),
+        find_labelled_loras(build / f"fleet-{fleet}"),
+        key=lambda file: (file.class_name not in EXAMPLE_CONCEPTS, file.path.parent.name),
     )
-    for split, count in SHIPPED[fleet].items():
-        first: dict[str, LabelledFile] = {}
+    for split, count in SHIPPED_COUNTS[fleet].items():
+        first: dict[str, LabelledLora] = {}
         for file in (file for file in files if file.split == split):
             first.setdefault(file.class_name, file)
         yield from list(first.values())[:count]
 
 
 def ship_parts(build: Build, target: Path = MINIATURE) -> None:
-    """Copy the mini-CLIP, the upsampler, both base models, concepts and the lists of words."""
-    for name, place in PARTS.items():
-        copy(build / name, target / place)
+    """Copy the mini-CLIP, the upsampler, both base models, concepts and lists of words."""
+    for name, path in SHIPPED_PARTS.items():
+        copy(build / name, target / path)
 
 
 def restore_parts(build: Build, source: Path = MINIATURE) -> None:
-    """Copy those that are there, previews and what was measured back into a build folder, to train more LoRAs from the base models that ship."""
-    for name, place in PARTS.items():
-        if (source / place).exists():
-            copy(source / place, build / name)
+    """Copy shipped parts, previews and measurements back into a build folder, to train more LoRAs."""
+    for name, shipped_path in SHIPPED_PARTS.items():
+        if (source / shipped_path).exists():
+            copy(source / shipped_path, build / name)
     copy(source / "zoo" / "previews", build / "previews")
     for path in (source / "measured").glob("*.json*"):
         copy(path, build / path.name)
@@ -103,32 +106,32 @@ def copy(source: Path, target: Path) -> None:
 def ship_loras(build: Build, target: Path = MINIATURE) -> None:
     """Copy the chosen LoRAs in Model-J's layout."""
     shutil.rmtree(target / "models", ignore_errors=True)
-    for fleet in SHIPPED:
-        for file in chosen_files(build, fleet):
-            place = target / "models" / f"mini-{fleet}" / file.path.relative_to(build / f"fleet-{fleet}")
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(file.path, place)
+    for fleet in SHIPPED_COUNTS:
+        for file in choose_loras(build, fleet):
+            path = target / "models" / f"mini-{fleet}" / file.path.relative_to(build / f"fleet-{fleet}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file.path, path)
 
 
 def build_previews(build: Build) -> None:
-    """Write ``previews/<id>.png``: four drawings of each chosen LoRA, two by two, with a palette."""
-    for fleet in SHIPPED:
-        artist = MiniatureArtist(build / f"tree-{fleet}", build / "upsampler", build / "clip")
-        files = list(chosen_files(build, fleet))
+    """Write ``previews/<id>.png``: a grid of four drawings of each chosen LoRA, with a palette."""
+    for fleet in SHIPPED_COUNTS:
+        base_model = MiniatureBaseModel(build / f"tree-{fleet}", build / "upsampler", build / "clip")
+        files = list(choose_loras(build, fleet))
         for number, file in enumerate(files):
             path = build / "previews" / f"{LoraFile.open(file.path).id}.png"
             if not path.exists():
                 with atomic(path) as temporary:
-                    drawing = artist.draw(ICON, LoraFile.open(file.path), lambda: None)
-                    drawing.quantize(COLOURS).save(temporary, "PNG")
-                    pack(temporary)
+                    drawing = base_model.draw(MINIATURE_DEFAULTS, LoraFile.open(file.path), lambda: None)
+                    drawing.quantize(PALETTE_SIZE).save(temporary, "PNG")
+                    optimize_png(temporary)
             if number % 20 == 0:
                 log.info("previews %s: %d of %d", fleet, number + 1, len(files))
 
 
-def pack(png: Path) -> None:
-    """Make a PNG as small as it goes, pixel by pixel the same."""
-    oxipng.optimize(png, level=6, deflate=oxipng.Deflaters.zopfli(ITERATIONS), strip=oxipng.StripChunks.safe())
+def optimize_png(png: Path) -> None:
+    """Compress a PNG further, without loss."""
+    oxipng.optimize(png, level=6, deflate=oxipng.Deflaters.zopfli(ZOPFLI_ITERATIONS), strip=oxipng.StripChunks.safe())
 
 
 def ship_zoo(build: Build, target: Path = MINIATURE) -> None:
@@ -136,10 +139,10 @@ def ship_zoo(build: Build, target: Path = MINIATURE) -> None:
     zoo, encoder = target / "zoo", Encoder.load(target / "encoder")
     shutil.rmtree(zoo, ignore_errors=True)
     with Zoo.create(zoo, encoder.space.name, encoder.space.dim) as opened:
-        reader = Reader(encoder)
-        for fleet in SHIPPED:
+        reader = FileReader(encoder)
+        for fleet in SHIPPED_COUNTS:
             for path in sorted((target / "models" / f"mini-{fleet}").glob("*/*/*.safetensors")):
-                entry = reader.open(str(path))
+                entry = reader.read_local(str(path))
                 preview = f"previews/{entry.model.id}.png"
                 copy(build / preview, zoo / preview)
                 name = f"mini-{fleet}-{path.parent.name.removeprefix('model_idx_')}"
@@ -150,23 +153,23 @@ def ship_zoo(build: Build, target: Path = MINIATURE) -> None:
 
 
 def ship_contact_sheet(target: Path = MINIATURE, docs: Path = Path("docs")) -> None:
-    """``docs/contact-sheet.png``: the drawings of 64 shipped LoRAs, drawn by lot."""
+    """Write ``docs/contact-sheet.png``: the previews of 64 random shipped LoRAs."""
     previews = sorted((target / "zoo" / "previews").glob("*.png"))
-    drawn = np.random.default_rng(SEED).choice(len(previews), 64, replace=False)
-    sheet([Image.open(previews[i]).convert("RGB") for i in sorted(drawn)], 8).quantize(256).save(
+    chosen = np.random.default_rng(SEED).choice(len(previews), 64, replace=False)
+    image_grid([Image.open(previews[i]).convert("RGB") for i in sorted(chosen)], 8).quantize(256).save(
         docs / "contact-sheet.png", optimize=True
     )
 
 
 def ship_measured(build: Build, target: Path = MINIATURE) -> None:
-    """Copy what was measured on all LoRAs, as far as it was."""
-    for name in MEASURED:
+    """Copy the results that exist."""
+    for name in MEASURED_FILES:
         if (build / name).exists():
             copy(build / name, target / "measured" / name)
 
 
 def ship(build: Build) -> None:
-    """Everything that ships; the encoder's space and experts are there already."""
+    """Write everything that ships, except the space and the experts, which earlier steps wrote."""
     with timed("ship"):
         ship_parts(build)
         ship_measured(build)

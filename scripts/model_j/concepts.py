@@ -1,4 +1,4 @@
-"""The concepts of Model-J's LoRAs by the names of the official code, and which of them no prompt can tell apart."""
+"""Concepts of Model-J's LoRAs by the names of the official code, and those with the same prompt."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,25 +6,31 @@ from pathlib import Path
 
 from loradex.retrieval.errors import FileUnsupported
 from loradex.retrieval.lora import LoraFile
-from loradex.retrieval.space.text_encoder import clean
+from loradex.retrieval.space.text_encoder import normalize_text
 from loradex.retrieval.training.concept_dataset import HELD_OUT, SEEN, TRAINING, VALIDATION
-from loradex.retrieval.training.labelled_loras import LabelledFile, imagenet_names
+from loradex.retrieval.training.labelled_loras import LabelledLora, imagenet_names
 
-Named = Sequence[tuple[LabelledFile, str | None]]
+NamedLoras = Sequence[tuple[LabelledLora, str | None]]
 
 
-def renamed(files: Sequence[LabelledFile]) -> list[tuple[LabelledFile, str | None]]:
-    """Files named after their ImageNet class where their header has one, as the official code names them, each with the class's id."""
+def name_by_imagenet_class(files: Sequence[LabelledLora]) -> list[tuple[LabelledLora, str | None]]:
+    """Each file with the name of its ImageNet class, as in the official code, and the id of the class.
+
+    Files without a class in their header keep their name; their id is None.
+    """
     names = imagenet_names()
-    numbers = [LoraFile.open(file.path).header.metadata.get("imagenet_class_id") for file in files]
+    class_ids = [LoraFile.open(file.path).header.metadata.get("imagenet_class_id") for file in files]
     return [
-        (replace(file, class_name=names.get(number or "", file.class_name)), number)
-        for file, number in zip(files, numbers, strict=True)
+        (replace(file, class_name=names.get(class_id or "", file.class_name)), class_id)
+        for file, class_id in zip(files, class_ids, strict=True)
     ]
 
 
-def checked(folder: Path, files: Sequence[LabelledFile]) -> list[LabelledFile]:
-    """The files, but for models to be named among training concepts whose own is not there.
+def check_splits(folder: Path, files: Sequence[LabelledLora]) -> list[LabelledLora]:
+    """Check that no training model has a held-out concept.
+
+    Returns:
+        The files, without those of seen concepts that no training model has.
 
     Raises:
         FileUnsupported: there are no models of held-out concepts, or a held-out concept is one of ``train``.
@@ -40,11 +46,11 @@ def checked(folder: Path, files: Sequence[LabelledFile]) -> list[LabelledFile]:
     return [file for file in files if file.split not in ("val", SEEN) or file.class_name in trained]
 
 
-def same_prompt(files: Named) -> list[list[str]]:
-    """Groups of concepts with the same prompt, as CLIP reads it: in small letters."""
+def find_same_prompts(files: NamedLoras) -> list[list[str]]:
+    """Groups of concepts with the same prompt as CLIP reads it, in lower case."""
     groups: dict[str, set[str]] = {}
-    for file, number in files:
-        groups.setdefault(clean(file.class_name), set()).add(
-            f"{file.class_name} ({number})" if number else file.class_name
+    for file, class_id in files:
+        groups.setdefault(normalize_text(file.class_name), set()).add(
+            f"{file.class_name} ({class_id})" if class_id else file.class_name
         )
     return [sorted(group) for _, group in sorted(groups.items()) if len(group) > 1]

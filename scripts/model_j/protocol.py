@@ -1,11 +1,14 @@
-"""The papers' protocol on a folder of LoRAs in Model-J's layout: every encoder fitted on ``train``, chosen on validation models, read on the test models.
+"""The papers' protocol on a folder of LoRAs in Model-J's layout.
 
-ProbeX and MVProbe are trained as ``published`` says, once a seed. Loradex's closed form and the dense linear map have neither a random start nor epochs: they
-are fitted once, to the names placed in the space, and their labels are scored against the background of the training models.
+Every encoder is fitted on ``train``, chosen on validation models and measured on test models. ProbeX and MVProbe are
+trained as in ``published``, once for each seed. Loradex's closed form and the dense linear map have neither a random
+start nor epochs: they are fitted once, to the names' vectors in the space, and their labels are scored against the
+background of the training models.
 
-Zero-shot candidates are the concepts of ``val_holdout`` and ``test_holdout`` together, as in the official code, and beside that all concepts; in-distribution
-ones are those of ``train``. What nearest models say is read twice: among held-out models (``Gallery.neighbours``), and of ``test`` from ``train``, as in the
-papers' downstream tasks, there with one neighbour where the official code has two by default.
+Candidates of zero-shot metrics are the concepts of ``val_holdout`` and ``test_holdout`` together, as in the official
+code, and all concepts; candidates of in-distribution metrics are the concepts of ``train``. Nearest models are measured
+twice: among held-out models (``Gallery.neighbour_metrics``), and of ``test`` from ``train`` as in the papers'
+downstream tasks, with one neighbour where the official code has two by default.
 """
 
 import json
@@ -18,38 +21,44 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from loradex.app.experts.training import TEMPLATES, TrainOptions, choose_layers, of_one_family
+from loradex.app.experts.lora_training import select_one_family
+from loradex.app.experts.training_options import TrainOptions
+from loradex.app.experts.training_steps import TEMPLATES, choose_layers
 from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.errors import FileUnsupported
 from loradex.retrieval.lora import LoraFile
 from loradex.retrieval.measure.gallery import Gallery
 from loradex.retrieval.measure.metrics import Metric
-from loradex.retrieval.measure.neighbours import nearest_label, one_class
+from loradex.retrieval.measure.neighbours import nearest_label_accuracy, one_class_auroc
 from loradex.retrieval.space.embedding_space import Space
 from loradex.retrieval.space.text_encoder import TextEncoder
-from loradex.retrieval.training.concept_dataset import HELD_OUT, SEEN, TRAINING, Study, study_of
-from loradex.retrieval.training.labelled_loras import LabelledFile, find_labelled, pack
-from scripts.model_j.concepts import checked, renamed, same_prompt
-from scripts.model_j.encoders import Fit, ProtocolOptions, Report, encoders
-from scripts.model_j.published import plain_texts
+from loradex.retrieval.training.concept_dataset import HELD_OUT, SEEN, TRAINING, ConceptDataset, make_concept_dataset
+from loradex.retrieval.training.labelled_loras import LabelledLora, find_labelled_loras
+from loradex.retrieval.training.packing import pack_files
+from scripts.model_j.concepts import check_splits, find_same_prompts, name_by_imagenet_class
+from scripts.model_j.encoders import FittedEncoder, ProtocolOptions, fit_encoders
+from scripts.model_j.fetch import ProgressCallback
+from scripts.model_j.published import unnormalised_texts
 
 
-def run_protocol(options: ProtocolOptions, report: Report = lambda done, total, what: None) -> dict[str, Any]:
-    """Every encoder and seed on one folder, as one JSON document; what ``options.out`` says already of the same models and settings is kept.
+def run_protocol(options: ProtocolOptions, report: ProgressCallback = lambda done, total, name: None) -> dict[str, Any]:
+    """Measure every encoder and seed on one folder; returns one JSON document.
+
+    Results in ``options.out`` for the same models and settings are kept.
 
     Raises:
-        FileUnsupported: the folder holds too little, or not the layer.
+        FileUnsupported: the folder has too few models, or lacks the layer.
         CheckpointError: the text encoder cannot be loaded.
     """
-    found = find_labelled(options.folder)
-    alike, family, shapes = of_one_family(found)
+    all_files = find_labelled_loras(options.folder)
+    family_files, family, shapes = select_one_family(all_files)
     if options.layer not in shapes:
         raise FileUnsupported(
             f"{options.folder}: expected layer {options.layer}, found {len(shapes)} others such as {next(iter(shapes))}; name one with --layer"
         )
-    named = renamed(alike)
-    files = checked(options.folder, [file for file, _ in named])
-    study, texts, layers = studied(files, shapes, options, report)
+    named_files = name_by_imagenet_class(family_files)
+    files = check_splits(options.folder, [file for file, _ in named_files])
+    dataset, texts, layers = load_dataset(files, shapes, options, report)
     document: dict[str, Any] = {
         "folder": str(options.folder),
         "family": family,
@@ -58,83 +67,99 @@ def run_protocol(options: ProtocolOptions, report: Report = lambda done, total, 
         "layers_read": len(layers),
         "layers_in_files": len(shapes),
         "epochs": options.epochs,
-        "split": Gallery(study.concept_split, study.concept.numpy(), study.split).describe(),
-        "left_out": len(found) - len(files),
+        "split": Gallery(dataset.concept_split, dataset.concept.numpy(), dataset.split).split_sizes(),
+        "left_out": len(all_files) - len(files),
         "candidates": {
-            "heldout": len(held_out(study)),
-            "all": len(study.names),
-            "seen": len(study.candidates("train")),
+            "heldout": len(heldout_candidates(dataset)),
+            "all": len(dataset.names),
+            "seen": len(dataset.concepts_of("train")),
         },
-        "same_prompt": same_prompt(named),
+        "same_prompt": find_same_prompts(named_files),
     }
-    rows = rows_in(options.out, document)
-    for made in encoders(study, texts, options, layers, {(row["encoder"], row["seed"]) for row in rows}, report):
-        metrics = {name: asdict(metric) for name, metric in read(study, made).items()}
-        rows.append(
+    results = load_results(options.out, document)
+    for encoder in fit_encoders(
+        dataset, texts, options, layers, {(row["encoder"], row["seed"]) for row in results}, report
+    ):
+        metrics = {name: asdict(metric) for name, metric in evaluate_encoder(dataset, encoder).items()}
+        results.append(
             {
-                "encoder": made.name,
-                "seed": made.seed,
-                "layers": len(made.layers),
-                "epochs": made.epochs,
+                "encoder": encoder.name,
+                "seed": encoder.seed,
+                "layers": len(encoder.layers),
+                "epochs": encoder.epochs,
                 "metrics": metrics,
             }
         )
         if options.out:
-            write(options.out, document | {"results": rows, "summary": summary(rows)})
-    return document | {"results": rows, "summary": summary(rows)}
+            write_document(options.out, document | {"results": results, "summary": summarise(results)})
+    return document | {"results": results, "summary": summarise(results)}
 
 
-def studied(
-    files: Sequence[LabelledFile], shapes: dict[str, tuple[int, int]], options: ProtocolOptions, report: Report
-) -> tuple[Study, Tensor, tuple[str, ...]]:
-    """The models in memory, CLIP's plain texts of their concepts, and the layers that Loradex reads: all, or the best of them that memory holds."""
-    with tempfile.TemporaryDirectory() as place:
-        space_of(options.text_encoder, sorted({file.class_name for file in files if file.split == TRAINING})).save(
-            Path(place) / "space.safetensors"
+def load_dataset(
+    files: Sequence[LabelledLora],
+    shapes: dict[str, tuple[int, int]],
+    options: ProtocolOptions,
+    report: ProgressCallback,
+) -> tuple[ConceptDataset, Tensor, tuple[str, ...]]:
+    """The models in memory, CLIP's unnormalised texts of their concepts, and the layers that Loradex reads.
+
+    These are all layers, or the best of them that fit into memory.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        make_space(options.text_encoder, sorted({file.class_name for file in files if file.split == TRAINING})).save(
+            Path(folder) / "space.safetensors"
         )
-        encoder = Encoder.load(Path(place))
+        encoder = Encoder.load(Path(folder))
         clip = encoder.text_encoder
     layers: tuple[str, ...] = (options.layer,)
     paths = [file.path for file in files]
     if len(shapes) > 1:
-        bare = study_of(files, {}, encoder, {})
+        without_weights = make_concept_dataset(files, {}, encoder, {})
         layers = choose_layers(
-            TrainOptions(), paths, bare, shapes, LoraFile.open, lambda what, done, total: report(done, total, what)
+            TrainOptions(),
+            paths,
+            without_weights,
+            shapes,
+            LoraFile.open,
+            lambda step, done, total: report(done, total, step),
         )
     needed = list(dict.fromkeys((options.layer, *layers)))
-    packed = pack(paths, needed, lambda done: report(done, len(files), "reading"))
-    study = study_of(files, packed, encoder, {})
-    return study, plain_texts(clip, study.names), layers
+    packed = pack_files(paths, needed, lambda done: report(done, len(files), "reading"))
+    dataset = make_concept_dataset(files, packed, encoder, {})
+    return dataset, unnormalised_texts(clip, dataset.names), layers
 
 
-def held_out(study: Study) -> np.ndarray:
-    """The candidates of the official code's zero-shot figures."""
-    return study.candidates("validation", "heldout")
+def heldout_candidates(dataset: ConceptDataset) -> np.ndarray:
+    """The candidates of the official code's zero-shot metrics."""
+    return dataset.concepts_of("validation", "heldout")
 
 
-def read(study: Study, made: Fit) -> dict[str, Metric]:
-    """Every metric of one encoder on the test models."""
-    tested = study.rows(SEEN, HELD_OUT)
-    models, train = study.take(tested, made.layers), study.rows(TRAINING)
-    kinds = study.concept_split.copy()
-    kinds[held_out(study)] = "heldout"
-    gallery = Gallery(kinds, study.concept[tested].numpy(), study.split[tested])
-    found = gallery.metrics(made.unseen.scores(models)) | gallery.neighbours(made.unseen.encode(models))
-    test = np.flatnonzero(gallery.split == SEEN)
-    if len(test):
-        found["in_distribution_top1"] = gallery.metrics(made.seen.scores(models))["in_distribution_top1"]
+def evaluate_encoder(dataset: ConceptDataset, encoder: FittedEncoder) -> dict[str, Metric]:
+    """All metrics of one encoder on the test models."""
+    test_rows = dataset.rows(SEEN, HELD_OUT)
+    models, training_rows = dataset.take(test_rows, encoder.layers), dataset.rows(TRAINING)
+    concept_split = dataset.concept_split.copy()
+    concept_split[heldout_candidates(dataset)] = "heldout"
+    gallery = Gallery(concept_split, dataset.concept[test_rows].numpy(), dataset.split[test_rows])
+    metrics = gallery.ranking_metrics(encoder.unseen.scores(models)) | gallery.neighbour_metrics(
+        encoder.unseen.encode(models)
+    )
+    seen = np.flatnonzero(gallery.split == SEEN)
+    if len(seen):
+        metrics["in_distribution_top1"] = gallery.ranking_metrics(encoder.seen.scores(models))["in_distribution_top1"]
         vectors, references = (
-            made.seen.encode(some).double().numpy() for some in (models, study.take(train, made.layers))
+            encoder.seen.encode(selected).double().numpy()
+            for selected in (models, dataset.take(training_rows, encoder.layers))
         )
-        parts = vectors[test], references, gallery.concept[test], study.concept[train].numpy()
-        found |= {
-            "in_distribution_nearest_model_top1": nearest_label(*parts),
-            "in_distribution_one_class_auroc": one_class(*parts),
+        arguments = vectors[seen], references, gallery.concept[seen], dataset.concept[training_rows].numpy()
+        metrics |= {
+            "in_distribution_nearest_model_top1": nearest_label_accuracy(*arguments),
+            "in_distribution_one_class_auroc": one_class_auroc(*arguments),
         }
-    return found
+    return metrics
 
 
-def summary(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
+def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
     """Mean and standard deviation of each metric over the seeds of each encoder."""
     values: dict[str, dict[str, list[float]]] = {}
     for row in rows:
@@ -142,37 +167,40 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, dict[str, flo
             values.setdefault(row["encoder"], {}).setdefault(name, []).append(metric["value"])
     return {
         encoder: {
-            name: {"mean": float(np.mean(some)), "deviation": float(np.std(some)), "seeds": len(some)}
-            for name, some in metrics.items()
+            name: {"mean": float(np.mean(sample)), "deviation": float(np.std(sample)), "seeds": len(sample)}
+            for name, sample in metrics.items()
         }
         for encoder, metrics in values.items()
     }
 
 
-def space_of(text_encoder: str, names: Sequence[str]) -> Space:
-    """A space of this text encoder, its centre that of the training concepts; a local one by its whole path, which does not depend on where the space lies."""
+def make_space(text_encoder: str, names: Sequence[str]) -> Space:
+    """A space of this text encoder with the centre of the training concepts.
+
+    A local text encoder is named by its absolute path, which is valid wherever the space lies.
+    """
     kind, _, folder = text_encoder.partition(":")
     name = f"{kind}:{Path(folder).resolve()}" if kind == "local-dir" else text_encoder
     centre = TextEncoder.load(name, TEMPLATES).encode(names).mean(0)
     return Space(name, TEMPLATES, centre, centre.clone())
 
 
-def rows_in(path: Path | None, document: dict[str, Any]) -> list[dict[str, Any]]:
-    """The results in a document that is like this one in all else; none where there is no such document."""
+def load_results(path: Path | None, document: dict[str, Any]) -> list[dict[str, Any]]:
+    """The results in a saved document that agrees with ``document`` in all else; none if there is no such document."""
     try:
-        kept = json.loads(path.read_text(encoding="utf-8")) if path else {}
+        saved = json.loads(path.read_text(encoding="utf-8")) if path else {}
     except (OSError, ValueError):
         return []
-    alike = (
-        isinstance(kept, dict)
-        and "results" in kept
-        and all(kept.get(name) == value for name, value in document.items())
+    same_run = (
+        isinstance(saved, dict)
+        and "results" in saved
+        and all(saved.get(name) == value for name, value in document.items())
     )
-    return list(kept["results"]) if alike else []
+    return list(saved["results"]) if same_run else []
 
 
-def write(path: Path, document: dict[str, Any]) -> None:
-    """Put a document in the place of its last version."""
+def write_document(path: Path, document: dict[str, Any]) -> None:
+    """Replace a document atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
     temporary.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

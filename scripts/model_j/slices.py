@@ -1,4 +1,4 @@
-"""Some layers of a LoRA on a hub as a smaller LoRA file, from its header and the bytes of those layers.
+"""Makes smaller LoRA files from some layers of a LoRA on a hub: reads its header and the bytes of those layers.
 
 Format: https://github.com/huggingface/safetensors#format. 8 bytes little-endian N, N bytes of JSON, then the data.
 """
@@ -8,86 +8,86 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from loradex.retrieval.errors import FileUnsupported, located
-from loradex.retrieval.lora.header import FIRST
-from loradex.retrieval.lora.layer_names.cloneofsimo import targets_of
-from loradex.retrieval.lora.layers import read_layers
-from loradex.retrieval.lora.layout import METADATA, Layout, TensorInfo, parse_header
+from loradex.retrieval.lora.header import PREFIX_BYTES
+from loradex.retrieval.lora.layer_names.cloneofsimo import target_classes
+from loradex.retrieval.lora.layers import parse_layers
+from loradex.retrieval.lora.layout import METADATA, Layout, TensorInfo, parse_header_json
 from loradex.retrieval.remote.header import RemoteHeader
-from loradex.retrieval.remote.ranges import RemoteFile
+from loradex.retrieval.remote.ranges import HttpFile
 
-LONGEST_GUESS: Final = 2**20  # bytes of a header that is read before its length is known
+MAX_FIRST_READ: Final = 2**20  # bytes that are read before the length of a header is known
 
 
 class SliceReader:
-    """Reads layers of many files that were written alike: the first read of a file is as long as the last file's header was."""
+    """Reads layers of many similar files: the first read of a file is as long as the last file's header."""
 
     def __init__(self, layers: Sequence[str]) -> None:
-        """Read ``layers``, by their names in diffusers."""
+        """``layers`` are names of diffusers."""
         self.layers = tuple(layers)
-        self._first = FIRST  # bytes
+        self._first_read = PREFIX_BYTES  # bytes
 
-    def read(self, remote: RemoteFile, more: Iterable[str] = ()) -> bytes:
-        """A whole safetensors file that holds the layers, and ``more`` ones, with the names, precision and metadata that they have in ``remote``.
+    def read(self, remote: HttpFile, extra_layers: Iterable[str] = ()) -> bytes:
+        """A safetensors file with the layers and ``extra_layers``, in the names, precision and metadata of ``remote``.
 
         Raises:
             FileUnsafe: the file is a pickle or another archive.
-            FileCorrupt: the header lies about itself or about the data.
-            FileUnsupported: the file lacks a layer, or names its layers so that some of them cannot stand alone.
-            FetchError: the server does not send what is asked.
+            FileCorrupt: the header is invalid or does not match the data.
+            FileUnsupported: the file lacks a layer, or its names of layers are not valid without the other layers.
+            FetchError: the server does not send what was requested.
         """
-        header = RemoteHeader.fetch(remote, first=self._first)
-        self._first = min(header.start, LONGEST_GUESS)
-        layers = [*dict.fromkeys((*self.layers, *more))]
+        header = RemoteHeader.fetch(remote, first=self._first_read)
+        self._first_read = min(header.data_start, MAX_FIRST_READ)
+        layers = [*dict.fromkeys((*self.layers, *extra_layers))]
         with located(remote.name):
-            names = tensors_of(layers, header.layout, header.metadata)
+            names = tensor_names(layers, header.layout, header.metadata)
         data = header.fetch_tensors(names)
         with located(remote.name):
-            return serialised({name: (header.tensors[name], data[name]) for name in names}, header.metadata, layers)
+            return serialize({name: (header.tensors[name], data[name]) for name in names}, header.metadata, layers)
 
 
-def tensors_of(layers: Sequence[str], layout: Layout, metadata: dict[str, str]) -> list[str]:
-    """The tensors that some layers are made of, in the order of the file.
+def tensor_names(layers: Sequence[str], layout: Layout, metadata: dict[str, str]) -> list[str]:
+    """The names of the tensors of some layers, in the order of the file.
 
     Raises:
         FileUnsupported: the file lacks a layer.
     """
-    found = read_layers(layout, targets_of(metadata)).layers
-    missing = [layer for layer in layers if layer not in found]
+    file_layers = parse_layers(layout, target_classes(metadata)).layers
+    missing = [layer for layer in layers if layer not in file_layers]
     if missing:
         raise FileUnsupported(
-            f"expected layer {missing[0]}, found {len(found)} others, the first {next(iter(found))}; name layers that the files have"
+            f"expected layer {missing[0]}, found {len(file_layers)} others, the first {next(iter(file_layers))}; name layers that the files have"
         )
-    names = {name for layer in layers for name in found[layer].parts.values()}
+    names = {name for layer in layers for name in file_layers[layer].parts.values()}
     return sorted(names, key=lambda name: layout.tensors[name].start)
 
 
-def serialised(tensors: dict[str, tuple[TensorInfo, bytes]], metadata: dict[str, str], layers: Sequence[str]) -> bytes:
+def serialize(tensors: dict[str, tuple[TensorInfo, bytes]], metadata: dict[str, str], layers: Sequence[str]) -> bytes:
     """A safetensors file of these tensors, checked to hold ``layers`` when it is read.
 
     Raises:
-        FileUnsupported: it does not, as in formats that name layers by their position or add one to the other.
+        FileUnsupported: it does not, as in formats that number their layers or add one to another.
     """
-    header = header_of(tensors, metadata)
-    alone = read_layers(parse_header(header)[1], targets_of(metadata)).layers
-    strange = set(layers) - alone.keys()
-    if strange:
+    header = make_header(tensors, metadata)
+    readable = parse_layers(parse_header_json(header)[1], target_classes(metadata)).layers
+    unreadable = set(layers) - readable.keys()
+    if unreadable:
         raise FileUnsupported(
-            f"expected names that hold without the other layers, found none for {min(strange)}; fetch whole files, without --layers"
+            f"expected layer names that are valid without the other layers, found none for {min(unreadable)}; fetch whole files, without --layers"
         )
-    return whole_file(header, tensors)
+    return join_file(header, tensors)
 
 
-def header_of(tensors: dict[str, tuple[TensorInfo, bytes]], metadata: dict[str, str]) -> bytes:
-    """The header of a file of these tensors."""
+def make_header(tensors: dict[str, tuple[TensorInfo, bytes]], metadata: dict[str, str]) -> bytes:
+    """The header of a file of these tensors, padded to a multiple of 8 bytes."""
     entries: dict[str, object] = {METADATA: metadata} if metadata else {}
     end = 0
-    for name, (info, raw) in tensors.items():
-        entries[name] = {"dtype": info.dtype, "shape": list(info.shape), "data_offsets": [end, end + len(raw)]}
-        end += len(raw)
+    for name, (info, data) in tensors.items():
+        entries[name] = {"dtype": info.dtype, "shape": list(info.shape), "data_offsets": [end, end + len(data)]}
+        end += len(data)
     header = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
     return header + b" " * (-len(header) % 8)
 
 
-def whole_file(header: bytes, tensors: dict[str, tuple[TensorInfo, bytes]]) -> bytes:
-    """The file of a header and its tensors."""
-    return len(header).to_bytes(8, "little") + header + b"".join(raw for _, raw in tensors.values())
+def join_file(header: bytes, tensors: dict[str, tuple[TensorInfo, bytes]]) -> bytes:
+    """Join a header and its tensors to a file."""
+    return len(header).to_bytes(8, "little") + header + b"".join(data for _, data in tensors.values())

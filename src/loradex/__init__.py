@@ -1,7 +1,7 @@
 """Loradex finds fine-tuned image models by what their weights say.
 
-``Loradex`` searches and labels on this machine, ``Client`` asks a server that runs ``loradex serve --api``, ``open_zoo`` opens a zoo.
-What is named here is imported when it is first used.
+``Loradex`` searches and labels on this machine, ``Client`` talks to a server started by ``loradex serve --api``, and
+``open_zoo`` opens a zoo. Names are imported on first use, so that ``import loradex`` is fast and does not import torch.
 """
 
 from importlib import import_module
@@ -40,7 +40,7 @@ __all__ = [
     "open_zoo",
 ]
 
-HOME: Final = {
+MODULES: Final = {
     "ApiError": "loradex.app.client",
     "Client": "loradex.app.client",
     "Loradex": "loradex.app.search.service",
@@ -49,16 +49,16 @@ HOME: Final = {
     "ZooError": "loradex.index",
     "open_zoo": "loradex.index",
 }
-ERRORS: Final = "loradex.retrieval.errors"  # where the other names are defined
+ERRORS_MODULE: Final = "loradex.retrieval.errors"  # of all other names
 
 
 def __getattr__(name: str) -> Any:
-    """Import one of ``__all__``."""
+    """Import a name of ``__all__`` on first use (PEP 562)."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(HOME.get(name, ERRORS)), name)
+    return getattr(import_module(MODULES.get(name, ERRORS_MODULE)), name)
 
 
 def __dir__() -> list[str]:
-    """List what can be imported from here."""
+    """Return the public names."""
     return __all__

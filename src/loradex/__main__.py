@@ -1,4 +1,4 @@
-"""``python -m loradex`` is the ``loradex`` command."""
+"""Run the ``loradex`` command with ``python -m loradex``."""
 
 from loradex.app.commands.main import main
 

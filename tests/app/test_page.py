@@ -1,4 +1,4 @@
-"""The page in a real headless Chromium, with no network but loopback."""
+"""The page in a real headless Chromium, with no other network than loopback."""
 
 import json
 import os
@@ -17,10 +17,10 @@ from playwright.sync_api import Page, expect, sync_playwright
 from safetensors.torch import save_file
 
 from loradex.app.paths import MINIATURE, SHIPPED_ZOO
-from loradex.retrieval.training.category_dataset import categories_in
+from loradex.retrieval.training.labelled_classifiers import read_categories
 
 STATUS = ".prose.ld-status"
-QUESTION = "What should the model draw?"
+QUERY_LABEL = "What should the model draw?"
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = [
@@ -57,8 +57,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def page(address: str) -> Iterator[Page]:
-    """A fresh tab at the page; the test fails on any failed request, any request elsewhere and any error in the console."""
-    troubles: list[str] = []
+    """A new tab with the page; the test fails on failed requests, requests to other hosts and console errors."""
+    problems: list[str] = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         tab = browser.new_page(viewport={"width": 1280, "height": 900})
@@ -67,35 +67,35 @@ def page(address: str) -> Iterator[Page]:
             lambda request: (
                 None
                 if request.url.startswith((address, "data:", "blob:"))
-                else troubles.append(f"elsewhere: {request.url}")
+                else problems.append(f"other host: {request.url}")
             ),
         )
-        tab.on("requestfailed", lambda request: troubles.append(f"failed: {request.url}"))
+        tab.on("requestfailed", lambda request: problems.append(f"failed: {request.url}"))
         tab.on(
             "response",
-            lambda response: troubles.append(f"{response.status}: {response.url}") if response.status >= 400 else None,
+            lambda response: problems.append(f"{response.status}: {response.url}") if response.status >= 400 else None,
         )
-        tab.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)
-        tab.on("pageerror", lambda error: troubles.append(str(error)))
+        tab.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        tab.on("pageerror", lambda error: problems.append(str(error)))
         tab.goto(address)
         tab.locator(".ld-card").first.wait_for()
         yield tab
         tab.wait_for_timeout(300)
-        failed = list(troubles)
+        found = list(problems)
         browser.close()
-    assert failed == []
+    assert found == []
 
 
-def ask(page: Page, query: str) -> None:
+def search(page: Page, query: str) -> None:
     before = page.locator(STATUS).inner_text()
-    page.get_by_label(QUESTION).fill(query)
+    page.get_by_label(QUERY_LABEL).fill(query)
     page.keyboard.press("Enter")
     expect(page.locator(STATUS)).not_to_have_text(before)
 
 
-def test_a_fresh_page_looks_into_the_zoo_and_searches(page: Page) -> None:
+def test_a_new_page_shows_some_models_and_searches(page: Page) -> None:
     expect(page.locator(".ld-card")).to_have_count(24)
-    ask(page, "a slice of pizza")
+    search(page, "a slice of pizza")
     expect(page.locator(".ld-card").first).to_contain_text("likely")
     page.wait_for_function(
         "[...document.querySelectorAll('.ld-card img')].every(image => image.complete && image.naturalWidth === 128)"
@@ -106,30 +106,30 @@ def test_a_fresh_page_looks_into_the_zoo_and_searches(page: Page) -> None:
 
 
 def test_concepts_models_and_filters_refine_a_search(page: Page) -> None:
-    ask(page, "pizza")
+    search(page, "pizza")
     page.get_by_role("button", name="Refine").click()
     page.get_by_label("One more concept").fill("cheese")
     page.get_by_role("button", name="− subtract").click()
-    expect(page.get_by_label(QUESTION)).to_have_value("pizza - cheese")
-    page.get_by_label("Family").click()
+    expect(page.get_by_label(QUERY_LABEL)).to_have_value("pizza - cheese")
+    page.get_by_label("Base model family").click()
     page.get_by_role("option", name="mini-b").click()
     expect(page.locator(".ld-card .ld-chip", has_text="mini-a")).to_have_count(0)
     first = page.locator(".ld-card h3").first.inner_text()
     page.get_by_role("button", name=f"More like {first}").click()
     expect(page.get_by_text(f"like {first}", exact=True)).to_be_visible()
     expect(page.locator(".ld-card h3").first).not_to_have_text(first)
-    page.get_by_role("button", name=f"Leave {first} out").click()
+    page.get_by_role("button", name=f"Remove {first} from the query").click()
     expect(page.locator(".ld-card h3").first).to_have_text(first)
 
 
-def test_a_picture_is_asked_with(page: Page) -> None:
+def test_an_image_is_searched_by(page: Page) -> None:
     model = next(path for path in sorted((SHIPPED_ZOO / "previews").iterdir()))
     page.get_by_role("button", name="Refine").click()
     page.locator("input[type=file]").first.set_input_files(str(model))
     expect(page.locator(STATUS)).to_contain_text("best first")
 
 
-def test_a_model_is_opened_compared_and_drawn(page: Page) -> None:
+def test_a_model_is_opened_compared_and_drawn_with(page: Page) -> None:
     page.locator(".ld-open").first.focus()
     page.keyboard.press("Enter")
     expect(page.locator("#ld-panel h2")).to_be_visible()
@@ -137,12 +137,12 @@ def test_a_model_is_opened_compared_and_drawn(page: Page) -> None:
         page.locator(".ld-card").nth(number).get_by_role("button", name="side by side").click()
         expect(page.locator(".ld-side > div")).to_have_count(number + 1)
     expect(page.locator(".ld-side")).to_contain_text("cosine with the first")
-    page.get_by_role("button", name="Draw what it does").click()
+    page.get_by_role("button", name="Draw with this model").click()
     page.get_by_role("button", name="Draw", exact=True).click()
     expect(page.locator(".ld-pair img")).to_have_count(2, timeout=60_000)
 
 
-def test_files_are_labelled_and_taken_away(page: Page) -> None:
+def test_files_are_labelled_and_labels_downloaded(page: Page) -> None:
     page.get_by_role("tab", name="Label").click()
     files = sorted((MINIATURE / "models" / "mini-a").glob("test_holdout/*/*.safetensors"))[:2]
     page.set_input_files("input[type=file]", [str(file) for file in files])
@@ -174,42 +174,43 @@ def test_the_map_opens_models(page: Page) -> None:
     expect(page.locator("#ld-panel h2")).to_have_text(name)
 
 
-def test_a_newcomers_folder_is_indexed_and_told_plainly(page: Page, tmp_path: Path) -> None:
+def test_a_folder_is_indexed_and_its_result_is_shown(page: Page, tmp_path: Path) -> None:
     shipped = sorted((MINIATURE / "models" / "mini-a").glob("test_holdout/*/*.safetensors"))
     shutil.copy(shipped[0], tmp_path / "one.safetensors")
     shutil.copy(shipped[0], tmp_path / "the same.safetensors")
     layer = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
     save_file(
         {f"{layer}.lora_down.weight": torch.ones(4, 320), f"{layer}.lora_up.weight": torch.ones(320, 4)},
-        tmp_path / "far.safetensors",
+        tmp_path / "other family.safetensors",
     )
     (tmp_path / "broken.safetensors").write_bytes(b"no file")
     page.get_by_role("tab", name="Library").click()
     page.get_by_label("Folders on the server's machine").fill(str(tmp_path))
     page.get_by_role("button", name="Index", exact=True).click()
     run = page.locator("#ld-run")
-    expect(run).to_contain_text("2 files understood by their weights", timeout=60_000)
-    expect(run).to_contain_text("1 file known by their metadata alone")
+    expect(run).to_contain_text("2 files read by weights", timeout=60_000)
+    expect(run).to_contain_text("1 file known by metadata only")
     expect(run).to_contain_text("No expert reads sd1 (1)")
-    expect(run).to_contain_text("1 file refused, and why")
+    expect(run).to_contain_text("1 file refused")
+    expect(run).to_contain_text("broken.safetensors")
     expect(run).to_contain_text("Done:", timeout=60_000)
     page.get_by_role("button", name="Find duplicates").click()
-    expect(page.locator("#ld-found")).to_contain_text("1 group with one update")
-    page.get_by_role("button", name="Check the zoo's health").click()
-    expect(page.locator("#ld-found")).to_contain_text("Sound")
+    expect(page.locator("#ld-found")).to_contain_text("1 group with the same update")
+    page.get_by_role("button", name="Check the zoo").click()
+    expect(page.locator("#ld-found")).to_contain_text("No problems found")
     page.get_by_role("tab", name="Search").click()
     page.get_by_role("button", name="Search", exact=True).click()
-    expect(page.locator(".ld-card img").first).to_be_visible()  # drawn by itself, as its base model is at hand
+    expect(page.locator(".ld-card img").first).to_be_visible()  # drawn while indexing, as its base model ships
 
 
-def test_about_tells_figures(page: Page) -> None:
+def test_about_shows_metrics(page: Page) -> None:
     page.get_by_role("tab", name="About").click()
     expect(page.locator("#ld-figures")).to_contain_text("label: top 1 of held-out concepts")
     expect(page.get_by_text("What it cannot know")).to_be_visible()
 
 
-def test_classifiers_that_ship_tell_what_they_were_trained_on(page: Page, tmp_path: Path) -> None:
-    """Both trees, most of what they say as their headers have it; a LoRA is told where it belongs."""
+def test_categories_of_shipped_classifiers_are_predicted(page: Page, tmp_path: Path) -> None:
+    """Most sure categories stand in the header of a model of each tree; a LoRA is refused with the command for it."""
     files = [
         sorted((MINIATURE / "classifiers" / tree).rglob("*.safetensors"))[0] for tree in ("mini-vit", "mini-resnet")
     ]
@@ -218,11 +219,11 @@ def test_classifiers_that_ship_tell_what_they_were_trained_on(page: Page, tmp_pa
     page.get_by_role("tab", name="Categories").click()
     page.set_input_files("input[type=file]", sorted(map(str, tmp_path.glob("*.safetensors"))))
     page.get_by_text("model-2").first.wait_for()
-    page.get_by_role("button", name="Tell categories").click()
+    page.get_by_role("button", name="Predict categories").click()
     cards = page.locator(".ld-file")
     expect(cards).to_have_count(3)
     for card, path in zip(cards.all(), files, strict=False):
-        truth = categories_in(path) or ()
+        truth = read_categories(path) or ()
         sure = card.locator(".ld-chip.own").all_inner_texts()
         assert len(sure) > 10 and sum(name in truth for name in sure) > 0.8 * len(sure)
     expect(cards.nth(0)).to_contain_text("mini-vit")

@@ -1,4 +1,4 @@
-"""Zoos to test on."""
+"""Fixtures: empty zoos in each store."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,18 +7,18 @@ import pytest
 from zoo_oracle import DIM, SPACE
 
 from loradex.index import Zoo
-from loradex.index.milvus import MilvusZoo
+from loradex.index.milvus.zoo import MilvusZoo
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where a zoo may be made; the name needs care in a URI."""
+    """A path for a zoo, with characters that must be quoted in a URI."""
     return tmp_path / "zoo #1?mode=x 100%"
 
 
 @pytest.fixture(params=["folder", "milvus"])
 def zoo(folder: Path, request: pytest.FixtureRequest) -> Iterator[Zoo | MilvusZoo]:
-    """An empty zoo, open for writing, on each engine: what is tested with it holds for all."""
-    kind = Zoo if request.param == "folder" else MilvusZoo
-    with kind.create(folder, SPACE, DIM) as made:
-        yield made
+    """An empty zoo in each store, open for writing: tests that use it are the contract of all stores."""
+    zoo_class = Zoo if request.param == "folder" else MilvusZoo
+    with zoo_class.create(folder, SPACE, DIM) as zoo:
+        yield zoo

@@ -1,11 +1,11 @@
-"""Each filter, and all together, against the same question asked in Python of random models."""
+"""Filters, alone and combined, against the same conditions in Python on random models."""
 
 import random
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from zoo_oracle import model, nearest, same, vectors
+from zoo_oracle import model, nearest, random_vectors, same
 
 from loradex.index import BadQuery, Filter, FoundBy, KnownFile, Model, Zoo
 
@@ -50,11 +50,11 @@ FOLDERS = [
     "/%",
     "nowhere",
 ]
-ZOO = 250
+N_MODELS = 250
 
 
-def drawn(number: int, chance: random.Random) -> Model:
-    """A model of many kinds of facts."""
+def random_model(number: int, chance: random.Random) -> Model:
+    """A model with facts of many kinds."""
     facts: dict[str, object] = {
         "tags": chance.sample(TAGS, 2),
         "trigger_words": chance.choice([[], "ohwx", ["sks", 5, None]]),
@@ -73,8 +73,8 @@ def drawn(number: int, chance: random.Random) -> Model:
     )
 
 
-def folded(tag: str) -> str:
-    """A tag as it is compared: in any case and spacing; what is not Unicode is one sign."""
+def normalized(tag: str) -> str:
+    """A tag as it is compared: without case and extra spaces, and with ``?`` for what is not Unicode."""
     return "".join("?" if "\ud800" <= letter <= "\udfff" else letter for letter in " ".join(tag.casefold().split()))
 
 
@@ -82,7 +82,7 @@ def tags_of(model: Model) -> set[str]:
     """Tags and trigger words."""
     words = model.facts["trigger_words"]
     return {
-        folded(tag)
+        normalized(tag)
         for tag in [*model.facts["tags"], *([words] if isinstance(words, str) else words)]
         if isinstance(tag, str)
     }
@@ -103,13 +103,13 @@ def lies_in(path: str | None, folder: str) -> bool:
     return path is not None and path.startswith(folder.rstrip("/\\") + separator)
 
 
-def allows(where: Filter, model: Model, files: dict[str, list[str]]) -> bool:
-    """What a filter means."""
+def passes(where: Filter, model: Model, files: dict[str, list[str]]) -> bool:
+    """Whether a model passes a filter."""
     rank, added = rank_of(model), model.added or 0
     return (
         (not where.families or model.family in where.families)
         and (not where.formats or model.facts["format"] in where.formats)
-        and {folded(tag) for tag in where.tags} <= tags_of(model)
+        and {normalized(tag) for tag in where.tags} <= tags_of(model)
         and (where.lowest_rank is None or (rank is not None and rank >= where.lowest_rank))
         and (where.highest_rank is None or (rank is not None and rank <= where.highest_rank))
         and (
@@ -121,7 +121,7 @@ def allows(where: Filter, model: Model, files: dict[str, list[str]]) -> bool:
     )
 
 
-ALONE = [
+SINGLE_FILTERS = [
     *(Filter(families=(family,)) for family in FAMILIES),
     *(Filter(families=tuple(FAMILIES[at:])) for at in (0, 4)),
     *(Filter(formats=(each,)) for each in FORMATS if isinstance(each, str)),
@@ -144,23 +144,23 @@ ALONE = [
 
 
 def test_every_filter(zoo: Zoo) -> None:
-    """Alone and together, in listing, search and words."""
+    """Alone and combined, in listing, vector search and full-text search."""
     chance = random.Random(1)  # noqa: S311
-    made = [drawn(number, chance) for number in range(ZOO)]
-    given = dict(zip((each.id for each in made), vectors(ZOO), strict=True))
-    zoo.add(made, list(given.values()))
+    added = [random_model(number, chance) for number in range(N_MODELS)]
+    vectors = dict(zip((each.id for each in added), random_vectors(N_MODELS), strict=True))
+    zoo.add(added, list(vectors.values()))
     files: dict[str, list[str]] = {}
     for number, path in enumerate(path for path in PATHS if path):
-        files.setdefault(made[number * 3 % ZOO].id, []).append(path)
+        files.setdefault(added[number * 3 % N_MODELS].id, []).append(path)
     zoo.note_files(
         [
             *(KnownFile(path, 1, 1, id) for id, paths in files.items() for path in paths),
             KnownFile("/loras/refused", 1, 1, None, "no"),
         ]
     )
-    together = []
+    combined = []
     for _ in range(150):
-        first, second, third = chance.sample(ALONE, 3)
+        first, second, third = chance.sample(SINGLE_FILTERS, 3)
         fields = [field for field in Filter.__slots__]
         merged = {
             field: next(
@@ -173,47 +173,47 @@ def test_every_filter(zoo: Zoo) -> None:
             )
             for field in fields
         }
-        together.append(Filter(**merged))
-    some = 0
-    for where in [Filter(), *ALONE, *together]:
-        expected = [each for each in made if allows(where, each, files)]
+        combined.append(Filter(**merged))
+    matched = 0  # filters that a model passes
+    for where in [Filter(), *SINGLE_FILTERS, *combined]:
+        expected = [each for each in added if passes(where, each, files)]
         assert list(zoo.models(where)) == expected, where
-        assert sorted(each.id for each in zoo.find(["a LoRA"], ZOO, where)) == [each.id for each in expected]
-        query = vectors(1, seed=some)[0]
-        for k in (1, 7, ZOO):
+        assert sorted(each.id for each in zoo.find(["a LoRA"], N_MODELS, where)) == [each.id for each in expected]
+        query = random_vectors(1, seed=matched)[0]
+        for k in (1, 7, N_MODELS):
             assert same(
-                zoo.search(query, k, where), nearest({each.id: given[each.id] for each in expected}, query, k)
+                zoo.search(query, k, where), nearest({each.id: vectors[each.id] for each in expected}, query, k)
             ), where
-        some += bool(expected)
-    assert some > len(ALONE)
+        matched += bool(expected)
+    assert matched > len(SINGLE_FILTERS)
 
 
-def test_a_filter_follows_what_changes(zoo: Zoo) -> None:
-    """It is remembered while the state lasts, and no longer."""
-    given = vectors(3)
-    where, query = Filter(tags=("cat",)), given[0]
+def test_a_filter_after_a_change(zoo: Zoo) -> None:
+    """The models that pass it are cached for one state only."""
+    vectors = random_vectors(3)
+    where, query = Filter(tags=("cat",)), vectors[0]
     zoo.add(
-        [replace(model(id), facts={"tags": tags}) for id, tags in (("a", ["cat"]), ("b", ["dog"]), ("c", []))], given
+        [replace(model(id), facts={"tags": tags}) for id, tags in (("a", ["cat"]), ("b", ["dog"]), ("c", []))], vectors
     )
     for _ in range(2):
-        assert same(zoo.search(query, 9, where), nearest({"a": given[0]}, query, 9))
-    zoo.add([replace(model("b"), facts={"tags": "CAT"})], given[1:2])
-    assert same(zoo.search(query, 9, where), nearest({"a": given[0], "b": given[1]}, query, 9))
+        assert same(zoo.search(query, 9, where), nearest({"a": vectors[0]}, query, 9))
+    zoo.add([replace(model("b"), facts={"tags": "CAT"})], vectors[1:2])
+    assert same(zoo.search(query, 9, where), nearest({"a": vectors[0], "b": vectors[1]}, query, 9))
     zoo.remove(["a"])
-    assert same(zoo.search(query, 9, where), nearest({"b": given[1]}, query, 9))
+    assert same(zoo.search(query, 9, where), nearest({"b": vectors[1]}, query, 9))
     zoo.note_files([KnownFile("/z/b", 1, 1, "b")])
     assert [hit.model.id for hit in zoo.search(query, 9, Filter(folder="/z"))] == ["b"]
     zoo.note_files([KnownFile("/z/c", 1, 1, "c")], forget=["/z/b"])
     assert [hit.model.id for hit in zoo.search(query, 9, Filter(folder="/z"))] == ["c"]
 
 
-def test_more_filters_than_are_remembered(zoo: Zoo) -> None:
-    """Each keeps its own answer."""
-    given = vectors(100)
-    zoo.add([replace(model(f"m{i:02}"), facts={"ranks": [i]}) for i in range(100)], given)
+def test_more_filters_than_are_cached(zoo: Zoo) -> None:
+    """Each has its own result."""
+    vectors = random_vectors(100)
+    zoo.add([replace(model(f"m{i:02}"), facts={"ranks": [i]}) for i in range(100)], vectors)
     for _ in range(2):
         for i in range(100):
-            assert [hit.model.id for hit in zoo.search(given[0], 3, Filter(lowest_rank=i, highest_rank=i))] == [
+            assert [hit.model.id for hit in zoo.search(vectors[0], 3, Filter(lowest_rank=i, highest_rank=i))] == [
                 f"m{i:02}"
             ]
 
@@ -236,12 +236,12 @@ def test_more_filters_than_are_remembered(zoo: Zoo) -> None:
         Filter(found_by="\ud800"),  # type: ignore[arg-type]
     ],
 )
-def test_filters_that_cannot_be_used(zoo: Zoo, where: Filter) -> None:
-    """They are refused in one line, wherever they are used."""
-    zoo.add([model("a")], vectors(1))
+def test_invalid_filters(zoo: Zoo, where: Filter) -> None:
+    """They are refused with a message of one line, wherever they are used."""
+    zoo.add([model("a")], random_vectors(1))
     for use in (
         lambda: list(zoo.models(where)),
-        lambda: zoo.search(vectors(1)[0], 1, where),
+        lambda: zoo.search(random_vectors(1)[0], 1, where),
         lambda: zoo.find(["lora"], 1, where),
     ):
         with pytest.raises(BadQuery, match=r"^[^\n]*expected [^\n]* found[^\n]*$"):
@@ -249,15 +249,17 @@ def test_filters_that_cannot_be_used(zoo: Zoo, where: Filter) -> None:
 
 
 def test_counts(zoo: Zoo) -> None:
-    """How many models there are of each, the most frequent first."""
+    """The number of models for each value, the most frequent value first."""
     facts = [
         {"format": "kohya", "tags": ["A", "b"]},
         {"format": "kohya", "tags": ["a"]},
         {"tags": ["a", "a "]},
         {"format": "peft"},
     ]
-    made = [replace(model(f"m{i}"), facts=each, family="sdxl" if i else "flux") for i, each in enumerate(facts)]
-    zoo.add([*made, replace(model("x"), found_by=FoundBy.METADATA, family="flux", facts={})], [*vectors(4), None])
+    added = [replace(model(f"m{i}"), facts=each, family="sdxl" if i else "flux") for i, each in enumerate(facts)]
+    zoo.add(
+        [*added, replace(model("x"), found_by=FoundBy.METADATA, family="flux", facts={})], [*random_vectors(4), None]
+    )
     assert list(zoo.counts("tag").items()) == [("a", 3), ("b", 1)]
     assert list(zoo.counts("format").items()) == [("kohya", 2), ("peft", 1)]
     assert list(zoo.counts("family").items()) == [("sdxl", 3), ("flux", 2)]

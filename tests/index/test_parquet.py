@@ -1,4 +1,4 @@
-"""A zoo goes through Parquet and comes back the same; files that are no zoo end in one line."""
+"""Export to Parquet and import of the same content; refusal of damaged and hostile files."""
 
 import json
 from collections.abc import Callable
@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from zoo_oracle import DIM, SPACE, model, models, nearest, same, vectors
+from zoo_oracle import DIM, SPACE, model, models, nearest, random_vectors, same
 
 from loradex.index import BadModel, DiskRefused, FoundBy, KnownFile, Model, SpaceMismatch, Zoo, ZooError
 from loradex.index.parquet import export_zoo, import_zoo, layout
 
-QUERY = vectors(1, seed=9)[0]
+QUERY = random_vectors(1, seed=9)[0]
 ODD = Model(
     "odd",
     "名\ud800\0<b>",
@@ -31,7 +31,7 @@ ODD = Model(
 
 @pytest.fixture
 def exported(folder: Path, tmp_path: Path) -> Path:
-    """The file of a zoo of 1,500 models, two pages."""
+    """The exported file of a zoo of 1,501 models, two batches."""
     with Zoo.create(folder, SPACE, DIM) as zoo:
         ids = [f"m{i:04}" for i in range(1500)]
         zoo.add(
@@ -39,7 +39,7 @@ def exported(folder: Path, tmp_path: Path) -> Path:
                 replace(model(id), added=int(id[1:]), preview=f"previews/{id}.png" if id < "m0009" else None)
                 for id in ids
             ],
-            vectors(1500),
+            random_vectors(1500),
             {id: id.encode() for id in ids[:50]},
         )
         zoo.add([ODD], [None])
@@ -58,8 +58,8 @@ def exported(folder: Path, tmp_path: Path) -> Path:
     return tmp_path / "zoo.parquet"
 
 
-def test_there_and_back(folder: Path, exported: Path, tmp_path: Path) -> None:
-    """Models, vectors to the last bit, files, fingerprints, when they were added, and drawings; what was refused stays behind."""
+def test_round_trip(folder: Path, exported: Path, tmp_path: Path) -> None:
+    """All data of models comes back, vectors to the last bit; files that were refused are not exported."""
     steps: list[tuple[int, int]] = []
     assert import_zoo(exported, tmp_path / "back", lambda done, total: steps.append((done, total))) == 1501
     assert steps[-1] == (1501, 1501)
@@ -69,7 +69,7 @@ def test_there_and_back(folder: Path, exported: Path, tmp_path: Path) -> None:
         assert list(after.models()) == list(before.models())
         assert [each.added for each in after.models()] == [each.added for each in before.models()]
         np.testing.assert_array_equal(after.vectors(ids[:-1]), before.vectors(ids[:-1]))
-        assert after.vectors_of(["odd"]) == {}
+        assert after.vectors_by_id(["odd"]) == {}
         assert after.fingerprints() == before.fingerprints()
         assert after.known_files() == {path: file for path, file in before.known_files().items() if file.model_id}
         assert after.search(QUERY, 2000) == before.search(QUERY, 2000)
@@ -82,20 +82,20 @@ def test_there_and_back(folder: Path, exported: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_imported_beside_others(exported: Path, tmp_path: Path) -> None:
-    """Models that are there stay, those of the same id are replaced."""
-    own = vectors(2, seed=3)
+def test_import_into_a_zoo_with_models(exported: Path, tmp_path: Path) -> None:
+    """Its models stay; those with an imported id are replaced."""
+    own = random_vectors(2, seed=3)
     with Zoo.create(tmp_path / "mine", SPACE, DIM) as zoo:
         zoo.add([model("mine"), replace(model("m0000"), name="old")], own)
     import_zoo(exported, tmp_path / "mine")
-    state = {"mine": own[0], **dict(zip((f"m{i:04}" for i in range(1500)), vectors(1500), strict=True))}
+    state = {"mine": own[0], **dict(zip((f"m{i:04}" for i in range(1500)), random_vectors(1500), strict=True))}
     with Zoo.open(tmp_path / "mine", read_only=True) as zoo:
         assert same(zoo.search(QUERY, 2000), nearest(state, QUERY, 2000))
         assert zoo.get("m0000").name == "a LoRA"
 
 
-def test_any_program_can_read_it(exported: Path) -> None:
-    """With plain columns, in order of id."""
+def test_columns(exported: Path) -> None:
+    """Columns have plain types, and rows are in order of id."""
     table = pq.read_table(exported)
     assert table["id"].to_pylist() == [*(f"m{i:04}" for i in range(1500)), "odd"]
     assert table["vector"].type == pa.list_(pa.float32(), DIM)
@@ -104,7 +104,7 @@ def test_any_program_can_read_it(exported: Path) -> None:
 
 @pytest.mark.parametrize(("space", "dim"), [("pictures-2", DIM), (SPACE, DIM + 1)])
 def test_another_space(exported: Path, tmp_path: Path, space: str, dim: int) -> None:
-    """Refused with both, and nothing is imported."""
+    """It is refused with both names or dims, and nothing is imported."""
     Zoo.create(tmp_path / "other", space, dim).close()
     with pytest.raises(SpaceMismatch, match=f"'{SPACE}'.*'pictures-2'" if dim == DIM else f"{DIM} .*{DIM + 1}"):
         import_zoo(exported, tmp_path / "other")
@@ -112,18 +112,20 @@ def test_another_space(exported: Path, tmp_path: Path, space: str, dim: int) -> 
         assert len(zoo) == 0
 
 
-def test_a_drawing_outside_of_the_zoo_is_not_exported(zoo: Zoo, tmp_path: Path) -> None:
-    """A zoo from a stranger does not put our files into what we pass on."""
+def test_preview_outside_of_the_zoo(zoo: Zoo, tmp_path: Path) -> None:
+    """A zoo from a stranger cannot have other files of this machine exported."""
     (tmp_path / "secret").write_bytes(b"secret")
     (zoo.folder / "link").symlink_to(tmp_path / "secret")
     names = [str(tmp_path / "secret"), "../secret", "link", ".", "", "\0", "x" * 5000]
-    zoo.add([replace(model(f"m{number}"), preview=name) for number, name in enumerate(names)], vectors(len(names)))
+    zoo.add(
+        [replace(model(f"m{number}"), preview=name) for number, name in enumerate(names)], random_vectors(len(names))
+    )
     export_zoo(zoo, tmp_path / "zoo.parquet")
     assert set(pq.read_table(tmp_path / "zoo.parquet")["preview_image"].to_pylist()) == {None}
 
 
 def row(**changed: Any) -> dict[str, Any]:
-    """One row of a file, with some columns changed."""
+    """A row of an exported file, with some columns changed."""
     texts = {
         "id": "a",
         "name": "A",
@@ -138,7 +140,7 @@ def row(**changed: Any) -> dict[str, Any]:
         texts
         | {
             "added": 5,
-            "vector": vectors(1)[0].tolist(),
+            "vector": random_vectors(1)[0].tolist(),
             "fingerprint": b"f",
             "preview_image": None,
             "files": [],
@@ -149,7 +151,7 @@ def row(**changed: Any) -> dict[str, Any]:
 
 
 def write(path: Path, *rows: dict[str, Any], schema: pa.Schema | None = None) -> None:
-    """A file of some rows."""
+    """Write a file of some rows."""
     pq.write_table(pa.Table.from_pylist(list(rows), schema or layout(SPACE, DIM)), path)
 
 
@@ -205,7 +207,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("number", range(len(HOSTILE)))
 def test_hostile_rows(tmp_path: Path, number: int) -> None:
-    """One line, and nothing of the batch is stored."""
+    """The error is one line, and nothing of the batch is stored."""
     write(tmp_path / "x.parquet", row(id="good"), HOSTILE[number])
     with pytest.raises(ZooError, match=r"^[^\n]*x\.parquet: [^\n]*expected [^\n]*found[^\n]*$"):
         import_zoo(tmp_path / "x.parquet", tmp_path / "zoo")
@@ -213,8 +215,8 @@ def test_hostile_rows(tmp_path: Path, number: int) -> None:
         assert len(zoo) == 0 and zoo.verify() == []
 
 
-def test_odd_rows_that_are_none_the_less_models(tmp_path: Path) -> None:
-    """Ids that look like paths make no file outside; deep facts, and files without a path of Unicode, are kept."""
+def test_odd_rows(tmp_path: Path) -> None:
+    """Ids that look like paths write no file outside of the zoo; deep facts and missing values are imported."""
     deep = '{"a": ' + "[" * 300 + "]" * 300 + "}"
     image = b"png"
     ids = ["../../x", "/etc/x", "a/b", "a\0b", "x" * 300, "é", ".", "CON"]
@@ -239,13 +241,13 @@ def test_odd_rows_that_are_none_the_less_models(tmp_path: Path) -> None:
         import_zoo(tmp_path / "x.parquet", tmp_path / "zoo")
 
 
-def said(**changed: Any) -> Callable[[Path], None]:
-    """A file with other words about itself."""
+def with_metadata(**changed: Any) -> Callable[[Path], None]:
+    """Return a function that writes a file with changed metadata."""
     metadata = {"version": 1, "space": SPACE, "dim": DIM} | changed
     return lambda path: write(path, row(), schema=layout(SPACE, DIM).with_metadata({"loradex": json.dumps(metadata)}))
 
 
-NO_ZOOS: list[Callable[[Path], object]] = [
+NOT_ZOOS: list[Callable[[Path], object]] = [
     lambda path: path.write_bytes(b""),
     lambda path: path.write_bytes(b"PAR1"),
     lambda path: path.write_bytes(b"PAR1" + b"\xff" * 1000 + b"PAR1"),
@@ -258,14 +260,14 @@ NO_ZOOS: list[Callable[[Path], object]] = [
     lambda path: write(path, row(), schema=layout(SPACE, DIM).with_metadata({"loradex": b"{"})),
     lambda path: write(path, row(), schema=layout(SPACE, DIM).with_metadata({"loradex": b"\xff"})),
     lambda path: write(path, row(), schema=layout(SPACE, DIM).with_metadata({"loradex": b"[" * 100_000})),
-    said(version=2),
-    said(dim=11),
-    said(dim=-1),
-    said(dim=0),
-    said(dim=2**40),
-    said(dim=None),
-    said(dim=1e400),
-    said(dim=[12]),
+    with_metadata(version=2),
+    with_metadata(dim=11),
+    with_metadata(dim=-1),
+    with_metadata(dim=0),
+    with_metadata(dim=2**40),
+    with_metadata(dim=None),
+    with_metadata(dim=1e400),
+    with_metadata(dim=[12]),
     lambda path: write(path, row(), schema=layout(SPACE, DIM).remove(0)),
     lambda path: write(path, schema=layout("", DIM)),
     lambda path: pq.write_table(
@@ -274,17 +276,17 @@ NO_ZOOS: list[Callable[[Path], object]] = [
 ]
 
 
-@pytest.mark.parametrize("number", range(len(NO_ZOOS)))
-def test_files_that_are_no_zoo(tmp_path: Path, number: int) -> None:
-    """One line, and no zoo is made."""
-    NO_ZOOS[number](tmp_path / "x.parquet")
+@pytest.mark.parametrize("number", range(len(NOT_ZOOS)))
+def test_files_that_are_not_a_zoo(tmp_path: Path, number: int) -> None:
+    """The error is one line, and no zoo is created."""
+    NOT_ZOOS[number](tmp_path / "x.parquet")
     with pytest.raises(ZooError, match=r"^[^\n]*expected [^\n]*found[^\n]*$"):
         import_zoo(tmp_path / "x.parquet", tmp_path / "zoo")
     assert not (tmp_path / "zoo").exists()
 
 
-def test_text_that_is_none(tmp_path: Path) -> None:
-    """Bytes that are no UTF-8 in a column of text."""
+def test_invalid_text(tmp_path: Path) -> None:
+    """Bytes that are not UTF-8 in a column of text are refused."""
     table = pa.Table.from_pylist([row()], layout(SPACE, DIM))
     bad = pa.Array.from_buffers(
         pa.string(), 1, [None, pa.py_buffer(np.array([0, 2], np.int32)), pa.py_buffer(b"\xff\xfe")]
@@ -295,18 +297,18 @@ def test_text_that_is_none(tmp_path: Path) -> None:
 
 
 def test_damaged_files(zoo: Zoo, tmp_path: Path) -> None:
-    """Cut or with a bit flipped anywhere: one line, or models; and the zoo is sound."""
-    zoo.add(models(f"m{i}" for i in range(60)), vectors(60), {f"m{i}": b"print" for i in range(9)})
+    """A file that is cut or has a bit flipped gives an error of one line, or models; the zoo stays sound."""
+    zoo.add(models(f"m{i}" for i in range(60)), random_vectors(60), {f"m{i}": b"print" for i in range(9)})
     export_zoo(zoo, tmp_path / "zoo.parquet")
-    whole = (tmp_path / "zoo.parquet").read_bytes()
+    content = (tmp_path / "zoo.parquet").read_bytes()
     rng = np.random.default_rng(3)
-    cuts = [whole[:size] for size in rng.integers(0, len(whole), 6)]
+    cuts = [content[:size] for size in rng.integers(0, len(content), 6)]
     flips = [
-        whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :]
-        for at in [*rng.integers(0, len(whole), 15).tolist(), *range(len(whole) - 3000, len(whole), 100)]
+        content[:at] + bytes([content[at] ^ 1 << at % 8]) + content[at + 1 :]
+        for at in [*rng.integers(0, len(content), 15).tolist(), *range(len(content) - 3000, len(content), 100)]
     ]
-    for content in cuts + flips:
-        (tmp_path / "x.parquet").write_bytes(content)
+    for damaged in cuts + flips:
+        (tmp_path / "x.parquet").write_bytes(damaged)
         try:
             import_zoo(tmp_path / "x.parquet", tmp_path / "back")
         except ZooError as error:
@@ -315,9 +317,9 @@ def test_damaged_files(zoo: Zoo, tmp_path: Path) -> None:
         assert back.verify() == []
 
 
-def test_nowhere_to_write(zoo: Zoo, tmp_path: Path) -> None:
-    """What was there before stays."""
-    zoo.add(models("a"), vectors(1))
+def test_export_to_a_path_that_cannot_be_written(zoo: Zoo, tmp_path: Path) -> None:
+    """The file that was there before is not changed."""
+    zoo.add(models("a"), random_vectors(1))
     with pytest.raises(DiskRefused):
         export_zoo(zoo, tmp_path / "nowhere" / "zoo.parquet")
     (tmp_path / "zoo.parquet").write_bytes(b"old")

@@ -1,41 +1,40 @@
-"""Words find models by name, tags, trigger words, title and notes; nothing that is typed is an operator."""
+"""Full-text search in name, tags, trigger words, title and notes; no text of a query is an operator."""
 
 import random
 import time
 from dataclasses import replace
 
 import pytest
-from zoo_oracle import model, vectors
+from zoo_oracle import model, random_vectors
 
 from loradex.index import BadQuery, Filter, Zoo
-from loradex.index.words import words_query
 
 WORDS = "dog cat red blue castle dragon portrait anime watercolor knight robot forest".split()  # noqa: SIM905
 
 
-def told(zoo: Zoo, **names: str) -> None:
+def add_named(zoo: Zoo, **names: str) -> None:
     """Add models with names."""
-    zoo.add([model(id, name) for id, name in names.items()], vectors(len(names)))
+    zoo.add([model(id, name) for id, name in names.items()], random_vectors(len(names)))
 
 
-def found(zoo: Zoo, *words: str, k: int = 99, where: Filter = Filter(), without: tuple[str, ...] = ()) -> list[str]:  # noqa: B008
-    """Ids of what is found."""
+def find_ids(zoo: Zoo, *words: str, k: int = 99, where: Filter = Filter(), without: tuple[str, ...] = ()) -> list[str]:  # noqa: B008
+    """The ids of the models that match."""
     return [each.id for each in zoo.find(words, k, where, without)]
 
 
 def test_against_sets_of_words(zoo: Zoo) -> None:
-    """Every word of one of the texts, not all words of one of the others, and the filter: as sets say."""
+    """Matches equal those of set operations on words, with and without excluded texts and a filter."""
     chance = random.Random(2)  # noqa: S311
     has: dict[str, set[str]] = {}
-    made = []
+    added = []
     for number in range(200):
         name, tags, notes = (chance.sample(WORDS, chance.randint(0, 3)) for _ in range(3))
         each = replace(
             model(f"m{number:03}", " ".join(name)), facts={"tags": tags, "notes": " ".join(notes), "ranks": number}
         )
-        made.append(each)
+        added.append(each)
         has[each.id] = {*name, *tags, *notes}
-    zoo.add(made, vectors(200))
+    zoo.add(added, random_vectors(200))
     for _ in range(150):
         texts = [chance.sample(WORDS, chance.randint(1, 3)) for _ in range(chance.randint(1, 3))]
         without = [chance.sample(WORDS, chance.randint(1, 2)) for _ in range(chance.randint(0, 2))]
@@ -47,7 +46,7 @@ def test_against_sets_of_words(zoo: Zoo) -> None:
             and not any(own.issuperset(text) for text in without)
             and (lowest is None or int(id[1:]) >= lowest)
         }
-        hits = found(
+        hits = find_ids(
             zoo,
             *(" ".join(text).upper() for text in texts),
             k=999,
@@ -56,7 +55,7 @@ def test_against_sets_of_words(zoo: Zoo) -> None:
         )
         assert len(hits) == len(expected) and set(hits) == expected
         assert (
-            found(
+            find_ids(
                 zoo,
                 *(" ".join(text) for text in texts),
                 k=3,
@@ -68,26 +67,26 @@ def test_against_sets_of_words(zoo: Zoo) -> None:
 
 
 def test_order(zoo: Zoo) -> None:
-    """A word in the name weighs more than in tags, in tags more than in notes; a short text more than a long one; else by id."""
+    """A word weighs most in the name, then in tags, then in notes; more in a short text; ties are in order of id."""
     facts = [{"notes": "dragon and more"}, {"tags": ["dragon"]}, {}, {}, {}]
     names = ["first thing", "second thing", "dragon thing", "dragon thing", "dragon thing " + "of many words " * 20]
     zoo.add(
         [replace(model(f"m{i}", name), facts=fact) for i, (name, fact) in enumerate(zip(names, facts, strict=True))],
-        vectors(5),
+        random_vectors(5),
     )
-    zoo.add([model(f"x{i}", "filler") for i in range(20)], vectors(20))
-    assert found(zoo, "dragon") == ["m2", "m3", "m4", "m1", "m0"] or found(zoo, "dragon") == [
+    zoo.add([model(f"x{i}", "filler") for i in range(20)], random_vectors(20))
+    assert find_ids(zoo, "dragon") == ["m2", "m3", "m4", "m1", "m0"] or find_ids(zoo, "dragon") == [
         "m2",
         "m3",
         "m1",
         "m4",
         "m0",
     ]
-    assert found(zoo, "the dragon") == found(zoo, "dragon")
+    assert find_ids(zoo, "the dragon") == find_ids(zoo, "dragon")
 
 
 @pytest.mark.parametrize(
-    ("name", "asked"),
+    ("name", "queries"),
     [
         ("Straße", ["Straße", "STRAßE", "straße"]),
         ("İstanbul", ["İstanbul", "istanbul"]),
@@ -101,13 +100,13 @@ def test_order(zoo: Zoo) -> None:
         ("dog", ["dog", "dog _", "__ dog", "dog \u200b", "dog!!!", "\ud800 dog", "dog\0", "the dog"]),
     ],
 )
-def test_letters_of_the_world(zoo: Zoo, name: str, asked: list[str]) -> None:
-    """What is typed as the name is written finds it, in any case and with marks apart or not; and no operator is one."""
-    told(zoo, a=name, b="another")
-    for text in asked:
-        assert found(zoo, text) == ["a"], ascii(text)
-        assert "a" not in found(zoo, "another", without=(text,))
-        assert found(zoo, name, without=(text,)) == []
+def test_scripts_and_case(zoo: Zoo, name: str, queries: list[str]) -> None:
+    """A name is found as it is written, in any case and Unicode normalization; operators of FTS5 are plain text."""
+    add_named(zoo, a=name, b="another")
+    for text in queries:
+        assert find_ids(zoo, text) == ["a"], ascii(text)
+        assert "a" not in find_ids(zoo, "another", without=(text,))
+        assert find_ids(zoo, name, without=(text,)) == []
 
 
 INJECTIONS = [
@@ -153,16 +152,16 @@ INJECTIONS = [
 
 
 @pytest.mark.parametrize("number", range(len(INJECTIONS)))
-def test_nothing_typed_is_an_operator(zoo: Zoo, number: int) -> None:
-    """It finds what has the words, or nothing; soon, and the zoo is as it was."""
+def test_injections(zoo: Zoo, number: int) -> None:
+    """A hostile text matches words only, quickly, and leaves the zoo as it is."""
     text = INJECTIONS[number]
-    told(zoo, a="a dog", b="a cat", c="dog and cat", d="NOT dog or near cat name")
+    add_named(zoo, a="a dog", b="a cat", c="dog and cat", d="NOT dog or near cat name")
     begun = time.monotonic()
     for hits in (
-        found(zoo, text),
-        found(zoo, text, without=(text,)),
-        found(zoo, "dog", without=(text,)),
-        found(zoo, *[text[:50]] * 1000),
+        find_ids(zoo, text),
+        find_ids(zoo, text, without=(text,)),
+        find_ids(zoo, "dog", without=(text,)),
+        find_ids(zoo, *[text[:50]] * 1000),
     ):
         assert set(hits) <= {"a", "b", "c", "d"}
     assert time.monotonic() - begun < 5
@@ -171,48 +170,39 @@ def test_nothing_typed_is_an_operator(zoo: Zoo, number: int) -> None:
 
 @pytest.mark.parametrize("zoo", ["folder"], indirect=True)  # Milvus has bounds
 def test_texts_of_any_length_are_stored(zoo: Zoo) -> None:
-    """A megabyte of notes, ten thousand tags, bytes that are no text; all found by their words."""
+    """A megabyte of notes, ten thousand tags and invalid Unicode are stored, and found by their words."""
     facts = {
         "notes": "filler " * 150_000 + "needle",
         "tags": [f"tag{i}" for i in range(10_000)],
         "title": "\udcff\0 Title",
         "trigger_words": [None, 5, "ohwx"],
     }
-    zoo.add([replace(model("a", "\ud800 \0 name"), facts=facts)], vectors(1))
+    zoo.add([replace(model("a", "\ud800 \0 name"), facts=facts)], random_vectors(1))
     for text in ("needle", "tag9999", "title", "ohwx", "name", "tag 77"):
-        assert found(zoo, text) == ["a"], text
+        assert find_ids(zoo, text) == ["a"], text
     assert zoo.get("a").facts == facts
     assert zoo.verify() == []
 
 
-def test_words_go_with_their_models(zoo: Zoo) -> None:
-    """Of a model that was changed or taken out no word is left, whatever its number becomes."""
-    told(zoo, a="red dragon", b="blue dragon")
-    zoo.add([replace(model("a", "green castle"), facts={"tags": "moat"})], vectors(1))
-    assert found(zoo, "red") == [] and found(zoo, "dragon") == ["b"] and found(zoo, "moat castle") == ["a"]
+def test_words_of_changed_models(zoo: Zoo) -> None:
+    """A model that was replaced or removed is not found by its old words."""
+    add_named(zoo, a="red dragon", b="blue dragon")
+    zoo.add([replace(model("a", "green castle"), facts={"tags": "moat"})], random_vectors(1))
+    assert find_ids(zoo, "red") == [] and find_ids(zoo, "dragon") == ["b"] and find_ids(zoo, "moat castle") == ["a"]
     zoo.remove(["b"])
-    assert found(zoo, "dragon") == [] == found(zoo, "blue")
-    told(zoo, c="silver")
-    assert found(zoo, "dragon") == [] and found(zoo, "silver") == ["c"]
+    assert find_ids(zoo, "dragon") == [] == find_ids(zoo, "blue")
+    add_named(zoo, c="silver")
+    assert find_ids(zoo, "dragon") == [] and find_ids(zoo, "silver") == ["c"]
     zoo.compact()
     zoo.rebuild()
-    assert found(zoo, "moat") == ["a"] and found(zoo, "dragon") == []
+    assert find_ids(zoo, "moat") == ["a"] and find_ids(zoo, "dragon") == []
 
 
 def test_number_of_models(zoo: Zoo) -> None:
-    """As in a search."""
-    told(zoo, a="dog", b="dog", c="dog")
-    assert [len(found(zoo, "dog", k=k)) for k in (0, 1, 3, 10**6, 2**70)] == [0, 1, 3, 3, 3]
+    """``k`` is checked as in a vector search."""
+    add_named(zoo, a="dog", b="dog", c="dog")
+    assert [len(find_ids(zoo, "dog", k=k)) for k in (0, 1, 3, 10**6, 2**70)] == [0, 1, 3, 3, 3]
     for k in (-1, 1.5, None):
         with pytest.raises(BadQuery):
-            found(zoo, "dog", k=k)  # type: ignore[arg-type]
-    assert found(zoo) == [] == found(zoo, "the", "")
-
-
-def test_the_query() -> None:
-    """As FTS5 reads it."""
-    assert words_query(["Red dog", "cat"]) == '("Red" AND "dog") OR ("cat")'
-    assert words_query(["dog"], ["cat", "red fox"]) == '(("dog")) NOT (("cat") OR ("red" AND "fox"))'
-    assert words_query(["the of", "_", ""]) is None
-    assert words_query(["dog"], ["the", "_"]) == '("dog")'
-    assert (words_query(["w " * 5000]) or "").count("w") == 32
+            find_ids(zoo, "dog", k=k)  # type: ignore[arg-type]
+    assert find_ids(zoo) == [] == find_ids(zoo, "the", "")

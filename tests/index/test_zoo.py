@@ -1,4 +1,4 @@
-"""The catalogue: what goes in comes out, and what must not go in does not."""
+"""Storing and reading models, vectors, fingerprints and files, and refusal of what cannot be stored."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from zoo_oracle import DIM, SPACE, model, models, nearest, same, unit, vectors
+from zoo_oracle import DIM, SPACE, model, models, nearest, random_vectors, same, unit
 
 import loradex.index
 from loradex.index import (
@@ -28,7 +28,7 @@ from loradex.index import (
 
 
 def test_exported_names() -> None:
-    """The public names, pinned."""
+    """The public names of the package."""
     errors = "BadModel BadQuery BadVector DiskRefused ModelMissing SpaceMismatch ZooClosed ZooDamaged ZooError ZooExists ZooLocked ZooUnreachable"
     others = (
         "AnyZoo open_or_create_zoo open_zoo Filter FoundBy Hit KnownFile Model Zoo ZooMissing ZooReadOnly ZooTooNew"
@@ -40,8 +40,8 @@ def test_exported_names() -> None:
     )
 
 
-def test_models_come_back_by_value(folder: Path) -> None:
-    """Every field and vector, after the zoo was closed and opened again."""
+def test_models_are_read_as_written(folder: Path) -> None:
+    """Every field and vector, after closing and opening the zoo."""
     odd = Model(
         "odd",
         "名\ud800\0<b>",
@@ -53,36 +53,40 @@ def test_models_come_back_by_value(folder: Path) -> None:
         {"n": [1.5, None, "\udc80"], "": {}},
     )
     full = [replace(model("b"), preview="b.png"), odd, model("a")]
-    given = vectors(3)
+    vectors = random_vectors(3)
     with Zoo.create(folder, SPACE, DIM) as zoo:
-        assert zoo.add(full, given) == 3
+        assert zoo.add(full, vectors) == 3
     for read_only in (False, True):
         with Zoo.open(folder, space=SPACE, read_only=read_only) as zoo:
             assert (zoo.space, zoo.dim, zoo.folder, zoo.read_only, len(zoo)) == (SPACE, DIM, folder, read_only, 3)
             assert list(zoo.models()) == [full[2], full[0], full[1]]
             assert zoo.get("odd") == odd
-            np.testing.assert_allclose(zoo.vectors(["odd", "b"]), [unit(given[1]), unit(given[0])], rtol=0, atol=1e-7)
+            np.testing.assert_allclose(
+                zoo.vectors(["odd", "b"]), [unit(vectors[1]), unit(vectors[0])], rtol=0, atol=1e-7
+            )
             assert zoo.vector("a").dtype == np.float32
-            assert same(zoo.search(given[1], 3), nearest({"b": given[0], "odd": given[1], "a": given[2]}, given[1], 3))
-            assert zoo.search(given[1], 1)[0].model == odd
+            assert same(
+                zoo.search(vectors[1], 3), nearest({"b": vectors[0], "odd": vectors[1], "a": vectors[2]}, vectors[1], 3)
+            )
+            assert zoo.search(vectors[1], 1)[0].model == odd
 
 
-def test_fingerprints_come_back_and_go_with_their_models(zoo: Zoo) -> None:
-    """They are kept as they are, replaced by id, and never without a model."""
-    zoo.add(models(["a", "b"]), vectors(2), {"b": b"\0two", "a": b"one"})
+def test_fingerprints(zoo: Zoo) -> None:
+    """They are read as written, replaced by id, and removed with their model."""
+    zoo.add(models(["a", "b"]), random_vectors(2), {"b": b"\0two", "a": b"one"})
     assert list(zoo.fingerprints().items()) == [("a", b"one"), ("b", b"\0two")]
-    zoo.add(models(["a"]), vectors(1), {"a": b"another"})
+    zoo.add(models(["a"]), random_vectors(1), {"a": b"another"})
     assert zoo.fingerprints()["a"] == b"another"
     with pytest.raises(ModelMissing, match="fingerprint of model 'x'"):
-        zoo.add(models(["c"]), vectors(1), {"x": b"lost"})
+        zoo.add(models(["c"]), random_vectors(1), {"x": b"lost"})
     assert len(zoo) == 2
     zoo.remove(["a"])
     assert list(zoo.fingerprints()) == ["b"]
 
 
 def test_upsert(zoo: Zoo) -> None:
-    """A model that is there is replaced, name, vector and all; of two in one batch the last stays."""
-    first, second, third = vectors(3)
+    """A stored model is replaced with its vector; of two models with one id in a batch the last counts."""
+    first, second, third = random_vectors(3)
     zoo.add(models(["a", "b"]), [first, second])
     assert zoo.add([model("a", "newer"), model("a", "newest")], [second, third]) == 1
     assert len(zoo) == 2
@@ -91,13 +95,13 @@ def test_upsert(zoo: Zoo) -> None:
 
 
 def test_remove(zoo: Zoo) -> None:
-    """Removed models are gone from the catalogue, from search and from the known files; unknown ids count for nothing."""
-    given = vectors(3)
-    zoo.add(models("abc"), given)
+    """Removed models are missing from listing, search and known files; unknown ids are not counted."""
+    vectors = random_vectors(3)
+    zoo.add(models("abc"), vectors)
     zoo.note_files([KnownFile("/x/b", 1, 2, "b"), KnownFile("/x/c", 3, 4, "c")])
     assert zoo.remove(["b", "b", "nowhere"]) == 1
     assert zoo.remove([]) == 0
-    assert same(zoo.search(given[1], 9), nearest({"a": given[0], "c": given[2]}, given[1], 9))
+    assert same(zoo.search(vectors[1], 9), nearest({"a": vectors[0], "c": vectors[2]}, vectors[1], 9))
     assert list(zoo.known_files()) == ["/x/c"]
     for missing in (zoo.get, zoo.vector):
         with pytest.raises(ModelMissing, match="'b'"):
@@ -105,23 +109,23 @@ def test_remove(zoo: Zoo) -> None:
 
 
 def test_models_without_a_vector(zoo: Zoo) -> None:
-    """They are in the catalogue and never a hit; a vector may come and go."""
+    """They are listed and never a hit; a vector may be added and removed later."""
     named = replace(model("m"), found_by=FoundBy.METADATA)
-    given = vectors(2)
-    assert zoo.add([named, model("w")], [None, given[0]]) == 2
+    vectors = random_vectors(2)
+    assert zoo.add([named, model("w")], [None, vectors[0]]) == 2
     assert (len(zoo), zoo.get("m")) == (2, named)
-    assert [hit.model.id for hit in zoo.search(given[1], 9)] == ["w"]
+    assert [hit.model.id for hit in zoo.search(vectors[1], 9)] == ["w"]
     with pytest.raises(ModelMissing, match="vector of model 'm'"):
         zoo.vector("m")
-    zoo.add([model("m")], [given[1]])
-    assert [hit.model.id for hit in zoo.search(given[1], 9)] == ["m", "w"]
+    zoo.add([model("m")], [vectors[1]])
+    assert [hit.model.id for hit in zoo.search(vectors[1], 9)] == ["m", "w"]
     zoo.add([named], [None])
-    assert [hit.model.id for hit in zoo.search(given[1], 9)] == ["w"]
+    assert [hit.model.id for hit in zoo.search(vectors[1], 9)] == ["w"]
     with pytest.raises(BadVector, match="'w'.*found None"):
         zoo.add([model("w")], [None])
 
 
-BROKEN: list[Any] = [
+BAD_VECTORS: list[Any] = [
     np.full(DIM, np.nan),
     np.array([np.inf] + [1.0] * (DIM - 1)),
     np.zeros(DIM),
@@ -133,20 +137,20 @@ BROKEN: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("broken", BROKEN)
-def test_bad_vectors_store_nothing(zoo: Zoo, broken: Any) -> None:
-    """One bad vector, and the whole batch stays out."""
-    zoo.add(models(["old"]), vectors(1))
+@pytest.mark.parametrize("bad", BAD_VECTORS)
+def test_bad_vectors_store_nothing(zoo: Zoo, bad: Any) -> None:
+    """With one bad vector nothing of the batch is stored."""
+    zoo.add(models(["old"]), random_vectors(1))
     with pytest.raises(BadVector, match="^vector of model 'b': expected .* found "):
-        zoo.add([model("a"), model("b"), model("old", "newer")], [vectors(1)[0], broken, vectors(1)[0]])
+        zoo.add([model("a"), model("b"), model("old", "newer")], [random_vectors(1)[0], bad, random_vectors(1)[0]])
     assert list(zoo.models()) == models(["old"])
 
 
-@pytest.mark.parametrize("given", [vectors(1), vectors(3), vectors(0), np.float32(1), []])
-def test_as_many_vectors_as_models(zoo: Zoo, given: Any) -> None:
-    """A batch that does not pair off is refused."""
+@pytest.mark.parametrize("vectors", [random_vectors(1), random_vectors(3), random_vectors(0), np.float32(1), []])
+def test_as_many_vectors_as_models(zoo: Zoo, vectors: Any) -> None:
+    """A batch with more or fewer vectors than models is refused."""
     with pytest.raises(BadVector, match=r"^[^\n]+$"):
-        zoo.add(models("ab"), given)
+        zoo.add(models("ab"), vectors)
     assert len(zoo) == 0
 
 
@@ -165,27 +169,27 @@ def test_as_many_vectors_as_models(zoo: Zoo, given: Any) -> None:
     ],
 )
 def test_bad_models_store_nothing(zoo: Zoo, bad: dict[str, Any]) -> None:
-    """A model with a field of another type stays out, with its batch."""
+    """With one model that has a field of another type nothing of the batch is stored."""
     with pytest.raises(BadModel, match=r"^model [^\n]* expected [^\n]* found[^\n]*$"):
-        zoo.add([model("a"), replace(model("b"), **bad)], vectors(2))
+        zoo.add([model("a"), replace(model("b"), **bad)], random_vectors(2))
     assert len(zoo) == 0
 
 
 def test_empty_batch(zoo: Zoo) -> None:
-    """Nothing to add is no error."""
+    """An empty batch is not an error."""
     assert zoo.add([], []) == 0
-    assert zoo.add([], vectors(0)) == 0
+    assert zoo.add([], random_vectors(0)) == 0
 
 
 def test_known_files(folder: Path) -> None:
-    """What became of files is remembered; a renamed file keeps its model."""
+    """Results of indexing are stored by path; a renamed file keeps its model."""
     was, refused = KnownFile("/x/dog", 10, 2**60, "a"), KnownFile("/x/cat\udcff", 0, -1, None, "/x/cat: a pickle\ud800")
     with Zoo.create(folder, SPACE, DIM) as zoo:
         assert zoo.known_files() == {}
-        zoo.add(models("a"), vectors(1))
+        zoo.add(models("a"), random_vectors(1))
         zoo.note_files([was, refused])
         zoo.note_files([replace(was, mtime_ns=5)])
-        zoo.add([replace(model("a"), path="/y/hound")], vectors(1))
+        zoo.add([replace(model("a"), path="/y/hound")], random_vectors(1))
         zoo.note_files([KnownFile("/y/hound", 10, 5, "a")])
     with Zoo.open(folder, read_only=True) as zoo:
         assert zoo.known_files() == {
@@ -193,30 +197,30 @@ def test_known_files(folder: Path) -> None:
             "/x/cat\udcff": refused,
             "/y/hound": KnownFile("/y/hound", 10, 5, "a"),
         }
-        assert [found.path for found in zoo.models()] == ["/y/hound"]
+        assert [model.path for model in zoo.models()] == ["/y/hound"]
 
 
 def test_files_of_unknown_models(zoo: Zoo) -> None:
-    """A file cannot be noted before its model is in; nothing of the batch is."""
+    """A file of a model that is not in the zoo is refused, with its batch."""
     with pytest.raises(ModelMissing, match="^file '/x/b': expected model 'b'"):
         zoo.note_files([KnownFile("/x/a", 1, 1), KnownFile("/x/b", 1, 1, "b")])
     assert zoo.known_files() == {}
 
 
 def test_many_models_in_order(zoo: Zoo) -> None:
-    """More models than one page holds, in order of id, also while some are added and removed."""
+    """Models of several pages are listed in order of id, also while some are added and removed."""
     ids = [f"m{i * 7 % 1201:04}" for i in range(1201)]
-    zoo.add(models(ids), vectors(1201))
-    assert [found.id for found in zoo.models()] == sorted(ids)
+    zoo.add(models(ids), random_vectors(1201))
+    assert [model.id for model in zoo.models()] == sorted(ids)
     walk = zoo.models()
     assert next(walk).id == "m0000"
-    zoo.add(models(["zzz"]), vectors(1))
+    zoo.add(models(["zzz"]), random_vectors(1))
     zoo.remove(["m1200"])
-    assert [found.id for found in walk] == [*sorted(ids)[1:-1], "zzz"]
+    assert [model.id for model in walk] == [*sorted(ids)[1:-1], "zzz"]
 
 
-def test_another_space_is_refused_with_both_names(folder: Path) -> None:
-    """Never silently mixed; and the refused zoo is not left locked."""
+def test_another_space_is_refused(folder: Path) -> None:
+    """The message names both spaces, and the zoo is not left locked."""
     Zoo.create(folder, SPACE, DIM).close()
     for read_only in (False, True):
         with pytest.raises(SpaceMismatch, match="'pictures-2'.*'words-1'"):
@@ -229,7 +233,7 @@ def test_another_space_is_refused_with_both_names(folder: Path) -> None:
 
 
 def test_open_create_and_missing(folder: Path, tmp_path: Path) -> None:
-    """One zoo for a folder; none is made by opening."""
+    """A folder holds one zoo; opening never creates one."""
     for read_only in (False, True):
         with pytest.raises(ZooMissing, match="found none"):
             Zoo.open(folder, read_only=read_only)
@@ -237,7 +241,7 @@ def test_open_create_and_missing(folder: Path, tmp_path: Path) -> None:
     Zoo.open_or_create(folder, SPACE, DIM).close()
     (folder / "notes.txt").write_text("kept")
     with Zoo.open_or_create(folder, SPACE, DIM) as zoo:
-        zoo.add(models("a"), vectors(1))
+        zoo.add(models("a"), random_vectors(1))
     with pytest.raises(ZooExists):
         Zoo.create(folder, SPACE, DIM)
     with Zoo.open(folder) as zoo:
@@ -250,15 +254,15 @@ def test_open_create_and_missing(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("space", "dim"), [("", 3), ("s", 0), ("s", -1)])
-def test_no_space_no_zoo(folder: Path, space: str, dim: int) -> None:
-    """A zoo has a space and a dim."""
+def test_bad_space_or_dim(folder: Path, space: str, dim: int) -> None:
+    """A zoo needs the name of a space and a positive dim."""
     with pytest.raises(BadVector):
         Zoo.create(folder, space, dim)
     assert not folder.exists()
 
 
-def test_what_a_killed_create_left_is_swept(folder: Path) -> None:
-    """Half a catalogue beside its place is no zoo and does not stand in the way."""
+def test_create_after_a_killed_create(folder: Path) -> None:
+    """A partial catalogue is not a zoo, and is overwritten."""
     folder.mkdir()
     (folder / ".catalogue.sqlite.part").write_bytes(b"half")
     with pytest.raises(ZooMissing):
@@ -267,27 +271,31 @@ def test_what_a_killed_create_left_is_swept(folder: Path) -> None:
         assert len(zoo) == 0
 
 
-def test_reading_only(folder: Path) -> None:
-    """A zoo open for reading refuses every write."""
+def test_read_only(folder: Path) -> None:
+    """A zoo that is open for reading refuses every write."""
     Zoo.create(folder, SPACE, DIM).close()
     with Zoo.open(folder, read_only=True) as zoo:
-        for write in (lambda: zoo.add(models("a"), vectors(1)), lambda: zoo.remove(["a"]), lambda: zoo.note_files([])):
+        for write in (
+            lambda: zoo.add(models("a"), random_vectors(1)),
+            lambda: zoo.remove(["a"]),
+            lambda: zoo.note_files([]),
+        ):
             with pytest.raises(ZooReadOnly, match="open it without read_only"):
                 write()
 
 
 def test_closed(folder: Path) -> None:
-    """A closed zoo says so, closing twice is fine, and one plain file is left beside the lock."""
+    """Using a closed zoo is an error, closing twice is not, and one plain file is left beside the lock."""
     zoo = Zoo.create(folder, SPACE, DIM)
-    zoo.add(models("a"), vectors(1))
+    zoo.add(models("a"), random_vectors(1))
     zoo.close()
     zoo.close()
-    for use in (
-        lambda: zoo.search(vectors(1)[0], 1),
+    for call in (
+        lambda: zoo.search(random_vectors(1)[0], 1),
         lambda: zoo.get("a"),
-        lambda: zoo.add(models("a"), vectors(1)),
+        lambda: zoo.add(models("a"), random_vectors(1)),
         lambda: len(zoo),
     ):
         with pytest.raises(ZooClosed):
-            use()
+            call()
     assert sorted(path.name for path in folder.iterdir()) == ["catalogue.sqlite", "writer.lock"]

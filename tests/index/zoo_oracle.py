@@ -1,6 +1,8 @@
-"""What the tests of the index share: seeded models, and an oracle that knows nothing of SQLite or FAISS."""
+"""What the tests of zoos share: seeded models, and an oracle by brute force, without SQLite, FAISS or Milvus."""
 
+import os
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,8 +11,9 @@ from loradex.index import FoundBy, Hit, Model
 
 DIM = 12
 SPACE = "words-1"
+PYTHONPATH = os.pathsep.join([str(Path(__file__).parents[2] / "src"), str(Path(__file__).parent)])  # of child processes
 Array = NDArray[np.float32]
-State = dict[str, Array]
+State = dict[str, Array]  # the vectors in a zoo, by model id
 
 
 def model(id: str, name: str = "a LoRA") -> Model:
@@ -27,12 +30,12 @@ def model(id: str, name: str = "a LoRA") -> Model:
 
 
 def models(ids: Iterable[str]) -> list[Model]:
-    """Models of some ids."""
+    """Models of several ids."""
     return [model(id) for id in ids]
 
 
-def vectors(n: int, seed: int = 0, dim: int = DIM) -> Array:
-    """Seeded vectors (n, dim) of many lengths."""
+def random_vectors(n: int, seed: int = 0, dim: int = DIM) -> Array:
+    """Random vectors (n, dim) of different lengths, the same for a seed."""
     rng = np.random.default_rng(seed)
     return (rng.normal(size=(n, dim)) * rng.uniform(0.01, 100, size=(n, 1))).astype(np.float32)
 
@@ -43,7 +46,7 @@ def unit(vector: Array) -> Array:
 
 
 def nearest(state: State, query: Array, k: int) -> list[tuple[str, float]]:
-    """The best ids and cosines by brute force, ties in order of id."""
+    """The ids and cosines of the ``k`` best vectors by brute force, ties in order of id."""
     scores = {
         id: float(unit(vector).astype(np.float64) @ unit(query).astype(np.float64)) for id, vector in state.items()
     }
@@ -51,7 +54,7 @@ def nearest(state: State, query: Array, k: int) -> list[tuple[str, float]]:
 
 
 def same(hits: list[Hit], expected: list[tuple[str, float]]) -> bool:
-    """Whether hits have the expected ids in order, and scores but for rounding."""
+    """Whether hits have the expected ids in order, and the expected scores but for rounding."""
     return [hit.model.id for hit in hits] == [id for id, _ in expected] and np.allclose(
         [hit.score for hit in hits], [score for _, score in expected], rtol=0, atol=1e-6
     )

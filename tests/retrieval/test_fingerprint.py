@@ -1,4 +1,4 @@
-"""Fingerprints against dense updates."""
+"""Fingerprints, compared with the same computation on dense updates."""
 
 import pytest
 import torch
@@ -27,15 +27,15 @@ def sketch(lora: dict[str, LayerUpdate]) -> torch.Tensor:
 
 
 def dense_sketch(lora: dict[str, LayerUpdate]) -> torch.Tensor:
-    """The definition: entry (o, i) of each dW, signed, falls on place (h_out(o) + h_in(i)) mod SIZE."""
-    made = torch.zeros(SIZE, dtype=torch.float64)
+    """The definition: entry (o, i) of each dW, with its sign, is added to bucket (h_out(o) + h_in(i)) mod SIZE."""
+    total = torch.zeros(SIZE, dtype=torch.float64)
     for layer, matrix in dense(lora).items():
         (rows, row_signs), (columns, column_signs) = (
             hashes(layer, side, n) for side, n in zip(("out", "in"), matrix.shape, strict=True)
         )
         signed = matrix.double() * row_signs[:, None] * column_signs
-        made.index_add_(0, ((rows[:, None] + columns) % SIZE).flatten(), signed.flatten())
-    return (made / made.norm()).float()
+        total.index_add_(0, ((rows[:, None] + columns) % SIZE).flatten(), signed.flatten())
+    return (total / total.norm()).float()
 
 
 def cosine(one: dict[str, LayerUpdate], two: dict[str, LayerUpdate]) -> float:
@@ -43,7 +43,7 @@ def cosine(one: dict[str, LayerUpdate], two: dict[str, LayerUpdate]) -> float:
     return float(torch.nn.functional.cosine_similarity(*flat, dim=0))
 
 
-def test_it_is_the_definition() -> None:
+def test_the_sketch_equals_its_definition() -> None:
     lora = random_lora(0)
     assert_close(sketch(lora), dense_sketch(lora), atol=1e-5, rtol=1e-5)
     assert Fingerprint.of(lora.items()).norm == pytest.approx(
@@ -86,18 +86,18 @@ def test_the_cosine_is_estimated(share: float) -> None:
     assert abs(float(spread.mean())) < 3 * SIZE**-0.5 / 20**0.5 + 1e-3
 
 
-def test_nothing_gives_zeros() -> None:
+def test_zero_and_missing_updates_give_zeros() -> None:
     lora = {"a.to_q": LayerUpdate(torch.randn(4, 24), torch.zeros(40, 4))}
-    for found in (
+    for fingerprint in (
         Fingerprint.of(lora.items()),
         Fingerprint.of([]),
         Fingerprint.from_bytes(Fingerprint.of([]).to_bytes()),
     ):
-        assert not found.sketch.any()
-        assert found.norm == 0
+        assert not fingerprint.sketch.any()
+        assert fingerprint.norm == 0
 
 
-def test_it_survives_being_stored() -> None:
+def test_a_stored_fingerprint_keeps_its_cosines() -> None:
     one, other = (Fingerprint.of(random_lora(seed).items()) for seed in (3, 4))
     stored = Fingerprint.from_bytes(one.to_bytes())
     assert len(one.to_bytes()) == SIZE + 8

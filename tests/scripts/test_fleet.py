@@ -1,4 +1,4 @@
-"""LoRAs trained in one batch are the LoRAs that diffusers loads."""
+"""LoRAs trained in one batch act as the same LoRAs loaded by diffusers."""
 
 from pathlib import Path
 
@@ -8,12 +8,12 @@ import torch
 from diffusers import DDIMScheduler
 from safetensors.torch import save_file
 
-from loradex.app.miniature.pipeline import MiniaturePipeline, Upsampler, fold, sheet, unfold
+from loradex.app.miniature.pipeline import MiniaturePipeline, Upsampler, from_latents, image_grid, to_latents
 from loradex.retrieval.lora import LoraFile
-from scripts.miniature.base_models import Tree, new_scheduler, new_unet, spread_times
+from scripts.miniature.base_models import BaseModelConfig, new_scheduler, new_unet, stratified_timesteps
 from scripts.miniature.fleet import TARGETS, GroupedAdam, GroupedLora, new_factors
 
-TREE = Tree("test", side=8, widths=(32, 32), heads=(2, 2), seed=0, steps=1, broad_steps=1)
+CONFIG = BaseModelConfig("test", side=8, widths=(32, 32), heads=(2, 2), seed=0, steps=1, broad_steps=1)
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
@@ -24,22 +24,22 @@ pytestmark = [
 def pipeline() -> MiniaturePipeline:
     torch.manual_seed(0)
     return MiniaturePipeline(
-        Upsampler(width=8, depth=1), new_unet(TREE).eval(), DDIMScheduler.from_config(new_scheduler().config)
+        Upsampler(width=8, depth=1), new_unet(CONFIG).eval(), DDIMScheduler.from_config(new_scheduler().config)
     )
 
 
-def test_folding_is_undone_by_unfolding() -> None:
+def test_from_latents_inverts_to_latents() -> None:
     small = torch.rand(2, 3, 32, 32)
-    assert fold(small, 8).shape == (2, 48, 8, 8)
-    torch.testing.assert_close(unfold(fold(small, 8)), small)
+    assert to_latents(small, 8).shape == (2, 48, 8, 8)
+    torch.testing.assert_close(from_latents(to_latents(small, 8)), small)
 
 
 def test_diffusers_adds_the_same_update_that_the_fleet_trained(tmp_path: Path) -> None:
-    drawing, context = torch.randn(6, 48, 8, 8), torch.randn(6, 16, 128)
-    drawn = pipeline()
+    latents, context = torch.randn(6, 48, 8, 8), torch.randn(6, 16, 128)
+    pipe = pipeline()
     linears = {
         name: module
-        for name, module in drawn.unet.named_modules()
+        for name, module in pipe.unet.named_modules()
         if isinstance(module, torch.nn.Linear) and name.endswith(TARGETS)
     }
     rngs = [np.random.default_rng(seed) for seed in range(3)]
@@ -55,7 +55,7 @@ def test_diffusers_adds_the_same_update_that_the_fleet_trained(tmp_path: Path) -
         layer.down, layer.up = down, up
         setattr(grouped.get_submodule(parent), child, layer)
     with torch.inference_mode():
-        together = grouped(drawing, 500, context).sample  # two samples for each of three LoRAs
+        together = grouped(latents, 500, context).sample  # two samples for each of three LoRAs
 
     for lora in range(3):
         tensors = {
@@ -64,20 +64,20 @@ def test_diffusers_adds_the_same_update_that_the_fleet_trained(tmp_path: Path) -
             for part, t in zip(("down", "up"), pair, strict=True)
         }
         save_file(tensors, tmp_path / f"{lora}.safetensors")
-        drawn.load_lora_weights(tmp_path, weight_name=f"{lora}.safetensors")
+        pipe.load_lora_weights(tmp_path, weight_name=f"{lora}.safetensors")
         with torch.inference_mode():
-            alone = drawn.unet(drawing[2 * lora : 2 * lora + 2], 500, context[2 * lora : 2 * lora + 2]).sample
-        drawn.unload_lora_weights()
+            alone = pipe.unet(latents[2 * lora : 2 * lora + 2], 500, context[2 * lora : 2 * lora + 2]).sample
+        pipe.unload_lora_weights()
         torch.testing.assert_close(together[2 * lora : 2 * lora + 2], alone, rtol=1e-4, atol=1e-4)
         assert set(LoraFile.open(tmp_path / f"{lora}.safetensors").layers) == set(linears)
 
 
 def test_the_pipeline_draws_the_same_from_the_same_seed() -> None:
-    drawn, context = pipeline(), torch.randn(2, 16, 128)
-    pictures = [drawn(context, num_inference_steps=2, generator=torch.Generator().manual_seed(5)) for _ in range(2)]
+    pipe, context = pipeline(), torch.randn(2, 16, 128)
+    pictures = [pipe(context, num_inference_steps=2, generator=torch.Generator().manual_seed(5)) for _ in range(2)]
     assert [picture.size for picture in pictures[0]] == [(64, 64)] * 2
     assert np.array_equal(np.asarray(pictures[0][1]), np.asarray(pictures[1][1]))
-    assert sheet(pictures[0] + pictures[1], 3).size == (192, 128)
+    assert image_grid(pictures[0] + pictures[1], 3).size == (192, 128)
 
 
 def test_grouped_adam_equals_adam_for_each_group() -> None:
@@ -98,6 +98,6 @@ def test_grouped_adam_equals_adam_for_each_group() -> None:
         torch.testing.assert_close(together[group], alone)
 
 
-def test_times_are_spread_over_the_schedule_in_every_group() -> None:
-    times = spread_times(4, 5, np.random.default_rng(0)).reshape(4, 5).sort(1).values
+def test_timesteps_are_stratified_in_every_group() -> None:
+    times = stratified_timesteps(4, 5, np.random.default_rng(0)).reshape(4, 5).sort(1).values
     assert ((times // 200) == torch.arange(5)).all()

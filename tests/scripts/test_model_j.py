@@ -1,4 +1,4 @@
-"""Model-J from a hub on loopback: layers by range reads, broken and lying servers, and the papers' protocol on a tiny zoo."""
+"""Model-J from a hub on loopback: layers by range reads, faulty servers, and the papers' protocol on a few LoRAs."""
 
 import json
 import shutil
@@ -22,25 +22,26 @@ from loradex.retrieval.probex.batched_factors import Factors
 from loradex.retrieval.probex.objective import ProbeTraining
 from loradex.retrieval.probex.probes import ProbeConfig
 from loradex.retrieval.space.text_encoder import TextEncoder
-from loradex.retrieval.training.concept_dataset import Aim, Study, anchors_of
-from loradex.retrieval.training.labelled_loras import find_labelled, imagenet_names
+from loradex.retrieval.training.concept_dataset import ConceptDataset, sample_anchors
+from loradex.retrieval.training.dataset import Aim
+from loradex.retrieval.training.labelled_loras import find_labelled_loras, imagenet_names
 from scripts.model_j import LAYER, REPOSITORIES, encoders
 from scripts.model_j.__main__ import main
 from scripts.model_j.encoders import DenseScorer
 from scripts.model_j.fetch import FetchOptions, fetch
-from scripts.model_j.published import Exam
+from scripts.model_j.published import Validator
 from tests.hub import (
     SHA,
     Handler,
     Hub,
-    another_range,
     compressed,
-    cut,
-    more_than_asked,
+    cut_connection,
     save_lora,
+    sd1_shapes,
     serve,
-    shapes,
+    too_many_bytes,
     without_ranges,
+    wrong_range,
 )
 
 CLIP = f"local-dir:{MINIATURE / 'encoder' / 'clip'}"
@@ -48,13 +49,13 @@ CLIP = f"local-dir:{MINIATURE / 'encoder' / 'clip'}"
 
 @pytest.fixture
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A hub with five LoRAs of the true layout, one in each split but ``train``, which has two; cards and pictures lie beside them."""
+    """A hub with LoRAs in Model-J's layout beside cards and pictures: two in ``train``, one in three other splits."""
     hub = Hub(tmp_path / "hub", REPOSITORIES["SD_200"])
     for number, split in enumerate(("train", "train", "val", "test", "test_holdout")):
         place = hub.folder / split / f"model_idx_{number:04d}"
         save_lora(
             place / "pytorch_lora_weights.safetensors",
-            shapes(),
+            sd1_shapes(),
             rank=4,
             seed=number,
             imagenet_class_id="n02119789",
@@ -69,88 +70,88 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 
 def options(hub: Hub, out: Path, *layers: str, **more: Any) -> FetchOptions:
-    return FetchOptions("SD_200", out, layers, hub.hub, **{"jobs": 2} | more)
+    return FetchOptions("SD_200", out, layers, hub.url, **{"jobs": 2} | more)
 
 
 def weights(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.safetensors"))
 
 
-def test_layers_are_those_of_the_whole_files_for_two_percent_of_the_bytes(served: Hub, tmp_path: Path) -> None:
+def test_fetched_layers_equal_the_full_files_for_two_percent_of_the_bytes(served: Hub, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    done = fetch(options(served, out, LAYER))
+    result = fetch(options(served, out, LAYER))
     names = [name for name in weights(served.folder) if "model_idx" in name]
     assert weights(out) == names
-    assert (done.fetched, done.there, done.refused) == (5, 0, {})
+    assert (result.fetched, result.present, result.refused) == (5, 0, {})
     for name in names:
-        whole, part = LoraFile.open(served.folder / name), LoraFile.open(out / name)
+        full, part = LoraFile.open(served.folder / name), LoraFile.open(out / name)
         assert list(part.layers) == [LAYER]
-        assert part.header.metadata == whole.header.metadata
+        assert part.header.metadata == full.header.metadata
         assert part.header.tensors.keys() == {f"unet.{LAYER}.lora.{half}.weight" for half in ("down", "up")}
-        expected, found = whole.updates([LAYER])[LAYER], part.updates([LAYER])[LAYER]
-        assert torch.equal(found.up, expected.up)
-        assert torch.equal(found.down, expected.down)
-        with safe_open(out / name, "pt") as file:  # the official reader takes it
+        expected, actual = full.updates([LAYER])[LAYER], part.updates([LAYER])[LAYER]
+        assert torch.equal(actual.up, expected.up)
+        assert torch.equal(actual.down, expected.down)
+        with safe_open(out / name, "pt") as file:  # the official reader accepts it
             assert file.get_tensor(f"unet.{LAYER}.lora.up.weight").dtype == torch.float32
-    assert done.whole == sum((served.folder / name).stat().st_size for name in names)
-    assert served.sent == done.received < 0.025 * done.whole
-    assert len(served.asked) <= 3 * len(names)
-    assert served.tokens == set()  # they stay with the hub
-    assert [file.split for file in find_labelled(out)] == ["train", "train", "val", "test", "test_holdout"]
+    assert result.total_bytes == sum((served.folder / name).stat().st_size for name in names)
+    assert served.sent == result.received < 0.025 * result.total_bytes
+    assert len(served.cdn_requests) <= 3 * len(names)
+    assert served.cdn_tokens == set()  # tokens are not sent to the CDN
+    assert [file.split for file in find_labelled_loras(out)] == ["train", "train", "val", "test", "test_holdout"]
 
 
-def test_far_layers_take_a_read_each_and_near_ones_share_it(served: Hub, tmp_path: Path) -> None:
+def test_distant_layers_take_a_read_each_and_near_ones_share_it(served: Hub, tmp_path: Path) -> None:
     near, far = LAYER.replace("to_q", "to_v"), "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_k"
     fetch(options(served, tmp_path / "out", LAYER, near, far, jobs=1))
-    path, _ = served.asked[-1]
-    ranges = [asked for name, asked in served.asked if name == path]
-    assert len(ranges) == 3  # the header, whose length the file before told, then two spans
+    path, _ = served.cdn_requests[-1]
+    ranges = [asked for name, asked in served.cdn_requests if name == path]
+    assert len(ranges) == 3  # the header, as long as the last file's, then two ranges
     assert set(LoraFile.open(tmp_path / "out" / path.removeprefix("/cdn/")).layers) == {LAYER, near, far}
 
 
-def test_layers_that_are_there_are_kept_when_others_are_asked_for(served: Hub, tmp_path: Path) -> None:
+def test_stored_layers_are_kept_when_others_are_fetched(served: Hub, tmp_path: Path) -> None:
     out, other = tmp_path / "out", LAYER.replace("to_q", "to_k")
     fetch(options(served, out, LAYER))
-    assert str(fetch(options(served, out, LAYER))) == "SD_200: 0 models fetched, 5 were there"
+    assert str(fetch(options(served, out, LAYER))) == "SD_200: 0 models fetched, 5 already there"
     assert fetch(options(served, out, other)).fetched == 5
     assert set(LoraFile.open(out / weights(out)[0]).layers) == {LAYER, other}
 
 
-def test_whole_files_are_the_same_bytes(served: Hub, tmp_path: Path) -> None:
+def test_full_files_are_the_same_bytes(served: Hub, tmp_path: Path) -> None:
     out = tmp_path / "out"
     fetch(options(served, out, LAYER, limit=1))
-    done = fetch(options(served, out, limit=1))
+    result = fetch(options(served, out, limit=1))
     assert weights(out) == [name for name in weights(served.folder) if "model_idx" in name and "0001" not in name]
     assert all((out / name).read_bytes() == (served.folder / name).read_bytes() for name in weights(out))
-    assert done.received == done.whole > 0
-    assert fetch(options(served, out, limit=1)).there == 4
+    assert result.received == result.total_bytes > 0
+    assert fetch(options(served, out, limit=1)).present == 4
 
 
-def test_an_answer_that_is_cut_is_asked_for_again(served: Hub, tmp_path: Path) -> None:
-    served.fault = cut(times=3, keep=500)
-    done = fetch(options(served, tmp_path / "out", LAYER))
-    assert done.fetched == 5
-    assert done.received == served.sent + 3 * 500
+def test_a_truncated_response_is_requested_again(served: Hub, tmp_path: Path) -> None:
+    served.fault = cut_connection(times=3, keep=500)
+    result = fetch(options(served, tmp_path / "out", LAYER))
+    assert result.fetched == 5
+    assert result.received == served.sent + 3 * 500
 
 
-def test_a_run_that_a_broken_server_ended_goes_on(served: Hub, tmp_path: Path) -> None:
+def test_a_run_that_a_broken_server_stopped_continues(served: Hub, tmp_path: Path) -> None:
     out = tmp_path / "out"
 
     def fault(path: str, handler: Handler) -> bool:
         if "0003" in path:
-            handler.answer(503, b"")
+            handler.respond(503, b"")
         return "0003" in path
 
     served.fault = fault
     with pytest.raises(FetchError, match="test/model_idx_0003.*6 tries: status 503; run it again"):
         fetch(options(served, out, LAYER, jobs=1))
-    there = weights(out)
-    assert 3 <= len(there) < 5
+    stored = weights(out)
+    assert 3 <= len(stored) < 5
     served.fault = None
-    served.asked.clear()
-    done = fetch(options(served, out, LAYER, jobs=1))
-    assert (done.there, done.fetched) == (len(there), 5 - len(there))
-    assert {path.removeprefix("/cdn/") for path, _ in served.asked} == set(weights(out)) - set(there)
+    served.cdn_requests.clear()
+    result = fetch(options(served, out, LAYER, jobs=1))
+    assert (result.present, result.fetched) == (len(stored), 5 - len(stored))
+    assert {path.removeprefix("/cdn/") for path, _ in served.cdn_requests} == set(weights(out)) - set(stored)
     assert not list(out.rglob("*.part"))
 
 
@@ -158,8 +159,8 @@ def test_a_run_that_a_broken_server_ended_goes_on(served: Hub, tmp_path: Path) -
     ("fault", "message"),
     [
         (without_ranges, "ignores Range; fetch whole files"),
-        (another_range, "expected Content-Range bytes 0-8/"),
-        (more_than_asked, "expected 9 bytes, found more"),
+        (wrong_range, "expected Content-Range bytes 0-8/"),
+        (too_many_bytes, "expected 9 bytes, found more"),
         (compressed, "found 'gzip'"),
     ],
 )
@@ -183,10 +184,10 @@ def test_lying_headers_are_refused_and_the_other_files_fetched(
     train.write_bytes((2**60).to_bytes(8, "little") + raw[8:])
     val.write_bytes(raw + b"more")
     test.write_bytes(raw.replace(b'"F32"', b'"F99"', 1))
-    status = main(["fetch", "SD_200", "--out", str(tmp_path / "out"), "--endpoint", served.hub, "--layers", LAYER])
+    status = main(["fetch", "SD_200", "--out", str(tmp_path / "out"), "--endpoint", served.url, "--layers", LAYER])
     out, err = capsys.readouterr()
     assert status == 3
-    assert out.startswith("SD_200: 2 models fetched, 0 were there, 3 refused, read ")
+    assert out.startswith("SD_200: 2 models fetched, 0 already there, 3 refused, read ")
     assert len(err.splitlines()) == 3
     for number, reason in (
         (0, f"found a length of {2**60}"),
@@ -197,9 +198,9 @@ def test_lying_headers_are_refused_and_the_other_files_fetched(
     assert len(weights(tmp_path / "out")) == 2
 
 
-def test_a_size_that_the_hub_lists_wrongly_is_noticed(served: Hub, tmp_path: Path) -> None:
+def test_a_wrong_size_in_the_hubs_list_is_detected(served: Hub, tmp_path: Path) -> None:
     name = weights(served.folder)[-1]
-    served.sizes[name] = (served.folder / name).stat().st_size + 8
+    served.listed_sizes[name] = (served.folder / name).stat().st_size + 8
     with pytest.raises(FetchError, match="expected Content-Range"):
         fetch(options(served, tmp_path / "out", LAYER))
 
@@ -214,13 +215,13 @@ def test_a_size_that_the_hub_lists_wrongly_is_noticed(served: Hub, tmp_path: Pat
     ],
 )
 def test_names_that_lead_out_of_the_folder_are_refused(served: Hub, tmp_path: Path, name: str) -> None:
-    served.entries = [{"type": "file", "path": name, "oid": SHA, "size": 10}]
+    served.extra_entries = [{"type": "file", "path": name, "oid": SHA, "size": 10}]
     with pytest.raises(FetchError, match="leads out of it"):
         fetch(options(served, tmp_path / "out", LAYER))
     assert not (tmp_path / "out").exists()
 
 
-def test_a_layer_that_the_files_lack_ends_the_run_at_once(served: Hub, tmp_path: Path) -> None:
+def test_a_missing_layer_stops_the_run_at_once(served: Hub, tmp_path: Path) -> None:
     with pytest.raises(
         FileUnsupported,
         match=r"pytorch_lora_weights.safetensors: expected layer no\.such, found 128 others, the first down_blocks",
@@ -228,20 +229,20 @@ def test_a_layer_that_the_files_lack_ends_the_run_at_once(served: Hub, tmp_path:
         fetch(options(served, tmp_path / "out", "no.such"))
 
 
-def test_a_hub_that_is_not_there_is_one_line(
+def test_a_missing_repository_is_reported_in_one_line(
     served: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(served, "folder", tmp_path / "nothing")
-    assert main(["fetch", "SD_200", "--out", str(tmp_path / "out"), "--endpoint", served.hub]) == 1
+    assert main(["fetch", "SD_200", "--out", str(tmp_path / "out"), "--endpoint", served.url]) == 1
     assert "expected weights as <split>/model_idx_NNNN" in capsys.readouterr().err
-    assert main(["fetch", "SD_1k", "--out", str(tmp_path / "out"), "--endpoint", served.hub]) == 1
+    assert main(["fetch", "SD_1k", "--out", str(tmp_path / "out"), "--endpoint", served.url]) == 1
     out, err = capsys.readouterr()
     assert "expected a repository of models, found none that may be read" in err
     assert len(err.splitlines()) == 1
     assert out == ""
 
 
-CONCEPTS = {  # numbers of ImageNet's classes; the first two have the same prompt
+CLASS_NUMBERS = {  # numbers of ImageNet classes by split; the first two have the same prompt
     "train": (
         2113186,
         2963159,
@@ -261,26 +262,29 @@ CONCEPTS = {  # numbers of ImageNet's classes; the first two have the same promp
     "val_holdout": (1580077, 1582220, 2012849),
     "test_holdout": (1592084, 1601694, 1608432, 1614925, 1616318),
 }
-MODELS = {"train": 2, "val": 1, "test": 1, "val_holdout": 2, "test_holdout": 3}  # of each concept
+MODELS_PER_CONCEPT = {"train": 2, "val": 1, "test": 1, "val_holdout": 2, "test_holdout": 3}
 LAYERS = {f"unet.{LAYER}": (40, 24), f"unet.{LAYER.replace('to_q', 'to_v')}": (32, 24)}
 
 
 @pytest.fixture(scope="module")
-def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """LoRAs whose outputs go where a fixed map takes CLIP's text of their concept, with noise; each layer has its own map."""
+def lora_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """LoRAs whose outputs are a linear map of CLIP's text of their concept, with noise; each layer has its own map."""
     folder, names, clip = tmp_path_factory.mktemp("zoo"), imagenet_names(), TextEncoder.load(CLIP, ("a photo of a {}",))
-    classes = {split: [f"n{number:08}" for number in CONCEPTS.get(split, CONCEPTS["train"])] for split in MODELS}
-    texts = {split: clip.encode([names[number] for number in some]) for split, some in classes.items()}
+    classes = {
+        split: [f"n{number:08}" for number in CLASS_NUMBERS.get(split, CLASS_NUMBERS["train"])]
+        for split in MODELS_PER_CONCEPT
+    }
+    texts = {split: clip.encode([names[number] for number in class_ids]) for split, class_ids in classes.items()}
     torch.manual_seed(0)
     maps, number = {name: torch.randn(out, texts["train"].shape[1]) for name, (out, _) in LAYERS.items()}, 0
-    for split, models in MODELS.items():
+    for split, models in MODELS_PER_CONCEPT.items():
         for text, concept in zip(texts[split] - texts["train"].mean(0), classes[split], strict=True):
             for _ in range(models):
                 tensors = {}
                 for name, (out, width) in LAYERS.items():
-                    told = torch.nn.functional.normalize(maps[name] @ text, dim=0)
+                    direction = torch.nn.functional.normalize(maps[name] @ text, dim=0)
                     tensors[f"{name}.lora.up.weight"] = torch.stack(
-                        [told + torch.randn(out) / 50, torch.randn(out) / 50], 1
+                        [direction + torch.randn(out) / 50, torch.randn(out) / 50], 1
                     )
                     tensors[f"{name}.lora.down.weight"] = torch.eye(2, width) + torch.randn(2, width) / 50
                 place = folder / split / f"model_idx_{number:04d}"
@@ -292,8 +296,11 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small_nets(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The published recipes with fewer probes, as nets of true size take seconds to make; one thread, as many wait for one another on a busy machine."""
-    for name in ("probex", "mvprobe"):
+    """The published recipes with fewer probes, on one thread.
+
+    Nets of true size take seconds to make, and threads wait for one another on a busy machine.
+    """
+    for name in ("probex_config", "mvprobe_config"):
         config = getattr(encoders, name)(LAYER)
         small = replace(config, model=replace(config.model, probes=16, projection=16))
         monkeypatch.setattr(encoders, name, lambda layer, small=small: small)
@@ -305,8 +312,8 @@ def small_nets(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_published_recipes_are_those_of_the_official_codes() -> None:
     for config, epochs, rate, views in (
-        (encoders.probex(LAYER), 200, 2e-3, 1),
-        (encoders.mvprobe(LAYER), 400, 3e-4, 4),
+        (encoders.probex_config(LAYER), 200, 2e-3, 1),
+        (encoders.mvprobe_config(LAYER), 400, 3e-4, 4),
     ):
         assert isinstance(config.model, ProbeConfig)
         assert (config.model.layers, len(config.model.views), config.model.standardise) == ((LAYER,), views, views > 1)
@@ -328,13 +335,13 @@ def test_published_recipes_are_those_of_the_official_codes() -> None:
 
 
 @pytest.mark.usefixtures("small_nets")
-def test_the_protocol_reads_every_encoder_on_one_folder(
-    zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_the_protocol_measures_every_encoder_on_one_folder(
+    lora_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "read.json"
-    asked = [
+    arguments = [
         "protocol",
-        str(zoo),
+        str(lora_folder),
         "--text-encoder",
         CLIP,
         "--seeds",
@@ -346,7 +353,7 @@ def test_the_protocol_reads_every_encoder_on_one_folder(
         "--out",
         str(out),
     ]
-    assert main(asked) == 0
+    assert main(arguments) == 0
     document = json.loads(capsys.readouterr().out)
     assert document == json.loads(out.read_text())
     assert document["candidates"] == {"heldout": 8, "all": 22, "seen": 14}
@@ -365,21 +372,21 @@ def test_the_protocol_reads_every_encoder_on_one_folder(
     }
     assert rows["ProbeX as published"]["epochs"] == {"seen": 1, "unseen": 1}
     for row in rows.values():
-        found = row["metrics"]
-        assert found["zero_shot_top1_heldout"]["chance"] == 1 / 8
-        assert found["zero_shot_top1_all"]["chance"] == 1 / 22
-        assert found["in_distribution_top1"]["chance"] == 1 / 14
+        metrics = row["metrics"]
+        assert metrics["zero_shot_top1_heldout"]["chance"] == 1 / 8
+        assert metrics["zero_shot_top1_all"]["chance"] == 1 / 22
+        assert metrics["in_distribution_top1"]["chance"] == 1 / 14
         assert (
-            found["zero_shot_top1_heldout"]["n"],
-            found["nearest_model_top1"]["n"],
-            found["in_distribution_nearest_model_top1"]["n"],
+            metrics["zero_shot_top1_heldout"]["n"],
+            metrics["nearest_model_top1"]["n"],
+            metrics["in_distribution_nearest_model_top1"]["n"],
         ) == (15, 10, 14)
         assert {
             "text_to_model_recall_at_5",
             "text_to_model_map",
             "one_class_auroc",
             "in_distribution_one_class_auroc",
-        } <= found.keys()
+        } <= metrics.keys()
     for name in ("dense linear, one layer", "Loradex, one layer", "Loradex, many layers"):
         assert rows[name]["metrics"]["zero_shot_top1_heldout"]["value"] > 0.4
         assert rows[name]["metrics"]["in_distribution_nearest_model_top1"]["value"] > 0.8
@@ -390,105 +397,107 @@ def test_the_protocol_reads_every_encoder_on_one_folder(
         "seeds": 1,
     }
 
-    kept = dict(document, results=document["results"][1:])  # a run that was stopped
-    kept["results"][0]["metrics"]["text_to_model_map"]["value"] = 0.125
-    out.write_text(json.dumps(kept))
-    assert main(asked) == 0
+    partial = dict(document, results=document["results"][1:])  # as of a run that was stopped
+    partial["results"][0]["metrics"]["text_to_model_map"]["value"] = 0.125
+    out.write_text(json.dumps(partial))
+    assert main(arguments) == 0
     again = {row["encoder"]: row for row in json.loads(capsys.readouterr().out)["results"]}
     assert again["Loradex, one layer"]["metrics"]["text_to_model_map"]["value"] == 0.125
     assert again["dense linear, one layer"] == document["results"][0]
 
 
-def small_study() -> Study:
+def small_dataset() -> ConceptDataset:
     torch.manual_seed(0)
     split = ["train"] * 30 + ["val"] * 4 + ["val_holdout"] * 6 + ["test_holdout"] * 6
     concept = torch.cat([torch.arange(30) % 6, torch.arange(4), 6 + torch.arange(6) % 2, 8 + torch.arange(6) % 3])
     labels = torch.nn.functional.normalize(torch.randn(11, 8), dim=-1)
     models = {"one": Factors(torch.randn(46, 2, 12).half(), torch.randn(46, 20, 2).half())}
-    kinds = np.array(["train"] * 6 + ["validation"] * 2 + ["heldout"] * 3)
+    concept_split = np.array(["train"] * 6 + ["validation"] * 2 + ["heldout"] * 3)
     targets = labels[concept]
-    return Study(
+    return ConceptDataset(
         models,
         concept,
         np.array(split),
         tuple("abcdefghijk"),
-        kinds,
+        concept_split,
         labels,
         labels,
         targets,
-        anchors_of(targets, concept, labels),
+        sample_anchors(targets, concept, labels),
     )
 
 
 def test_the_dual_form_of_the_dense_map_is_the_dense_map(monkeypatch: pytest.MonkeyPatch) -> None:
-    study = small_study()
+    dataset = small_dataset()
     monkeypatch.setattr(encoders, "PENALTIES", (0.7,))
-    found = DenseScorer.fit(study, "one").encode(study.models)
-    rows = study.rows("train")
-    expected = DenseLinear.fit(study.take(rows), study.targets[rows], "one", 0.7).encode(study.models)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    actual = DenseScorer.fit(dataset, "one").encode(dataset.models)
+    rows = dataset.rows("train")
+    expected = DenseLinear.fit(dataset.take(rows), dataset.targets[rows], "one", 0.7).encode(dataset.models)
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
 
 
 class Net(torch.nn.Module):
-    """Says of each model what it is told."""
+    """Scores each model by the row of ``answers`` with its number."""
 
     def __init__(self) -> None:
         super().__init__()
         self.weight, self.config = torch.nn.Parameter(torch.zeros(())), ProbeConfig(("one",))
-        self.said = torch.empty(0)
+        self.answers = torch.empty(0)
 
     def encode(self, models: dict[str, Factors]) -> Tensor:
-        return self.said[models["one"].down[:, 0, 0].long()]
+        return self.answers[models["one"].down[:, 0, 0].long()]
 
     def encode_text(self, texts: Tensor) -> Tensor:
         return texts
 
 
-def test_the_exam_keeps_the_last_of_the_best_nets_for_seen_and_for_unseen_concepts() -> None:
-    study = small_study()
-    study.models["one"].down[:, 0, 0] = torch.arange(46)
-    right, wrong = torch.eye(11)[study.concept], torch.eye(11)[(study.concept + 1) % 11]
-    exam = Exam(study, torch.eye(11), ("one",), ProbeTraining(epochs=25, check_every=10))
-    net, scores, seen = Net(), [], study.rows("val")
-    for look, good in enumerate((seen, study.rows("val_holdout"), torch.arange(46)), 1):
-        net.said = wrong.clone()
-        net.said[good] = right[good]
-        net.weight.data.fill_(look)
-        scores.append(exam(net))
+def test_the_validator_keeps_the_last_of_the_best_nets_for_seen_and_for_unseen_concepts() -> None:
+    dataset = small_dataset()
+    dataset.models["one"].down[:, 0, 0] = torch.arange(46)
+    right, wrong = torch.eye(11)[dataset.concept], torch.eye(11)[(dataset.concept + 1) % 11]
+    validator = Validator(dataset, torch.eye(11), ("one",), ProbeTraining(epochs=25, check_every=10))
+    net, scores, seen = Net(), [], dataset.rows("val")
+    for check, correct in enumerate((seen, dataset.rows("val_holdout"), torch.arange(46)), 1):
+        net.answers = wrong.clone()
+        net.answers[correct] = right[correct]
+        net.weight.data.fill_(check)
+        scores.append(validator(net))
     assert [round(score, 6) for score in scores] == [0.0, 1.0, 1.0]
     assert scores[2] > scores[1]
-    assert exam.epochs == {"seen": 25, "unseen": 25}
-    assert float(exam.kept["weight"]) == 3
+    assert validator.epochs == {"seen": 25, "unseen": 25}
+    assert float(validator.best_state["weight"]) == 3
 
 
 def test_held_out_candidates_are_those_of_both_held_out_splits() -> None:
-    study = small_study()
-    study.models["one"].down[:, 0, 0] = torch.arange(46)
-    exam = Exam(study, torch.eye(11), ("one",), ProbeTraining())
+    dataset = small_dataset()
+    dataset.models["one"].down[:, 0, 0] = torch.arange(46)
+    validator = Validator(dataset, torch.eye(11), ("one",), ProbeTraining())
     net = Net()
-    net.said = torch.eye(11)[study.concept]
-    net.said[study.rows("val_holdout")] = torch.eye(11)[8]  # a concept of test_holdout draws them all
-    assert exam(net) < 0.01
+    net.answers = torch.eye(11)[dataset.concept]
+    net.answers[dataset.rows("val_holdout")] = torch.eye(11)[8]  # all predicted as a concept of test_holdout
+    assert validator(net) < 0.01
 
 
-def test_what_the_protocol_cannot_use_is_said(zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["protocol", str(zoo), "--text-encoder", CLIP, "--layer", "no.such"]) == 1
+def test_the_protocol_reports_what_it_cannot_use(
+    lora_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["protocol", str(lora_folder), "--text-encoder", CLIP, "--layer", "no.such"]) == 1
     assert "expected layer no.such, found 2 others such as down_blocks" in capsys.readouterr().err
-    leaky = tmp_path / "leaky"
-    shutil.copytree(zoo, leaky)
-    first = next(path for path in (leaky / "train").iterdir())
-    shutil.copytree(first, leaky / "test_holdout" / "model_idx_9999")
-    assert main(["protocol", str(leaky), "--text-encoder", CLIP]) == 1
+    overlapping = tmp_path / "leaky"
+    shutil.copytree(lora_folder, overlapping)
+    first = next(path for path in (overlapping / "train").iterdir())
+    shutil.copytree(first, overlapping / "test_holdout" / "model_idx_9999")
+    assert main(["protocol", str(overlapping), "--text-encoder", CLIP]) == 1
     out, err = capsys.readouterr()
     assert "expected held-out concepts that no training model has" in err
     assert out == ""
 
 
 @pytest.mark.usefixtures("small_nets")
-def test_the_whole_way_in_one_command(
-    zoo: Path, served: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_reproduce_fetches_and_measures_in_one_command(
+    lora_folder: Path, served: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    served.folder = zoo
+    served.folder = lora_folder
     out = tmp_path / "out"
     arguments = [
         "reproduce",
@@ -496,7 +505,7 @@ def test_the_whole_way_in_one_command(
         "--out",
         str(out),
         "--endpoint",
-        served.hub,
+        served.url,
         "--text-encoder",
         CLIP,
         "--seeds",
@@ -505,8 +514,8 @@ def test_the_whole_way_in_one_command(
         "1",
     ]
     assert main(arguments) == 0
-    said, noted = capsys.readouterr()
-    document = json.loads(said)
+    stdout, stderr = capsys.readouterr()
+    document = json.loads(stdout)
     assert [(row["encoder"], row["seed"]) for row in document["results"]] == [
         ("dense linear, one layer", None),
         ("Loradex, one layer", None),
@@ -514,4 +523,4 @@ def test_the_whole_way_in_one_command(
         ("MVProbe as published", 1),
     ]
     assert document == json.loads((out / "protocol.json").read_text())
-    assert noted.startswith("SD_200: 77 models fetched, 0 were there, read ")
+    assert stderr.startswith("SD_200: 77 models fetched, 0 already there, read ")

@@ -1,4 +1,4 @@
-"""Model-J's classifiers from a hub on loopback, a repository each, and ProbeX's protocol on them, in one command."""
+"""Model-J's classifiers from a hub on loopback, one repository each, and ProbeX's protocol on them."""
 
 import csv
 import json
@@ -15,21 +15,21 @@ from safetensors.torch import load_file, save_file
 from loradex.index.milvus.rows import digest
 from loradex.retrieval.errors import FetchError
 from loradex.retrieval.probex.sketch import SketchConfig
-from loradex.retrieval.training.category_dataset import CHOSEN
-from scripts.model_j import CLASSIFIERS, DATASET
+from loradex.retrieval.training.labelled_classifiers import CATEGORIES_KEY
+from scripts.model_j import CLASSIFIER_LAYERS, DATASET
 from scripts.model_j.__main__ import main
-from scripts.model_j.category_protocol import closed_form
+from scripts.model_j.category_protocol import choose_closed_form
 from scripts.model_j.classifiers import fetch_classifiers
 from scripts.model_j.fetch import FetchOptions
 from tests.hub import SHA, Handler, Hub, serve
-from tests.whole_models import NAMES, study_of, write_models
+from tests.tiny_classifiers import NAMES, load_classifiers, write_classifiers
 
-LAYER = CLASSIFIERS["SupViT"]
+LAYER = CLASSIFIER_LAYERS["SupViT"]
 OTHER = "vit.encoder.layer.0.attention.attention.query"
 COUNTS = {"train": 60, "val": 12, "test": 12}
 
 
-class Many(Handler):
+class ManyRepositories(Handler):
     """A hub of one dataset and many models, each a folder."""
 
     def do_GET(self) -> None:
@@ -38,7 +38,7 @@ class Many(Handler):
             if path.startswith(start := f"/{kind}/"):
                 owner, name, *rest = path.removeprefix(start).split("/")
                 return (
-                    self.of_repository(f"{owner}/{name}", rest)
+                    self.send_listing(f"{owner}/{name}", rest)
                     if kind.startswith("api")
                     else self.file(f"{owner}/{name}", rest[2:])
                 )
@@ -47,12 +47,12 @@ class Many(Handler):
         owner, name, *rest = path.removeprefix("/").split("/")
         return self.file(f"{owner}/{name}", rest[2:])
 
-    def of_repository(self, name: str, rest: list[str]) -> None:
+    def send_listing(self, name: str, rest: list[str]) -> None:
         folder = self.hub.folder / name
         if not folder.is_dir():
-            return self.answer(404, b"", X_Error_Code="RepoNotFound")
+            return self.respond(404, b"", X_Error_Code="RepoNotFound")
         if rest[:1] != ["tree"]:
-            return self.answer(
+            return self.respond(
                 200, json.dumps({"id": name, "sha": SHA, "siblings": []}).encode(), Content_Type="application/json"
             )
         files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
@@ -60,15 +60,15 @@ class Many(Handler):
             {"type": "file", "path": file.relative_to(folder).as_posix(), "oid": SHA, "size": file.stat().st_size}
             for file in files
         ]
-        return self.answer(200, json.dumps(entries).encode(), Content_Type="application/json")
+        return self.respond(200, json.dumps(entries).encode(), Content_Type="application/json")
 
     def file(self, name: str, rest: list[str]) -> None:
         place = "/".join([name, *rest])
         size = str((self.hub.folder / place).stat().st_size)
-        self.answer(
+        self.respond(
             302,
             b"",
-            Location=f"{self.hub.cdn}/cdn/{place}",
+            Location=f"{self.hub.cdn_url}/cdn/{place}",
             ETag=f'"{place}"',
             X_Repo_Commit=SHA,
             X_Linked_Size=size,
@@ -78,7 +78,10 @@ class Many(Handler):
 
 @pytest.fixture
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """Models whose categories move the best layer, and tables that name them; one table is of another subset, one name leads elsewhere."""
+    """Models whose categories change the best layer, and tables that name them.
+
+    One table is of another subset, and one name leads out of the owner's repositories.
+    """
     hub, number = Hub(tmp_path / "hub", DATASET), 0
     torch.manual_seed(0)
     base, directions = torch.randn(24, 20), torch.randn(len(NAMES), 24, 20)
@@ -89,7 +92,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
             members[0] |= not members.any()
             weight = base + 0.05 * torch.tensordot(members.float(), directions, 1) + 0.02 * torch.randn(24, 20)
             names.append(f"ProbeX/Model-J__SupViT__model_idx_{number:04d}")
-            chosen = [name for name, there in zip(NAMES, members.tolist(), strict=True) if there]
+            chosen = [name for name, member in zip(NAMES, members.tolist(), strict=True) if member]
             tensors = {
                 f"{LAYER}.weight": weight,
                 f"{OTHER}.weight": torch.randn(6, 6),
@@ -97,14 +100,14 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
                 "classifier.weight": torch.randn(3, 24),
             }
             (hub.folder / names[-1]).mkdir(parents=True)
-            save_file(tensors, hub.folder / names[-1] / "model.safetensors", {CHOSEN: repr(chosen)})
+            save_file(tensors, hub.folder / names[-1] / "model.safetensors", {CATEGORIES_KEY: repr(chosen)})
             number += 1
         write_table(
             hub.folder / DATASET / "SupViT" / f"{'validation' if split == 'val' else split}-00000-of-00001.csv",
             [*names, "evil/../../model"],
         )
     write_table(hub.folder / DATASET / "DINO" / "train.csv", ["ProbeX/Model-J__DINO__model_idx_0000"])
-    monkeypatch.setattr("tests.hub.Handler", Many)
+    monkeypatch.setattr("tests.hub.Handler", ManyRepositories)
     with serve(hub, monkeypatch):
         yield hub
 
@@ -118,7 +121,7 @@ def write_table(path: Path, names: list[str]) -> None:
 def test_one_command_fetches_a_layer_and_measures(
     served: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each encoder above chance where there is something to tell, with interval, chance and n; a small part of the bytes is read."""
+    """Each encoder is above chance, with interval, chance and n; a small part of the bytes is read."""
     out = tmp_path / "out"
     arguments = [
         "reproduce",
@@ -126,7 +129,7 @@ def test_one_command_fetches_a_layer_and_measures(
         "--out",
         str(out),
         "--endpoint",
-        served.hub,
+        served.url,
         "--epochs",
         "25",
         "--seeds",
@@ -139,9 +142,9 @@ def test_one_command_fetches_a_layer_and_measures(
     document = json.loads(captured.out)
     assert document == json.loads((out / "protocol.json").read_text())
     assert (document["layer"], document["models"], document["categories"]) == (LAYER, COUNTS, len(NAMES))
-    found: dict[str, Any] = {row["encoder"]: row for row in document["results"]}
-    assert found.keys() == {"dense linear", "Loradex", "ProbeX as published", "MVProbe"}
-    for name, row in found.items():
+    results: dict[str, Any] = {row["encoder"]: row for row in document["results"]}
+    assert results.keys() == {"dense linear", "Loradex", "ProbeX as published", "MVProbe"}
+    for name, row in results.items():
         metric = row["accuracy"]
         assert (
             metric["low"] <= metric["value"] <= metric["high"] and metric["n"] == 12 and 0.5 <= metric["chance"] < 0.6
@@ -149,27 +152,27 @@ def test_one_command_fetches_a_layer_and_measures(
         assert metric["value"] > (0.85 if name in ("dense linear", "Loradex") else 0.45), (
             name
         )  # probes had too few epochs to learn
-    assert found["dense linear"]["parameters"] == 24 * 20 * len(NAMES)
-    whole = served.folder / "ProbeX" / "Model-J__SupViT__model_idx_0000" / "model.safetensors"
+    assert results["dense linear"]["parameters"] == 24 * 20 * len(NAMES)
+    full = served.folder / "ProbeX" / "Model-J__SupViT__model_idx_0000" / "model.safetensors"
     part = out / "train" / "Model-J__SupViT__model_idx_0000" / "model.safetensors"
     assert (
-        torch.equal(load_file(part)[f"{LAYER}.weight"], load_file(whole)[f"{LAYER}.weight"])
+        torch.equal(load_file(part)[f"{LAYER}.weight"], load_file(full)[f"{LAYER}.weight"])
         and len(load_file(part)) == 1
     )
-    with safe_open(part, "pt") as one, safe_open(whole, "pt") as other:
+    with safe_open(part, "pt") as one, safe_open(full, "pt") as other:
         assert one.metadata() == other.metadata()
-    assert "84 models fetched" in captured.err and part.stat().st_size < whole.stat().st_size / 50
-    served.asked.clear()
-    assert main(["fetch", "SupViT", "--out", str(out), "--endpoint", served.hub]) == 0
-    assert "0 models fetched, 84 were there" in capsys.readouterr().out
-    assert not any("model.safetensors" in path for path, _ in served.asked)
+    assert "84 models fetched" in captured.err and part.stat().st_size < full.stat().st_size / 50
+    served.cdn_requests.clear()
+    assert main(["fetch", "SupViT", "--out", str(out), "--endpoint", served.url]) == 0
+    assert "0 models fetched, 84 already there" in capsys.readouterr().out
+    assert not any("model.safetensors" in path for path, _ in served.cdn_requests)
 
 
-def test_every_layer_is_tried_where_several_are_there(
+def test_every_layer_is_tried_if_the_files_have_several(
     served: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    assert main(["fetch", "SupViT", "--out", str(out), "--endpoint", served.hub, "--layers", LAYER, OTHER]) == 0
+    assert main(["fetch", "SupViT", "--out", str(out), "--endpoint", served.url, "--layers", LAYER, OTHER]) == 0
     capsys.readouterr()
     assert main(["protocol", str(out), "--epochs", "25", "--seeds", "0"]) == 0
     document = json.loads(capsys.readouterr().out)
@@ -177,21 +180,23 @@ def test_every_layer_is_tried_where_several_are_there(
     assert document["layers"][LAYER]["Loradex"] > 0.85 > document["layers"][OTHER]["Loradex"]
 
 
-def test_what_is_not_there_is_told(served: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A subset without tables, a layer that no model has, a folder with too little."""
+def test_missing_tables_layers_and_models_are_reported(
+    served: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A subset without tables, a layer that no model has, and a folder with too few models."""
     with pytest.raises(FetchError, match="expected tables of ResNet"):
-        fetch_classifiers(FetchOptions("ResNet", tmp_path / "none", endpoint=served.hub))
-    assert main(["fetch", "SupViT", "--out", str(tmp_path / "x"), "--endpoint", served.hub, "--layers", "no.such"]) == 1
+        fetch_classifiers(FetchOptions("ResNet", tmp_path / "none", endpoint=served.url))
+    assert main(["fetch", "SupViT", "--out", str(tmp_path / "x"), "--endpoint", served.url, "--layers", "no.such"]) == 1
     assert "name layers that the files have" in capsys.readouterr().err
-    assert main(["fetch", "SupViT", "--out", str(tmp_path / "y"), "--endpoint", served.hub, "--limit", "1"]) == 0
+    assert main(["fetch", "SupViT", "--out", str(tmp_path / "y"), "--endpoint", served.url, "--limit", "1"]) == 0
     assert main(["protocol", str(tmp_path / "y")]) == 1
     assert "expected models with categories in train, val and test" in capsys.readouterr().err
 
 
 def test_the_closed_form_keeps_a_direction_for_each_category(tmp_path: Path) -> None:
-    """CIFAR-100 has more than a sketch's usual rank."""
-    write_models(tmp_path)
-    study = study_of(tmp_path)
-    config, worth = closed_form(study, next(iter(study.models)))
+    """Even where categories outnumber a sketch's default rank, as in CIFAR-100."""
+    write_classifiers(tmp_path)
+    dataset = load_classifiers(tmp_path)
+    config, score = choose_closed_form(dataset, next(iter(dataset.models)))
     assert isinstance(config.model, SketchConfig)
-    assert (config.model.rank, config.model.wide) == (len(study.names), 128) and worth > 0.9
+    assert (config.model.rank, config.model.wide) == (len(dataset.names), 128) and score > 0.9

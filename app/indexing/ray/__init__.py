@@ -1,1 +1,1 @@
-"""Indexing on a Ray cluster."""
+"""The reading engine that uses a Ray cluster."""

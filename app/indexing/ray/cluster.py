@@ -1,4 +1,4 @@
-"""A Ray cluster: one that runs, or one of this machine's processors for as long as it is needed."""
+"""Connects to a Ray cluster, or starts one on this machine for the time of a run."""
 
 import logging
 import os
@@ -12,24 +12,25 @@ from typing import Any, Final
 
 from loradex.retrieval.errors import EngineError
 
-PER_GPU: Final = 8  # workers that share a GPU, each with some hundred MiB of its own there
-OBJECT_STORE: Final = 512 * 2**20  # bytes of a cluster of this machine
-REACH: Final = 10.0  # seconds to reach a cluster
+WORKERS_PER_GPU: Final = 8  # each needs some hundred MiB of its memory
+OBJECT_STORE_BYTES: Final = 512 * 2**20  # of a cluster on this machine
+CONNECT_TIMEOUT: Final = 10.0  # seconds
 STDERR: Final = 2
-SHORT: Final = "/tmp" if os.name == "posix" else None  # noqa: S108  # paths of its sockets may have about a hundred characters
-# Ray reads these when it is first imported or started: it reports nothing to anyone, and a cluster of this machine listens to this machine alone.
-QUIET: Final = {
+TEMP_PARENT: Final = "/tmp" if os.name == "posix" else None  # noqa: S108  # short: paths of Ray's sockets have a limit
+# Ray reads these variables when it is first imported or started: it sends no usage data, and a cluster on this machine
+# accepts connections from this machine only.
+PRIVATE_SETTINGS: Final = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-OWN: Final = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
-OPTIONS: Final = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
+NEW_CLUSTER_SETTINGS: Final = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
+INIT_OPTIONS: Final = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
 
 
 @contextmanager
-def connected(ray: Any, address: str | None, processors: int | None = None) -> Iterator[None]:
-    """Connect to the cluster at an address, or start one of some processors, unless this process is connected already.
+def connect(ray: Any, address: str | None, processors: int | None = None) -> Iterator[None]:
+    """Connect to the cluster at ``address``, or start one of ``processors`` cores; does nothing if already connected.
 
     Raises:
         EngineError: the cluster cannot be reached, or none can be started.
@@ -38,69 +39,71 @@ def connected(ray: Any, address: str | None, processors: int | None = None) -> I
         yield
         return
     with ExitStack() as stack:
-        options: dict[str, Any] = dict(OPTIONS)
+        options: dict[str, Any] = dict(INIT_OPTIONS)
         try:
-            look_for(address)
+            check_reachable(address)
             if address is None:
                 folder = stack.enter_context(
-                    tempfile.TemporaryDirectory(prefix="loradex-", dir=SHORT, ignore_cleanup_errors=True)
+                    tempfile.TemporaryDirectory(prefix="loradex-", dir=TEMP_PARENT, ignore_cleanup_errors=True)
                 )
                 options |= {
                     "num_cpus": processors or os.cpu_count(),
                     "include_dashboard": False,
-                    "object_store_memory": OBJECT_STORE,
+                    "object_store_memory": OBJECT_STORE_BYTES,
                     "_temp_dir": folder,
                 }
             stack.callback(ray.shutdown)
-            with muted():
+            with mute_stderr():
                 ray.init(address=address or "local", **options)
         except Exception as error:
-            raise unusable(error, address) from None
+            raise cluster_error(error, address) from None
         ray.data.DataContext.get_current().enable_progress_bars = False
         for name in ("ray", "ray.data"):
             logging.getLogger(name).setLevel(logging.ERROR)
         yield
 
 
-def workers_of(resources: Mapping[str, float], batches: int) -> tuple[int, float]:
-    """How many workers a cluster has room for, and the share of a GPU that each gets: none where there are none."""
+def plan_workers(resources: Mapping[str, float], batches: int) -> tuple[int, float]:
+    """The number of workers to start on a cluster, and the share of a GPU for each; 0 without GPUs."""
     gpus = int(resources.get("GPU", 0))
-    workers = max(1, min(int(resources.get("CPU", 1)), batches, gpus * PER_GPU or batches))
+    workers = max(1, min(int(resources.get("CPU", 1)), batches, gpus * WORKERS_PER_GPU or batches))
     return workers, 1 / -(-workers // gpus) if gpus else 0.0
 
 
-def look_for(address: str | None) -> None:
-    """Look whether something listens at ``host:port``, for which Ray itself would look for minutes.
+def check_reachable(address: str | None) -> None:
+    """Check that something listens at ``host:port``; Ray itself would try for minutes.
 
     Raises:
         OSError: nothing does.
     """
     host, _, port = (address or "").rpartition("://")[2].rpartition(":")
     if port.isdecimal():
-        socket.create_connection((host.strip("[]"), int(port)), REACH).close()
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT).close()
 
 
 @contextmanager
-def muted() -> Iterator[None]:
-    """Keep Ray's libraries, which write where they like, from writing on stderr that they are set not to write."""
+def mute_stderr() -> Iterator[None]:
+    """Discard stderr: Ray's native libraries write to it whatever their log level."""
     sys.stderr.flush()
-    kept = os.dup(STDERR)
+    saved = os.dup(STDERR)
     try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), STDERR)
+        with open(os.devnull, "wb") as null:
+            os.dup2(null.fileno(), STDERR)
         yield
     finally:
-        os.dup2(kept, STDERR)
-        os.close(kept)
+        os.dup2(saved, STDERR)
+        os.close(saved)
 
 
-def import_ray(own: bool) -> Any:
-    """Ray with its data library.
+def import_ray(starts_cluster: bool) -> Any:
+    """Import Ray with its data library, with settings for a cluster of ours if the run is to start one.
 
     Raises:
-        EngineError: it is not installed.
+        EngineError: Ray is not installed.
     """
-    settings = QUIET | (OWN | {"RAY_AUTH_TOKEN": secrets.token_hex(32)} if own else {})
+    settings = PRIVATE_SETTINGS
+    if starts_cluster:
+        settings = settings | NEW_CLUSTER_SETTINGS | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
     for name, value in settings.items():
         os.environ.setdefault(name, value)
     try:
@@ -114,8 +117,8 @@ def import_ray(own: bool) -> Any:
     return ray
 
 
-def unusable(error: Exception, address: str | None = None) -> EngineError:
-    """What to say of an error of Ray."""
+def cluster_error(error: Exception, address: str | None = None) -> EngineError:
+    """Turn an error of Ray into one of Loradex."""
     where = f"the cluster at {address}" if address else "the cluster"
     found = (" ".join(str(error).split()) or type(error).__name__)[:300]
     return EngineError(

@@ -1,20 +1,20 @@
-"""What the workers of a Ray cluster began; in a process of its own, which imports nothing heavy."""
+"""Counts attempts across the workers of a Ray cluster; runs as an actor of its own, so it imports nothing heavy."""
 
 from collections import Counter
 
 
-class Ledger:
-    """Counts how often something was begun and not ended: a worker that is killed ends nothing."""
+class AttemptLedger:
+    """Counts the attempts at a piece of work since it was last finished: a worker that is killed finishes nothing."""
 
     def __init__(self) -> None:
-        """Nothing was begun."""
-        self.begun: Counter[str] = Counter()
+        """Start without any attempts."""
+        self.attempts: Counter[str] = Counter()
 
-    def begin(self, what: str) -> int:
-        """Note a beginning; how many there were without an end."""
-        self.begun[what] += 1
-        return self.begun[what]
+    def begin(self, name: str) -> int:
+        """Count an attempt; returns how many there are now."""
+        self.attempts[name] += 1
+        return self.attempts[name]
 
-    def end(self, what: str) -> None:
-        """Note an end."""
-        del self.begun[what]
+    def finish(self, name: str) -> None:
+        """Forget the attempts at a piece of work that is finished."""
+        del self.attempts[name]

@@ -1,4 +1,7 @@
-"""Reading by a Ray cluster: a Ray Data pipeline from tasks to Parquet parts. Nothing of Ray is imported before it is asked for."""
+"""The reading engine that uses a Ray cluster: a Ray Data pipeline from tasks to Parquet parts.
+
+Ray is imported only when the engine is made.
+"""
 
 import os
 from collections.abc import Generator, Iterable
@@ -6,47 +9,52 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from loradex.app.indexing.file_reader import Outcome, Reader, Task
-from loradex.app.indexing.parts_folder import Parts, Purpose
-from loradex.app.indexing.ray.cluster import connected, import_ray, unusable, workers_of
+from loradex.app.indexing.file_reader import FileReader, ReadResult, ReadTask
+from loradex.app.indexing.parts_folder import PartsFolder, PartsManifest
+from loradex.app.indexing.ray.cluster import cluster_error, connect, import_ray, plan_workers
 from loradex.retrieval.errors import EngineError
 
 BATCH: Final = 64  # files a part
-TRIES: Final = 3  # of workers at a file with which they end
+MAX_ATTEMPTS: Final = 3  # at a file during which workers die
 
 
-class RayEngine:
-    """Reads files on a Ray cluster: that of ``address`` or ``$RAY_ADDRESS``, else one of this machine's processors, which ends with the run."""
+class RayReadingEngine:
+    """Reads files on a Ray cluster.
+
+    The cluster is that of ``address`` or ``$RAY_ADDRESS``, else one of this machine's cores that ends with the run.
+    """
 
     def __init__(self, parts: Path, zoo: str, address: str | None = None) -> None:
-        """Keep what is finished in the folder ``parts`` until it is in the ``zoo``.
+        """Keep finished work in the folder ``parts`` until it is in the zoo.
 
         Raises:
             EngineError: Ray is not installed.
         """
         self.folder, self.zoo = parts, zoo
         named = address or os.environ.get("RAY_ADDRESS") or None
-        self.address = None if named == "local" else named  # which would start one that others reach
-        self.ray = import_ray(own=self.address is None)
-        self.parts: Parts | None = None
+        self.address = None if named == "local" else named  # with "local", Ray starts one that other machines reach
+        self.ray = import_ray(starts_cluster=self.address is None)
+        self.parts: PartsFolder | None = None
 
-    def outcomes(self, tasks: Iterable[Task], reader: Reader) -> Generator[Outcome, None, None]:
-        """What became of each task, in the order of the tasks; what an earlier run finished is taken from its parts.
+    def read_files(self, tasks: Iterable[ReadTask], reader: FileReader) -> Generator[ReadResult, None, None]:
+        """Read files; yields the results in the order of the tasks, those of an earlier run from its parts.
 
         Raises:
             EngineError: the cluster cannot be used, or the parts cannot be written.
         """
         space = reader.encoder.space
-        self.parts = parts = Parts.open(self.folder, Purpose(self.zoo, space.name, space.dim, reader.signature))
-        wanted = list(tasks)
-        with closing(self._read([task for task in wanted if task.file not in parts], reader)) as read:
-            for task in wanted:
-                while (outcome := parts.get(task.file)) is None:
-                    parts.add(next(read))
-                yield outcome
+        manifest = PartsManifest(self.zoo, space.name, space.dim, reader.signature)
+        self.parts = parts = PartsFolder.open(self.folder, manifest)
+        all_tasks = list(tasks)
+        unread = [task for task in all_tasks if task.file not in parts]
+        with closing(self._run_pipeline(unread, reader)) as new_parts:
+            for task in all_tasks:
+                while (result := parts.get(task.file)) is None:
+                    parts.add(next(new_parts))
+                yield result
 
     def finish(self) -> None:
-        """Remove the parts: all outcomes are in the zoo.
+        """Delete the parts: all results are in the zoo.
 
         Raises:
             EngineError: the disk refuses it.
@@ -54,32 +62,31 @@ class RayEngine:
         if self.parts:
             self.parts.remove()
 
-    def _read(self, tasks: list[Task], reader: Reader) -> Generator[bytes, None, None]:
-        """Parts, as the cluster finishes them."""
-        from loradex.app.indexing.ray.ledger import Ledger
+    def _run_pipeline(self, tasks: list[ReadTask], reader: FileReader) -> Generator[bytes, None, None]:
+        """Read the tasks on the cluster; yields each part when it is finished."""
+        from loradex.app.indexing.ray.ledger import AttemptLedger
         from loradex.app.indexing.ray.worker import Worker
 
         ray = self.ray
-        with connected(ray, self.address):
+        with connect(ray, self.address):
             try:
-                kept = ray.put(reader)
-                ledger = ray.remote(num_cpus=0)(Ledger).remote()
+                shared_reader = ray.put(reader)
+                ledger = ray.remote(num_cpus=0)(AttemptLedger).remote()
                 batches = -(-len(tasks) // BATCH)
-                workers, share = workers_of(ray.cluster_resources(), batches)
-                listed = ray.data.from_items([{"task": task} for task in tasks], override_num_blocks=batches)
-                pool = ray.data.ActorPoolStrategy(size=workers)
-                parts = listed.map_batches(
+                workers, gpu_share = plan_workers(ray.cluster_resources(), batches)
+                dataset = ray.data.from_items([{"task": task} for task in tasks], override_num_blocks=batches)
+                parts = dataset.map_batches(
                     Worker,
                     batch_size=None,
-                    fn_constructor_args=(kept, ledger, TRIES),
-                    compute=pool,
+                    fn_constructor_args=(shared_reader, ledger, MAX_ATTEMPTS),
+                    compute=ray.data.ActorPoolStrategy(size=workers),
                     num_cpus=1,
-                    num_gpus=share,
+                    num_gpus=gpu_share,
                 )
                 for batch in parts.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
                     yield from batch["part"].to_pylist()
             except Exception as error:
-                raise unusable(error) from None
+                raise cluster_error(error) from None
         raise EngineError(
-            "ray: expected an outcome of every file, found fewer; run it again to go on from what is finished"
+            "ray: expected a result for every file, found fewer; run it again to go on from what is finished"
         )

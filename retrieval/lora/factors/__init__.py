@@ -1,6 +1,6 @@
-"""The algorithms behind LoRAs: tensors of one module -> its update as two factors."""
+"""The algorithms behind the formats: each turns the tensors of a module into the two factors of its update."""
 
 from loradex.retrieval.lora.factors.algorithms import ALGORITHMS, Algorithm
-from loradex.retrieval.lora.factors.common import LARGEST_FACTOR, LARGEST_RANK, Pair, Shape, Size
+from loradex.retrieval.lora.factors.common import MAX_FACTOR_SIZE, MAX_RANK, FactorPair, Shape, UpdateSize
 
-__all__ = ["ALGORITHMS", "LARGEST_FACTOR", "LARGEST_RANK", "Algorithm", "Pair", "Shape", "Size"]
+__all__ = ["ALGORITHMS", "MAX_FACTOR_SIZE", "MAX_RANK", "Algorithm", "FactorPair", "Shape", "UpdateSize"]

@@ -1,4 +1,4 @@
-"""What all algorithms share: matrices of any tensor, and exact factors of a full matrix."""
+"""What the algorithms have in common: tensors as matrices, exact factors of a full matrix, and checks of shapes."""
 
 import math
 from collections.abc import Mapping
@@ -11,59 +11,59 @@ from torch import Tensor
 from loradex.retrieval.errors import FileCorrupt, FileUnsupported
 
 Shape = tuple[int, ...]
-Pair = tuple[Tensor, Tensor]  # down (rank, in), up (out, rank)
-LARGEST_RANK: Final = 4096
-LARGEST_FACTOR: Final = 2**27  # numbers: 512 MiB
+FactorPair = tuple[Tensor, Tensor]  # down (rank, in), up (out, rank)
+MAX_RANK: Final = 4096
+MAX_FACTOR_SIZE: Final = 2**27  # numbers: 512 MiB
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
-    """The size of an update: dW is (out, width), and rank is the most that its factors need."""
+class UpdateSize:
+    """The size of an update: dW is (out, width), and its factors are of rank ``rank``."""
 
     out: int
     width: int
     rank: int
 
 
-def flat(shape: Shape) -> tuple[int, int]:
-    """(rows, columns) of a tensor whose kernels are laid out flat: (out, in, k, k) becomes (out, in * k * k)."""
+def matrix_shape(shape: Shape) -> tuple[int, int]:
+    """Shape of a tensor as a matrix, with flattened kernels: (out, in, k, k) becomes (out, in * k * k)."""
     return shape[0], math.prod(shape[1:])
 
 
-def matrix(tensor: Tensor) -> Tensor:
-    """The tensor as (rows, columns), float32."""
+def as_matrix(tensor: Tensor) -> Tensor:
+    """The tensor as a matrix, float32, with flattened kernels."""
     return tensor.float().flatten(1)
 
 
-def thin(full: Tensor) -> Pair:
-    """Exact factors of a full matrix, the smaller side being the rank."""
-    out, width = full.shape
-    return (full, torch.eye(out)) if out <= width else (torch.eye(width), full)
+def factor_matrix(matrix: Tensor) -> FactorPair:
+    """Exact factors of a full matrix: itself and the identity of its smaller side."""
+    out, width = matrix.shape
+    return (matrix, torch.eye(out)) if out <= width else (torch.eye(width), matrix)
 
 
-def size_of(where: str, out: int, width: int, rank: int) -> Size:
+def checked_size(where: str, out: int, width: int, rank: int) -> UpdateSize:
     """A size within the bounds.
 
     Raises:
         FileCorrupt: a side or the rank is 0.
-        FileUnsupported: a rank or a factor is too large.
+        FileUnsupported: the rank or a factor is too large.
     """
     if min(out, width, rank) < 1:
         raise FileCorrupt(
             f"{where}: expected a rank and sides from 1, found rank {rank} for {out} x {width}; save it again"
         )
-    if rank > LARGEST_RANK or max(out, width) * rank > LARGEST_FACTOR:
+    if rank > MAX_RANK or max(out, width) * rank > MAX_FACTOR_SIZE:
         raise FileUnsupported(
-            f"{where}: expected a rank up to {LARGEST_RANK} and {LARGEST_FACTOR} numbers a factor, found rank {rank} for {out} x {width}"
+            f"{where}: expected a rank up to {MAX_RANK} and {MAX_FACTOR_SIZE} numbers a factor, found rank {rank} for {out} x {width}"
         )
-    return Size(out, width, rank)
+    return UpdateSize(out, width, rank)
 
 
-def need(where: str, shapes: Mapping[str, Shape], *roles: str) -> None:
-    """Refuse a module that lacks some of its parts, or has one that is no matrix.
+def require_matrices(where: str, shapes: Mapping[str, Shape], *roles: str) -> None:
+    """Refuse a module that lacks one of these parts, or has one that is not a matrix.
 
     Raises:
-        FileCorrupt: naming what is missing.
+        FileCorrupt: naming the parts.
     """
     missing = [role for role in roles if role not in shapes]
     if missing:
@@ -75,11 +75,11 @@ def need(where: str, shapes: Mapping[str, Shape], *roles: str) -> None:
             raise FileCorrupt(f"{where}: expected a matrix as {role}, found shape {shapes[role]}; save it again")
 
 
-def agree(where: str, what: str, first: Shape | int, second: Shape | int) -> None:
-    """Refuse parts that do not multiply.
+def require_equal(where: str, what: str, first: Shape | int, second: Shape | int) -> None:
+    """Refuse parts whose sizes do not agree.
 
     Raises:
-        FileCorrupt: naming both sides.
+        FileCorrupt: naming both sizes.
     """
     if first != second:
         raise FileCorrupt(f"{where}: expected {what} to agree, found {first} and {second}; save it again")

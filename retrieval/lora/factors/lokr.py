@@ -1,43 +1,54 @@
-"""LoKr: dW = kron(w1, w2), where each factor is whole or a product.
+"""LoKr: dW = kron(w1, w2); each of the two operands is a full matrix or a low-rank product.
 
-kron(B1 A1, B2 A2) = kron(B1, B2) kron(A1, A2), so the factors of dW are Kronecker products of factors. A whole factor is a
-product with the identity of its smaller side. Source: LyCORIS ``modules/lokr.py`` and ``functional/lokr.py``.
+kron(B1 A1, B2 A2) = kron(B1, B2) kron(A1, A2), so the factors of dW are Kronecker products of the operands' factors. A
+full matrix is its product with the identity of its smaller side. Source: LyCORIS ``modules/lokr.py`` and
+``functional/lokr.py``.
 """
 
 from collections.abc import Mapping
 
 from torch import Tensor
 
-from loradex.retrieval.lora.factors.common import Pair, Shape, Size, agree, flat, matrix, need, size_of, thin
-from loradex.retrieval.lora.factors.lora import core
+from loradex.retrieval.lora.factors.common import (
+    FactorPair,
+    Shape,
+    UpdateSize,
+    as_matrix,
+    checked_size,
+    factor_matrix,
+    matrix_shape,
+    require_equal,
+    require_matrices,
+)
+from loradex.retrieval.lora.factors.lora import apply_core
 
 
-def measure(where: str, shapes: Mapping[str, Shape]) -> Size:
-    """Size of w1 (a, b) and w2 (c, d, *kernel), each perhaps as w_a (side, rank) and w_b (rank, side)."""
-    first, second = half_size(where, shapes, "1"), half_size(where, shapes, "2")
-    return size_of(where, first.out * second.out, first.width * second.width, first.rank * second.rank)
+def measure(where: str, shapes: Mapping[str, Shape]) -> UpdateSize:
+    """Size of an update from w1 (a, b), w2 (c, d, *kernel), or each as w_a (rows, rank) and w_b (rank, columns)."""
+    first, second = measure_operand(where, shapes, "1"), measure_operand(where, shapes, "2")
+    return checked_size(where, first.out * second.out, first.width * second.width, first.rank * second.rank)
 
 
-def half_size(where: str, shapes: Mapping[str, Shape], side: str) -> Size:
-    """Size of one factor; its rank is never more than its smaller side."""
-    if f"w{side}" in shapes:
-        need(where, shapes, f"w{side}")
-        rows, columns = flat(shapes[f"w{side}"])
-        return size_of(where, rows, columns, min(rows, columns))
-    need(where, shapes, f"w{side}_a", f"w{side}_b")
-    (rows, inner), (rank, columns) = flat(shapes[f"w{side}_a"]), flat(shapes[f"w{side}_b"])
-    if f"t{side}" in shapes:
-        need(where, shapes, f"t{side}")
-        shape = shapes[f"t{side}"]
-        agree(where, f"the ranks of factor {side}", (rows, rank), shape[:2])
-        rows, inner, rank, columns = inner, rows, rows, columns * flat(shape[1:])[1]
-    agree(where, f"the ranks of factor {side}", inner, rank)
-    return size_of(where, rows, columns, min(rank, rows, columns))
+def measure_operand(where: str, shapes: Mapping[str, Shape], operand: str) -> UpdateSize:
+    """Size of one operand, "1" or "2"; its rank never exceeds its smaller side."""
+    if f"w{operand}" in shapes:
+        require_matrices(where, shapes, f"w{operand}")
+        rows, columns = matrix_shape(shapes[f"w{operand}"])
+        return checked_size(where, rows, columns, min(rows, columns))
+    require_matrices(where, shapes, f"w{operand}_a", f"w{operand}_b")
+    (rows, inner), (rank, columns) = matrix_shape(shapes[f"w{operand}_a"]), matrix_shape(shapes[f"w{operand}_b"])
+    if f"t{operand}" in shapes:
+        require_matrices(where, shapes, f"t{operand}")
+        core = shapes[f"t{operand}"]
+        require_equal(where, f"the ranks of factor {operand}", (rows, rank), core[:2])
+        rows, inner, rank, columns = inner, rows, rows, columns * matrix_shape(core[1:])[1]
+    require_equal(where, f"the ranks of factor {operand}", inner, rank)
+    return checked_size(where, rows, columns, min(rank, rows, columns))
 
 
-def factors(parts: Mapping[str, Tensor]) -> Pair:
+def to_factors(parts: Mapping[str, Tensor]) -> FactorPair:
     """The factors down (rank, in) and up (out, rank)."""
-    (down1, up1), (down2, up2) = half(parts, "1"), half(parts, "2")
+    (down1, up1), (down2, up2) = operand_factors(parts, "1"), operand_factors(parts, "2")
     return kron(down1, down2), kron(up1, up2)
 
 
@@ -46,16 +57,16 @@ def kron(first: Tensor, second: Tensor) -> Tensor:
     return (first[:, None, :, None] * second[None, :, None, :]).flatten(2, 3).flatten(0, 1)
 
 
-def half(parts: Mapping[str, Tensor], side: str) -> Pair:
-    """Factors of one of the two; one whose rank exceeds a side is multiplied out, as that is smaller."""
-    if f"w{side}" in parts:
-        return thin(matrix(parts[f"w{side}"]))
-    up, down = matrix(parts[f"w{side}_a"]), matrix(parts[f"w{side}_b"])
-    if f"t{side}" in parts:
-        down, up = core(parts[f"t{side}"], down), up.T
-    return thin(up @ down) if len(down) > min(len(up), down.shape[1]) else (down, up)
+def operand_factors(parts: Mapping[str, Tensor], operand: str) -> FactorPair:
+    """The factors of one operand, "1" or "2"; it is multiplied out if its rank exceeds a side, as that is smaller."""
+    if f"w{operand}" in parts:
+        return factor_matrix(as_matrix(parts[f"w{operand}"]))
+    up, down = as_matrix(parts[f"w{operand}_a"]), as_matrix(parts[f"w{operand}_b"])
+    if f"t{operand}" in parts:
+        down, up = apply_core(parts[f"t{operand}"], down), up.T
+    return factor_matrix(up @ down) if len(down) > min(len(up), down.shape[1]) else (down, up)
 
 
-def base_rank(shapes: Mapping[str, Shape]) -> int:
-    """What alpha is divided by; 0 where both factors are whole, as then it has no effect."""
-    return next((shapes[f"w{side}_b"][0] for side in "21" if f"w{side}" not in shapes), 0)
+def alpha_divisor(shapes: Mapping[str, Shape]) -> int:
+    """The number that alpha is divided by; 0 if both operands are full matrices, as alpha has no effect then."""
+    return next((shapes[f"w{operand}_b"][0] for operand in "21" if f"w{operand}" not in shapes), 0)

@@ -1,6 +1,10 @@
-"""Trainers' names of modules -> diffusers' names of layers."""
+"""Translation of trainers' names of modules into diffusers' names of layers.
 
-from loradex.retrieval.lora.layer_names.rules import Rows
-from loradex.retrieval.lora.layer_names.translate import Naming, name_layers
+``translate`` takes off prefixes, chooses the architecture, and applies its rules (``rules``); the other modules hold
+the rules.
+"""
 
-__all__ = ["Naming", "Rows", "name_layers"]
+from loradex.retrieval.lora.layer_names.rules import RowRanges
+from loradex.retrieval.lora.layer_names.translate import TranslatedNames, translate_names
+
+__all__ = ["RowRanges", "TranslatedNames", "translate_names"]

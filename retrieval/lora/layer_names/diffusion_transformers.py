@@ -1,22 +1,32 @@
-"""The names of the other diffusion transformers: SD3, Qwen-Image, Wan, Z-Image, Lumina 2, Anima and Krea 2.
+"""The layer names of SD3, Qwen-Image, Wan, Z-Image, Lumina 2, Anima, Krea 2, LTX-Video and HiDream.
 
-Sources: diffusers ``loaders/lora_conversion_utils.py`` and, for SD3, ``loaders/single_file_utils.py``; OneTrainer's ``convert_sd3_lora.py``.
+Sources: diffusers ``loaders/lora_conversion_utils.py`` and, for SD3, ``loaders/single_file_utils.py``; OneTrainer's
+``convert_sd3_lora.py``.
 """
 
 from fractions import Fraction
 from typing import Final
 
-from loradex.retrieval.lora.layer_names.flux import ADDED_QKV, DOUBLE, QKV, double_attention, fused
-from loradex.retrieval.lora.layer_names.rules import Rule, Tree, grouped, keep, rename, swapped, swapped_if_two, thirds
+from loradex.retrieval.lora.layer_names.flux import ADDED_QKV, DOUBLE, QKV, double_attention, fused_qkv
+from loradex.retrieval.lora.layer_names.rules import (
+    Architecture,
+    Rule,
+    keep,
+    rename,
+    split_grouped_qkv,
+    split_qkv,
+    swap_halves,
+    swap_halves_of_two,
+)
 
-HALVES: Final = (("q", "to_q"), ("k", "to_k"), ("v", "to_v"), ("o", "to_out.0"))
+WAN_PROJECTIONS: Final = (("q", "to_q"), ("k", "to_k"), ("v", "to_v"), ("o", "to_out.0"))
 SD3_QKV2: Final = ("attn2.to_q", "attn2.to_k", "attn2.to_v")
-SD3_TIME: Final = tuple(
+SD3_EMBEDDERS: Final = tuple(
     (f"{source}_embedder.mlp.{number}", f"time_text_embed.{target}_embedder.linear_{i}")
     for source, target in (("t", "timestep"), ("y", "text"))
     for number, i in ((0, 1), (2, 2))
 )
-SD3: Final = Tree(
+SD3: Final = Architecture(
     "sd3",
     (
         *double_attention(),
@@ -29,9 +39,9 @@ SD3: Final = Tree(
                 )
             ),
         ),
-        *fused("joint_blocks.#.x_block.attn.qkv", DOUBLE, QKV),
-        *fused("joint_blocks.#.x_block.attn2.qkv", DOUBLE, SD3_QKV2),
-        *fused("joint_blocks.#.context_block.attn.qkv", DOUBLE, ADDED_QKV),
+        *fused_qkv("joint_blocks.#.x_block.attn.qkv", DOUBLE, QKV),
+        *fused_qkv("joint_blocks.#.x_block.attn2.qkv", DOUBLE, SD3_QKV2),
+        *fused_qkv("joint_blocks.#.context_block.attn.qkv", DOUBLE, ADDED_QKV),
         *rename(
             "joint_blocks.#.x_block.",
             DOUBLE,
@@ -40,20 +50,20 @@ SD3: Final = Tree(
         *rename("joint_blocks.#.x_block.mlp.", f"{DOUBLE}ff.net.", [("fc1", "0.proj"), ("fc2", "2")]),
         *rename("joint_blocks.#.context_block.", DOUBLE, [("attn.proj", "attn.to_add_out")]),
         *rename("joint_blocks.#.context_block.mlp.", f"{DOUBLE}ff_context.net.", [("fc1", "0.proj"), ("fc2", "2")]),
-        Rule("joint_blocks.#.context_block.adaLN_modulation.1", (f"{DOUBLE}norm1_context.linear",), swapped_if_two),
+        Rule("joint_blocks.#.context_block.adaLN_modulation.1", (f"{DOUBLE}norm1_context.linear",), swap_halves_of_two),
         *keep("", "pos_embed.proj context_embedder norm_out.linear proj_out"),
         *keep(
             "time_text_embed.",
             "timestep_embedder.linear_1 timestep_embedder.linear_2 text_embedder.linear_1 text_embedder.linear_2",
         ),
-        *rename("", "", [("x_embedder.proj", "pos_embed.proj"), ("final_layer.linear", "proj_out"), *SD3_TIME]),
-        Rule("final_layer.adaLN_modulation.1", ("norm_out.linear",), swapped),
+        *rename("", "", [("x_embedder.proj", "pos_embed.proj"), ("final_layer.linear", "proj_out"), *SD3_EMBEDDERS]),
+        Rule("final_layer.adaLN_modulation.1", ("norm_out.linear",), swap_halves),
     ),
     frozenset({1536, 2432}),
     {"transformer_blocks": 38},
 )
 
-QWEN: Final = Tree(
+QWEN: Final = Architecture(
     "qwen-image",
     (
         *double_attention(),
@@ -67,46 +77,50 @@ QWEN: Final = Tree(
     {"transformer_blocks": 60},
 )
 
-CONDITION: Final = "condition_embedder."
-WAN: Final = Tree(
+WAN_CONDITION: Final = "condition_embedder."
+WAN: Final = Architecture(
     "wan",
     (
         *(rule for attn in ("attn1", "attn2") for rule in keep(f"blocks.#.{attn}.", "to_q to_k to_v to_out.0")),
         *keep("blocks.#.", "attn2.add_k_proj attn2.add_v_proj ffn.net.0.proj ffn.net.2"),
-        *rename("blocks.#.self_attn.", "blocks.#.attn1.", HALVES),
-        *rename("blocks.#.cross_attn.", "blocks.#.attn2.", [*HALVES, ("k_img", "add_k_proj"), ("v_img", "add_v_proj")]),
+        *rename("blocks.#.self_attn.", "blocks.#.attn1.", WAN_PROJECTIONS),
+        *rename(
+            "blocks.#.cross_attn.",
+            "blocks.#.attn2.",
+            [*WAN_PROJECTIONS, ("k_img", "add_k_proj"), ("v_img", "add_v_proj")],
+        ),
         *rename("blocks.#.ffn.", "blocks.#.ffn.net.", [("0", "0.proj"), ("2", "2")]),
-        *keep(CONDITION, "time_proj image_embedder.ff.net.0.proj image_embedder.ff.net.2"),
-        *(rule for kind in ("text", "time") for rule in keep(f"{CONDITION}{kind}_embedder.", "linear_1 linear_2")),
+        *keep(WAN_CONDITION, "time_proj image_embedder.ff.net.0.proj image_embedder.ff.net.2"),
+        *(rule for kind in ("text", "time") for rule in keep(f"{WAN_CONDITION}{kind}_embedder.", "linear_1 linear_2")),
         *(
             rule
             for kind in ("text", "time")
             for rule in rename(
-                f"{kind}_embedding.", f"{CONDITION}{kind}_embedder.", [("0", "linear_1"), ("2", "linear_2")]
+                f"{kind}_embedding.", f"{WAN_CONDITION}{kind}_embedder.", [("0", "linear_1"), ("2", "linear_2")]
             )
         ),
-        *rename("img_emb.proj.", f"{CONDITION}image_embedder.ff.net.", [("1", "0.proj"), ("3", "2")]),
+        *rename("img_emb.proj.", f"{WAN_CONDITION}image_embedder.ff.net.", [("1", "0.proj"), ("3", "2")]),
         *keep("", "proj_out patch_embedding"),
-        *rename("", "", [("time_projection.1", f"{CONDITION}time_proj"), ("head.head", "proj_out")]),
+        *rename("", "", [("time_projection.1", f"{WAN_CONDITION}time_proj"), ("head.head", "proj_out")]),
     ),
     frozenset({1536, 3072, 5120}),
     {"blocks": 40},
 )
 
-REFINED: Final = ("layers.#.", "noise_refiner.#.", "context_refiner.#.")
-Z_IMAGE: Final = Tree(
+BLOCK_PREFIXES: Final = ("layers.#.", "noise_refiner.#.", "context_refiner.#.")
+Z_IMAGE: Final = Architecture(
     "z-image",
     (
         *(
             rule
-            for prefix in REFINED
+            for prefix in BLOCK_PREFIXES
             for rule in (
                 *keep(prefix, "attention.to_q attention.to_k attention.to_v attention.to_out.0"),
                 *keep(prefix, "feed_forward.w1 feed_forward.w2 feed_forward.w3 adaLN_modulation.0"),
                 Rule(
                     f"{prefix}attention.qkv",
                     (f"{prefix}attention.to_q", f"{prefix}attention.to_k", f"{prefix}attention.to_v"),
-                    thirds,
+                    split_qkv,
                     Fraction(3),
                 ),
                 *rename(prefix, prefix, [("attention.out", "attention.to_out.0")]),
@@ -125,12 +139,12 @@ Z_IMAGE: Final = Tree(
     {"layers": 30},
 )
 
-LUMINA2: Final = Tree(
+LUMINA2: Final = Architecture(
     "lumina2",
     (
         *(
             rule
-            for prefix in REFINED
+            for prefix in BLOCK_PREFIXES
             for rule in (
                 *keep(
                     prefix,
@@ -139,7 +153,7 @@ LUMINA2: Final = Tree(
                 Rule(
                     f"{prefix}attention.qkv",
                     (f"{prefix}attn.to_q", f"{prefix}attn.to_k", f"{prefix}attn.to_v"),
-                    grouped,
+                    split_grouped_qkv,
                 ),
                 *rename(prefix, prefix, [("attention.out", "attn.to_out.0"), ("adaLN_modulation.1", "norm1.linear")]),
                 *rename(
@@ -161,19 +175,19 @@ LUMINA2: Final = Tree(
     {"layers": 26},
 )
 
-ANIMA_HALVES: Final = (("q_proj", "to_q"), ("k_proj", "to_k"), ("v_proj", "to_v"), ("output_proj", "to_out.0"))
+ANIMA_PROJECTIONS: Final = (("q_proj", "to_q"), ("k_proj", "to_k"), ("v_proj", "to_v"), ("output_proj", "to_out.0"))
 ANIMA_NORMS: Final = tuple(
     (f"adaln_modulation_{part}.{i}", f"norm{number}.linear_{i}")
     for number, part in enumerate(("self_attn", "cross_attn", "mlp"), 1)
     for i in (1, 2)
 )
-ANIMA: Final = Tree(
+ANIMA: Final = Architecture(
     "anima",
     (
         *(rule for attn in ("attn1", "attn2") for rule in keep(f"{DOUBLE}{attn}.", "to_q to_k to_v to_out.0")),
         *keep(DOUBLE, " ".join(("ff.net.0.proj ff.net.2", *(name for _, name in ANIMA_NORMS)))),
-        *rename("blocks.#.self_attn.", f"{DOUBLE}attn1.", ANIMA_HALVES),
-        *rename("blocks.#.cross_attn.", f"{DOUBLE}attn2.", ANIMA_HALVES),
+        *rename("blocks.#.self_attn.", f"{DOUBLE}attn1.", ANIMA_PROJECTIONS),
+        *rename("blocks.#.cross_attn.", f"{DOUBLE}attn2.", ANIMA_PROJECTIONS),
         *rename("blocks.#.", DOUBLE, [("mlp.layer1", "ff.net.0.proj"), ("mlp.layer2", "ff.net.2"), *ANIMA_NORMS]),
         *rename(
             "final_layer.",
@@ -189,20 +203,20 @@ ANIMA: Final = Tree(
     ),
 )
 
-KREA_ATTENTION: Final = (("wq", "to_q"), ("wk", "to_k"), ("wv", "to_v"), ("wo", "to_out.0"), ("gate", "to_gate"))
-KREA_BLOCKS: Final = (
+KREA2_PROJECTIONS: Final = (("wq", "to_q"), ("wk", "to_k"), ("wv", "to_v"), ("wo", "to_out.0"), ("gate", "to_gate"))
+KREA2_BLOCKS: Final = (
     ("blocks.#.", DOUBLE),
     *((f"txtfusion.{kind}.#.", f"text_fusion.{kind}.#.") for kind in ("layerwise_blocks", "refiner_blocks")),
 )
-KREA2: Final = Tree(
+KREA2: Final = Architecture(
     "krea2",
     (
         *(
             rule
-            for source, target in KREA_BLOCKS
+            for source, target in KREA2_BLOCKS
             for rule in (
                 *keep(target, "attn.to_q attn.to_k attn.to_v attn.to_out.0 attn.to_gate ff.gate ff.up ff.down"),
-                *rename(f"{source}attn.", f"{target}attn.", KREA_ATTENTION),
+                *rename(f"{source}attn.", f"{target}attn.", KREA2_PROJECTIONS),
                 *rename(f"{source}mlp.", f"{target}ff.", [("gate", "gate"), ("up", "up"), ("down", "down")]),
             )
         ),
@@ -217,7 +231,7 @@ KREA2: Final = Tree(
     ),
 )
 
-LTX: Final = Tree(
+LTX: Final = Architecture(
     "ltx-video",
     (
         *(rule for attn in ("attn1", "attn2") for rule in keep(f"{DOUBLE}{attn}.", "to_q to_k to_v to_out.0")),
@@ -231,15 +245,15 @@ LTX: Final = Tree(
     {"transformer_blocks": 48},
 )
 
-HIDREAM_ATTENTION: Final = "attn1.to_q attn1.to_k attn1.to_v attn1.to_out ff_i.gate"
-HIDREAM: Final = Tree(
+HIDREAM_MODULES: Final = "attn1.to_q attn1.to_k attn1.to_v attn1.to_out ff_i.gate"
+HIDREAM: Final = Architecture(
     "hidream",
     (
         *keep(
             "double_stream_blocks.#.block.",
-            f"{HIDREAM_ATTENTION} attn1.to_q_t attn1.to_k_t attn1.to_v_t attn1.to_out_t",
+            f"{HIDREAM_MODULES} attn1.to_q_t attn1.to_k_t attn1.to_v_t attn1.to_out_t",
         ),
-        *keep("single_stream_blocks.#.block.", HIDREAM_ATTENTION),
+        *keep("single_stream_blocks.#.block.", HIDREAM_MODULES),
         *(
             rule
             for kind in ("double", "single")

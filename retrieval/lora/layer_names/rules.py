@@ -1,7 +1,8 @@
-"""Rules that turn a trainer's name of a module into diffusers' names of layers.
+"""Rules that translate a trainer's name of a module into diffusers' names of layers.
 
-Trainers write one path with dots or with underscores. Both are cut into words, whole numbers become ``#``, and the words are
-looked up: two rules of one tree never share their words and fixed numbers, so nothing is guessed.
+Trainers write the same path with dots or with underscores. Both are split at dots and underscores, numbers are replaced
+by ``#``, and the resulting pattern is looked up. No two rules of an architecture share a pattern and its fixed numbers,
+so nothing is guessed.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -10,44 +11,46 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Final
 
-Rows = tuple[tuple[int, int], ...]  # pieces of a module's output, from row to row, in this order
-Words = tuple[str, tuple[str, ...]]
-CACHED_NAMES: Final = 2**14  # files of one folder share most of theirs
-LONGEST_NUMBER: Final = 4  # digits
+RowRanges = tuple[
+    tuple[int, int], ...
+]  # (start, end) of rows of a module's output, in the order in which a layer takes them
+SplitPath = tuple[str, tuple[str, ...]]  # pattern, numbers
+CACHED_NAMES: Final = 2**14  # the files of a folder have most names in common
+MAX_DIGITS: Final = 4  # of a number in a path
 
 
-def whole(out: int, width: int) -> list[Rows]:
-    """All rows as they are."""
+def all_rows(out: int, width: int) -> list[RowRanges]:
+    """One layer of all rows."""
     return [((0, out),)]
 
 
-def thirds(out: int, width: int) -> list[Rows]:
-    """Queries, keys and values of one height."""
-    return pieces([out // 3] * 3, out)
+def split_qkv(out: int, width: int) -> list[RowRanges]:
+    """Queries, keys and values of the same number of rows."""
+    return consecutive_rows([out // 3] * 3, out)
 
 
-def grouped(out: int, width: int) -> list[Rows]:
+def split_grouped_qkv(out: int, width: int) -> list[RowRanges]:
     """Queries as wide as the input; keys and values share the rest (grouped-query attention)."""
-    return pieces([width, (out - width) // 2, (out - width) // 2], out)
+    return consecutive_rows([width, (out - width) // 2, (out - width) // 2], out)
 
 
-def with_mlp(out: int, width: int) -> list[Rows]:
-    """Queries, keys and values as wide as the input, and the rest for the feed-forward part."""
-    return pieces([width, width, width, out - 3 * width], out)
+def split_qkv_mlp(out: int, width: int) -> list[RowRanges]:
+    """Queries, keys and values as wide as the input, and the feed-forward part of the rest."""
+    return consecutive_rows([width, width, width, out - 3 * width], out)
 
 
-def swapped(out: int, width: int) -> list[Rows]:
-    """Both halves, the second one first: others store shift and scale, diffusers scale and shift."""
+def swap_halves(out: int, width: int) -> list[RowRanges]:
+    """One layer with the second half first: others store shift and scale, diffusers stores scale and shift."""
     return [] if out % 2 else [((out // 2, out), (0, out // 2))]
 
 
-def swapped_if_two(out: int, width: int) -> list[Rows]:
-    """As ``swapped`` where the module gives a scale and a shift only, else all rows."""
-    return swapped(out, width) if out == 2 * width else whole(out, width)
+def swap_halves_of_two(out: int, width: int) -> list[RowRanges]:
+    """As ``swap_halves`` if the module outputs a scale and a shift only, else all rows."""
+    return swap_halves(out, width) if out == 2 * width else all_rows(out, width)
 
 
-def pieces(heights: Sequence[int], out: int) -> list[Rows]:
-    """Rows one after the other, or none where the heights do not make up the output."""
+def consecutive_rows(heights: Sequence[int], out: int) -> list[RowRanges]:
+    """Layers of consecutive rows; empty if the heights do not add up to the output."""
     if min(heights) < 1 or sum(heights) != out:
         return []
     ends = [sum(heights[: i + 1]) for i in range(len(heights))]
@@ -56,30 +59,31 @@ def pieces(heights: Sequence[int], out: int) -> list[Rows]:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One module as a trainer names it, and what it is in diffusers; ``#`` stands for any number.
+    """The translation of one module's name; ``#`` stands for any number.
 
     Attributes:
         source: the path of the module, with dots.
-        targets: the layers it holds, each of a part of its rows.
-        cut: which rows, from the module's shape; an empty answer means that the rule does not fit.
-        ratio: what out / in must be, where that tells two trees apart.
+        targets: the layers that it holds.
+        split: from the module's (out, in), the rows of each layer; empty if the rule does not fit.
+        ratio: out / in of the module, where that tells two architectures apart.
     """
 
     source: str
     targets: tuple[str, ...]
-    cut: Callable[[int, int], list[Rows]] = whole
+    split: Callable[[int, int], list[RowRanges]] = all_rows
     ratio: Fraction | None = None
 
-    def apply(self, numbers: Sequence[str], shape: tuple[int, int]) -> list[tuple[str, Rows]]:
-        """The layers (name, rows) of a module of (out, in), or none where it does not fit."""
+    def apply(self, numbers: Sequence[str], shape: tuple[int, int]) -> list[tuple[str, RowRanges]]:
+        """The layers (name, rows) of a module of shape (out, in); empty if the rule does not fit."""
         out, width = shape
         if self.ratio is not None and out != self.ratio * width:
             return []
-        return [(fill(target, numbers), rows) for target, rows in zip(self.targets, self.cut(out, width), strict=False)]
+        layers = zip(self.targets, self.split(out, width), strict=False)
+        return [(fill_numbers(target, numbers), rows) for target, rows in layers]
 
 
 def rename(prefix: str, target: str, names: Iterable[tuple[str, str]]) -> list[Rule]:
-    """Rules for modules that are renamed one to one, below a prefix on each side."""
+    """Rules for modules that are renamed one to one, with a prefix for each side."""
     return [Rule(prefix + source, (target + name,)) for source, name in names]
 
 
@@ -89,58 +93,58 @@ def keep(prefix: str, names: str) -> list[Rule]:
 
 
 @lru_cache(CACHED_NAMES)
-def words(path: str) -> Words:
-    """The words of a path with its numbers replaced by ``#``, and the numbers."""
-    found, numbers = [], []
+def split_path(path: str) -> SplitPath:
+    """Split a path into its pattern, with ``_`` between the words and ``#`` for each number, and the numbers."""
+    words, numbers = [], []
     for word in path.replace(".", "_").split("_"):
-        if word.isdecimal() and word.isascii() and len(word) <= LONGEST_NUMBER and (word == "0" or word[0] != "0"):
+        if word.isdecimal() and word.isascii() and len(word) <= MAX_DIGITS and (word == "0" or word[0] != "0"):
             numbers.append(word)
-            found.append("#")
+            words.append("#")
         else:
-            found.append(word)
-    return "_".join(found), tuple(numbers)
+            words.append(word)
+    return "_".join(words), tuple(numbers)
 
 
-def fill(target: str, numbers: Sequence[str]) -> str:
-    """The target with its ``#`` replaced, in order."""
+def fill_numbers(target: str, numbers: Sequence[str]) -> str:
+    """Replace each ``#`` of a target by a number, in order."""
     for number in numbers:
         target = target.replace("#", number, 1)
     return target
 
 
 @dataclass(frozen=True, slots=True)
-class Tree:
-    """The names of one architecture.
+class Architecture:
+    """The layer names of an architecture.
 
     Attributes:
-        name: the family of base models, or of several that share the names.
-        rules: how its modules are named.
-        widths: of its hidden states; they only break ties between trees.
-        blocks: how many blocks there are of a kind, likewise.
+        name: the family of base models, or "unet" for all families that share its names.
+        rules: the translations of its modules' names.
+        widths: of its hidden states; they only decide between architectures whose names fit equally well.
+        blocks: number of blocks by kind, likewise.
+        rules_by_pattern: (fixed numbers, rule) by the pattern of the rule's source; "" stands for a number that is not
+            fixed.
     """
 
     name: str
     rules: tuple[Rule, ...]
     widths: frozenset[int] = frozenset()
     blocks: dict[str, int] = field(default_factory=dict)
-    index: dict[str, list[tuple[list[str], Rule]]] = field(init=False, default_factory=dict)
+    rules_by_pattern: dict[str, list[tuple[list[str], Rule]]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         for rule in self.rules:
-            found = [
-                word if word.isdecimal() else ""
-                for word in rule.source.replace(".", "_").split("_")
-                if word == "#" or word.isdecimal()
-            ]
-            key = "_".join("#" if word.isdecimal() else word for word in rule.source.replace(".", "_").split("_"))
-            self.index.setdefault(key, []).append((found, rule))
+            words = rule.source.replace(".", "_").split("_")
+            fixed = [word if word.isdecimal() else "" for word in words if word == "#" or word.isdecimal()]
+            pattern = "_".join("#" if word.isdecimal() else word for word in words)
+            self.rules_by_pattern.setdefault(pattern, []).append((fixed, rule))
 
-    def find(self, found: Words, shape: tuple[int, int]) -> list[tuple[str, Rows]]:
-        """The layers of a module that was cut into words, or none."""
-        key, numbers = found
-        for fixed, rule in self.index.get(key, ()):
-            if all(want in ("", number) for want, number in zip(fixed, numbers, strict=True)):
-                layers = rule.apply([number for want, number in zip(fixed, numbers, strict=True) if not want], shape)
+    def translate(self, path: SplitPath, shape: tuple[int, int]) -> list[tuple[str, RowRanges]]:
+        """The layers (name, rows) of a module of shape (out, in); empty if no rule fits."""
+        pattern, numbers = path
+        for fixed_numbers, rule in self.rules_by_pattern.get(pattern, ()):
+            pairs = list(zip(fixed_numbers, numbers, strict=True))
+            if all(fixed in ("", number) for fixed, number in pairs):
+                layers = rule.apply([number for fixed, number in pairs if not fixed], shape)
                 if layers:
                     return layers
         return []

@@ -1,27 +1,29 @@
-"""The names of text encoders: CLIP's (transformers ``CLIPTextModel``), T5's encoder, and language models (Llama, Qwen, Gemma)."""
+"""The layer names of text encoders: CLIP (as in transformers), T5, and language models (Llama, Qwen, Gemma)."""
 
 from typing import Final
 
-from loradex.retrieval.lora.layer_names.rules import Tree, keep, rename
+from loradex.retrieval.lora.layer_names.rules import Architecture, keep, rename
 
 CLIP_LAYER: Final = "text_model.encoder.layers.#."
-ATTENTION: Final = tuple((half, f"{half}_proj") for half in ("q", "k", "v", "out"))
-PARTS: Final = (*(f"self_attn.{name}" for _, name in ATTENTION), "mlp.fc1", "mlp.fc2")
-LANGUAGE: Final = (
-    *(f"self_attn.{half}_proj" for half in "qkvo"),
-    *(f"mlp.{part}_proj" for part in ("gate", "up", "down")),
+CLIP_PROJECTIONS: Final = tuple((name, f"{name}_proj") for name in ("q", "k", "v", "out"))
+CLIP_MODULES: Final = (*(f"self_attn.{projection}" for _, projection in CLIP_PROJECTIONS), "mlp.fc1", "mlp.fc2")
+LANGUAGE_MODEL_MODULES: Final = (
+    *(f"self_attn.{name}_proj" for name in "qkvo"),
+    *(f"mlp.{name}_proj" for name in ("gate", "up", "down")),
 )
-OLD: Final = tuple((f"self_attn.to_{half}", f"self_attn.{name}") for half, name in ATTENTION)  # diffusers' first names
+OLD_CLIP_MODULES: Final = tuple(  # as early versions of diffusers named them
+    (f"self_attn.to_{name}", f"self_attn.{projection}") for name, projection in CLIP_PROJECTIONS
+)
 
-TEXT: Final = Tree(
+TEXT_ENCODERS: Final = Architecture(
     "text",
     (
-        *keep(CLIP_LAYER, " ".join(PARTS)),
-        *rename(CLIP_LAYER, CLIP_LAYER, OLD),
-        *rename("encoder.layers.#.", CLIP_LAYER, [(name, name) for name in PARTS]),
+        *keep(CLIP_LAYER, " ".join(CLIP_MODULES)),
+        *rename(CLIP_LAYER, CLIP_LAYER, OLD_CLIP_MODULES),
+        *rename("encoder.layers.#.", CLIP_LAYER, [(name, name) for name in CLIP_MODULES]),
         *keep("", "text_projection text_model.embeddings.token_embedding text_model.embeddings.position_embedding"),
-        *keep("layers.#.", " ".join(LANGUAGE)),
-        *rename("model.layers.#.", "layers.#.", [(name, name) for name in LANGUAGE]),
+        *keep("layers.#.", " ".join(LANGUAGE_MODEL_MODULES)),
+        *rename("model.layers.#.", "layers.#.", [(name, name) for name in LANGUAGE_MODEL_MODULES]),
         *keep("encoder.block.#.layer.0.SelfAttention.", "q k v o"),
         *keep("encoder.block.#.layer.1.DenseReluDense.", "wi wi_0 wi_1 wo"),
     ),

@@ -1,4 +1,4 @@
-"""The shipped zoo behind the API and the tools."""
+"""The API and the tools, serving the shipped zoo."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from loradex.app.api.rest import rest_api
-from loradex.app.backend import Desk
+from loradex.app.backend import Backend
 from loradex.app.paths import SHIPPED_ZOO
 from loradex.app.search.service import Loradex
 
@@ -18,14 +18,14 @@ def loradex() -> Loradex:
 
 
 @pytest.fixture
-def desk(loradex: Loradex) -> Desk:
-    return Desk(loradex, roots=[])
+def backend(loradex: Loradex) -> Backend:
+    return Backend(loradex, roots=[])
 
 
 @pytest.fixture
-def http(desk: Desk) -> Iterator[TestClient]:
-    """The API where it is mounted; an error of its own is answered, as it is by a server."""
+def http(backend: Backend) -> Iterator[TestClient]:
+    """A client of the mounted API; internal errors become responses, as on a server."""
     app = FastAPI()
-    app.mount("/api/v1", rest_api(desk))
+    app.mount("/api/v1", rest_api(backend))
     with TestClient(app, base_url="http://test/api/v1", raise_server_exceptions=False) as client:
         yield client

@@ -1,4 +1,4 @@
-"""An app on a free port of this machine."""
+"""Serves an app on a free port of this machine."""
 
 import threading
 import time
@@ -11,7 +11,7 @@ import uvicorn
 
 @contextmanager
 def served(app: Any) -> Iterator[str]:
-    """Where it answers, while it does."""
+    """Yield the address of the served app."""
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical"))
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -1,4 +1,4 @@
-"""The client against a server of its own, behind a login."""
+"""The client with a real server behind a login."""
 
 import base64
 import subprocess
@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from starlette.responses import PlainTextResponse
 
 from loradex.app.api.rest import rest_api
-from loradex.app.backend import Desk
+from loradex.app.backend import Backend
 from loradex.app.client import ApiError, Client
 from loradex.app.paths import MINIATURE, SHIPPED_ZOO
 from loradex.app.search.service import Loradex
@@ -23,26 +23,26 @@ LOGIN = ("me", "secret : ü")
 
 
 class Gate:
-    """A login before an app, as `loradex serve` has one."""
+    """An app behind a login, as served by `loradex serve`."""
 
     def __init__(self, app: Any) -> None:
-        self.app, self.wanted = app, b"Basic " + base64.b64encode(":".join(LOGIN).encode())
+        self.app, self.authorization = app, b"Basic " + base64.b64encode(":".join(LOGIN).encode())
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "http" and dict(scope["headers"]).get(b"authorization") != self.wanted:
+        if scope["type"] == "http" and dict(scope["headers"]).get(b"authorization") != self.authorization:
             return await PlainTextResponse("log in", 401)(scope, receive, send)
         return await self.app(scope, receive, send)
 
 
 @pytest.fixture(scope="module")
-def desk() -> Desk:
-    return Desk(Loradex(SHIPPED_ZOO), roots=[])
+def backend() -> Backend:
+    return Backend(Loradex(SHIPPED_ZOO), roots=[])
 
 
 @pytest.fixture(scope="module")
-def address(desk: Desk) -> Iterator[str]:
+def address(backend: Backend) -> Iterator[str]:
     app = FastAPI()
-    app.mount("/api/v1", rest_api(desk))
+    app.mount("/api/v1", rest_api(backend))
     with served(Gate(app)) as address:
         yield address
 
@@ -53,13 +53,13 @@ def client(address: str) -> Iterator[Client]:
         yield client
 
 
-def test_answers_are_those_of_the_library(client: Client, desk: Desk) -> None:
-    loradex = desk.loradex
+def test_responses_equal_those_of_the_library(client: Client, backend: Backend) -> None:
+    loradex = backend.loradex
     models = list(loradex.zoo.models())
     assert client.zoo()["models"] == len(models)
     assert client.search("a cat", minus=["dog"], limit=3)["hits"] == loradex_hits(loradex, 3)
-    pictured = client.search(pictures=[SHIPPED_ZOO / str(models[3].preview)], limit=3, family=["mini-a"])
-    assert {hit["family"] for hit in pictured["hits"]} == {"mini-a"}
+    with_picture = client.search(pictures=[SHIPPED_ZOO / str(models[3].preview)], limit=3, family=["mini-a"])
+    assert {hit["family"] for hit in with_picture["hits"]} == {"mini-a"}
     assert [model["id"] for model in client.models(limit=70)] == [model.id for model in models]
     assert [model["id"] for model in client.models(family="mini-b")] == [
         model.id for model in models if model.family == "mini-b"
@@ -73,10 +73,10 @@ def test_answers_are_those_of_the_library(client: Client, desk: Desk) -> None:
 def loradex_hits(loradex: Loradex, k: int) -> Any:
     from loradex.app.search.query import Query
 
-    return loradex.search(Query.of(["a cat"], ["dog"]), k).document()["hits"]
+    return loradex.search(Query.from_parts(["a cat"], ["dog"]), k).document()["hits"]
 
 
-def test_files_are_sent(client: Client) -> None:
+def test_files_are_uploaded(client: Client) -> None:
     expected = next(iter(Loradex(SHIPPED_ZOO).label([str(SHIPPED)], ["a dog", "a car"], 1))).document()
     (result,) = client.label(SHIPPED, labels=["a dog", "a car"], count=1)["results"]
     assert result == {**expected, "file": SHIPPED.name}
@@ -95,22 +95,22 @@ def test_errors_have_kind_message_and_status(client: Client, address: str, tmp_p
         client.index("/")
     assert client.index_run()["state"] == "none"
     assert client.stop()["state"] == "none"
-    with Client(address, ("me", "wrong")) as stranger, pytest.raises(ApiError, match="give the login") as caught:
-        stranger.zoo()
+    with Client(address, ("me", "wrong")) as wrong_login, pytest.raises(ApiError, match="give the login") as caught:
+        wrong_login.zoo()
     assert caught.value.status == 401
     with (
-        Client("http://127.0.0.1:1") as nowhere,
+        Client("http://127.0.0.1:1") as no_server,
         pytest.raises(ApiError, match="check the address and the server") as caught,
     ):
-        nowhere.zoo()
+        no_server.zoo()
     assert caught.value.status is None
     with pytest.raises(ApiError, match="expected a file to send"):
         client.label(tmp_path / "none.safetensors")
-    with Client(f"{address}/elsewhere", LOGIN) as elsewhere, pytest.raises(ApiError, match="serves with --api"):
-        elsewhere.zoo()
+    with Client(f"{address}/elsewhere", LOGIN) as wrong_address, pytest.raises(ApiError, match="serves with --api"):
+        wrong_address.zoo()
 
 
-def test_the_client_needs_no_torch() -> None:
+def test_the_client_imports_no_torch() -> None:
     code = (
         "import sys, loradex.app.client; sys.exit(bool({'torch', 'fastapi', 'gradio', 'numpy'} & sys.modules.keys()))"
     )

@@ -1,4 +1,4 @@
-"""The API against what the library and the command line answer."""
+"""Responses of the API, compared with those of the library and the command line."""
 
 import json
 import re
@@ -14,34 +14,38 @@ from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 from loradex.app.api.errors import Busy
-from loradex.app.api.limiter import Turns
-from loradex.app.backend import Desk, Run, State
+from loradex.app.api.limiter import RequestLimiter
+from loradex.app.backend import Backend, IndexingRun, State
 from loradex.app.commands.main import app
-from loradex.app.models import described
+from loradex.app.models import model_document
 from loradex.app.paths import MINIATURE, SHIPPED_ZOO
 from loradex.app.search.lookalikes import Library
 from loradex.app.search.query import Query
 from loradex.app.search.service import Loradex
 from loradex.index import FoundBy, Model, Zoo
-from scripts.openapi import DOCUMENT
-from scripts.openapi import described as openapi
+from scripts.openapi import DOCUMENT, render_openapi
+from tests.app.indexing.without_expert import ADVICE, write_files
 
 SHIPPED = sorted(MINIATURE.glob("models/mini-a/test_holdout/*/*.safetensors"))[:3]
 
 
-def timeless(document: dict[str, Any]) -> dict[str, Any]:
+def without_paging(document: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in document.items() if name not in ("took_ms", "limit", "next")}
 
 
-def test_the_description_is_current() -> None:
-    assert DOCUMENT.read_text("utf-8") == openapi(), "python -m scripts.openapi writes it anew"
-    operations = [each["operationId"] for path in json.loads(openapi())["paths"].values() for each in path.values()]
+def test_openapi_json_is_current() -> None:
+    assert DOCUMENT.read_text("utf-8") == render_openapi(), "update it with: python -m scripts.openapi"
+    operations = [
+        operation["operationId"]
+        for path in json.loads(render_openapi())["paths"].values()
+        for operation in path.values()
+    ]
     assert len(set(operations)) == len(operations) == 13
 
 
-def test_a_search_is_that_of_the_library(http: TestClient, loradex: Loradex) -> None:
+def test_search_equals_that_of_the_library(http: TestClient, loradex: Loradex) -> None:
     id = loradex.search("a cat", 1).hits[0].model.id
-    query = Query.of(["a cat", "wheel^0.5"], ["a clock"], models=[id])
+    query = Query.from_parts(["a cat", "wheel^0.5"], ["a clock"], models=[id])
     for offset in (0, 7):
         answer = http.get(
             "search",
@@ -49,7 +53,7 @@ def test_a_search_is_that_of_the_library(http: TestClient, loradex: Loradex) -> 
         )
         assert answer.status_code == 200, answer.text
         expected = loradex.search(query, 7, offset=offset).document()
-        assert timeless(answer.json()) == timeless(expected)
+        assert without_paging(answer.json()) == without_paging(expected)
         assert (answer.json()["limit"], answer.json()["next"]) == (7, offset + 7)
     last = http.get("search", params={"text": "cat", "family": "mini-b", "limit": 999}).json()
     assert last["next"] is None
@@ -57,12 +61,12 @@ def test_a_search_is_that_of_the_library(http: TestClient, loradex: Loradex) -> 
     assert len(last["hits"]) == loradex.zoo.counts("family")["mini-b"]
 
 
-def test_a_picture_is_searched_with_and_its_place_is_told_to_no_one(http: TestClient, loradex: Loradex) -> None:
+def test_search_with_a_picture_hides_its_path(http: TestClient, loradex: Loradex) -> None:
     picture = sorted((SHIPPED_ZOO / "previews").glob("*.png"))[0]
     files = [("picture", ("../../my picture.PNG", picture.read_bytes()))]
     answer = http.post("search", files=files, data={"text": "a cat", "limit": "5"})
     assert answer.status_code == 200, answer.text
-    expected = loradex.search(Query.of(["a cat"], pictures=[str(picture)]), 5).document()
+    expected = loradex.search(Query.from_parts(["a cat"], pictures=[str(picture)]), 5).document()
     assert answer.json()["hits"] == expected["hits"]
     assert answer.json()["query"]["text"] == "a cat + picture my picture.PNG"
     broken = http.post("search", files=[("picture", ("broken.png", b"no picture"))])
@@ -70,14 +74,14 @@ def test_a_picture_is_searched_with_and_its_place_is_told_to_no_one(http: TestCl
     assert broken.json()["error"]["message"].startswith("broken.png: expected a picture")
 
 
-def test_models_and_their_drawings(http: TestClient, loradex: Loradex) -> None:
+def test_zoo_models_and_drawings(http: TestClient, loradex: Loradex) -> None:
     models = list(loradex.zoo.models())
     zoo = http.get("zoo").json()
     assert (zoo["name"], zoo["models"], zoo["space"]) == ("miniature", len(models), loradex.zoo.space)
     assert zoo["families"] == loradex.zoo.counts("family")
     assert str(SHIPPED_ZOO) not in json.dumps(zoo)
-    one = http.get(f"models/{models[0].id}").json()
-    assert {**one, "files": []} == json.loads(json.dumps(described(models[0], str(SHIPPED_ZOO)) | {"files": []}))
+    model = http.get(f"models/{models[0].id}").json()
+    assert {**model, "files": []} == json.loads(json.dumps(model_document(models[0], str(SHIPPED_ZOO)) | {"files": []}))
     answer = http.get(f"models/{models[0].id}/drawing")
     assert answer.headers["content-type"] == "image/png"
     assert answer.content == (SHIPPED_ZOO / str(models[0].preview)).read_bytes()
@@ -88,24 +92,24 @@ def test_models_and_their_drawings(http: TestClient, loradex: Loradex) -> None:
         assert (http.get(route).status_code, http.get(route).json()["error"]["kind"]) == (404, "ModelMissing")
 
 
-def growing_zoo(folder: Path, ids: list[str]) -> Zoo:
+def zoo_of_metadata(folder: Path, ids: list[str]) -> Zoo:
     zoo = Zoo.create(folder, "s", 4)
     zoo.add([Model(id, f"name {id}", "f", FoundBy.METADATA) for id in ids], [None] * len(ids))
     return zoo
 
 
-class OneZoo(Loradex):
-    """A zoo without an encoder."""
+class LoradexWithoutEncoder(Loradex):
+    """Serves an open zoo without loading an encoder."""
 
     def __init__(self, zoo: Zoo) -> None:
         super().__init__(zoo.folder)
         self.__dict__["zoo"] = zoo
 
 
-def test_pages_hold_while_models_are_added(http: TestClient, desk: Desk, tmp_path: Path) -> None:
+def test_paging_while_models_are_added(http: TestClient, backend: Backend, tmp_path: Path) -> None:
     ids = [f"{number:03}" for number in range(0, 100, 2)]
-    with growing_zoo(tmp_path, ids) as zoo:
-        desk.loradex = OneZoo(zoo)
+    with zoo_of_metadata(tmp_path, ids) as zoo:
+        backend.loradex = LoradexWithoutEncoder(zoo)
         seen, cursor = list[str](), ""
         while cursor is not None:
             page = http.get("models", params={"limit": 7, "cursor": cursor}).json()
@@ -115,13 +119,13 @@ def test_pages_hold_while_models_are_added(http: TestClient, desk: Desk, tmp_pat
             zoo.add([Model(new, "new", "f", FoundBy.METADATA)], [None])
         assert seen == sorted(set(seen))
         assert set(ids) <= set(seen)
-        kept = http.get("models", params={"family": "other"}).json()
-        assert kept == {"models": [], "next": None}
+        page = http.get("models", params={"family": "other"}).json()
+        assert page == {"models": [], "next": None}
 
 
-def test_texts_that_utf8_and_json_cannot_hold(http: TestClient, desk: Desk, tmp_path: Path) -> None:
-    with growing_zoo(tmp_path, []) as zoo:
-        desk.loradex = OneZoo(zoo)
+def test_texts_that_are_invalid_in_utf8_or_json(http: TestClient, backend: Backend, tmp_path: Path) -> None:
+    with zoo_of_metadata(tmp_path, []) as zoo:
+        backend.loradex = LoradexWithoutEncoder(zoo)
         facts = {"notes": "\ud800", "labels": "no list", "ranks": 10**30, "odd": [[{"\udce9": None}]]}
         odd = Model("odd", "caf\udce9 <img onerror=x>\x1b[2J", "f", FoundBy.METADATA, path="/x/\udce9", facts=facts)
         zoo.add([odd, replace(odd, id="plain")], [None, None])
@@ -130,27 +134,27 @@ def test_texts_that_utf8_and_json_cannot_hold(http: TestClient, desk: Desk, tmp_
         assert http.get("models/odd/drawing").json()["error"]["kind"] == "DrawingMissing"
 
 
-def test_look_alikes_are_those_of_the_command_line(http: TestClient, desk: Desk, tmp_path: Path) -> None:
+def test_look_alikes_equal_those_of_the_command_line(http: TestClient, backend: Backend, tmp_path: Path) -> None:
     for number, path in enumerate((SHIPPED[0], SHIPPED[0], SHIPPED[1])):
         (tmp_path / "loras").mkdir(exist_ok=True)
         shutil.copy(path, tmp_path / "loras" / f"lora{number}.safetensors")
     CliRunner().invoke(app, ["index", str(tmp_path / "loras"), "--zoo", str(tmp_path / "zoo")])
-    desk.loradex = Loradex(tmp_path / "zoo")
-    expected = Library.of_zoo(tmp_path / "zoo", lambda *_: None)
-    found = http.get("duplicates").json()
-    assert found["groups"] == json.loads(json.dumps(expected.duplicates().document()))["groups"]
-    assert (found["compared"], found["found"]["groups"]) == (2, 1)
-    twin = found["groups"][0][0]["id"]
-    similar = http.get(f"models/{twin}/similar").json()
+    backend.loradex = Loradex(tmp_path / "zoo")
+    expected = Library.from_zoo(tmp_path / "zoo", lambda *_: None)
+    duplicates = http.get("duplicates").json()
+    assert duplicates["groups"] == json.loads(json.dumps(expected.duplicates().document()))["groups"]
+    assert (duplicates["compared"], duplicates["found"]["groups"]) == (2, 1)
+    copied = duplicates["groups"][0][0]["id"]
+    similar = http.get(f"models/{copied}/similar").json()
     assert [(hit["id"], hit["relation"], hit["path"]) for hit in similar["hits"]] == [
-        (twin, "same weights", str(tmp_path / "loras" / "lora1.safetensors"))
+        (copied, "same weights", str(tmp_path / "loras" / "lora1.safetensors"))
     ]
     shutil.copy(SHIPPED[2], tmp_path / "loras" / "late.safetensors")
     CliRunner().invoke(app, ["index", str(tmp_path / "loras"), "--zoo", str(tmp_path / "zoo")])
-    assert http.get("duplicates").json()["compared"] == 3  # of the zoo as it is now
+    assert http.get("duplicates").json()["compared"] == 3  # the zoo is loaded again after a change
 
 
-def test_labels_and_facts_are_those_of_the_command_line(http: TestClient) -> None:
+def test_labels_and_facts_equal_those_of_the_command_line(http: TestClient) -> None:
     files = [
         ("files", ("my lora.safetensors", SHIPPED[0].read_bytes())),
         ("files", ("broken.safetensors", b"nonsense")),
@@ -159,31 +163,44 @@ def test_labels_and_facts_are_those_of_the_command_line(http: TestClient) -> Non
     expected = list(Loradex(SHIPPED_ZOO).label([str(SHIPPED[0])], ["a dog", "a car"], 2))[0].document()
     assert results[0] == {**expected, "file": "my lora.safetensors"}
     assert results[1]["reason"].startswith("broken.safetensors: ")
-    told = json.loads(CliRunner().invoke(app, ["inspect", str(SHIPPED[0]), "--hash", "--json"]).stdout)["files"][0]
+    facts = json.loads(CliRunner().invoke(app, ["inspect", str(SHIPPED[0]), "--hash", "--json"]).stdout)["files"][0]
     inspected = http.post("inspect", files=files, data={"hash": "true"}).json()
-    assert inspected["files"][0] == {**told, "file": "my lora.safetensors"}
-    assert [each["file"] for each in inspected["refused"]] == ["broken.safetensors"]
+    assert inspected["files"][0] == {**facts, "file": "my lora.safetensors"}
+    assert [refusal["file"] for refusal in inspected["refused"]] == ["broken.safetensors"]
     assert not re.search(r"/tmp|loradex-", json.dumps([results, inspected]))  # noqa: S108
 
 
-def test_a_run_of_indexing(http: TestClient, desk: Desk, tmp_path: Path) -> None:
+def test_indexing(http: TestClient, backend: Backend, tmp_path: Path) -> None:
     assert http.get("index").json()["state"] == "none"
     refused = http.post("index", json={"folders": [str(tmp_path)]})
     assert (refused.status_code, refused.json()["error"]["kind"]) == (422, "QueryError")
-    desk.roots = [tmp_path]
+    backend.roots = [tmp_path]
     shutil.copytree(SHIPPED[0].parent, tmp_path / "one")
     (tmp_path / "broken.safetensors").write_bytes(b"nonsense")
     started = http.post("index", json={"folders": [str(tmp_path)]})
     assert (started.status_code, started.json()["folders"]) == (202, [str(tmp_path)])
-    desk.wait(60)
+    backend.wait(60)
     run = http.get("index").json()
     assert (run["state"], run["answer"]["added"]) == ("done", 1)
-    assert [Path(each["file"]).name for each in run["answer"]["refused"]] == ["broken.safetensors"]
-    assert http.get("zoo").json()["models"] == 1  # the zoo that was filled is served from now on
-    desk.run = Run(State.RUNNING)
+    assert [Path(refusal["file"]).name for refusal in run["answer"]["refused"]] == ["broken.safetensors"]
+    assert http.get("zoo").json()["models"] == 1  # the user's zoo is served once it is filled
+    backend.indexing_run = IndexingRun(State.RUNNING)
     again = http.post("index", json={"folders": [str(tmp_path)]})
     assert (again.status_code, again.json()["error"]["kind"]) == (409, "RunUnderWay")
     assert http.delete("index").status_code == 202
+
+
+def test_indexing_advises_on_files_without_an_expert(http: TestClient, backend: Backend, tmp_path: Path) -> None:
+    backend.roots = [tmp_path]
+    write_files(tmp_path)
+    assert http.post("index", json={"folders": [str(tmp_path)]}).status_code == 202
+    backend.wait(60)
+    answer = http.get("index").json()["answer"]
+    assert (answer["by_weights"], answer["by_metadata"], answer["advice"]) == (0, 3, ADVICE)
+    assert http.post("index", json={"folders": [str(tmp_path)]}).status_code == 202
+    backend.wait(60)
+    answer = http.get("index").json()["answer"]
+    assert (answer["unchanged"], answer["advice"]) == (3, None)  # it advises on what this run read
 
 
 @pytest.mark.parametrize(
@@ -210,7 +227,7 @@ def test_a_run_of_indexing(http: TestClient, desk: Desk, tmp_path: Path) -> None
         ("POST", "index", 422),
     ],
 )
-def test_every_failure_has_one_shape(http: TestClient, method: str, route: str, status: int) -> None:
+def test_all_errors_have_one_shape(http: TestClient, method: str, route: str, status: int) -> None:
     answer = http.request(method, route)
     assert answer.status_code == status, answer.text
     if status != 200:
@@ -232,53 +249,53 @@ def test_every_failure_has_one_shape(http: TestClient, method: str, route: str, 
     ],
 )
 @pytest.mark.parametrize("roots", [None, [Path("/somewhere")]])
-def test_a_body_that_is_no_list_of_folders(http: TestClient, desk: Desk, body: bytes, roots: list[Path] | None) -> None:
-    desk.roots = roots
+def test_invalid_bodies(http: TestClient, backend: Backend, body: bytes, roots: list[Path] | None) -> None:
+    backend.roots = roots
     answer = http.post("index", content=body, headers={"content-type": "application/json"})
     assert answer.status_code in (400, 422), answer.text
     assert set(answer.json()["error"]) == {"kind", "message"}
 
 
-def test_an_error_of_loradex_itself_tells_nothing(http: TestClient, desk: Desk, tmp_path: Path) -> None:
-    desk.loradex = OneZoo(growing_zoo(tmp_path, ["a"]))
-    desk.loradex.zoo.close()
+def test_internal_errors_reveal_nothing(http: TestClient, backend: Backend, tmp_path: Path) -> None:
+    backend.loradex = LoradexWithoutEncoder(zoo_of_metadata(tmp_path, ["a"]))
+    backend.loradex.zoo.close()
     closed = http.get("models")
     assert (closed.status_code, closed.json()["error"]["kind"], closed.headers["retry-after"]) == (
         503,
         "ZooClosed",
         "2",
     )
-    desk.loradex.__dict__["zoo"] = None
+    backend.loradex.__dict__["zoo"] = None
     assert http.get("models").json() == {
         "error": {
             "kind": "InternalError",
             "message": "server: expected to answer, found an error of Loradex itself; see the server's log",
         }
     }
-    desk.loradex = Loradex(tmp_path / "none")
+    backend.loradex = Loradex(tmp_path / "none")
     assert (http.get("zoo").status_code, http.get("zoo").json()["error"]["kind"]) == (500, "ZooMissing")
 
 
-def test_those_who_find_no_room_are_sent_away() -> None:
-    turns, told = Turns(at_once=2, waiting=3, patience=0.2), list[str]()
+def test_the_limiter_refuses_further_requests() -> None:
+    limiter, outcomes = RequestLimiter(running=2, waiting=3, timeout=0.2), list[str]()
     for _ in range(2):
-        turns.take()
+        limiter.acquire()
 
     def wait() -> None:
         with suppress(Busy):
-            turns.take()
-            told.append("took")
+            limiter.acquire()
+            outcomes.append("ran")
             return
-        told.append("sent away")
+        outcomes.append("refused")
 
     threads = [Thread(target=wait) for _ in range(3)]
     for thread in threads:
         thread.start()
-    while len(threads) > len(told) and turns._room.acquire(blocking=False):  # until all three wait
-        turns._room.release()
+    while len(threads) > len(outcomes) and limiter._admitted.acquire(blocking=False):  # until all three wait
+        limiter._admitted.release()
     with pytest.raises(Busy, match="too many"):
-        turns.take()
-    turns.give_back()  # one who waits gets it
+        limiter.acquire()
+    limiter.release()  # for one that waits
     for thread in threads:
         thread.join()
-    assert sorted(told) == ["sent away", "sent away", "took"]
+    assert sorted(outcomes) == ["ran", "refused", "refused"]

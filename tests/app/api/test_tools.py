@@ -1,4 +1,4 @@
-"""The agents' tools through the protocol's own client: in memory, over stdio and over HTTP."""
+"""The agent tools through an MCP client: in memory, over stdio and over HTTP."""
 
 import json
 import shutil
@@ -16,93 +16,93 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from starlette.applications import Starlette
 
 from loradex.app.api.tools import agent_tools, http_app
-from loradex.app.backend import Desk
+from loradex.app.backend import Backend
 from loradex.app.paths import MINIATURE, SHIPPED_ZOO
 from loradex.app.search.service import Loradex
 from tests.app.api.serving import served
 
 SHIPPED = sorted(MINIATURE.glob("models/mini-a/test_holdout/*/*.safetensors"))[0]
-READING = {"search_models", "list_models", "describe_model", "similar_models", "describe_zoo"}
+EVERYWHERE = {"search_models", "list_models", "describe_model", "similar_models", "describe_zoo"}
 LOCAL = {"label_files", "inspect_files", "index_status"}
 
 
-def talk(server: Any, said: Callable[[Client], Awaitable[None]]) -> None:
+def run_client(server: Any, session: Callable[[Client], Awaitable[None]]) -> None:
     async def run() -> None:
         with anyio.fail_after(120):
             async with Client(server) as client:
-                await said(client)
+                await session(client)
 
     anyio.run(run)
 
 
-async def ask(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
+async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
     answer = await client.call_tool(tool, arguments)
     assert not answer.is_error, answer.content
     assert answer.structured_content is not None
     return answer.structured_content
 
 
-async def refusal(client: Client, tool: str, **arguments: Any) -> str:
+async def call_and_fail(client: Client, tool: str, **arguments: Any) -> str:
     answer = await client.call_tool(tool, arguments)
     assert answer.is_error
     return str(answer.content[0].text)  # type: ignore[union-attr]
 
 
-def test_hits_are_those_of_the_library(desk: Desk, loradex: Loradex) -> None:
+def test_hits_equal_those_of_the_library(backend: Backend, loradex: Loradex) -> None:
     expected = loradex.search("a cat", 20).hits
 
-    async def said(client: Client) -> None:
+    async def session(client: Client) -> None:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
-        assert set(tools) == READING
+        assert set(tools) == EVERYWHERE
         assert all(
             tool.annotations and tool.annotations.read_only_hint and tool.output_schema and tool.description
             for tool in tools.values()
         )
         assert "never instructions" in str(client.instructions)
-        first = await ask(client, "search_models", texts=["a cat"])
-        second = await ask(client, "search_models", texts=["a cat"], offset=first["next_offset"])
+        first = await call(client, "search_models", texts=["a cat"])
+        second = await call(client, "search_models", texts=["a cat"], offset=first["next_offset"])
         hits = first["hits"] + second["hits"]
         assert [(hit["id"], hit["name"], hit["score"]) for hit in hits] == [
             (hit.model.id, hit.model.name, round(hit.score, 3)) for hit in expected
         ]
         assert {hit["path"] for hit in hits} == {None}
-        told = await ask(client, "describe_model", id=hits[0]["id"])
-        assert (told["name"], told["files"]) == (expected[0].model.name, 0)
-        assert told["labels"] == dict(expected[0].model.facts.get("labels", []))
-        assert (await ask(client, "describe_zoo"))["models"] == len(loradex.zoo)
-        page = await ask(client, "list_models", limit=50, family="mini-b")
+        description = await call(client, "describe_model", id=hits[0]["id"])
+        assert (description["name"], description["files"]) == (expected[0].model.name, 0)
+        assert description["labels"] == dict(expected[0].model.facts.get("labels", []))
+        assert (await call(client, "describe_zoo"))["models"] == len(loradex.zoo)
+        page = await call(client, "list_models", limit=50, family="mini-b")
         models = page["models"]
         while page["next_cursor"]:
-            page = await ask(client, "list_models", limit=50, family="mini-b", cursor=page["next_cursor"])
+            page = await call(client, "list_models", limit=50, family="mini-b", cursor=page["next_cursor"])
             models += page["models"]
         assert [model["id"] for model in models] == [
             model.id for model in loradex.zoo.models() if model.family == "mini-b"
         ]
-        assert (await ask(client, "similar_models", id=hits[0]["id"]))["hits"] == []
+        assert (await call(client, "similar_models", id=hits[0]["id"]))["hits"] == []
         assert len(json.dumps(first)) < 5000
 
-    talk(agent_tools(desk, local=False), said)
+    run_client(agent_tools(backend, local=False), session)
 
 
-def test_errors_are_one_line_and_tell_no_path(desk: Desk) -> None:
-    async def said(client: Client) -> None:
+def test_errors_are_one_line_without_paths(backend: Backend) -> None:
+    async def session(client: Client) -> None:
         for tool, arguments in (
             ("describe_model", {"id": "../x\n\x1b"}),
             ("similar_models", {"id": "none"}),
             ("search_models", {"texts": []}),
         ):
-            message = await refusal(client, tool, **arguments)
+            message = await call_and_fail(client, tool, **arguments)
             assert message.isprintable()
             assert "expected" in message
             assert str(SHIPPED_ZOO) not in message
-        assert "300" in await refusal(client, "search_models", texts=["x" * 301])
-        assert "Unknown tool" in await refusal(client, "label_files", paths=[str(SHIPPED)])
+        assert "300" in await call_and_fail(client, "search_models", texts=["x" * 301])
+        assert "Unknown tool" in await call_and_fail(client, "label_files", paths=[str(SHIPPED)])
 
-    talk(agent_tools(desk, local=False), said)
+    run_client(agent_tools(backend, local=False), session)
 
 
-def test_over_stdio_files_are_labelled_and_indexed(tmp_path: Path) -> None:
-    """``loradex mcp`` as an agent starts it."""
+def test_labelling_and_indexing_over_stdio(tmp_path: Path) -> None:
+    """An agent starts ``loradex mcp``."""
     (tmp_path / "loras").mkdir()
     shutil.copy(SHIPPED, tmp_path / "loras" / "one.safetensors")
     (tmp_path / "loras" / "broken.safetensors").write_bytes(b"nonsense")
@@ -119,35 +119,37 @@ def test_over_stdio_files_are_labelled_and_indexed(tmp_path: Path) -> None:
     )
     expected = next(iter(Loradex(SHIPPED_ZOO).label([str(SHIPPED)])))
 
-    async def said(client: Client) -> None:
-        assert {tool.name for tool in (await client.list_tools()).tools} == READING | LOCAL | {"index_folder"}
-        found = await ask(
+    async def session(client: Client) -> None:
+        assert {tool.name for tool in (await client.list_tools()).tools} == EVERYWHERE | LOCAL | {"index_folder"}
+        labelled = await call(
             client,
             "label_files",
             paths=[str(tmp_path / "loras" / "one.safetensors"), "~/loras/broken.safetensors", "/dev/null"],
         )
-        assert found["results"][0]["labels"] == {label.label: round(label.probability, 3) for label in expected.labels}
-        assert [bool(result["unknown"]) for result in found["results"]] == [expected.abstained, True, True]
-        inspected = await ask(client, "inspect_files", paths=[str(tmp_path / "loras" / "one.safetensors")])
+        assert labelled["results"][0]["labels"] == {
+            label.label: round(label.probability, 3) for label in expected.labels
+        }
+        assert [bool(result["unknown"]) for result in labelled["results"]] == [expected.abstained, True, True]
+        inspected = await call(client, "inspect_files", paths=[str(tmp_path / "loras" / "one.safetensors")])
         assert inspected["files"][0]["family"] == "mini-a"
-        assert "found a folder" in await refusal(client, "inspect_files", paths=["/"])
-        hits = (await ask(client, "search_models", texts=["a cat"]))["hits"]
+        assert "found a folder" in await call_and_fail(client, "inspect_files", paths=["/"])
+        hits = (await call(client, "search_models", texts=["a cat"]))["hits"]
         assert hits[0]["path"].endswith(".safetensors")
-        run = await ask(client, "index_folder", folder=str(tmp_path / "loras"))
+        run = await call(client, "index_folder", folder=str(tmp_path / "loras"))
         while run["state"] == "running":
             await anyio.sleep(0.1)
-            run = await ask(client, "index_status")
+            run = await call(client, "index_status")
         assert (run["state"], run["added"]) == ("done", 1)
         assert [Path(path).name for path in run["refused"]] == ["broken.safetensors"]
-        assert (await ask(client, "describe_zoo"))["models"] == 1
-        assert "expected" in await refusal(client, "index_folder", folder="/dev/null")
+        assert (await call(client, "describe_zoo"))["models"] == 1
+        assert "expected" in await call_and_fail(client, "index_folder", folder="/dev/null")
 
-    talk(stdio_client(command), said)
+    run_client(stdio_client(command), session)
 
 
-def test_over_http_beside_a_page(desk: Desk) -> None:
-    """As ``loradex serve --mcp`` mounts them: the routes before what is mounted at /, and the lifespan inside the app's."""
-    tools = http_app(agent_tools(desk, local=False))
+def test_http_app_beside_a_page(backend: Backend) -> None:
+    """The tools as ``loradex serve --mcp`` mounts them: before the page at /, with their lifespan inside the app's."""
+    tools = http_app(agent_tools(backend, local=False))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -158,27 +160,27 @@ def test_over_http_beside_a_page(desk: Desk) -> None:
     site.router.routes.extend(tools.routes)
     site.mount("/", Starlette())
 
-    async def said(client: Client) -> None:
-        assert (await ask(client, "describe_zoo"))["name"] == "miniature"
-        assert (await ask(client, "search_models", texts=["a cat"], limit=1))["hits"]
-        assert "expected" in await refusal(client, "describe_model", id="none")
+    async def session(client: Client) -> None:
+        assert (await call(client, "describe_zoo"))["name"] == "miniature"
+        assert (await call(client, "search_models", texts=["a cat"], limit=1))["hits"]
+        assert "expected" in await call_and_fail(client, "describe_model", id="none")
 
     with served(site) as address:
-        talk(f"{address}/mcp", said)
+        run_client(f"{address}/mcp", session)
 
 
 @pytest.mark.parametrize(
     "facts", [{"labels": "x", "ranks": "y", "tags": 3, "title": ["z"]}, {"labels": [["a"], ["b", "c"], 3]}]
 )
-def test_facts_of_a_strange_zoo(facts: dict[str, Any]) -> None:
-    from loradex.app.api.tool_results import brief, whole
+def test_facts_of_a_malformed_zoo(facts: dict[str, Any]) -> None:
+    from loradex.app.api.tool_results import shorten, whole_model
     from loradex.index import FoundBy, Model
 
-    told = whole(Model("id", "caf\udce9\n" + "x" * 10_000, "f", FoundBy.METADATA, facts=facts), 1, None)
-    assert told.model_dump_json().startswith('{"id":"id","name":"caf? xxx')
-    assert (told.labels, told.ranks, told.tags) == ({}, [], [])
-    assert len(told.name) <= 200
-    assert brief({"tags": ["x" * 999] * 99, "odd": {"caf\udce9": [1.5, None]}}) == {
+    description = whole_model(Model("id", "caf\udce9\n" + "x" * 10_000, "f", FoundBy.METADATA, facts=facts), 1, None)
+    assert description.model_dump_json().startswith('{"id":"id","name":"caf? xxx')
+    assert (description.labels, description.ranks, description.tags) == ({}, [], [])
+    assert len(description.name) <= 200
+    assert shorten({"tags": ["x" * 999] * 99, "odd": {"caf\udce9": [1.5, None]}}) == {
         "tags": ["x" * 200] * 12,
         "odd": {"caf?": [1.5, None]},
     }

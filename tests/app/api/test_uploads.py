@@ -1,4 +1,4 @@
-"""Uploads that are hostile, or only odd: each is answered in words, and nothing of it is left."""
+"""Hostile and odd uploads: each gets an error message, and leaves no file behind."""
 
 import tempfile
 from collections.abc import AsyncIterator
@@ -11,7 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from loradex.app.api import multipart, uploads
-from loradex.app.api.multipart import LORAS, bare_name
+from loradex.app.api.multipart import LORA_UPLOADS, safe_filename
 from loradex.app.paths import MINIATURE
 from loradex.retrieval.errors import QueryError
 
@@ -20,8 +20,8 @@ LABELS = {"labels": "a dog"}
 
 
 @pytest.fixture(autouse=True)
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A folder for temporary files, which is empty and without open files when all is answered."""
+def temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The folder of temporary files; after the test it must be empty, with no file left open."""
     (tmp_path / "uploads").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "uploads"))
     yield tmp_path / "uploads"
@@ -34,13 +34,13 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     assert not [path for path in opened if path.startswith(str(tmp_path / "uploads"))]
 
 
-def message(answer: Any, status: int, kind: str) -> str:
+def error_message(answer: Any, status: int, kind: str) -> str:
     assert answer.status_code == status, answer.text
     assert answer.json()["error"]["kind"] == kind
-    said = str(answer.json()["error"]["message"])
-    assert said.isprintable()
-    assert "loradex-" not in said
-    return said
+    message = str(answer.json()["error"]["message"])
+    assert message.isprintable()
+    assert "loradex-" not in message
+    return message
 
 
 @pytest.mark.parametrize(
@@ -56,8 +56,8 @@ def message(answer: Any, status: int, kind: str) -> str:
         (".safetensors.safetensors", ".safetensors.safetensors"),
     ],
 )
-def test_names_are_harmless(http: TestClient, name: str, shown: str) -> None:
-    assert bare_name(name) == shown
+def test_file_names_are_made_safe(http: TestClient, name: str, shown: str) -> None:
+    assert safe_filename(name) == shown
     head = f'--x\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'.encode()
     body = (
         head
@@ -68,43 +68,45 @@ def test_names_are_harmless(http: TestClient, name: str, shown: str) -> None:
     assert [(result["file"], result["family"]) for result in answer.json()["results"]] == [(shown, "mini-a")]
 
 
-def test_what_is_no_lora_is_refused(http: TestClient) -> None:
+def test_files_that_are_not_loras_are_refused(http: TestClient) -> None:
     for name in ("model.ckpt", "model.pt", "x.safetensors.exe", "", "safetensors", "x.png"):
-        assert message(http.post("label", files=[("files", (name, b"x"))]), 422, "QueryError")
-    told = http.post(
+        assert error_message(http.post("label", files=[("files", (name, b"x"))]), 422, "QueryError")
+    results = http.post(
         "label", files=[("files", (f"{number}.safetensors", b"x" * number)) for number in range(32)], data=LABELS
     ).json()["results"]
-    assert [result["reason"].split(": ")[0] for result in told] == [f"{number}.safetensors" for number in range(32)]
+    assert [result["reason"].split(": ")[0] for result in results] == [f"{number}.safetensors" for number in range(32)]
 
 
-def test_a_path_is_no_upload(http: TestClient) -> None:
-    said = message(
+def test_paths_are_not_accepted_as_uploads(http: TestClient) -> None:
+    message = error_message(
         http.post("label", data={"files": str(SHIPPED)}, files=[("files", ("x.safetensors", b"x"))]), 422, "QueryError"
     )
-    assert said == "files: expected an uploaded file, found a text; send the file itself"
-    message(http.post("label", data={"files": str(SHIPPED)}), 422, "QueryError")
-    message(http.post("label", json={"files": [str(SHIPPED)]}), 422, "QueryError")
-    message(
+    assert message == "files: expected an uploaded file, found a text; send the file itself"
+    error_message(http.post("label", data={"files": str(SHIPPED)}), 422, "QueryError")
+    error_message(http.post("label", json={"files": [str(SHIPPED)]}), 422, "QueryError")
+    error_message(
         http.post("search", data={"picture": "/etc/passwd"}, files=[("picture", ("x.png", b"x"))]), 422, "QueryError"
     )
-    message(http.post("search", files=[("text", ("x.png", b"x"))]), 422, "QueryError")
-    message(
+    error_message(http.post("search", files=[("text", ("x.png", b"x"))]), 422, "QueryError")
+    error_message(
         http.post("label", data={"path": str(SHIPPED)}, files=[("files", ("x.safetensors", b"x"))]), 422, "QueryError"
     )
 
 
-def test_too_large_and_too_many(http: TestClient, temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_size_limits(http: TestClient, temporary_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     many = [("files", (f"{number}.safetensors", b"x")) for number in range(33)]
-    assert "up to 32 files" in message(http.post("inspect", files=many), 413, "TooLarge")
-    assert "20,000,000 bytes" in message(
+    assert "up to 32 files" in error_message(http.post("inspect", files=many), 413, "TooLarge")
+    assert "20,000,000 bytes" in error_message(
         http.post("search", files=[("picture", ("x.png", bytes(20_000_001)))]), 413, "TooLarge"
     )
-    assert "16384 bytes" in message(http.post("label", data={"labels": "x" * 16_385}, files=many[:1]), 413, "TooLarge")
-    message(http.post("label", data={"labels": "x" * 301}, files=many[:1]), 422, "QueryError")
-    monkeypatch.setattr(multipart, "MOST_FIELDS", 10)
-    message(http.post("label", data={"labels": ["x"] * 11}, files=many[:1]), 413, "TooLarge")
-    assert replace(LORAS, largest=1).largest == 1
-    assert LORAS.largest == 2**30
+    assert "16384 bytes" in error_message(
+        http.post("label", data={"labels": "x" * 16_385}, files=many[:1]), 413, "TooLarge"
+    )
+    error_message(http.post("label", data={"labels": "x" * 301}, files=many[:1]), 422, "QueryError")
+    monkeypatch.setattr(multipart, "MAX_PARTS", 10)
+    error_message(http.post("label", data={"labels": ["x"] * 11}, files=many[:1]), 413, "TooLarge")
+    assert replace(LORA_UPLOADS, max_bytes=1).max_bytes == 1
+    assert LORA_UPLOADS.max_bytes == 2**30
 
 
 BROKEN = [
@@ -126,11 +128,11 @@ BROKEN = [
 
 @pytest.mark.parametrize(("body", "kind"), BROKEN)
 def test_broken_forms(http: TestClient, body: bytes, kind: str) -> None:
-    message(http.post("label", content=body, headers={"content-type": kind.encode("latin-1")}), 422, "QueryError")
+    error_message(http.post("label", content=body, headers={"content-type": kind.encode("latin-1")}), 422, "QueryError")
 
 
-def test_one_who_falls_silent_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uploads, "SILENCE", 0.05)
+def test_a_silent_sender_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "READ_TIMEOUT", 0.05)
 
     class Silent:
         headers: ClassVar = {"content-type": "multipart/form-data; boundary=x"}
@@ -139,13 +141,13 @@ def test_one_who_falls_silent_is_given_up(tmp_path: Path, monkeypatch: pytest.Mo
             yield b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.safetensors"\r\n\r\nhalf'
             await anyio.sleep_forever()
 
-    reader = multipart.FormReader(tmp_path, "files", LORAS)
+    reader = multipart.FormReader(tmp_path, "files", LORA_UPLOADS)
     with pytest.raises(QueryError, match=r"found nothing for 0\.05 s"):
-        anyio.run(uploads.receive, Silent(), reader)
+        anyio.run(uploads.receive_form, Silent(), reader)
     reader.close()
 
 
-def test_nothing_grows_after_two_identical_batches(http: TestClient, desk: Any) -> None:
+def test_repeated_batches_leave_nothing_behind(http: TestClient, backend: Any) -> None:
     for _ in range(2):
         assert (
             http.post(
@@ -155,12 +157,12 @@ def test_nothing_grows_after_two_identical_batches(http: TestClient, desk: Any) 
         )
 
 
-def test_a_full_disk_is_told(http: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any) -> None:
+def test_a_full_disk_is_reported(http: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
         raise OSError(28, "No space left on device", "/secret/path")
 
-    monkeypatch.setattr(Path, "open", full)
+    monkeypatch.setattr(Path, "open", fail)
     answer = http.post("label", files=[("files", ("a.safetensors", b"x"))])
     monkeypatch.undo()
-    assert "No space left" in message(answer, 500, "DiskRefused")
+    assert "No space left" in error_message(answer, 500, "DiskRefused")
     assert "secret" not in answer.text

@@ -1,4 +1,4 @@
-"""The command line end to end, in a process of its own, over the zoo that ships."""
+"""The command line end to end, in a subprocess, over the shipped zoo."""
 
 import json
 import os
@@ -28,14 +28,14 @@ def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProce
 
 
 def document(*arguments: str | Path, status: int = 0) -> Any:
-    """What a command prints with --json, which must be one document and nothing else."""
+    """The JSON document of a command, which must be all that it prints on stdout."""
     done = run(*arguments, "--json")
     assert done.returncode == status, done.stderr
     return json.loads(done.stdout)
 
 
 def one_line(done: subprocess.CompletedProcess[str], status: int = 1) -> str:
-    """The single line on stderr of a command that failed."""
+    """The single line on stderr of a failed command."""
     assert done.returncode == status, done
     (line,) = done.stderr.splitlines()
     assert line.startswith("loradex: ")
@@ -101,7 +101,7 @@ def test_labels_and_refusals_in_one_run(tmp_path: Path) -> None:
     assert [result["abstained"] for result in results[1:]] == [True] * 3
 
 
-def test_own_labels(tmp_path: Path) -> None:
+def test_labels_from_a_file(tmp_path: Path) -> None:
     concept = document("search", "penguin", "-k", "1")["hits"][0]
     (tmp_path / "words.txt").write_text(f"{concept['concept']}\n\nsteam engine\nviolin\n")
     (result,) = document("label", concept["path"], "--labels", tmp_path / "words.txt")["results"]
@@ -111,7 +111,7 @@ def test_own_labels(tmp_path: Path) -> None:
     )  # the rest is "none of these"
 
 
-def test_a_lora_of_no_known_tree_ends_in_one_line(shared_loras: Path) -> None:
+def test_a_lora_of_an_unknown_tree_ends_in_one_line(shared_loras: Path) -> None:
     line = one_line(run("label", shared_loras / "sd15-diffusers-brain-mri.safetensors"))
     assert "found family sd1" in line
 

@@ -1,4 +1,4 @@
-"""The help of the command line: whole, true and fast; docs/cli.md is made from it."""
+"""The help of the command line is complete, correct and fast; docs/cli.md is generated from it."""
 
 import shlex
 import subprocess
@@ -13,11 +13,11 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from loradex.app.commands.main import app
-from scripts.cli_reference import REFERENCE, Command, described, members
+from scripts.cli_reference import REFERENCE, Command, render_reference, subcommands
 
 HEAVY = {"torch", "gradio", "fastapi", "sklearn", "open_clip", "diffusers", "transformers", "faiss", "numpy", "mcp"}
-SPEAKS_A_PROTOCOL = {"loradex mcp"}  # on stdout
-OF_SEVERAL_MEANINGS = {  # a zoo to read has another default
+WITHOUT_JSON = {"loradex mcp"}  # speaks a protocol on stdout
+MEANINGS = {  # how many different help texts an option has; a zoo to read has another default than one to write
     "--base": 2,
     "--engine": 2,
     "--folder": 3,
@@ -26,27 +26,27 @@ OF_SEVERAL_MEANINGS = {  # a zoo to read has another default
     "--seed": 2,
     "--tree": 2,
     "--zoo": 2,
-}  # that of a zoo to read has another default
-TRIES = 10  # others may use the cores
+}
+TRIES = 10  # the machine may be busy
 
 
 def commands(command: Command, name: str) -> Iterator[tuple[str, Command]]:
-    """A command and those below it, by the words that call them."""
+    """Yield a command and its subcommands, with the words that call them."""
     yield name, command
-    for each in members(command):
-        yield from commands(each, f"{name} {each.name}")
+    for member in subcommands(command):
+        yield from commands(member, f"{name} {member.name}")
 
 
 ROOT = get_command(app)
 assert isinstance(ROOT, TyperGroup)
 GROUP = ROOT
 COMMANDS = dict(commands(GROUP, "loradex"))
-DOING = {name: command for name, command in COMMANDS.items() if not members(command)}
+LEAF_COMMANDS = {name: command for name, command in COMMANDS.items() if not subcommands(command)}
 EXAMPLES = [(name, line) for name, command in COMMANDS.items() for line in (command.epilog or "").split("\n\n")[1:]]
 
 
 def parsed(words: list[str]) -> str:
-    """The command that a line calls, once its parser took every word."""
+    """The command that a line calls; raises an error if the parser refuses a word."""
     name, command, context = words[0], GROUP, GROUP.make_context(words[0], words[1:])
     while isinstance(command, TyperGroup):
         called, command, rest = command.resolve_command(context, [*context._protected_args, *context.args])
@@ -55,10 +55,10 @@ def parsed(words: list[str]) -> str:
 
 
 @pytest.mark.parametrize("columns", ["30", "200"])
-def test_the_reference_is_current_whatever_the_width(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reference_is_current_at_any_width(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", columns)
     monkeypatch.setenv("TERMINAL_WIDTH", columns)
-    assert REFERENCE.read_text("utf-8") == described(), "python -m scripts.cli_reference writes it anew"
+    assert REFERENCE.read_text("utf-8") == render_reference(), "python -m scripts.cli_reference updates it"
 
 
 def test_the_reference_names_every_command() -> None:
@@ -73,54 +73,60 @@ def test_each_command_has_an_example(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "example"), EXAMPLES)
-def test_each_example_is_a_line_that_the_parser_takes(name: str, example: str) -> None:
+def test_the_parser_accepts_each_example(name: str, example: str) -> None:
     words = shlex.split(example)
-    words = words[words.index("--") + 1 :] if words[0] != "loradex" else words  # what another program starts
+    words = (
+        words[words.index("--") + 1 :] if words[0] != "loradex" else words
+    )  # the command that another program starts
     assert f"{parsed(words)} ".startswith(f"{name} ")
 
 
 @pytest.mark.parametrize(
     "line", ["loradex zoo shew 1", "loradex search dog --rang 8", "loradex label", "loradex serve --port many"]
 )
-def test_a_line_that_is_wrong_is_not_taken(line: str) -> None:
+def test_the_parser_refuses_wrong_lines(line: str) -> None:
     with pytest.raises(Exception, match=r"No such command|No such option|Missing|valid integer"):
         parsed(shlex.split(line))
 
 
-@pytest.mark.parametrize("name", DOING)
-def test_each_command_has_json_unless_its_stdout_speaks_a_protocol_to_an_agent(name: str) -> None:
-    assert any("--json" in option.opts for option in DOING[name].params) != (name in SPEAKS_A_PROTOCOL)
+@pytest.mark.parametrize("name", LEAF_COMMANDS)
+def test_each_command_but_mcp_has_json(name: str) -> None:
+    assert any("--json" in option.opts for option in LEAF_COMMANDS[name].params) != (name in WITHOUT_JSON)
 
 
-def test_an_option_says_the_same_everywhere() -> None:
-    said = defaultdict(set)
-    for option in (option for command in DOING.values() for option in command.params):
+def test_an_option_has_the_same_help_everywhere() -> None:
+    helps = defaultdict(set)
+    for option in (option for command in LEAF_COMMANDS.values() for option in command.params):
         for flag in option.opts:
             if flag.startswith("--"):
-                said[flag].add(getattr(option, "help", None))
-    assert {flag: len(texts) for flag, texts in said.items() if len(texts) > 1} == OF_SEVERAL_MEANINGS
+                helps[flag].add(getattr(option, "help", None))
+    assert {flag: len(texts) for flag, texts in helps.items() if len(texts) > 1} == MEANINGS
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_is_a_sentence_and_nothing_in_it_is_taken_for_markup(name: str) -> None:
+def test_help_is_a_sentence_without_markup(name: str) -> None:
     command = COMMANDS[name]
-    texts = [command.help, *(getattr(each, "help", None) for each in command.params)]
+    texts = [command.help, *(getattr(option, "help", None) for option in command.params)]
     assert all(text and text.endswith(".") and "[" not in text for text in texts)
 
 
 def test_help_imports_nothing_heavy() -> None:
-    program = "import sys, loradex.app.commands.main; sys.argv = ['loradex', '--help']\ntry: loradex.app.commands.main.main()\nexcept SystemExit: sys.stderr.write(' '.join(sys.modules))"
+    program = (
+        "import sys, loradex.app.commands.main; sys.argv = ['loradex', '--help']\n"
+        "try: loradex.app.commands.main.main()\nexcept SystemExit: sys.stderr.write(' '.join(sys.modules))"
+    )
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stderr.split()
     assert "typer" in loaded and HEAVY.isdisjoint(loaded)
+    assert not any(name.startswith("loradex.app.commands.tables") for name in loaded)
 
 
 def test_help_answers_within_half_a_second() -> None:
-    def took() -> float:
-        began = perf_counter()
+    def measure() -> float:
+        start = perf_counter()
         done = subprocess.run(
             [Path(sys.executable).with_name("loradex"), "--help"], capture_output=True, text=True, check=True
         )
         assert "Usage: loradex" in done.stdout
-        return perf_counter() - began
+        return perf_counter() - start
 
-    assert any(took() < 0.5 for _ in range(TRIES))
+    assert any(measure() < 0.5 for _ in range(TRIES))

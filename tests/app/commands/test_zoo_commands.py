@@ -1,4 +1,4 @@
-"""``loradex zoo`` as a person uses it."""
+"""The commands of ``loradex zoo``."""
 
 import json
 from pathlib import Path
@@ -18,8 +18,8 @@ def run(*arguments: object) -> Result:
 def document(*arguments: object) -> dict[str, object]:
     done = run(*arguments, "--json")
     assert done.exit_code == 0, done.output
-    found: dict[str, object] = json.loads(done.stdout)
-    return found
+    parsed: dict[str, object] = json.loads(done.stdout)
+    return parsed
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def zoo(tmp_path: Path) -> Path:
     return tmp_path / "zoo"
 
 
-def test_a_copy_is_whole(zoo: Path) -> None:
+def test_a_copy_is_complete(zoo: Path) -> None:
     assert document("verify", "--zoo", zoo) == {"zoo": str(zoo), "models": 300, "problems": []}
     assert len(list((zoo / "previews").iterdir())) == len(list((SHIPPED_ZOO / "previews").iterdir()))
     assert "expected no zoo yet" in str(run("copy", zoo, "--zoo", "miniature").exception)
@@ -55,20 +55,20 @@ def test_removing(zoo: Path) -> None:
     assert document("verify", "--zoo", zoo)["models"] == 298
 
 
-def test_out_and_in_again(zoo: Path, tmp_path: Path) -> None:
+def test_export_and_import(zoo: Path, tmp_path: Path) -> None:
     assert document("export", tmp_path / "all.parquet", "--zoo", zoo)["models"] == 300
     assert document("import", tmp_path / "all.parquet", "--zoo", tmp_path / "other")["models"] == 300
-    with Zoo.open(zoo, read_only=True) as one, Zoo.open(tmp_path / "other", read_only=True) as other:
-        assert list(one.models()) == list(other.models())
-        ids = [model.id for model in one.models()]
-        assert (one.vectors(ids) == other.vectors(ids)).all()
+    with Zoo.open(zoo, read_only=True) as original, Zoo.open(tmp_path / "other", read_only=True) as other:
+        assert list(original.models()) == list(other.models())
+        ids = [model.id for model in original.models()]
+        assert (original.vectors(ids) == other.vectors(ids)).all()
 
 
-def test_rebuilding_compacting_and_a_damaged_drawing(zoo: Path) -> None:
+def test_rebuilding_compacting_and_verifying_a_lost_preview(zoo: Path) -> None:
     assert document("rebuild", "--engine", "codes", "--zoo", zoo)["taken_out"] == []
     assert (zoo / "engine").is_dir()
     compacted = document("compact", "--zoo", zoo)
     assert int(str(compacted["bytes"])) <= int(str(compacted["bytes_before"])) + 2**20
     next((zoo / "previews").iterdir()).unlink()
-    told = run("verify", "--zoo", zoo)
-    assert told.exit_code == 1 and "1 problems" in " ".join(told.stdout.split())
+    verified = run("verify", "--zoo", zoo)
+    assert verified.exit_code == 1 and "1 problems" in " ".join(verified.stdout.split())

@@ -1,20 +1,20 @@
-"""Model cards, read back by the hub's own library."""
+"""Model cards, read back by the hub's library."""
 
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
-from described import DOG, PIZZA, SPACE, UNSURE, everything, write_lora
 from huggingface_hub import ModelCard
+from samples import DOG, PIZZA, SPACE, UNSURE, snapshot, write_lora
 
-from loradex.app.describe.model_cards import card_of, plan_card
-from loradex.app.describe.text_edit import Plan, carry_out
+from loradex.app.describe.model_cards import new_card, plan_card
+from loradex.app.describe.text_edit import PlannedEdit, apply_edit
 from loradex.app.search.answers import LabelAnswer
 from loradex.retrieval.errors import DescriptionError
 from loradex.retrieval.lora import LoraFile
 
-PERSONS = """---
+PERSONS_CARD = """---
 # my own card
 license: mit   # as you like
 "tags": [ 'cute',  "lora" ]
@@ -33,16 +33,16 @@ tags: none of the block
 """
 
 
-def describe(path: Path, said: LabelAnswer = PIZZA) -> Plan:
-    plan = plan_card(LoraFile.open(path), said, SPACE)
-    if plan.changes:
-        carry_out(plan, path)
-    return plan
+def describe(path: Path, answer: LabelAnswer = PIZZA) -> PlannedEdit:
+    edit = plan_card(LoraFile.open(path), answer, SPACE)
+    if edit.changes:
+        apply_edit(edit, path)
+    return edit
 
 
 def read(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = ModelCard.load(path.with_name("README.md")).data.to_dict()
-    return found
+    fields: dict[str, Any] = ModelCard.load(path.with_name("README.md")).data.to_dict()
+    return fields
 
 
 def write(path: Path, text: str) -> None:
@@ -56,21 +56,21 @@ def cat(tmp_path: Path) -> Path:
     ).path
 
 
-def test_a_fresh_one(cat: Path) -> None:
+def test_a_new_card(cat: Path) -> None:
     describe(cat)
-    found = read(cat)
-    own = found.pop("loradex")
-    assert found == {
+    fields = read(cat)
+    entries = fields.pop("loradex")
+    assert fields == {
         "library_name": "diffusers",
         "pipeline_tag": "text-to-image",
         "tags": ["lora", "pizza"],
         "base_model": "stable-diffusion-v1-5/stable-diffusion-v1-5",
         "instance_prompt": "mycat: a cat",
     }
-    assert own.pop("wrote") == found
-    assert own["labels"][0] == {"label": "pizza", "probability": 0.721} and own["space"] == SPACE
+    assert entries.pop("wrote") == fields
+    assert entries["labels"][0] == {"label": "pizza", "probability": 0.721} and entries["space"] == SPACE
     text = cat.with_name("README.md").read_text("utf-8")
-    assert "# My \\<b\\>cat\\</b\\>\n" in text and text == card_of(LoraFile.open(cat), PIZZA, SPACE)
+    assert "# My \\<b\\>cat\\</b\\>\n" in text and text == new_card(LoraFile.open(cat), PIZZA, SPACE)
 
 
 @pytest.mark.parametrize(("family", "expected"), [("wan", "text-to-video"), ("unknown", "text-to-image")])
@@ -86,25 +86,25 @@ def test_other_families(tmp_path: Path, family: str, expected: str) -> None:
 
 
 def test_a_second_run_changes_nothing_and_planning_writes_nothing(cat: Path) -> None:
-    before = everything(cat.parent)
-    assert plan_card(LoraFile.open(cat), PIZZA, SPACE).changes and everything(cat.parent) == before
+    before = snapshot(cat.parent)
+    assert plan_card(LoraFile.open(cat), PIZZA, SPACE).changes and snapshot(cat.parent) == before
     describe(cat)
-    before = everything(cat.parent)
-    assert describe(cat).changes == [] and everything(cat.parent) == before
+    before = snapshot(cat.parent)
+    assert describe(cat).changes == [] and snapshot(cat.parent) == before
 
 
 @pytest.mark.parametrize("line_break", ["\n", "\r\n"])
 @pytest.mark.parametrize("bom", ["", "\ufeff"])
 def test_what_a_person_wrote_stays_to_the_byte(cat: Path, line_break: str, bom: str) -> None:
-    text = bom + PERSONS.replace("\n", line_break)
+    text = bom + PERSONS_CARD.replace("\n", line_break)
     write(cat, text)
     describe(cat)
     after = cat.with_name("README.md").read_bytes().decode()
     start = text.index(f"{line_break}---{line_break}# A cat")
     assert after.startswith(text[:start]) and after.endswith(text[start:])
     assert after.count("\n") == after.count(line_break)
-    found = read(cat)
-    assert (found["tags"], found["base_model"], found["library_name"], found["license"]) == (
+    fields = read(cat)
+    assert (fields["tags"], fields["base_model"], fields["library_name"], fields["license"]) == (
         ["cute", "lora"],
         "me/my-model",
         "diffusers",
@@ -132,7 +132,7 @@ def test_empty_fields_are_filled(cat: Path, text: str) -> None:
     assert describe(cat).changes == []
 
 
-def test_own_values_follow_and_are_taken_back(cat: Path) -> None:
+def test_loradex_updates_and_takes_back_its_values(cat: Path) -> None:
     describe(cat)
     changes = {change.field: (change.old, change.new) for change in describe(cat, DOG).changes}
     assert changes["tags"] == (["lora", "pizza"], ["lora", "dog"]) and set(changes) == {"tags", "loradex"}
@@ -144,20 +144,20 @@ def test_own_values_follow_and_are_taken_back(cat: Path) -> None:
 
 
 @pytest.mark.parametrize("edited", ["tags: [lora, pizza]", "tags:\n- lora\n- pizza\n- mine", "tags:\n- lora"])
-def test_what_a_person_changed_is_theirs(cat: Path, edited: str) -> None:
+def test_what_a_person_changed_is_left_alone(cat: Path, edited: str) -> None:
     describe(cat)
     write(cat, cat.with_name("README.md").read_text("utf-8").replace("tags:\n- lora\n- pizza", edited, 1))
-    for said in (DOG, UNSURE, PIZZA):
-        describe(cat, said)
+    for answer in (DOG, UNSURE, PIZZA):
+        describe(cat, answer)
         assert edited in cat.with_name("README.md").read_text("utf-8")
 
 
-def test_a_folder_of_several_gets_none(cat: Path) -> None:
+def test_a_folder_with_several_loras_gets_no_card(cat: Path) -> None:
     write_lora(cat.with_name("dog.safetensors"))
-    before = everything(cat.parent)
+    before = snapshot(cat.parent)
     with pytest.raises(DescriptionError, match="found 2; .*--as side-car"):
         describe(cat)
-    assert everything(cat.parent) == before
+    assert snapshot(cat.parent) == before
 
 
 HOSTILE = {
@@ -173,19 +173,19 @@ HOSTILE = {
     "long": "---\na: " + "x" * 2**16 + "\n---\n",
     "huge": "x" * 2**23,
     "lists as keys": "---\n? [a]\n: b\n---\n",
-    "own key of another": "---\nloradex: mine\n---\n",
+    "own key with something else": "---\nloradex: mine\n---\n",
     "ended": "---\nlicense: mit\n...\n---\n",
 }
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
-def test_a_hostile_one_is_refused_and_left_alone(cat: Path, text: str) -> None:
+def test_a_hostile_card_is_refused_and_left_alone(cat: Path, text: str) -> None:
     write(cat, text)
-    before = everything(cat.parent)
+    before = snapshot(cat.parent)
     with pytest.raises(DescriptionError, match="README.md: expected") as caught:
         describe(cat)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
-    assert everything(cat.parent) == before
+    assert snapshot(cat.parent) == before
 
 
 @pytest.mark.skipif(os.name != "posix", reason="links")
@@ -197,9 +197,9 @@ def test_a_link_is_not_followed(cat: Path, tmp_path: Path) -> None:
     assert (tmp_path / "elsewhere.md").read_text() == "# mine"
 
 
-def test_a_lora_that_is_named_as_a_card_is_left_alone(tmp_path: Path) -> None:
+def test_a_lora_named_readme_is_left_alone(tmp_path: Path) -> None:
     path = write_lora(tmp_path / "README.md").path
-    before = everything(tmp_path)
+    before = snapshot(tmp_path)
     with pytest.raises(DescriptionError):
         describe(path)
-    assert everything(tmp_path) == before
+    assert snapshot(tmp_path) == before

@@ -1,4 +1,4 @@
-"""A LoRA of a tiny Stable Diffusion model that diffusers saved, against what diffusers draws with it."""
+"""Drawings of a tiny Stable Diffusion model and a LoRA, compared with those of diffusers."""
 
 import json
 import string
@@ -17,19 +17,19 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from typer.testing import CliRunner
 
 from loradex.app.commands.main import app
-from loradex.app.drawing.base_models import Base, Bases
-from loradex.app.drawing.cache import Drawings
+from loradex.app.drawing.base_models import BaseModel, BaseModels
+from loradex.app.drawing.cache import DrawingCache
 from loradex.app.drawing.errors import BadBase, Stopped
-from loradex.app.drawing.options import SEED, Wish
-from loradex.app.drawing.renderer import Studio
+from loradex.app.drawing.options import DEFAULT_SEED, DrawOptions
+from loradex.app.drawing.renderer import Renderer
 from loradex.retrieval.lora import family
 
-WISH = Wish("a cat", steps=3, guidance=4.0)
+OPTIONS = DrawOptions("a cat", steps=3, guidance=4.0)
 
 
 @dataclass(frozen=True)
 class Tiny:
-    """A model's folder and a LoRA for it."""
+    """The folder of a base model, and a LoRA for it."""
 
     model: Path
     lora: Path
@@ -38,7 +38,7 @@ class Tiny:
 @pytest.fixture(autouse=True)
 def known_family(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(family.UNETS, "tiny", family.UNet(24, (32, 64), (1, 0), 1))
-    monkeypatch.setitem(family.TEXTS, "tiny", (24,))
+    monkeypatch.setitem(family.TEXT_ENCODER_WIDTHS, "tiny", (24,))
 
 
 def tokenizer(folder: Path) -> CLIPTokenizer:
@@ -74,20 +74,20 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
         up_block_types=("UpDecoderBlock2D",) * 2,
         norm_num_groups=4,
     )
-    about = {
+    sizes = {
         "hidden_size": 24,
         "intermediate_size": 32,
         "num_attention_heads": 2,
         "num_hidden_layers": 2,
         "max_position_embeddings": 8,
     }
-    text = CLIPTextModel(CLIPTextConfig(vocab_size=54, bos_token_id=52, eos_token_id=53, pad_token_id=53, **about))
+    text = CLIPTextModel(CLIPTextConfig(vocab_size=54, bos_token_id=52, eos_token_id=53, pad_token_id=53, **sizes))
     scheduler = DDIMScheduler(steps_offset=1, clip_sample=False)
     StableDiffusionPipeline(
         vae, text, tokenizer(folder), unet, scheduler, None, None, requires_safety_checker=False
     ).save_pretrained(folder / "model")
-    linear_and_convolutions = ["to_q", "to_out.0", "ff.net.0.proj", "proj_in", "conv1", "conv_shortcut"]
-    unet.add_adapter(LoraConfig(r=2, lora_alpha=4, init_lora_weights=False, target_modules=linear_and_convolutions))
+    target_modules = ["to_q", "to_out.0", "ff.net.0.proj", "proj_in", "conv1", "conv_shortcut"]
+    unet.add_adapter(LoraConfig(r=2, lora_alpha=4, init_lora_weights=False, target_modules=target_modules))
     text.add_adapter(LoraConfig(r=2, lora_alpha=4, init_lora_weights=False, target_modules=["q_proj", "fc1"]))
     StableDiffusionPipeline.save_lora_weights(folder, get_peft_model_state_dict(unet), get_peft_model_state_dict(text))
     doubled = {
@@ -98,60 +98,60 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     return Tiny(folder / "model", folder / "lora.safetensors")
 
 
-def studio_of(model: Path, cache: Path) -> Studio:
-    return Studio(Bases(Base.of_folder("tiny", model)), Drawings(cache))
+def make_renderer(model: Path, cache: Path) -> Renderer:
+    return Renderer(BaseModels(BaseModel.from_folder("tiny", model)), DrawingCache(cache))
 
 
-def test_both_drawings_are_those_of_diffusers(tiny: Tiny, tmp_path: Path) -> None:
-    pair = studio_of(tiny.model, tmp_path).draw(tiny.lora, WISH)
-    assert (pair.family, pair.doubts) == ("tiny", ())
+def test_both_drawings_equal_those_of_diffusers(tiny: Tiny, tmp_path: Path) -> None:
+    pair = make_renderer(tiny.model, tmp_path).draw(tiny.lora, OPTIONS)
+    assert (pair.family, pair.warnings) == ("tiny", ())
     pipeline = StableDiffusionPipeline.from_pretrained(tiny.model, safety_checker=None)
 
     def draw() -> np.ndarray:
-        drawn = pipeline(
-            "a cat", num_inference_steps=3, guidance_scale=4.0, generator=torch.Generator().manual_seed(SEED)
+        output = pipeline(
+            "a cat", num_inference_steps=3, guidance_scale=4.0, generator=torch.Generator().manual_seed(DEFAULT_SEED)
         )
-        return np.asarray(drawn.images[0]).astype(float)
+        return np.asarray(output.images[0]).astype(float)
 
-    ours, plain = np.asarray(pair.drawn.picture).astype(float), draw()
+    drawn, base = np.asarray(pair.with_model.image).astype(float), draw()
     pipeline.load_lora_weights(tiny.lora.parent, weight_name=tiny.lora.name)
-    np.testing.assert_array_equal(np.asarray(pair.without.picture), plain)
-    np.testing.assert_allclose(ours, draw(), atol=1)
-    assert np.abs(ours - plain).mean() > 3
+    np.testing.assert_array_equal(np.asarray(pair.without_model.image), base)
+    np.testing.assert_allclose(drawn, draw(), atol=1)
+    assert np.abs(drawn - base).mean() > 3
 
 
-def test_stopped_then_drawn_as_if_never_stopped(tiny: Tiny, tmp_path: Path) -> None:
-    studio, stop = studio_of(tiny.model, tmp_path / "a"), threading.Event()
+def test_a_stopped_drawing_does_not_change_the_next(tiny: Tiny, tmp_path: Path) -> None:
+    renderer, stop = make_renderer(tiny.model, tmp_path / "a"), threading.Event()
     with pytest.raises(Stopped):
-        studio.draw(tiny.lora, WISH, stop=stop, progress=lambda done, total: stop.set() if done == 4 else None)
-    after, fresh = studio.draw(tiny.lora, WISH), studio_of(tiny.model, tmp_path / "b").draw(tiny.lora, WISH)
-    assert after.without.cached and not after.drawn.cached
-    assert after.drawn.picture.tobytes() == fresh.drawn.picture.tobytes()
+        renderer.draw(tiny.lora, OPTIONS, stop=stop, progress=lambda done, total: stop.set() if done == 4 else None)
+    after, fresh = renderer.draw(tiny.lora, OPTIONS), make_renderer(tiny.model, tmp_path / "b").draw(tiny.lora, OPTIONS)
+    assert after.without_model.cached and not after.with_model.cached
+    assert after.with_model.image.tobytes() == fresh.with_model.image.tobytes()
 
 
-def test_a_size_may_be_wished_and_a_changed_base_is_another(tiny: Tiny, tmp_path: Path) -> None:
-    pair = studio_of(tiny.model, tmp_path / "cache").draw(tiny.lora, Wish(steps=1, size=64))
-    assert (pair.drawn.picture.size, pair.wish.prompt) == ((64, 64), "a picture")
+def test_size_and_signature_of_a_changed_base(tiny: Tiny, tmp_path: Path) -> None:
+    pair = make_renderer(tiny.model, tmp_path / "cache").draw(tiny.lora, DrawOptions(steps=1, size=64))
+    assert (pair.with_model.image.size, pair.options.prompt) == ((64, 64), "a picture")
     weights = tiny.model / "unet" / "diffusion_pytorch_model.safetensors"
-    before = Base.of_folder("tiny", tiny.model).signature
+    before = BaseModel.from_folder("tiny", tiny.model).signature
     weights.touch()
-    assert Base.of_folder("tiny", tiny.model).signature != before
+    assert BaseModel.from_folder("tiny", tiny.model).signature != before
 
 
-def test_folders_that_are_no_model_are_refused_in_one_line(tiny: Tiny, tmp_path: Path) -> None:
+def test_folders_that_are_not_models_are_refused_in_one_line(tiny: Tiny, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    (tmp_path / "lying").mkdir()
-    (tmp_path / "lying" / "model_index.json").write_text('{"_class_name": "Evil", "unet": ["evil", "Evil"]}')
+    (tmp_path / "unknown").mkdir()
+    (tmp_path / "unknown" / "model_index.json").write_text('{"_class_name": "Evil", "unet": ["evil", "Evil"]}')
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "model_index.json").write_text(
         '{"_class_name": ["evil", "StableDiffusionPipeline"], "_diffusers_version": "0.38"}'
     )
     (tmp_path / "code" / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
-    for folder in ("none", "empty", "lying", "code"):
+    for folder in ("none", "empty", "unknown", "code"):
         with pytest.raises(
             BadBase, match="expected a text-to-image model of diffusers in safetensors files, found"
         ) as caught:
-            studio_of(tmp_path / folder, tmp_path / "cache").draw(tiny.lora)
+            make_renderer(tmp_path / folder, tmp_path / "cache").draw(tiny.lora)
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "ran").exists()
 
@@ -166,7 +166,7 @@ def test_pickles_are_never_read(tiny: Tiny, tmp_path: Path) -> None:
         else:
             target.mkdir(parents=True)
     with pytest.raises(BadBase):
-        studio_of(tmp_path / "model", tmp_path / "cache").draw(tiny.lora)
+        make_renderer(tmp_path / "model", tmp_path / "cache").draw(tiny.lora)
 
 
 def test_the_command_takes_a_base(tiny: Tiny, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""``loradex train`` and ``evaluate`` on a folder, and a training that is killed."""
+"""``loradex train`` and ``loradex evaluate`` on a folder of LoRAs, and a training that is killed."""
 
 import json
 import os
@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from loradex.app.experts.training import TrainOptions, train_expert
+from loradex.app.experts.lora_training import train_lora_expert
+from loradex.app.experts.training_options import TrainOptions
 from loradex.app.paths import MINIATURE
 from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.errors import FileUnsupported, QueryError
@@ -22,7 +23,7 @@ LAYERS = ",".join(f"up_blocks.{block}.attentions.0.transformer_blocks.0.attn2.to
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shipped LoRAs of one tree in one folder, as people keep them."""
+    """The shipped LoRAs of one tree in one flat folder, and a broken file."""
     folder = tmp_path_factory.mktemp("loras")
     for number, path in enumerate(SHIPPED):
         shutil.copy(path, folder / f"{number}.safetensors")
@@ -30,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_trained_expert_labels_searches_and_is_evaluated(folder: Path, tmp_path: Path) -> None:
+def test_a_trained_expert_labels_and_is_evaluated(folder: Path, tmp_path: Path) -> None:
     encoder = tmp_path / "encoder"
     trained = document("train", folder, "--out", encoder, "--layers", LAYERS, "--tree", "mine")
     assert trained["family"] == "mini-a"
@@ -45,7 +46,7 @@ def test_a_trained_expert_labels_searches_and_is_evaluated(folder: Path, tmp_pat
     assert metric["value"] > metric["chance"]
 
 
-def test_probes_that_were_killed_go_on(folder: Path, tmp_path: Path) -> None:
+def test_killed_training_of_probes_continues(folder: Path, tmp_path: Path) -> None:
     encoder = tmp_path / "encoder"
     command = [
         LORADEX,
@@ -74,12 +75,12 @@ def test_probes_that_were_killed_go_on(folder: Path, tmp_path: Path) -> None:
     assert Encoder.load(encoder).experts["mini-a"].layers == (LAYERS.partition(",")[0],)
 
 
-def test_too_little_to_train_on_ends_in_one_line(tmp_path: Path, folder: Path) -> None:
+def test_too_few_models_give_an_error_in_one_line(tmp_path: Path, folder: Path) -> None:
     shutil.copy(SHIPPED[0], tmp_path / "one.safetensors")
     assert "expected at least 20" in one_line(run("train", tmp_path, "--out", tmp_path / "encoder"))
     assert not (tmp_path / "encoder").exists()
     with pytest.raises(QueryError, match="nonsense"):
-        train_expert(folder, tmp_path / "encoder", TrainOptions(layers="nonsense"))
+        train_lora_expert(folder, tmp_path / "encoder", TrainOptions(layers="nonsense"))
     for options in (
         TrainOptions(layers="0"),
         TrainOptions(tree="../other"),
@@ -87,6 +88,6 @@ def test_too_little_to_train_on_ends_in_one_line(tmp_path: Path, folder: Path) -
         TrainOptions(tree=""),
     ):
         with pytest.raises(QueryError, match="--layers" if options.layers == "0" else "--tree"):
-            train_expert(folder, tmp_path / "encoder", options)
+            train_lora_expert(folder, tmp_path / "encoder", options)
     with pytest.raises(FileUnsupported, match="--labels"):
-        train_expert(tmp_path / "encoder", tmp_path, TrainOptions())
+        train_lora_expert(tmp_path / "encoder", tmp_path, TrainOptions())

@@ -1,4 +1,4 @@
-"""Folders and repositories into a zoo: what is read, what is not read again, what moved, and what is told."""
+"""Indexing folders and repositories: what is read, what is not read again, what moved, what is reported."""
 
 import os
 import shutil
@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 
 import loradex.app.indexing.local_reading_engine
 from loradex.app.indexing.answer import IndexAnswer
-from loradex.app.indexing.file_reader import Outcome, Reader, Task
-from loradex.app.indexing.folder_scan import Scan
+from loradex.app.indexing.file_reader import FileReader, ReadResult, ReadTask
+from loradex.app.indexing.folder_scan import FolderScan
 from loradex.app.indexing.ingest import index_places
-from loradex.app.indexing.watch import index_again
+from loradex.app.indexing.watch import index_on_changes
 from loradex.app.paths import MINIATURE
 from loradex.app.search.service import Loradex
 from loradex.index import FoundBy, Zoo
@@ -38,7 +38,7 @@ def encoder() -> Encoder:
 
 @pytest.fixture
 def loras(tmp_path: Path) -> Path:
-    """Four LoRAs in folders, a copy, a folder that links back, and files that are none."""
+    """Four LoRAs in two folders, a copy, a link to the folder itself, and files that are not LoRAs."""
     folder = tmp_path / "loras"
     for number, path in enumerate(SHIPPED[:4]):
         target = folder / f"set {number % 2}" / f"lora {number}.safetensors"
@@ -52,16 +52,16 @@ def loras(tmp_path: Path) -> Path:
 
 
 def counts(answer: IndexAnswer) -> dict[str, int]:
-    """What became of the files, but for zeros."""
+    """The counts of an answer that are not zero."""
     names = ("by_weights", "by_metadata", "unchanged", "added", "updated", "moved", "copies", "removed")
-    found = {name: getattr(answer, name) for name in names} | {
+    numbers = {name: getattr(answer, name) for name in names} | {
         "missing": len(answer.missing),
         "refused": len(answer.refused),
     }
-    return {name: count for name, count in found.items() if count}
+    return {name: count for name, count in numbers.items() if count}
 
 
-def test_every_file_once_and_unchanged_ones_not_again(
+def test_each_file_is_read_once_and_not_again_while_unchanged(
     loras: Path, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     zoo, seen = tmp_path / "zoo", list[tuple[int, int]]()
@@ -74,14 +74,16 @@ def test_every_file_once_and_unchanged_ones_not_again(
             np.testing.assert_allclose(
                 opened.vector(id), encoder.encode_file(encoder.router.open(path)).numpy(), atol=1e-6
             )
-            kept = opened.get(id).facts["labels"]
-            (told,) = Loradex(zoo, encoder.folder).label([str(path)], k=3)
-            assert kept == [
+            stored = opened.get(id).facts["labels"]
+            (answer,) = Loradex(zoo, encoder.folder).label([str(path)], k=3)
+            assert stored == [
                 [label.label, pytest.approx(label.probability, abs=1e-3)]
-                for label in told.labels
+                for label in answer.labels
                 if label.probability >= 0.05
             ]
-        assert sorted(len(files) for files in opened.files_of([model.id for model in opened.models()]).values()) == [
+        assert sorted(
+            len(files) for files in opened.files_by_model([model.id for model in opened.models()]).values()
+        ) == [
             1,
             1,
             1,
@@ -91,29 +93,29 @@ def test_every_file_once_and_unchanged_ones_not_again(
     assert counts(index_places([str(loras), loras / "set 0"], zoo, encoder)) == {"unchanged": 5}
 
 
-def test_unchanged_files_cost_one_look(
+def test_an_unchanged_file_costs_one_stat(
     loras: Path, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index_places([loras], tmp_path / "zoo", encoder)
-    looks: list[str] = []
+    calls: list[str] = []
     stat = os.stat
-    monkeypatch.setattr(os, "stat", lambda path, **rest: looks.append(str(path)) or stat(path, **rest))
+    monkeypatch.setattr(os, "stat", lambda path, **rest: calls.append(str(path)) or stat(path, **rest))
     index_places([loras], tmp_path / "zoo", encoder)
     assert sorted(
-        path for path in looks if path.lower().endswith(".safetensors") and Path(path).is_relative_to(loras)
-    ) == sorted(Scan.of([loras]).files)
+        path for path in calls if path.lower().endswith(".safetensors") and Path(path).is_relative_to(loras)
+    ) == sorted(FolderScan.of([loras]).files)
 
 
-def test_moved_changed_copied_and_gone(loras: Path, tmp_path: Path, encoder: Encoder) -> None:
+def test_moved_changed_copied_and_missing_files(loras: Path, tmp_path: Path, encoder: Encoder) -> None:
     zoo = tmp_path / "zoo"
     index_places([loras], zoo, encoder)
     (loras / "set 1" / "lora 1.safetensors").rename(loras / "renamed.safetensors")
-    shutil.copy(SHIPPED[4], loras / "set 0" / "lora 2.safetensors")  # another LoRA in its place
+    shutil.copy(SHIPPED[4], loras / "set 0" / "lora 2.safetensors")  # replaced by another LoRA
     os.utime(loras / "set 1" / "lora 3.safetensors")
     answer = index_places([loras], zoo, encoder)
     assert counts(answer) == {"by_weights": 3, "unchanged": 2, "added": 1, "moved": 1, "updated": 1}
     with Zoo.open(zoo, read_only=True) as opened:
-        assert len(opened) == 5  # the one that was replaced is still known
+        assert len(opened) == 5  # the replaced LoRA stays in the zoo
         assert opened.get(LoraFile.open(SHIPPED[1]).id).path == str(loras / "renamed.safetensors")
     (loras / "set 1" / "lora 3.safetensors").unlink()
     (loras / "copy.SAFETENSORS").unlink()
@@ -128,20 +130,18 @@ def test_moved_changed_copied_and_gone(loras: Path, tmp_path: Path, encoder: Enc
         assert opened.has(LoraFile.open(SHIPPED[0]).id)
 
 
-def test_what_another_folder_holds_is_not_missing(loras: Path, tmp_path: Path, encoder: Encoder) -> None:
+def test_files_outside_the_indexed_folders_are_not_missing(loras: Path, tmp_path: Path, encoder: Encoder) -> None:
     zoo = tmp_path / "zoo"
     index_places([loras], zoo, encoder)
     shutil.rmtree(loras / "set 0")
     assert counts(index_places([loras / "set 1"], zoo, encoder, prune=True)) == {"unchanged": 2}
     shutil.rmtree(loras / "set 1")
-    (loras / "set 1").mkdir()  # as a drive that is not there
+    (loras / "set 1").mkdir()  # like the mount point of a drive that is not connected
     with pytest.raises(FileMissing, match="found none"):
         index_places([loras / "set 1"], zoo, encoder, prune=True)
 
 
-def test_bad_files_stop_nothing_and_are_read_again_when_they_change(
-    loras: Path, tmp_path: Path, encoder: Encoder
-) -> None:
+def test_bad_files_are_refused_and_read_again_when_they_change(loras: Path, tmp_path: Path, encoder: Encoder) -> None:
     (loras / "half.safetensors").write_bytes(SHIPPED[4].read_bytes()[:1000])
     (loras / "page.safetensors").write_text("<!DOCTYPE html>")
     (loras / "nowhere.safetensors").symlink_to(loras / "absent")
@@ -158,7 +158,7 @@ def test_bad_files_stop_nothing_and_are_read_again_when_they_change(
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="everyone may read everything")
-def test_a_folder_that_may_not_be_read_is_told(loras: Path, tmp_path: Path, encoder: Encoder) -> None:
+def test_a_folder_that_may_not_be_read_is_refused(loras: Path, tmp_path: Path, encoder: Encoder) -> None:
     (loras / "set 0").chmod(0)
     answer = index_places([loras], tmp_path / "zoo", encoder)
     (loras / "set 0").chmod(0o755)
@@ -176,8 +176,8 @@ def test_a_new_expert_reads_all_files_again(loras: Path, tmp_path: Path, encoder
         assert opened.counts("found_by") == {"weights": 4}
 
 
-def test_killed_runs_go_on(tmp_path: Path, encoder: Encoder) -> None:
-    """A run that is killed again and again ends where one that is not ends, and reads what is done only once."""
+def test_killed_runs_continue(tmp_path: Path, encoder: Encoder) -> None:
+    """A run that is killed again and again reads each file once, and ends with the same zoo."""
     folder, zoo = tmp_path / "loras", tmp_path / "zoo"
     folder.mkdir()
     tensors = load_file(SHIPPED[0])
@@ -193,11 +193,11 @@ def test_killed_runs_go_on(tmp_path: Path, encoder: Encoder) -> None:
     for _ in range(4):
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
             until = time.monotonic() + 60
-            while child.poll() is None and time.monotonic() < until and noted(zoo) <= known:
+            while child.poll() is None and time.monotonic() < until and known_count(zoo) <= known:
                 time.sleep(0.01)
             child.send_signal(signal.SIGKILL)
-        assert noted(zoo) >= known
-        known = noted(zoo)
+        assert known_count(zoo) >= known
+        known = known_count(zoo)
     answer = index_places([folder], zoo, encoder)
     assert known > 0
     assert (answer.unchanged, answer.by_weights) == (known, 150 - known)
@@ -206,8 +206,8 @@ def test_killed_runs_go_on(tmp_path: Path, encoder: Encoder) -> None:
         assert opened.verify() == []
 
 
-def noted(zoo: Path) -> int:
-    """How many files a zoo knows."""
+def known_count(zoo: Path) -> int:
+    """The number of files that a zoo knows."""
     try:
         with Zoo.open(zoo, read_only=True) as opened:
             return len(opened.known_files())
@@ -216,14 +216,14 @@ def noted(zoo: Path) -> int:
 
 
 def test_watching(loras: Path, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files that come, move and go are seen without asking."""
-    monkeypatch.setattr("loradex.app.indexing.watch.QUIET", 50)
+    """New, moved and removed files are noticed."""
+    monkeypatch.setattr("loradex.app.indexing.watch.QUIET_MS", 50)
     zoo, stop = tmp_path / "zoo", threading.Event()
     index_places([loras], zoo, encoder)
     answers: list[IndexAnswer] = []
 
     def follow() -> None:
-        answers.extend(index_again([loras], lambda: index_places([loras], zoo, encoder, prune=True), stop))
+        answers.extend(index_on_changes([loras], lambda: index_places([loras], zoo, encoder, prune=True), stop))
 
     watcher = threading.Thread(target=follow)
     watcher.start()
@@ -241,10 +241,10 @@ def test_watching(loras: Path, tmp_path: Path, encoder: Encoder, monkeypatch: py
     assert not watcher.is_alive()
 
 
-def wait_until(done: object, seconds: float = 30) -> None:
-    """Wait until something is so."""
+def wait_until(condition: object, seconds: float = 30) -> None:
+    """Wait until a condition holds."""
     until = time.monotonic() + seconds
-    while not done():  # type: ignore[operator]
+    while not condition():  # type: ignore[operator]
         assert time.monotonic() < until, "nothing happened"
         time.sleep(0.02)
 
@@ -262,32 +262,32 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 
 def test_a_repository_of_the_hub(hub: Hub, loras: Path, tmp_path: Path, encoder: Encoder) -> None:
-    """By name, at the commit that is pinned, beside folders; files that are known are not fetched again."""
+    """Indexed at a pinned commit, together with folders; unchanged files are not fetched again."""
     zoo = tmp_path / "zoo"
     answer = index_places(["hf://someone/loras", loras / "set 1"], zoo, encoder)
     assert counts(answer) == {"by_weights": 4, "added": 4, "refused": 1}
     with Zoo.open(zoo, read_only=True) as opened:
         remote = [model for model in opened.models() if str(model.path).startswith("hf://someone/loras@")]
         assert [model.found_by for model in remote] == [FoundBy.WEIGHTS] * 2
-        here = encoder.encode_file(encoder.router.open(SHIPPED[0])).numpy()
-        assert max(float(opened.vector(model.id) @ here) for model in remote) > 1 - 1e-5
-    hub.asked.clear()
+        local = encoder.encode_file(encoder.router.open(SHIPPED[0])).numpy()
+        assert max(float(opened.vector(model.id) @ local) for model in remote) > 1 - 1e-5
+    hub.cdn_requests.clear()
     assert counts(index_places(["hf://someone/loras"], zoo, encoder)) == {"unchanged": 2, "refused": 1}
-    assert hub.asked == []
+    assert hub.cdn_requests == []
 
 
-def test_readers_run_side_by_side(
+def test_threads_read_in_parallel(
     loras: Path, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loradex.app.indexing.local_reading_engine, "READERS", 3)
-    together = threading.Barrier(3, timeout=30)
-    read = Reader.read
-    first = iter(range(3))
+    monkeypatch.setattr(loradex.app.indexing.local_reading_engine, "LOCAL_THREADS", 3)
+    barrier = threading.Barrier(3, timeout=30)
+    read = FileReader.read
+    first_calls = iter(range(3))
 
-    def slow(self: Reader, task: Task) -> Outcome:
-        if next(first, None) is not None:
-            together.wait()
+    def read_together(self: FileReader, task: ReadTask) -> ReadResult:
+        if next(first_calls, None) is not None:
+            barrier.wait()
         return read(self, task)
 
-    monkeypatch.setattr(Reader, "read", slow)
+    monkeypatch.setattr(FileReader, "read", read_together)
     assert counts(index_places([loras], tmp_path / "zoo", encoder))["by_weights"] == 5

@@ -1,4 +1,4 @@
-"""Files read by a Ray cluster of two processors: the zoo that threads of this machine make, whatever happens to workers and to finished parts."""
+"""Ray and threads make the same zoo, whatever happens to workers and to finished parts; the cluster has two cores."""
 
 import os
 import shutil
@@ -19,18 +19,19 @@ from PIL import Image
 import loradex.app.indexing.ray.reading_engine
 from loradex.app.commands.main import main
 from loradex.app.indexing.answer import IndexAnswer
-from loradex.app.indexing.file_reader import Outcome, Reader, Task
-from loradex.app.indexing.folder_scan import Scan
+from loradex.app.indexing.file_reader import FileReader, ReadResult, ReadTask
+from loradex.app.indexing.folder_scan import FolderScan
 from loradex.app.indexing.ingest import index_places
-from loradex.app.indexing.local_reading_engine import LocalEngine
-from loradex.app.indexing.parts_folder import Parts
-from loradex.app.indexing.ray.cluster import connected, import_ray, workers_of
-from loradex.app.indexing.ray.reading_engine import RayEngine
-from loradex.app.indexing.reading_engines import EngineName, engine_of
-from loradex.app.paths import MINIATURE, own_cache
+from loradex.app.indexing.local_reading_engine import LocalReadingEngine
+from loradex.app.indexing.parts_folder import PartsFolder
+from loradex.app.indexing.ray.cluster import connect, import_ray, plan_workers
+from loradex.app.indexing.ray.reading_engine import RayReadingEngine
+from loradex.app.indexing.reading_engines import EngineName, make_reading_engine
+from loradex.app.paths import MINIATURE, user_cache_dir
 from loradex.index import KnownFile, Zoo
 from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.errors import EngineError
+from tests.app.indexing.without_expert import ADVICE, REASONS, write_files
 
 SHIPPED = sorted(MINIATURE.glob("models/mini-*/*/*/*.safetensors"))[::6]
 pytestmark = [
@@ -48,14 +49,14 @@ def encoder() -> Encoder:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    """One cluster for all tests; a run ends its own, and leaves one that is there."""
-    with connected(import_ray(own=True), None, processors=2):
+    """One cluster for all tests: a run uses the one that it is connected to, and does not stop it."""
+    with connect(import_ray(starts_cluster=True), None, processors=2):
         yield
 
 
 @pytest.fixture(scope="module")
 def loras(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Some dozens of LoRAs, copies of two, a picture, and files that are none."""
+    """Some dozens of LoRAs, copies of two, a picture, a page that is no LoRA, and a truncated file."""
     folder = tmp_path_factory.mktemp("loras")
     for number, path in enumerate(SHIPPED):
         shutil.copy(path, folder / f"{number:03}.safetensors")
@@ -70,7 +71,7 @@ def loras(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def places(loras: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The folder, and a store of five files."""
+    """The folder, and a remote folder of five files."""
     store = tmp_path_factory.mktemp("store")
     for path in sorted(loras.glob("0[0-4]1.safetensors")):
         shutil.copy(path, store)
@@ -83,31 +84,34 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def contents(zoo: Path) -> tuple[dict[str, Any], np.ndarray, list[bytes]]:
-    """All that a zoo holds, its vectors, and its drawings."""
+    """What a zoo holds: models and files, vectors, previews."""
     with Zoo.open(zoo, read_only=True) as opened:
         models = list(opened.models())
         ids = [model.id for model in models]
-        vectors = opened.vectors_of(ids)
-        said = {
+        vectors = opened.vectors_by_id(ids)
+        catalogue = {
             "models": models,
             "prints": opened.fingerprints(ids),
             "files": opened.known_files(),
             "with vectors": list(vectors),
         }
         return (
-            said,
+            catalogue,
             np.stack(list(vectors.values())),
             [path.read_bytes() for path in sorted((zoo / "previews").glob("*"))],
         )
 
 
-def same_zoo(first: tuple[IndexAnswer, Path], second: tuple[IndexAnswer, Path]) -> None:
-    """Both runs and zoos say the same."""
+def assert_same_zoo(first: tuple[IndexAnswer, Path], second: tuple[IndexAnswer, Path]) -> None:
+    """Both runs gave the same answer and the same zoo."""
     assert replace(first[0], zoo="") == replace(second[0], zoo="")
-    (said, vectors, drawings), (other_said, other_vectors, other_drawings) = contents(first[1]), contents(second[1])
-    assert said == other_said
-    assert drawings == other_drawings
-    assert len(drawings) == 1
+    (catalogue, vectors, previews), (other_catalogue, other_vectors, other_previews) = (
+        contents(first[1]),
+        contents(second[1]),
+    )
+    assert catalogue == other_catalogue
+    assert previews == other_previews
+    assert len(previews) == 1
     np.testing.assert_allclose(vectors, other_vectors, rtol=0, atol=1e-6)
 
 
@@ -120,7 +124,7 @@ def by_threads(
 
 
 def workers() -> list[psutil.Process]:
-    """The processes of this test's cluster that read files."""
+    """The worker processes of the cluster."""
     return [
         process
         for process in psutil.Process().children(recursive=True)
@@ -128,21 +132,21 @@ def workers() -> list[psutil.Process]:
     ]
 
 
-def after_parts(monkeypatch: pytest.MonkeyPatch, count: int, do: Callable[[], None]) -> None:
-    """Do something once so many parts are on the disk."""
-    add, left = Parts.add, [count]
+def after_parts(monkeypatch: pytest.MonkeyPatch, count: int, action: Callable[[], None]) -> None:
+    """Call ``action`` once ``count`` parts are on disk."""
+    add, left = PartsFolder.add, [count]
 
-    def adding(self: Parts, raw: bytes) -> None:
+    def adding(self: PartsFolder, raw: bytes) -> None:
         add(self, raw)
         left[0] -= 1
         if not left[0]:
-            do()
+            action()
 
-    monkeypatch.setattr(Parts, "add", adding)
+    monkeypatch.setattr(PartsFolder, "add", adding)
 
 
 @pytest.mark.usefixtures("cluster", "small_batches")
-def test_a_worker_killed_in_mid_run_changes_nothing(
+def test_killed_workers_change_nothing(
     places: list[str],
     tmp_path: Path,
     encoder: Encoder,
@@ -158,11 +162,11 @@ def test_a_worker_killed_in_mid_run_changes_nothing(
 
     after_parts(monkeypatch, 1, kill_all)
     zoo = tmp_path / "zoo"
-    answer = index_places(places, zoo, encoder, engine=RayEngine(tmp_path / "parts", str(zoo)))
+    answer = index_places(places, zoo, encoder, engine=RayReadingEngine(tmp_path / "parts", str(zoo)))
     assert killed
     assert answer.by_weights == len(SHIPPED) + 2 + 5
     assert len(answer.refused) == 2
-    same_zoo((answer, zoo), by_threads)
+    assert_same_zoo((answer, zoo), by_threads)
     assert not (tmp_path / "parts").exists()
 
 
@@ -170,37 +174,53 @@ def test_a_worker_killed_in_mid_run_changes_nothing(
 def test_a_file_that_kills_its_workers_is_refused(
     loras: Path, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loradex.app.indexing.ray.reading_engine, "TRIES", 1)
+    monkeypatch.setattr(loradex.app.indexing.ray.reading_engine, "MAX_ATTEMPTS", 1)
 
-    class Deadly(Reader):
-        """Ends with one file as a process without memory does, and stumbles over another."""
+    class DeadlyReader(FileReader):
+        """Kills its process at one file, as the system does without memory, and raises at another."""
 
-        def read(self, task: Task) -> Outcome:
+        def read(self, task: ReadTask) -> ReadResult:
             if task.file.path.endswith("004.safetensors"):
                 os.kill(os.getpid(), signal.SIGKILL)
             return super().read(task)
 
-        def open(self, path: str) -> Any:
+        def read_local(self, path: str) -> Any:
             if path.endswith("005.safetensors"):
                 raise RuntimeError("an error\nof ours")
-            return super().open(path)
+            return super().read_local(path)
 
     tasks = tasks_of(loras)[:8]
-    found = list(RayEngine(tmp_path / "parts", "zoo").outcomes(tasks, Deadly(encoder)))
-    assert [outcome.file for outcome in found] == [task.file for task in tasks]
-    refused = {Path(outcome.file.path).name: outcome for outcome in found if outcome.refusal}
+    results = list(RayReadingEngine(tmp_path / "parts", "zoo").read_files(tasks, DeadlyReader(encoder)))
+    assert [result.file for result in results] == [task.file for task in tasks]
+    refused = {Path(result.file.path).name: result for result in results if result.refusal}
     assert list(refused) == ["004.safetensors", "005.safetensors"]
-    assert not any(outcome.noted for outcome in refused.values())  # the next run tries again
+    assert not any(result.permanent for result in refused.values())  # the next run tries again
     assert "1 workers ended with it" in str(refused["004.safetensors"].refusal)
     assert "error of Loradex itself, RuntimeError: an error of ours" in str(refused["005.safetensors"].refusal)
 
 
-def tasks_of(folder: Path) -> list[Task]:
-    return [Task(KnownFile(path, size, mtime_ns)) for path, (size, mtime_ns) in Scan.of([folder]).files.items()]
+@pytest.mark.usefixtures("cluster")
+def test_the_reason_without_an_expert_comes_from_the_workers(tmp_path: Path, encoder: Encoder) -> None:
+    folder, zoo = tmp_path / "loras", tmp_path / "zoo"
+    folder.mkdir()
+    write_files(folder)
+    places = [folder, f"file://{folder}"]
+    answer = index_places(places, zoo, encoder, engine=RayReadingEngine(tmp_path / "parts", str(zoo)))
+    reasons = [(Path(path).name, str(reason)) for path, reason in answer.no_expert.items()]
+    assert reasons == [*REASONS.items(), *REASONS.items()]
+    assert answer.advice == ADVICE.replace("(1)", "(2)")
+    by_threads = index_places(places, tmp_path / "local", encoder)
+    assert replace(answer, zoo="") == replace(by_threads, zoo="")
+
+
+def tasks_of(folder: Path) -> list[ReadTask]:
+    return [
+        ReadTask(KnownFile(path, size, mtime_ns)) for path, (size, mtime_ns) in FolderScan.of([folder]).files.items()
+    ]
 
 
 @pytest.mark.usefixtures("cluster", "small_batches")
-def test_a_run_that_was_stopped_goes_on_from_its_parts(
+def test_a_stopped_run_continues_from_its_parts(
     places: list[str],
     tmp_path: Path,
     encoder: Encoder,
@@ -214,19 +234,21 @@ def test_a_run_that_was_stopped_goes_on_from_its_parts(
 
     after_parts(monkeypatch, 2, stop)
     with pytest.raises(KeyboardInterrupt):
-        index_places(places, zoo, encoder, engine=RayEngine(parts, str(zoo)))
+        index_places(places, zoo, encoder, engine=RayReadingEngine(parts, str(zoo)))
     finished = sorted(parts.glob("part-*"))
     assert len(finished) == 2
     kept = pq.read_metadata(finished[1]).num_rows
     finished[0].write_bytes(finished[0].read_bytes()[:-1])
-    left: list[int] = []
-    read = RayEngine._read
+    task_counts: list[int] = []
+    run_pipeline = RayReadingEngine._run_pipeline
     monkeypatch.setattr(
-        RayEngine, "_read", lambda self, tasks, reader: left.append(len(tasks)) or read(self, tasks, reader)
+        RayReadingEngine,
+        "_run_pipeline",
+        lambda self, tasks, reader: task_counts.append(len(tasks)) or run_pipeline(self, tasks, reader),
     )
-    answer = index_places(places, zoo, encoder, engine=RayEngine(parts, str(zoo)))
-    assert left == [answer.files - kept]
-    same_zoo((answer, zoo), by_threads)
+    answer = index_places(places, zoo, encoder, engine=RayReadingEngine(parts, str(zoo)))
+    assert task_counts == [answer.file_count - kept]
+    assert_same_zoo((answer, zoo), by_threads)
 
 
 @pytest.mark.parametrize(
@@ -239,24 +261,25 @@ def test_a_run_that_was_stopped_goes_on_from_its_parts(
     ]
     + [({"CPU": 5.0, "GPU": 2.0}, 99, (5, 1 / 3)), ({"CPU": 1.0, "GPU": 4.0}, 99, (1, 1.0))],
 )
-def test_workers_take_all_processors_and_share_gpus(
+def test_workers_use_all_cores_and_share_gpus(
     resources: dict[str, float], batches: int, expected: tuple[int, float]
 ) -> None:
-    assert workers_of(resources, batches) == expected
+    assert plan_workers(resources, batches) == expected
 
 
-def test_an_expert_on_a_device_says_the_same(encoder: Encoder, loras: Path) -> None:
+def test_a_reader_on_a_device_reads_the_same(encoder: Encoder, loras: Path) -> None:
     tasks = tasks_of(loras)[:2]
-    for here, there in zip(
-        *([reader.read(task) for task in tasks] for reader in (Reader(encoder), Reader(encoder).on("cpu"))), strict=True
+    for result, moved in zip(
+        *([reader.read(task) for task in tasks] for reader in (FileReader(encoder), FileReader(encoder).to("cpu"))),
+        strict=True,
     ):
-        assert here.entry
-        assert there.entry
-        assert here.entry.model == there.entry.model
-        np.testing.assert_array_equal(here.entry.vector, there.entry.vector)
+        assert result.entry
+        assert moved.entry
+        assert result.entry.model == moved.entry.model
+        np.testing.assert_array_equal(result.entry.vector, moved.entry.vector)
 
 
-def test_without_ray_one_line_says_what_to_install(
+def test_without_ray_the_error_names_the_package_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
@@ -265,35 +288,35 @@ def test_without_ray_one_line_says_what_to_install(
     )
     with pytest.raises(SystemExit) as ended:
         main()
-    said = capsys.readouterr().err
+    error = capsys.readouterr().err
     assert ended.value.code == 1
-    assert said.count("\n") == 1
-    assert said.strip().endswith("pip install 'loradex[ray]'")
+    assert error.count("\n") == 1
+    assert error.strip().endswith("pip install 'loradex[ray]'")
     assert not (tmp_path / "zoo").exists()
 
 
-def test_the_local_engine_knows_nothing_of_ray() -> None:
-    rooms = "loradex.app.commands.main, loradex.app.indexing.ingest, loradex.app.indexing.reading_engines"
-    program = f"import sys, {rooms}; sys.exit('ray' in sys.modules or 'loradex.app.indexing.ray.reading_engine' in sys.modules)"
+def test_the_local_engine_imports_nothing_of_ray() -> None:
+    modules = "loradex.app.commands.main, loradex.app.indexing.ingest, loradex.app.indexing.reading_engines"
+    program = f"import sys, {modules}; sys.exit('ray' in sys.modules or 'loradex.app.indexing.ray.reading_engine' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
-def test_options_of_an_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert isinstance(engine_of(EngineName.LOCAL, "zoo"), LocalEngine)
+def test_engine_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(make_reading_engine(EngineName.LOCAL, "zoo"), LocalReadingEngine)
     with pytest.raises(EngineError, match="expected --engine ray with them"):
-        engine_of(EngineName.LOCAL, "zoo", tmp_path)
-    engine = engine_of(EngineName.RAY, "zoo", address="127.0.0.1:1")
-    assert isinstance(engine, RayEngine)
-    assert engine.folder.is_relative_to(own_cache())
-    assert engine.folder != engine_of(EngineName.RAY, "another zoo").folder  # type: ignore[attr-defined]
+        make_reading_engine(EngineName.LOCAL, "zoo", tmp_path)
+    engine = make_reading_engine(EngineName.RAY, "zoo", address="127.0.0.1:1")
+    assert isinstance(engine, RayReadingEngine)
+    assert engine.folder.is_relative_to(user_cache_dir())
+    assert engine.folder != make_reading_engine(EngineName.RAY, "another zoo").folder  # type: ignore[attr-defined]
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:2")
-    assert engine_of(EngineName.RAY, "zoo").address == "127.0.0.1:2"  # type: ignore[attr-defined]
-    monkeypatch.setenv("RAY_ADDRESS", "local")  # with which Ray itself would start one that others reach
-    assert engine_of(EngineName.RAY, "zoo").address is None  # type: ignore[attr-defined]
+    assert make_reading_engine(EngineName.RAY, "zoo").address == "127.0.0.1:2"  # type: ignore[attr-defined]
+    monkeypatch.setenv("RAY_ADDRESS", "local")  # with which Ray itself would start a cluster that other machines reach
+    assert make_reading_engine(EngineName.RAY, "zoo").address is None  # type: ignore[attr-defined]
 
 
-def test_a_cluster_that_is_not_there(tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = RayEngine(tmp_path / "parts", "zoo", "127.0.0.1:1")
+def test_an_unreachable_cluster(tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = RayReadingEngine(tmp_path / "parts", "zoo", "127.0.0.1:1")
     monkeypatch.setattr(engine.ray, "is_initialized", lambda: False)
     with pytest.raises(EngineError, match=r"expected the cluster at 127\.0\.0\.1:1 to work, found: .*--ray-address"):
-        list(engine.outcomes([Task(KnownFile("a", 1, 1))], Reader(encoder)))
+        list(engine.read_files([ReadTask(KnownFile("a", 1, 1))], FileReader(encoder)))

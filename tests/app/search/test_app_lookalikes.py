@@ -1,4 +1,4 @@
-"""``inspect``, ``similar`` and ``duplicates`` over a folder whose look-alikes are known."""
+"""``inspect``, ``similar`` and ``duplicates`` over a folder with known look-alikes."""
 
 import json
 import os
@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.text import Text
 from safetensors.torch import load_file, save_file
 
-from loradex.app.commands.tables import inspect_table, progress_bar
+from loradex.app.commands.progress import progress_bar
+from loradex.app.commands.tables.files import inspect_table
 from loradex.app.describe.inspection import InspectAnswer, inspect_files
 from loradex.app.paths import MINIATURE
 from loradex.app.search.lookalikes import Library
@@ -29,19 +29,19 @@ def scaled(tensors: Tensors, factor: float) -> Tensors:
     return {name: factor * tensor if ".lora.up." in name else tensor for name, tensor in tensors.items()}
 
 
-def merged(one: Tensors, other: Tensors, weight: float) -> Tensors:
-    """weight * one + (1 - weight) * other, as diffusers names them."""
-    made = {}
-    for name in one:
+def merged(first: Tensors, second: Tensors, weight: float) -> Tensors:
+    """weight * first + (1 - weight) * second, with diffusers' names."""
+    result = {}
+    for name in first:
         up = ".lora.up." in name
-        parts = [weight * one[name], (1 - weight) * other[name]] if up else [one[name], other[name]]
-        made[name] = torch.cat(parts, 1 if up else 0)
-    return made
+        parts = [weight * first[name], (1 - weight) * second[name]] if up else [first[name], second[name]]
+        result[name] = torch.cat(parts, 1 if up else 0)
+    return result
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four LoRAs; the first copied, re-saved as kohya writes, rescaled; the second and third merged; and a broken file."""
+    """Four LoRAs; the first also copied, saved in kohya's format and rescaled; a merge of two others; a broken file."""
     folder = tmp_path_factory.mktemp("loras")
     files = [load_file(path) for path in SHIPPED[:4]]
     for number, tensors in enumerate(files):
@@ -69,22 +69,22 @@ def names(paths: list[str | None]) -> list[str]:
     return [Path(str(path)).stem for path in paths]
 
 
-def test_similar_tells_how_each_is_alike(folder: Path) -> None:
-    library = Library.of_folders([folder], quiet)
+def test_similar_names_the_relation(folder: Path) -> None:
+    library = Library.from_folders([folder], quiet)
     assert names(list(library.refused)) == ["broken"]
     answer = library.similar(folder / "lora0.safetensors", 10)
-    found = {Path(str(hit.path)).stem: hit for hit in answer.hits}
-    assert {name: hit.relation for name, hit in found.items()} == {
+    hits = {Path(str(hit.path)).stem: hit for hit in answer.hits}
+    assert {name: hit.relation for name, hit in hits.items()} == {
         "copy": "same weights",
         "kohya": "same update",
         "half": "same update, other strength",
     }
-    assert found["half"].strength == pytest.approx(0.5, rel=1e-3)
+    assert hits["half"].strength == pytest.approx(0.5, rel=1e-3)
     assert (answer.family, answer.merge) == ("mini-a", None)
 
 
 def test_a_merge_is_taken_apart(folder: Path) -> None:
-    answer = Library.of_folders([folder], quiet).similar(folder / "merge.safetensors", 10)
+    answer = Library.from_folders([folder], quiet).similar(folder / "merge.safetensors", 10)
     assert {Path(str(hit.path)).stem: hit.relation.split(":")[0] for hit in answer.hits} == {
         "lora1": "related",
         "lora2": "related",
@@ -95,10 +95,10 @@ def test_a_merge_is_taken_apart(folder: Path) -> None:
 
 
 def test_duplicates_are_grouped(folder: Path) -> None:
-    answer = Library.of_folders([folder], quiet).duplicates()
+    answer = Library.from_folders([folder], quiet).duplicates()
     (group,) = answer.groups
-    assert sorted(names([like.path for like in group])) == ["copy", "half", "kohya", "lora0"]
-    assert {frozenset(names([one.path, other.path])) for one, other in answer.related} == {
+    assert sorted(names([hit.path for hit in group])) == ["copy", "half", "kohya", "lora0"]
+    assert {frozenset(names([first.path, other.path])) for first, other in answer.related} == {
         frozenset(("merge", "lora1")),
         frozenset(("merge", "lora2")),
     }
@@ -106,9 +106,9 @@ def test_duplicates_are_grouped(folder: Path) -> None:
     json.dumps(answer.document())
 
 
-def test_a_zoo_answers_as_the_folder_does(folder: Path, tmp_path: Path) -> None:
+def test_a_zoo_gives_the_answers_of_its_folder(folder: Path, tmp_path: Path) -> None:
     run("index", folder, "--zoo", tmp_path / "zoo", status=3)
-    stored = Library.of_zoo(tmp_path / "zoo", quiet)
+    stored = Library.from_zoo(tmp_path / "zoo", quiet)
     assert stored.refused == {}
     hits = stored.similar(folder / "lora0.safetensors", 10).hits
     assert sorted(names([hit.path for hit in hits])) == ["copy", "half", "kohya"]
@@ -117,7 +117,7 @@ def test_a_zoo_answers_as_the_folder_does(folder: Path, tmp_path: Path) -> None:
 
 
 def test_the_shipped_zoo_has_no_duplicates() -> None:
-    answer = Library.of_zoo(MINIATURE / "zoo", quiet).duplicates()
+    answer = Library.from_zoo(MINIATURE / "zoo", quiet).duplicates()
     assert (answer.groups, answer.merges, answer.refused) == ([], [], {})
     assert answer.compared == 300
 
@@ -125,7 +125,7 @@ def test_the_shipped_zoo_has_no_duplicates() -> None:
 def test_the_commands(folder: Path) -> None:
     inspected = run("inspect", folder, "--json", status=3)["files"]
     assert len(inspected) == 8
-    kohya = next(found for found in inspected if found["file"].endswith("kohya.safetensors"))
+    kohya = next(file for file in inspected if file["file"].endswith("kohya.safetensors"))
     assert (kohya["format"], kohya["family"], kohya["trainer"], kohya["scales"]) == ("kohya", "mini-a", "kohya", [1.0])
     assert len(run("similar", folder / "lora0.safetensors", "--folder", folder, "--json", status=3)["hits"]) == 3
     assert len(run("duplicates", folder, "--json", status=3)["groups"]) == 1
@@ -147,7 +147,7 @@ def command(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_thousand_headers_are_read_without_their_data(tmp_path: Path) -> None:
-    """Under one per cent of the bytes of files of 13 MB."""
+    """Less than one percent of the bytes of files of 13 MB."""
     io = Path("/proc/self/io")
     if not io.exists():
         pytest.skip("needs /proc/self/io")
@@ -178,8 +178,8 @@ def test_a_thousand_headers_are_read_without_their_data(tmp_path: Path) -> None:
     assert int(io.read_text().split()[1]) - before < 0.01 * 1000 * size
 
 
-def test_names_of_files_obey_no_terminal(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In titles, cells, progress and errors; also names that are no UTF-8."""
+def test_file_names_cannot_control_the_terminal(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In titles, cells, progress and errors, also with names that are not UTF-8."""
     path = tmp_path / os.fsdecode(b"\x1b]0;title\x07\x9b31m\xff\x1b[2J.safetensors")
     path.write_bytes((folder / "lora0.safetensors").read_bytes())
     monkeypatch.setenv("PYTHONIOENCODING", "utf-8:strict")
@@ -195,19 +195,18 @@ def test_names_of_files_obey_no_terminal(folder: Path, tmp_path: Path, monkeypat
         assert not any(c in done.stdout + done.stderr for c in "\x1b\x07\x9b")
     shown: list[str] = []
     monkeypatch.setattr(
-        "loradex.app.commands.tables.Progress.update", lambda *_, description, **__: shown.append(description)
+        "loradex.app.commands.progress.Progress.update", lambda *_, description, **__: shown.append(description)
     )
     with progress_bar() as progress:
         progress(1, 2, path.name)
     assert shown[0].isprintable()
 
 
-def test_what_the_system_refuses_is_one_line() -> None:
+def test_an_error_of_the_system_is_one_line() -> None:
     done = command("duplicates", "b" * 5000)
     assert (done.returncode, done.stderr.startswith("loradex: "), done.stderr.count("\n")) == (1, True, 1)
 
 
-def test_several_problems_and_notes_of_several_lines_are_readable() -> None:
+def test_problems_and_notes_are_shown_on_one_line() -> None:
     found = {"file": "x", "problems": ["one", "two"], "notes": "first\nsecond\x1b"}
-    (column,) = inspect_table(InspectAnswer([found], {})).columns[1:]
-    assert list(column.cells) == [Text("one; two"), Text("first second?")]
+    assert inspect_table(InspectAnswer([found], {})).rows == [("problems", "one; two"), ("notes", "first second?")]

@@ -1,4 +1,4 @@
-"""The shipped zoo in Milvus, as a person uses it: the same hits as exact FAISS, whatever is asked."""
+"""The shipped zoo in Milvus: the same hits as exact FAISS for every query."""
 
 import json
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from loradex.app.commands.main import app
-from loradex.app.paths import SHIPPED_ZOO, place_of, zoo_to_read, zoo_to_write
+from loradex.app.paths import SHIPPED_ZOO, resolve_zoo, zoo_to_read, zoo_to_write
 from loradex.index import AnyZoo, Filter, FoundBy, Hit, Zoo, open_zoo
 from loradex.index.copying import copy_zoo
 
@@ -31,7 +31,7 @@ WHERE = [
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shipped zoo in milvus-lite."""
-    folder = place_of(f"milvus://{tmp_path_factory.mktemp('milvus')}/zoo", make=True)
+    folder = resolve_zoo(f"milvus://{tmp_path_factory.mktemp('milvus')}/zoo", make=True)
     with open_zoo(SHIPPED_ZOO, read_only=True) as shipped:
         copy_zoo(shipped, folder)
     return folder
@@ -39,19 +39,18 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def zoos(place: Path) -> Iterator[tuple[AnyZoo, AnyZoo]]:
-    """The zoo that ships, and the same in Milvus."""
+    """The shipped zoo, and its copy in Milvus."""
     with Zoo.open(SHIPPED_ZOO, read_only=True) as shipped, open_zoo(place, read_only=True) as milvus:
         yield shipped, milvus
 
 
-def told(hits: list[Hit]) -> list[tuple[str, float]]:
-    """Ids and scores."""
+def ids_and_scores(hits: list[Hit]) -> list[tuple[str, float]]:
     return [(hit.model.id, round(hit.score, 9)) for hit in hits]
 
 
 @pytest.mark.parametrize("where", WHERE)
 def test_searches_equal_exact_faiss(zoos: tuple[AnyZoo, AnyZoo], where: Filter) -> None:
-    """Hits, scores, models and vectors, for models and for directions of no model."""
+    """Hits, scores, models and vectors, for vectors of models and random ones."""
     shipped, milvus = zoos
     ids = [model.id for model in shipped.models()]
     queries = np.concatenate([shipped.vectors(ids[::30]), np.random.default_rng(0).normal(size=(10, shipped.dim))])
@@ -59,8 +58,10 @@ def test_searches_equal_exact_faiss(zoos: tuple[AnyZoo, AnyZoo], where: Filter) 
         for mine, theirs in zip(
             milvus.search_many(queries, k, where), shipped.search_many(queries, k, where), strict=True
         ):
-            assert told(mine) == told(theirs) and [hit.model for hit in mine] == [hit.model for hit in theirs]
-            assert all(np.array_equal(one.vector, other.vector) for one, other in zip(mine, theirs, strict=True))
+            assert ids_and_scores(mine) == ids_and_scores(theirs) and [hit.model for hit in mine] == [
+                hit.model for hit in theirs
+            ]
+            assert all(np.array_equal(hit.vector, other.vector) for hit, other in zip(mine, theirs, strict=True))
     assert list(milvus.models(where)) == list(shipped.models(where))
     assert {model.id for model in milvus.find(["mini"], 300, where)} == {
         model.id for model in shipped.find(["mini"], 300, where)
@@ -80,22 +81,22 @@ def test_everything_else_is_the_same(zoos: tuple[AnyZoo, AnyZoo]) -> None:
 
 
 def document(*arguments: object) -> dict[str, object]:
-    """What a command prints."""
+    """The JSON document of a command."""
     done = CliRunner().invoke(app, [*map(str, arguments), "--json"])
     assert done.exit_code == 0, done.output
-    found: dict[str, object] = json.loads(done.stdout)
-    return found
+    parsed: dict[str, object] = json.loads(done.stdout)
+    return parsed
 
 
 def test_commands(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By address, by folder and by $LORADEX_ZOO; the same answer as the shipped zoo gives."""
+    """By address, by folder and by $LORADEX_ZOO; with the answers of the shipped zoo."""
     expected = document("search", "a slice of pizza", "--minus", "red", "--family", "mini-a", "--zoo", "miniature")[
         "hits"
     ]
     assert isinstance(expected, list) and len(expected) == 10
     lists = [
-        document("search", "a slice of pizza", "--minus", "red", "--family", "mini-a", "--zoo", said)["hits"]
-        for said in (place, f"milvus://{place}")
+        document("search", "a slice of pizza", "--minus", "red", "--family", "mini-a", "--zoo", zoo)["hits"]
+        for zoo in (place, f"milvus://{place}")
     ]
     monkeypatch.setenv("LORADEX_ZOO", f"milvus://{place}")
     lists.append(document("search", "a slice of pizza", "--minus", "red", "--family", "mini-a")["hits"])
@@ -121,13 +122,13 @@ def test_commands(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         document("zoo", "export", out, "--zoo", new)["models"] == 2
         and document("zoo", "import", out, "--zoo", back)["models"] == 2
     )
-    mine, theirs = (document("zoo", "list", "--zoo", said)["models"] for said in (new, back))
+    mine, theirs = (document("zoo", "list", "--zoo", zoo)["models"] for zoo in (new, back))
     assert mine == theirs
     assert document("zoo", "compact", "--zoo", new)["zoo"] == str(tmp_path / "new")
 
 
 def test_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server's zoo has a folder among a person's own data, whether it is to be read or written."""
+    """A zoo on a server has a folder in the user's data, for reading and for writing."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     folder = tmp_path / "loradex" / "milvus" / "host_19530-team-loras"
     assert zoo_to_read("milvus://host/loras?db=team") == folder == zoo_to_write("milvus://host/loras?db=team")

@@ -1,4 +1,4 @@
-"""A gate around any app, and a real server."""
+"""The middleware around any app, and a real server."""
 
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
@@ -6,28 +6,32 @@ from typing import Any
 import pytest
 from starlette.responses import PlainTextResponse
 
-from loradex.app.web.middleware import LOOPBACK, Gate, Login
-from loradex.app.web.upload_folder import Uploads
-from tests.app.web.serving import Server, serving
+from loradex.app.web.middleware import LOOPBACK_HOSTS, AccessMiddleware, Login
+from loradex.app.web.upload_folder import UploadFolder
+from tests.app.web.live_server import Server, serving
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
-OURS = ("/drawings/", "/api/v1/", "/mcp")
+OWN_PATHS = ("/drawings/", "/api/v1/", "/mcp")
 
 
 @pytest.fixture
-def uploads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Uploads]:
+def uploads(monkeypatch: pytest.MonkeyPatch) -> Iterator[UploadFolder]:
     monkeypatch.setenv("GRADIO_TEMP_DIR", "")
-    uploads = Uploads(most_bytes=1000)
+    uploads = UploadFolder(max_bytes=1000)
     yield uploads
     uploads.remove()
 
 
 @pytest.fixture
-def door(uploads: Uploads) -> Callable[..., Gate]:
-    def made(login: Login | None = None, names: frozenset[str] | None = LOOPBACK, app: App | None = None) -> Gate:
-        return Gate(app or PlainTextResponse("inside"), login, names, uploads, OURS)
+def make_middleware(uploads: UploadFolder) -> Callable[..., AccessMiddleware]:
+    """Put the middleware around an app; by default around one that answers "inside"."""
 
-    return made
+    def make(
+        login: Login | None = None, host_names: frozenset[str] | None = LOOPBACK_HOSTS, app: App | None = None
+    ) -> AccessMiddleware:
+        return AccessMiddleware(app or PlainTextResponse("inside"), login, host_names, uploads, OWN_PATHS)
+
+    return make
 
 
 @pytest.fixture(scope="session")

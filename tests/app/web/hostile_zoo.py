@@ -1,4 +1,4 @@
-"""LoRA files whose names and metadata are written to be run by whatever shows them."""
+"""LoRA files with attacks on the page in their names and metadata."""
 
 import json
 import shutil
@@ -8,7 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from loradex.app.paths import MINIATURE, SHIPPED_ZOO
-from tests.app.describe.described import write_lora
+from tests.app.describe.samples import write_lora
 
 SHIPPED = sorted(MINIATURE.glob("models/mini-a/test_holdout/*/*.safetensors"))
 IMAGE = "<img src=x onerror=window.hacked=1>"
@@ -16,7 +16,7 @@ SCRIPT = '"><script>window.hacked=1</script>'
 CONCEPT = "<b>{{1+1}}</b>"
 NAMES = (
     IMAGE,
-    '"><script>window.hacked=1<',  # a name of a file holds no slash
+    '"><script>window.hacked=1<',  # without a slash, as in a file name
     "' autofocus onfocus=window.hacked=1 x='",
     "{{7*7}}{{constructor.constructor('window.hacked=1')()}}",
     "${1+1}${window.hacked=1}",
@@ -29,14 +29,14 @@ NAMES = (
 TWINS = (f"one {IMAGE}", f"other {IMAGE}")
 
 
-def shown(name: str, longest: int = 80) -> str:
-    """A name as the page writes it."""
-    said = "".join(c if c.isprintable() else " " for c in name)
-    return said[: longest - 1] + "…" if len(said) > longest else said
+def shown(name: str, max_length: int = 80) -> str:
+    """A name as the page shows it."""
+    text = "".join(c if c.isprintable() else " " for c in name)
+    return text[: max_length - 1] + "…" if len(text) > max_length else text
 
 
-def write_zoo(folder: Path) -> Path:
-    """Files below a folder with such a name: read by their weights, by their metadata, twice the same, and broken."""
+def write_files(folder: Path) -> Path:
+    """Write files to a folder with such a name: read by weights or by metadata only, duplicates, and broken."""
     folder /= IMAGE
     folder.mkdir(parents=True)
     previews = sorted((SHIPPED_ZOO / "previews").iterdir())
@@ -50,8 +50,8 @@ def write_zoo(folder: Path) -> Path:
     return folder
 
 
-def write_model(path: Path, like: Path) -> None:
-    """A model of the miniature, with metadata that nobody should believe."""
+def write_model(path: Path, source: Path) -> None:
+    """Copy a model of the miniature, with hostile metadata."""
     tags = {IMAGE: {SCRIPT: 9, "{{7*7}}": 8, "javascript:window.hacked=1": 7}}
     metadata = {
         "modelspec.title": SCRIPT,
@@ -59,6 +59,6 @@ def write_model(path: Path, like: Path) -> None:
         "modelspec.description": SCRIPT * 20,
         "ss_tag_frequency": json.dumps(tags),
     }
-    with safe_open(like, "pt") as opened:
+    with safe_open(source, "pt") as opened:
         kept = {"format": "pt", "base_model": opened.metadata()["base_model"], "class_name": CONCEPT}
         save_file({name: opened.get_tensor(name) for name in opened.keys()}, path, kept | metadata)  # noqa: SIM118

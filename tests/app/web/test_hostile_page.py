@@ -1,4 +1,4 @@
-"""A zoo of models whose names and metadata are attacks, on the page in a real Chromium: all of it is shown, none of it is run."""
+"""The page in a real Chromium, with attacks in names and metadata of models: shown as text, never executed."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
-from tests.app.test_page import CHROMIUM, FLAGS, QUESTION
-from tests.app.web.hostile_zoo import CONCEPT, IMAGE, NAMES, SCRIPT, TWINS, shown, write_zoo
-from tests.app.web.serving import Server, serving
+from tests.app.test_page import CHROMIUM, FLAGS, QUERY_LABEL
+from tests.app.web.hostile_zoo import CONCEPT, IMAGE, NAMES, SCRIPT, TWINS, shown, write_files
+from tests.app.web.live_server import Server, serving
 
 pytestmark = [
     pytest.mark.browser,
@@ -20,7 +20,7 @@ ATTACKS = "img[src=x], script:not([src]):text('hacked'), [onerror], [onfocus], a
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_zoo(tmp_path_factory.mktemp("loras"))
+    return write_files(tmp_path_factory.mktemp("loras"))
 
 
 @pytest.fixture(scope="module")
@@ -38,41 +38,41 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(server: Server, browser: Browser) -> Iterator[Page]:
-    """A fresh tab; the test fails if anything was run, shown as markup, asked for elsewhere or told in the console."""
-    troubles: list[str] = []
+    """A new tab; the test fails on executed code, markup from names, requests to other hosts and console errors."""
+    problems: list[str] = []
     tab = browser.new_page(viewport={"width": 1280, "height": 900})
     tab.on(
         "request",
         lambda request: (
-            None if request.url.startswith((server.address, "data:", "blob:")) else troubles.append(request.url)
+            None if request.url.startswith((server.address, "data:", "blob:")) else problems.append(request.url)
         ),
     )
     tab.on(
         "response",
-        lambda response: troubles.append(f"{response.status}: {response.url}") if response.status >= 400 else None,
+        lambda response: problems.append(f"{response.status}: {response.url}") if response.status >= 400 else None,
     )
-    tab.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)
-    tab.on("pageerror", lambda error: troubles.append(str(error)))
-    tab.on("dialog", lambda dialog: troubles.append(dialog.message))
+    tab.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    tab.on("pageerror", lambda error: problems.append(str(error)))
+    tab.on("dialog", lambda dialog: problems.append(dialog.message))
     tab.goto(server.address)
     tab.locator(".ld-card").first.wait_for()
     yield tab
     tab.wait_for_timeout(200)
-    assert tab.evaluate("window.hacked") is None and tab.locator(ATTACKS).count() == 0 and troubles == []
+    assert tab.evaluate("window.hacked") is None and tab.locator(ATTACKS).count() == 0 and problems == []
     tab.close()
 
 
-def texts(place: Locator) -> list[str]:
-    """What is written there, letter by letter."""
-    return [said or "" for said in place.evaluate_all("all => all.map(each => each.textContent)")]
+def texts(locator: Locator) -> list[str]:
+    """The text of each element, character by character."""
+    return [text or "" for text in locator.evaluate_all("all => all.map(each => each.textContent)")]
 
 
 def test_library_names_files_and_folders_as_they_are(page: Page, folder: Path) -> None:
-    """First, as it fills the zoo for those below."""
+    """Runs first, as it fills the zoo for the other tests."""
     page.get_by_role("tab", name="Library").click()
     page.get_by_label("Folders on the server's machine").fill(f"{folder}/none {SCRIPT}")
     page.get_by_role("button", name="Index", exact=True).click()
-    run, found = page.locator("#ld-run"), page.locator("#ld-found")
+    run, report = page.locator("#ld-run"), page.locator("#ld-found")
     expect(run).to_contain_text(f"none {SCRIPT}")
     page.get_by_label("Folders on the server's machine").fill(str(folder))
     page.get_by_role("button", name="Index", exact=True).click()
@@ -80,10 +80,10 @@ def test_library_names_files_and_folders_as_they_are(page: Page, folder: Path) -
     assert {shown(f"{name}.safetensors", 400) for name in NAMES} <= set(texts(run.locator("td")))
     expect(run).to_contain_text(f"{IMAGE} broken.safetensors")
     page.get_by_role("button", name="Find duplicates").click()
-    expect(found.locator("h3")).to_have_count(2, timeout=30_000)
-    assert set(texts(found.locator("h3"))) == set(TWINS)
-    page.get_by_role("button", name="List folders").click()
-    expect(found).to_contain_text(str(folder))
+    expect(report.locator("h3")).to_have_count(2, timeout=30_000)
+    assert set(texts(report.locator("h3"))) == set(TWINS)
+    page.get_by_role("button", name="List indexed folders").click()
+    expect(report).to_contain_text(str(folder))
 
 
 def test_gallery_panel_and_comparison_show_names_as_they_are(page: Page) -> None:
@@ -105,10 +105,10 @@ def test_gallery_panel_and_comparison_show_names_as_they_are(page: Page) -> None
 
 def test_queries_and_errors_are_shown_as_they_are(page: Page, server: Server) -> None:
     page.goto(f"{server.address}/?q={IMAGE}")
-    expect(page.get_by_label(QUESTION)).to_have_value(IMAGE)
+    expect(page.get_by_label(QUERY_LABEL)).to_have_value(IMAGE)
     expect(page.locator(".ld-card h3").first).to_be_visible()
     page.get_by_role("button", name="Refine").click()
-    page.wait_for_timeout(500)  # until Gradio listens to what it has just shown
+    page.wait_for_timeout(500)  # until Gradio listens to the new inputs
     page.get_by_label("Rank").fill(SCRIPT)
     page.get_by_label("Rank").press("Enter")
     expect(page.locator("#ld-results .ld-warn")).to_contain_text(f"found '{SCRIPT}'")
@@ -117,7 +117,7 @@ def test_queries_and_errors_are_shown_as_they_are(page: Page, server: Server) ->
 def test_map_shows_names_as_they_are(page: Page, folder: Path) -> None:
     page.get_by_role("tab", name="Map").click()
     expect(page.locator(".ld-said")).to_contain_text("models", timeout=60_000)
-    for name in NAMES[1:6]:  # the first is a part of others
+    for name in NAMES[1:6]:  # the first is contained in others
         page.get_by_label("Find on the map").fill(name[:80])
         page.locator(".ld-plot canvas").focus()
         for key in (
@@ -127,7 +127,7 @@ def test_map_shows_names_as_they_are(page: Page, folder: Path) -> None:
             "ArrowLeft",
             "ArrowUp",
             "ArrowDown",
-        ):  # to any, then to the one that is found
+        ):  # to the first model, then to the one that is found
             page.keyboard.press(key)
         assert texts(page.locator(".ld-tip p"))[:2] == [name, CONCEPT]
     page.get_by_label("Colour by").select_option("folders")
@@ -144,8 +144,8 @@ def test_label_shows_names_as_they_are(page: Page, folder: Path) -> None:
     page.get_by_role("button", name="Label", exact=True).click()
     expect(page.locator(".ld-file")).to_have_count(3, timeout=30_000)
     assert {SCRIPT, IMAGE, "a dog"} == set(texts(page.locator(".ld-file .ld-label span")))
-    bare = IMAGE.strip("<>")  # Gradio leaves out what it finds odd in names
+    bare = IMAGE.strip("<>")  # Gradio removes some characters of names
     assert texts(page.locator(".ld-file h3")) == [f"{bare}{more}.safetensors" for more in ("", " of sd1", " broken")]
     assert SCRIPT in texts(page.locator(".ld-file td bdi"))
-    page.locator(".ld-file").first.get_by_role("button", name="Draw what").click()
+    page.locator(".ld-file").first.get_by_role("button", name="Draw with").click()
     expect(page.locator("#ld-panel h2")).to_have_text(f"{bare}.safetensors")

@@ -1,4 +1,4 @@
-"""Small base models with the true names, and LoRAs for them in the ways of the trainers."""
+"""Base models whose layers have their true names, and LoRAs for them as trainers save them."""
 
 import warnings
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from diffusers import (
 )
 from torch import Tensor, nn
 
-Pairs = dict[str, tuple[Tensor, Tensor]]  # module: down, up
+FactorsByModule = dict[str, tuple[Tensor, Tensor]]  # (down, up) by module
 
 
 def sd1_unet(widths: tuple[int, ...] = (32, 64, 64, 64), context: int = 24) -> UNet2DConditionModel:
@@ -59,7 +59,7 @@ def qwen(layers: int = 2) -> QwenImageTransformer2DModel:
     )
 
 
-# of true size, made without memory
+# models with layers of true size, which are built on the meta device
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "flux1": lambda: FluxTransformer2DModel(num_layers=2, num_single_layers=2, guidance_embeds=True),
     "chroma": lambda: ChromaTransformer2DModel(num_layers=1, num_single_layers=1),
@@ -77,38 +77,40 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def meta(name: str) -> nn.Module:
-    """A model of the list without memory."""
+def meta_model(name: str) -> nn.Module:
+    """Build one of ``MODELS`` without memory for its weights."""
     with torch.device("meta"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # diffusers' own
+        warnings.simplefilter("ignore", FutureWarning)  # of diffusers itself
         return MODELS[name]()
 
 
-def weights(model: nn.Module) -> dict[str, torch.Size]:
-    """The shape of every weight that a LoRA may change, by its module."""
+def weight_shapes(model: nn.Module) -> dict[str, torch.Size]:
+    """The shape of every weight that a LoRA may change, by module."""
     return {
         name: m.weight.shape for name, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d | nn.Conv3d)
     }
 
 
-def pairs(shapes: dict[str, torch.Size], rank: int = 2, seed: int = 0) -> Pairs:
+def random_factors(shapes: dict[str, torch.Size], rank: int = 2, seed: int = 0) -> FactorsByModule:
     """Random factors for weights of these shapes."""
     generator = torch.Generator().manual_seed(seed)
-    made = {}
+    factors = {}
     for name, (out, *inside) in shapes.items():
         down, up = torch.randn(rank, *inside, generator=generator), torch.randn(out, rank, generator=generator)
-        made[name] = (down, up.reshape(out, rank, *[1] * (len(inside) - 1)))
-    return made
+        factors[name] = (down, up.reshape(out, rank, *[1] * (len(inside) - 1)))
+    return factors
 
 
-def write(
-    made: Pairs, rename: Callable[[str], str], ends: tuple[str, str], alpha: float | None = None
+def lora_tensors(
+    factors: FactorsByModule, rename: Callable[[str], str], endings: tuple[str, str], alpha: float | None = None
 ) -> dict[str, Tensor]:
-    """The factors as a trainer saves them, perhaps with an alpha each."""
+    """The tensors of a LoRA under a trainer's names, with an alpha for each module if one is given."""
     tensors = {
-        rename(name) + end: tensor for name, pair in made.items() for end, tensor in zip(ends, pair, strict=True)
+        rename(name) + ending: tensor
+        for name, pair in factors.items()
+        for ending, tensor in zip(endings, pair, strict=True)
     }
-    return tensors if alpha is None else tensors | {rename(name) + ".alpha": torch.tensor(alpha) for name in made}
+    return tensors if alpha is None else tensors | {rename(name) + ".alpha": torch.tensor(alpha) for name in factors}
 
 
 DIFFUSERS = (".lora.down.weight", ".lora.up.weight")

@@ -1,4 +1,7 @@
-"""Layers against diffusers' conversion of whole checkpoints, which is linear: it must turn a dense update into our updates."""
+"""Layers against diffusers' conversion of checkpoints.
+
+The conversion is linear, so it must turn the dense update into our updates.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +14,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from loradex.retrieval.lora import LoraFile
-from tests.retrieval.lora.models import KOHYA, PEFT, pairs, write
+from tests.retrieval.lora.models import KOHYA, PEFT, lora_tensors, random_factors
 
 
 class Checkpoint(dict[str, Tensor]):
-    """A checkpoint that has only some of its tensors."""
+    """A checkpoint with only some of its tensors; zeros stand for the others."""
 
     def pop(self, key: str, *default: Any) -> Any:
         return super().pop(key, torch.zeros(6, 1))
@@ -34,7 +37,7 @@ def blocks(prefixes: tuple[str, ...], modules: dict[str, tuple[int, int]]) -> di
 
 QKV, WIDE, NARROW, TWO, SIX = (72, 24), (96, 24), (24, 96), (48, 24), (144, 24)
 STREAM = {"attn.qkv": QKV, "attn.proj": (24, 24), "mlp.fc1": WIDE, "mlp.fc2": NARROW, "adaLN_modulation.1": SIX}
-LAST = {name: shape for name, shape in STREAM.items() if name == "attn.qkv"} | {"adaLN_modulation.1": TWO}
+LAST_STREAM = {name: shape for name, shape in STREAM.items() if name == "attn.qkv"} | {"adaLN_modulation.1": TWO}
 FLUX2 = {
     "img_attn.qkv": QKV,
     "txt_attn.qkv": QKV,
@@ -48,7 +51,7 @@ TABLES: dict[str, tuple[str, dict[str, tuple[int, int]]]] = {
     "sd3": (
         "convert_sd3_transformer_checkpoint_to_diffusers",
         blocks(("joint_blocks.0.x_block.", "joint_blocks.1.x_block.", "joint_blocks.0.context_block."), STREAM)
-        | blocks(("joint_blocks.1.context_block.",), LAST)
+        | blocks(("joint_blocks.1.context_block.",), LAST_STREAM)
         | blocks(("joint_blocks.0.x_block.",), {"attn2.qkv": QKV, "attn2.proj": (24, 24)})
         | {
             "final_layer.linear": (64, 24),
@@ -135,18 +138,18 @@ TABLES: dict[str, tuple[str, dict[str, tuple[int, int]]]] = {
 }
 
 
-@pytest.mark.parametrize("dialect", ["dots", "underscores"])
+@pytest.mark.parametrize("separator", ["dots", "underscores"])
 @pytest.mark.parametrize("family", TABLES)
-def test_layers_are_those_of_the_converted_checkpoint(tmp_path: Path, family: str, dialect: str) -> None:
+def test_layers_are_those_of_the_converted_checkpoint(tmp_path: Path, family: str, separator: str) -> None:
     converter, table = TABLES[family]
-    made = pairs({name: torch.Size(shape) for name, shape in table.items()}, rank=1)
+    factors = random_factors({name: torch.Size(shape) for name, shape in table.items()}, rank=1)
     rename: Callable[[str], str] = (
-        "diffusion_model.{}".format if dialect == "dots" else lambda name: "lora_unet_" + name.replace(".", "_")
+        "diffusion_model.{}".format if separator == "dots" else lambda name: "lora_unet_" + name.replace(".", "_")
     )
-    save_file(write(made, rename, PEFT if dialect == "dots" else KOHYA), tmp_path / "x")
+    save_file(lora_tensors(factors, rename, PEFT if separator == "dots" else KOHYA), tmp_path / "x")
     lora = LoraFile.open(tmp_path / "x")
     theirs = getattr(single_file_utils, converter)(
-        Checkpoint({f"{name}.weight": up @ down for name, (down, up) in made.items()})
+        Checkpoint({f"{name}.weight": up @ down for name, (down, up) in factors.items()})
     )
     expected = {
         name.removesuffix(".weight"): tensor
@@ -154,7 +157,7 @@ def test_layers_are_those_of_the_converted_checkpoint(tmp_path: Path, family: st
         if name.endswith(".weight") and tensor.any()
     }
     assert lora.family == family
-    assert lora.read.strange == frozenset()
+    assert lora.parsed.untranslated == frozenset()
     assert set(lora.layers) == set(expected)
     for name, update in lora.updates().items():
         torch.testing.assert_close(

@@ -1,4 +1,4 @@
-"""Factors against the dense formulas of LyCORIS (``functional/{locon,loha,lokr}.py``), for any sides and ranks."""
+"""Factors against the dense formulas of LyCORIS (``functional/{locon,loha,lokr}.py``), for any shapes and ranks."""
 
 from collections.abc import Callable
 
@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from loradex.retrieval.errors import FileCorrupt, FileUnsupported
-from loradex.retrieval.lora.factors import ALGORITHMS, LARGEST_RANK
+from loradex.retrieval.lora.factors import ALGORITHMS, MAX_RANK
 from loradex.retrieval.lora.formats import Format
 
 Parts = dict[str, Tensor]
 side = st.integers(1, 7)
-unhurried = settings(deadline=None, max_examples=60)
+thorough = settings(deadline=None, max_examples=60)
 kernel = st.sampled_from([(), (1, 1), (3, 3), (1, 2, 2)])
 
 
@@ -23,24 +23,24 @@ def normal(*shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64)
 
 
-def check(form: Format, parts: Parts, dense: Tensor, rank: int) -> None:
-    """The factors multiply to the dense update, and have the size that the header tells."""
-    algorithm = ALGORITHMS[form]
+def check(format: Format, parts: Parts, dense: Tensor, rank: int) -> None:
+    """The factors multiply to the dense update, and have the size that was measured from the shapes."""
+    algorithm = ALGORITHMS[format]
     size = algorithm.measure("here", {role: tuple(part.shape) for role, part in parts.items()})
-    down, up = algorithm.factors(parts)
+    down, up = algorithm.to_factors(parts)
     assert down.dtype == up.dtype == torch.float32
     assert (size.out, size.width, size.rank) == (len(up), down.shape[1], len(down)) == (*dense.flatten(1).shape, rank)
     torch.testing.assert_close((up @ down).double(), dense.flatten(1), atol=2e-4, rtol=1e-4)
 
 
-@unhurried
+@thorough
 @given(side, side, side, kernel)
 def test_lora_and_locon(out: int, width: int, rank: int, kernel: tuple[int, ...]) -> None:
     down, up = normal(rank, width, *kernel), normal(out, rank, *[1] * len(kernel))
     check(Format.KOHYA, {"down": down, "up": up}, (up.flatten(1) @ down.flatten(1)).reshape(out, width, *kernel), rank)
 
 
-@unhurried
+@thorough
 @given(side, side, side, side)
 def test_locon_with_a_core(out: int, width: int, rank: int, inner: int) -> None:
     down, mid, up = normal(inner, width, 1, 1), normal(rank, inner, 3, 3), normal(out, rank, 1, 1)
@@ -50,7 +50,7 @@ def test_locon_with_a_core(out: int, width: int, rank: int, inner: int) -> None:
     check(Format.KOHYA, flat, flat["up"] @ flat["mid"] @ flat["down"], rank)
 
 
-@unhurried
+@thorough
 @given(side, side, side, side, kernel)
 def test_loha(out: int, width: int, rank1: int, rank2: int, kernel: tuple[int, ...]) -> None:
     parts = {
@@ -63,7 +63,7 @@ def test_loha(out: int, width: int, rank1: int, rank2: int, kernel: tuple[int, .
     check(Format.LOHA, parts, dense, min(rank1 * rank2, *dense.shape))
 
 
-@unhurried
+@thorough
 @given(side, side, side)
 def test_loha_with_cores(out: int, width: int, rank: int) -> None:
     parts = (
@@ -75,13 +75,13 @@ def test_loha_with_cores(out: int, width: int, rank: int) -> None:
     check(Format.LOHA, parts, halves[0] * halves[1], min(rank * rank, out, width * 6))
 
 
-def lokr_factor(
+def lokr_operand(
     number: str, rows: int, columns: int, rank: int, kernel: tuple[int, ...], way: str
 ) -> tuple[Parts, Tensor]:
-    """One factor of LoKr written in one of its ways, and what it multiplies out to."""
-    if way == "whole":
-        whole = normal(rows, columns, *kernel)
-        return {f"w{number}": whole}, whole
+    """An operand of LoKr, as its parts and multiplied out; ``way`` is how it is written."""
+    if way == "full":
+        full = normal(rows, columns, *kernel)
+        return {f"w{number}": full}, full
     if way == "product":
         first, second = normal(rows, rank), normal(rank, columns, *kernel)
         return {f"w{number}_a": first, f"w{number}_b": second}, (first @ second.flatten(1)).reshape(
@@ -93,7 +93,7 @@ def lokr_factor(
     )
 
 
-@unhurried
+@thorough
 @given(
     side,
     side,
@@ -101,20 +101,20 @@ def lokr_factor(
     side,
     side,
     kernel,
-    st.sampled_from(["whole", "product"]),
-    st.sampled_from(["whole", "product", "core"]),
+    st.sampled_from(["full", "product"]),
+    st.sampled_from(["full", "product", "core"]),
 )
 def test_lokr(a: int, b: int, c: int, d: int, rank: int, kernel: tuple[int, ...], first: str, second: str) -> None:
-    parts1, w1 = lokr_factor("1", a, b, rank, (), first)
-    parts2, w2 = lokr_factor("2", c, d, rank, kernel, second)
+    parts1, w1 = lokr_operand("1", a, b, rank, (), first)
+    parts2, w2 = lokr_operand("2", c, d, rank, kernel, second)
     dense = torch.from_numpy(np.kron(w1.reshape(a, b, *[1] * (w2.dim() - 2)).numpy(), w2.numpy()))
     expected = min(rank, a, b) if first == "product" else min(a, b)
     inside = w2[0].numel()
-    expected *= min(rank, c, inside) if second != "whole" else min(c, inside)
+    expected *= min(rank, c, inside) if second != "full" else min(c, inside)
     check(Format.LOKR, parts1 | parts2, dense, expected)
 
 
-@unhurried
+@thorough
 @given(side, side, kernel)
 def test_full_differences(out: int, width: int, kernel: tuple[int, ...]) -> None:
     diff = normal(out, width, *kernel)
@@ -129,20 +129,20 @@ def test_the_additive_part_of_glora(old: bool) -> None:
     check(Format.GLORA, parts, up @ down, 2)
 
 
-@unhurried
+@thorough
 @given(st.integers(1, 5), st.integers(0, 2**31))
-def test_another_basis_of_the_rank_is_the_same_update(rank: int, seed: int) -> None:
+def test_the_update_does_not_depend_on_the_basis_of_the_factors(rank: int, seed: int) -> None:
     torch.manual_seed(seed)
     down, up = normal(rank, 6), normal(7, rank)
     basis = torch.linalg.qr(normal(rank, rank))[0] * 1.5
     first, second = (
-        ALGORITHMS[Format.PEFT].factors(parts)
+        ALGORITHMS[Format.PEFT].to_factors(parts)
         for parts in ({"down": down, "up": up}, {"down": torch.linalg.solve(basis, down), "up": up @ basis})
     )
     torch.testing.assert_close(first[1] @ first[0], second[1] @ second[0], atol=1e-5, rtol=1e-4)
 
 
-BAD: list[tuple[Format, Callable[[], dict[str, tuple[int, ...]]]]] = [
+INVALID: list[tuple[Format, Callable[[], dict[str, tuple[int, ...]]]]] = [
     (Format.KOHYA, lambda: {"down": (4, 8)}),
     (Format.KOHYA, lambda: {"down": (4, 8), "up": (8, 5)}),
     (Format.KOHYA, lambda: {"down": (0, 8), "up": (8, 0)}),
@@ -167,21 +167,21 @@ BAD: list[tuple[Format, Callable[[], dict[str, tuple[int, ...]]]]] = [
 ]
 
 
-@pytest.mark.parametrize(("form", "shapes"), BAD)
-def test_parts_that_do_not_fit_are_refused(form: Format, shapes: Callable[[], dict[str, tuple[int, ...]]]) -> None:
+@pytest.mark.parametrize(("format", "shapes"), INVALID)
+def test_parts_that_do_not_fit_are_refused(format: Format, shapes: Callable[[], dict[str, tuple[int, ...]]]) -> None:
     with pytest.raises(FileCorrupt, match="here: expected"):
-        ALGORITHMS[form].measure("here", shapes())
+        ALGORITHMS[format].measure("here", shapes())
 
 
 @pytest.mark.parametrize(
-    ("form", "shapes"),
+    ("format", "shapes"),
     [
-        (Format.KOHYA, {"down": (LARGEST_RANK + 1, 8), "up": (8, LARGEST_RANK + 1)}),
-        (Format.FULL, {"diff": (LARGEST_RANK + 1, LARGEST_RANK + 1)}),
+        (Format.KOHYA, {"down": (MAX_RANK + 1, 8), "up": (8, MAX_RANK + 1)}),
+        (Format.FULL, {"diff": (MAX_RANK + 1, MAX_RANK + 1)}),
         (Format.LOHA, {"w1_a": (5000, 80), "w1_b": (80, 5000), "w2_a": (5000, 80), "w2_b": (80, 5000)}),
         (Format.LOKR, {"w1": (2**20, 1), "w2": (2**20, 1)}),
     ],
 )
-def test_factors_that_would_fill_the_memory_are_refused(form: Format, shapes: dict[str, tuple[int, ...]]) -> None:
-    with pytest.raises(FileUnsupported, match=str(LARGEST_RANK)):
-        ALGORITHMS[form].measure("here", shapes)
+def test_too_large_factors_are_refused(format: Format, shapes: dict[str, tuple[int, ...]]) -> None:
+    with pytest.raises(FileUnsupported, match=str(MAX_RANK)):
+        ALGORITHMS[format].measure("here", shapes)

@@ -1,4 +1,4 @@
-"""Facts as trainers and managers really write them."""
+"""Facts as trainers and LoRA managers write them."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from loradex.retrieval.lora import LoraFile
-from loradex.retrieval.lora.facts import LARGEST_SIDE_CAR, MOST_WORDS, Facts, facts_of, from_header
+from loradex.retrieval.lora.facts import MAX_SIDE_CAR_BYTES, MAX_WORDS, Facts, parse_metadata, read_facts
 
 KOHYA = {
     "ss_network_module": "networks.lora",
@@ -53,8 +53,8 @@ STABILITY_MATRIX = {
 }
 
 
-def test_what_kohya_writes() -> None:
-    facts = from_header(KOHYA)
+def test_metadata_of_kohya() -> None:
+    facts = parse_metadata(KOHYA)
     assert facts == Facts("cat_v2", "sd_v1", "kohya", ("mycat cat",), ("sitting", "1cat"))
 
 
@@ -69,8 +69,8 @@ def test_what_kohya_writes() -> None:
         ({"format": "pt"}, None),
     ],
 )
-def test_who_trained_it(metadata: dict[str, str], trainer: str | None) -> None:
-    assert from_header(metadata).trainer == trainer
+def test_trainer(metadata: dict[str, str], trainer: str | None) -> None:
+    assert parse_metadata(metadata).trainer == trainer
 
 
 def test_modelspec() -> None:
@@ -80,7 +80,7 @@ def test_modelspec() -> None:
         "modelspec.trigger_phrase": "mycat",
         "modelspec.tags": "pet, cat",
     }
-    assert from_header(metadata) == Facts("Cat", "flux-1-dev/lora", None, ("mycat",), ("pet", "cat"))
+    assert parse_metadata(metadata) == Facts("Cat", "flux-1-dev/lora", None, ("mycat",), ("pet", "cat"))
 
 
 @pytest.mark.parametrize(
@@ -100,24 +100,24 @@ def test_each_side_car(tmp_path: Path, ending: str, entries: dict[str, object], 
     side_car = tmp_path / f"cat.v2{ending}"
     side_car.write_text(json.dumps(entries))
     before = side_car.read_bytes(), side_car.stat().st_mtime_ns
-    found = facts_of(tmp_path / "cat.v2.safetensors", {})
-    assert found.sources == (side_car.name,)
-    assert found.merged(Facts()) == Facts(
+    facts = read_facts(tmp_path / "cat.v2.safetensors", {})
+    assert facts.sources == (side_car.name,)
+    assert facts.merged(Facts()) == Facts(
         expected.title,
         expected.base_model,
         expected.trainer,
         expected.trigger_words,
         expected.tags,
         expected.notes,
-        found.sources,
+        facts.sources,
     )
     assert (side_car.read_bytes(), side_car.stat().st_mtime_ns) == before
 
 
-def test_people_go_before_sites_and_sites_before_trainers(tmp_path: Path) -> None:
+def test_the_order_of_sources(tmp_path: Path) -> None:
     for ending, entries in {".metadata.json": LORA_MANAGER, ".json": A1111, ".civitai.info": CIVITAI}.items():
         (tmp_path / f"cat{ending}").write_text(json.dumps(entries))
-    facts = facts_of(tmp_path / "cat.safetensors", KOHYA)
+    facts = read_facts(tmp_path / "cat.safetensors", KOHYA)
     assert facts.title == "My Cat"
     assert facts.base_model == "SD1"
     assert facts.trainer == "kohya"
@@ -126,35 +126,35 @@ def test_people_go_before_sites_and_sites_before_trainers(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[1]", b'"x"', b"\xff\xfe", b"[" * 100_000, b" " * (LARGEST_SIDE_CAR + 1)]
+    "content", [b"", b"{", b"[1]", b'"x"', b"\xff\xfe", b"[" * 100_000, b" " * (MAX_SIDE_CAR_BYTES + 1)]
 )
 def test_a_broken_side_car_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "cat.json").write_bytes(content)
-    facts = facts_of(tmp_path / "cat.safetensors", KOHYA)
+    facts = read_facts(tmp_path / "cat.safetensors", KOHYA)
     assert facts.broken == ("cat.json",)
     assert facts.title == "cat_v2"
 
 
-def test_odd_entries_are_left_out() -> None:
-    odd = {
+def test_invalid_entries_are_left_out() -> None:
+    invalid = {
         "model_name": 3,
         "base_model": ["x"],
         "tags": [None, 1, {"name": "kept"}, "a" * 1000],
         "civitai": "no",
         "notes": {"x": 1},
     }
-    facts = facts_of(
+    facts = read_facts(
         Path("x.safetensors"), {"ss_tag_frequency": json.dumps([1]), "ss_datasets": '{"a": 1}', "software": "[]"}
     )
     assert facts == Facts()
-    from loradex.retrieval.lora.facts import from_lora_manager
+    from loradex.retrieval.lora.facts import parse_lora_manager
 
-    assert from_lora_manager(odd) == Facts(tags=("kept", "a" * 200))
-    many = from_lora_manager({"tags": [str(i) for i in range(10_000)]})
-    assert len(many.tags) == MOST_WORDS
+    assert parse_lora_manager(invalid) == Facts(tags=("kept", "a" * 200))
+    many = parse_lora_manager({"tags": [str(i) for i in range(10_000)]})
+    assert len(many.tags) == MAX_WORDS
 
 
-def test_a_file_tells_its_facts_scales_and_hash(tmp_path: Path) -> None:
+def test_facts_scales_and_hash_of_a_file(tmp_path: Path) -> None:
     name = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn{}_to_q"
     tensors = {}
     for i, alpha in ((1, 4.0), (2, 2.0)):

@@ -1,20 +1,22 @@
-"""Families told by the layers of diffusers' models, whole and in parts."""
+"""Families told from all layers of diffusers' models, and from some."""
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from loradex.retrieval.lora import LoraFile
-from loradex.retrieval.lora.family import UNKNOWN, families_of, family_of
-from loradex.retrieval.lora.layer_names import name_layers
-from tests.retrieval.lora.models import MODELS, meta, weights
+from loradex.retrieval.lora.family import UNKNOWN, choose_family, find_families
+from loradex.retrieval.lora.layer_names import translate_names
+from tests.retrieval.lora.models import MODELS, meta_model, weight_shapes
 
 Shapes = dict[str, tuple[int, int]]
 UNETS = ("sd1", "sd2", "sdxl")
 
 
 def shapes_of(name: str, part: str = "") -> Shapes:
-    return {path: (shape[0], shape[1:].numel()) for path, shape in weights(meta(name)).items() if part in path}
+    return {
+        path: (shape[0], shape[1:].numel()) for path, shape in weight_shapes(meta_model(name)).items() if part in path
+    }
 
 
 def encoder(component: str, width: int) -> Shapes:
@@ -23,9 +25,9 @@ def encoder(component: str, width: int) -> Shapes:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_whole_models(name: str) -> None:
+def test_all_layers_of_a_model(name: str) -> None:
     shapes = shapes_of(name)
-    assert families_of(shapes, name_layers(shapes).trees)[0] == name
+    assert find_families(shapes, translate_names(shapes).architectures)[0] == name
 
 
 @pytest.mark.parametrize(
@@ -42,8 +44,8 @@ def test_whole_models(name: str) -> None:
         ("sd1", "mid_block.attentions.0.transformer_blocks.0.attn2.to_k", ["sd1"]),
     ],
 )
-def test_parts_of_u_nets(name: str, part: str, families: list[str]) -> None:
-    assert families_of(shapes_of(name, part)) == families
+def test_some_layers_of_a_u_net(name: str, part: str, families: list[str]) -> None:
+    assert find_families(shapes_of(name, part)) == families
 
 
 @pytest.mark.parametrize(
@@ -63,21 +65,21 @@ def test_parts_of_u_nets(name: str, part: str, families: list[str]) -> None:
     ],
 )
 def test_text_encoders_alone(shapes: Shapes, modules: list[str], families: list[str]) -> None:
-    assert families_of(shapes, [], modules) == families
+    assert find_families(shapes, [], modules) == families
 
 
-def test_a_text_encoder_tells_what_the_u_net_does_not() -> None:
+def test_a_text_encoder_decides_between_u_nets() -> None:
     attention = shapes_of("sd1", "attn1")
-    assert families_of(attention | encoder("text_encoder", 1024)) == ["sd2"]
-    assert families_of(attention | encoder("text_encoder", 768)) == ["sd1"]
+    assert find_families(attention | encoder("text_encoder", 1024)) == ["sd2"]
+    assert find_families(attention | encoder("text_encoder", 768)) == ["sd1"]
 
 
-def test_metadata_only_picks_among_what_fits() -> None:
+def test_metadata_only_choose_among_the_families_that_fit() -> None:
     for key, value in (("ss_base_model_version", "sd_v2_v"), ("modelspec.architecture", "stable-diffusion-v2-768-v")):
-        assert family_of(["sd1", "sd2"], {key: value}) == "sd2"
-        assert family_of(["sdxl"], {key: value}) == "sdxl"
-        assert family_of([], {key: value}) == UNKNOWN
-    assert family_of(["sd1", "sd2"], {"ss_base_model_version": "something"}) == "sd1"
+        assert choose_family(["sd1", "sd2"], {key: value}) == "sd2"
+        assert choose_family(["sdxl"], {key: value}) == "sdxl"
+        assert choose_family([], {key: value}) == UNKNOWN
+    assert choose_family(["sd1", "sd2"], {"ss_base_model_version": "something"}) == "sd1"
 
 
 def lora_of(path: object, shapes: Shapes, metadata: dict[str, str]) -> LoraFile:
@@ -88,7 +90,7 @@ def lora_of(path: object, shapes: Shapes, metadata: dict[str, str]) -> LoraFile:
     return LoraFile.open(path)  # type: ignore[arg-type]
 
 
-def test_doubts_are_named(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_doubts_are_problems(tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("doubts") / "x.safetensors"
     attention = shapes_of("sd1", "down_blocks.0.attentions.0.transformer_blocks.0.attn1")
     assert lora_of(path, attention, {}).problems == ["these layers fit the families sd1, sd2; the first is assumed"]
@@ -124,10 +126,10 @@ def test_transformers_by_one_module(modules: Shapes, family: str) -> None:
             prefix + (name if prefix.endswith(".") else name.replace(".", "_")): shape
             for name, shape in modules.items()
         }
-        assert name_layers(named).trees[0] == family
+        assert translate_names(named).architectures[0] == family
 
 
 def test_the_miniature() -> None:
     block = "down_blocks.1.attentions.0.transformer_blocks.0."
     for family, width in (("mini-a", 144), ("mini-b", 112)):
-        assert families_of({block + "attn1.to_q": (width, width), block + "attn2.to_k": (width, 128)}) == [family]
+        assert find_families({block + "attn1.to_q": (width, width), block + "attn2.to_k": (width, 128)}) == [family]

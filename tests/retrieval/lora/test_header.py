@@ -1,4 +1,4 @@
-"""The header parser against safetensors itself, and against files that lie."""
+"""The header parser against safetensors itself, and on invalid files."""
 
 import json
 import os
@@ -25,9 +25,9 @@ def test_tensors_equal_those_of_safetensors(tmp_path: Path, dtype: torch.dtype) 
     save_file(tensors, tmp_path / "x.safetensors", metadata={"k": "v"})
     header = Header.read(tmp_path / "x.safetensors")
     assert header.metadata == {"k": "v"}
-    theirs = load_file(tmp_path / "x.safetensors")
+    expected = load_file(tmp_path / "x.safetensors")
     loaded = header.load(["a", "b", "empty"])
-    assert all(torch.equal(loaded[name], theirs[name]) for name in theirs)
+    assert all(torch.equal(loaded[name], expected[name]) for name in expected)
 
 
 def test_only_the_bytes_of_the_named_tensors_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,7 +43,7 @@ def test_only_the_bytes_of_the_named_tensors_are_read(tmp_path: Path, monkeypatc
 
 
 INFO = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
-LIES: dict[str, tuple[object, bytes]] = {
+INVALID: dict[str, tuple[object, bytes]] = {
     "not JSON": (b"{nope", b""),
     "a list": ([1, 2], b""),
     "not UTF-8": (b'{"\xff": 1}', b""),
@@ -69,9 +69,9 @@ LIES: dict[str, tuple[object, bytes]] = {
 }
 
 
-@pytest.mark.parametrize("name", LIES)
-def test_lies_end_in_one_line(tmp_path: Path, name: str) -> None:
-    header, data = LIES[name]
+@pytest.mark.parametrize("name", INVALID)
+def test_invalid_headers_end_in_one_line(tmp_path: Path, name: str) -> None:
+    header, data = INVALID[name]
     path = write(tmp_path / "x.safetensors", header, data)
     with pytest.raises(FileCorrupt) as caught:
         Header.read(path)
@@ -86,9 +86,9 @@ def test_a_false_length_is_refused_before_anything_is_allocated(tmp_path: Path, 
 
 
 def test_truncation_anywhere_is_noticed(tmp_path: Path) -> None:
-    whole = write(tmp_path / "x.safetensors", {"a": INFO}, b"\0" * 8).read_bytes()
-    for end in range(len(whole)):
-        (tmp_path / "cut").write_bytes(whole[:end])
+    valid = write(tmp_path / "x.safetensors", {"a": INFO}, b"\0" * 8).read_bytes()
+    for end in range(len(valid)):
+        (tmp_path / "cut").write_bytes(valid[:end])
         with pytest.raises(FileCorrupt):
             Header.read(tmp_path / "cut")
 
@@ -105,7 +105,7 @@ def test_more_tensors_than_any_lora_has_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("first", [b"PK\x03\x04rest of it", b"\x80\x02}q\x00.....", b"\x1f\x8bcompressed"])
-def test_pickles_and_archives_are_named(tmp_path: Path, first: bytes) -> None:
+def test_pickles_and_archives_are_refused(tmp_path: Path, first: bytes) -> None:
     (tmp_path / "x.safetensors").write_bytes(first)
     with pytest.raises(FileUnsafe, match="convert it"):
         Header.read(tmp_path / "x.safetensors")
@@ -120,7 +120,7 @@ def test_a_header_whose_length_looks_like_a_pickle_is_read(tmp_path: Path, lengt
     assert list(Header.read(path).tensors) == list(load_file(path))
 
 
-def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
+def test_paths_that_are_no_regular_files_are_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "absent", tmp_path / "pipe", Path("/dev/zero"), Path("a\0b")):
         with pytest.raises(FileMissing):
@@ -136,17 +136,17 @@ def test_a_file_cut_while_it_is_read_is_noticed(tmp_path: Path) -> None:
         header.load(["a"])
 
 
-def test_what_we_accept_safetensors_accepts(tmp_path: Path) -> None:
-    """One byte of a sound header changed at random, many times: we never accept what the reference refuses."""
+def test_accepted_files_are_accepted_by_safetensors(tmp_path: Path) -> None:
+    """Change one byte of a valid header at random, many times: what the reference refuses is never accepted."""
     import random
 
     rng = random.Random(0)  # noqa: S311
     path = tmp_path / "x.safetensors"
     save_file({"a": torch.ones(3), "b": torch.ones(2, 2, dtype=torch.float16)}, path, metadata={"k": "v"})
-    whole, accepted = path.read_bytes(), 0
+    valid, accepted = path.read_bytes(), 0
     for _ in range(1500):
-        changed = bytearray(whole)
-        changed[rng.randrange(len(whole) - 20)] = rng.randrange(256)
+        changed = bytearray(valid)
+        changed[rng.randrange(len(valid) - 20)] = rng.randrange(256)
         path.write_bytes(changed)
         try:
             header = Header.read(path)

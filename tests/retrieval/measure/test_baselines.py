@@ -1,4 +1,4 @@
-"""The baselines against ordinary regressions on dense updates."""
+"""Baselines, compared with ordinary regressions on dense updates."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -94,11 +94,11 @@ def test_the_map_is_cut_to_its_principal_outputs() -> None:
 
 
 def test_a_cut_map_keeps_the_leading_outputs() -> None:
-    """Targets of rank 3 need no more than three; the rest is left out of the file."""
+    """Targets of rank 3 need no more than three outputs."""
     torch.manual_seed(0)
     models, targets = {"layer": some_models(90)}, torch.randn(90, 3) @ torch.randn(3, 80)
-    whole = Baselines.fit(models, targets, "layer", 0.1)
-    whole = replace(whole, dense=replace(whole.dense, bias=torch.zeros(80)))
-    assert whole.cut(3).dense.weight.shape == (3, 5, 7)
-    torch.testing.assert_close(whole.cut(3).dense.encode(models), whole.dense.encode(models), atol=1e-3, rtol=1e-3)
-    assert (whole.cut(2).dense.encode(models) * whole.dense.encode(models)).sum(1).min() < 0.99
+    full = Baselines.fit(models, targets, "layer", 0.1)
+    full = replace(full, dense=replace(full.dense, bias=torch.zeros(80)))
+    assert full.truncate(3).dense.weight.shape == (3, 5, 7)
+    torch.testing.assert_close(full.truncate(3).dense.encode(models), full.dense.encode(models), atol=1e-3, rtol=1e-3)
+    assert (full.truncate(2).dense.encode(models) * full.dense.encode(models)).sum(1).min() < 0.99

@@ -1,4 +1,4 @@
-"""Changes of files against what they are named after, on dense updates."""
+"""Changes of files, compared with the same changes of dense updates."""
 
 import torch
 
@@ -20,7 +20,7 @@ def dense(models: dict[str, Factors]) -> torch.Tensor:
     return torch.stack([factors.up @ factors.down for factors in models.values()])
 
 
-def test_what_should_change_nothing_changes_nothing() -> None:
+def test_other_factors_of_the_same_updates_change_nothing() -> None:
     models = some_models()
     for name in ("as it is", "factors turned"):
         torch.testing.assert_close(dense(VARIANTS[name](models)), dense(models))
@@ -47,7 +47,7 @@ def test_lower_ranks_are_the_nearest_ones() -> None:
         )
 
 
-def test_parts_keep_their_layers() -> None:
+def test_layers_are_selected_by_name() -> None:
     models = some_models()
     assert list(VARIANTS["cross-attention alone"](models)) == [VALUE]
     assert list(VARIANTS["values and outputs alone"](models)) == [UP]

@@ -1,4 +1,4 @@
-"""The views, probes and encoders of ProbeX and MVProbe written out on dense updates, in double precision."""
+"""The views, probes and encoders of ProbeX and MVProbe on dense updates, in double precision."""
 
 import torch
 from torch import Tensor
@@ -28,13 +28,13 @@ def standardised(responses: Tensor) -> Tensor:
 
 
 def probex(state: dict[str, Tensor], x: Tensor) -> Tensor:
-    """relu(V (X U)) by probe, through one linear encoder."""
+    """relu(V X U), through one linear encoder."""
     projected = torch.einsum("pu,nuk->nkp", state["shared_probe_proj.weight"], x @ state["probes.weight"])
     return projected.relu().flatten(1) @ state["per_probe_encoders.weight"].T + state["per_probe_encoders.bias"]
 
 
 def mvprobe(state: dict[str, Tensor], x: Tensor) -> Tensor:
-    """Four standardised views, each with its projection, through one linear encoder of them all."""
+    """Four standardised views, each with its projection, through one linear encoder."""
     xt = x.transpose(1, 2)
     responses = {
         ("xu", "row"): x @ state["probes_xu.weight"],
@@ -43,7 +43,7 @@ def mvprobe(state: dict[str, Tensor], x: Tensor) -> Tensor:
         ("xtxu", "col2"): xt @ x @ state["probes_xtxu.weight"],
     }
     features = [
-        torch.einsum("pu,nuk->nkp", state[f"shared_probe_proj_{side}.weight"], standardised(found)).relu().flatten(1)
-        for (_, side), found in responses.items()
+        torch.einsum("pu,nuk->nkp", state[f"shared_probe_proj_{side}.weight"], standardised(view)).relu().flatten(1)
+        for (_, side), view in responses.items()
     ]
     return torch.cat(features, 1) @ state["concat_all4_encoder.weight"].T + state["concat_all4_encoder.bias"]

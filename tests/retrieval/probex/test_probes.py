@@ -1,4 +1,4 @@
-"""Learned probes against the official formulas on dense updates."""
+"""Learned probes, compared with the official formulas on dense updates."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from loradex.retrieval.errors import CheckpointError
 from loradex.retrieval.probex.batched_factors import Factors
-from loradex.retrieval.probex.official_checkpoints import from_official, load_official
+from loradex.retrieval.probex.official_checkpoints import from_official, load_official_checkpoint
 from loradex.retrieval.probex.probes import ALL_VIEWS, ProbeConfig, ProbeNet, View
 from tests.retrieval.probex import dense
 from tests.retrieval.probex.dense import close, some_updates
@@ -61,7 +61,7 @@ def test_an_official_checkpoint_is_read_from_a_file(tmp_path: Path) -> None:
     save_file(official("mvprobe"), tmp_path / "mv.safetensors")
     models = {"layer": Factors.stack(some_updates())}
     close(
-        load_official(tmp_path / "mv.safetensors", "layer").encode(models),
+        load_official_checkpoint(tmp_path / "mv.safetensors", "layer").encode(models),
         from_official(official("mvprobe"), "layer").encode(models),
     )
 
@@ -73,7 +73,7 @@ def test_other_state_dicts_are_refused(tmp_path: Path) -> None:
         from_official(official("probex") | {"regression_head.bias": torch.ones(3)}, "layer")
     (tmp_path / "x.safetensors").write_bytes(b"no")
     with pytest.raises(CheckpointError, match="x.safetensors"):
-        load_official(tmp_path / "x.safetensors", "layer")
+        load_official_checkpoint(tmp_path / "x.safetensors", "layer")
 
 
 @pytest.mark.parametrize("view", ALL_VIEWS)

@@ -1,16 +1,16 @@
-"""Probabilities that keep their word, with "none of these" among the answers."""
+"""Calibrated probabilities, with "none of these" among the answers."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from loradex.retrieval.space.calibration import (
-    SAME_MEANING,
+    SAME_MEANING_COSINE,
     Background,
     Calibration,
     Relevance,
     logits,
-    some_candidates,
+    sample_candidates,
 )
 
 
@@ -28,14 +28,14 @@ def test_a_temperature_and_an_unknown_are_recovered() -> None:
     labels = torch.eye(24)
     truth = torch.randint(24, (3000,))
     models = F.normalize(torch.randn(3000, 24) + 2.5 * labels[truth], dim=-1)
-    background = Background.of(F.normalize(torch.randn(3000, 24), dim=-1))
+    background = Background.fit(F.normalize(torch.randn(3000, 24), dim=-1))
     fitted = Calibration.fit(background, models[:1500], labels, truth[:1500])
     probabilities = fitted.probabilities(fitted.scores(models[1500:], labels))[:, :-1]
     best = probabilities.max(1)
     right = (best.indices == truth[1500:]).float()
     without = fitted.scores(models[1500:], labels).scatter(1, truth[1500:, None], float("-inf"))
     none = fitted.probabilities(without)[:, -1]
-    # one case in five is taken to have no true label among the candidates, so that confidence is a little below accuracy
+    # the fit assumes that one case in five has no true label among the candidates, so confidence is below accuracy
     assert float(right.mean()) - 0.25 < float(best.values.mean()) <= float(right.mean()) + 0.03
     assert float(none.mean()) > 2 * float(fitted.probabilities(fitted.scores(models[1500:], labels))[:, -1].mean())
 
@@ -44,29 +44,29 @@ def test_the_logit_of_none_grows_with_the_list() -> None:
     assert float(logits(torch.zeros(1, 10), 1.0, 2.0)[0, -1]) == pytest.approx(2.0 + 2.302585)
 
 
-def test_a_shorter_list_keeps_the_truth_first_and_never_twice() -> None:
+def test_a_sample_of_candidates_has_the_truth_first_and_only_once() -> None:
     scores, truth = torch.arange(40.0).reshape(2, 20), torch.tensor([3, 17])
-    table, right = some_candidates(scores, truth, seed=1)
+    table, right = sample_candidates(scores, truth, seed=1)
     assert right.tolist() == [0, 0]
     assert table[:, 0].tolist() == [3.0, 37.0]
     for row, number in zip(table, truth.tolist(), strict=True):
         assert float(scores[truth.tolist().index(number), number]) not in row[1:].tolist()
 
 
-def test_relevance_is_the_probability_of_one_more_label() -> None:
-    """Against the calibration of the list with the query in front, without labels that say the same."""
+def test_relevance_is_the_probability_of_the_query_as_one_more_label() -> None:
+    """Compared with the calibration of the list with the query in front, without labels of the same meaning."""
     generator = torch.Generator().manual_seed(4)
     models, labels = (
         torch.nn.functional.normalize(torch.randn(count, 12, generator=generator), dim=1) for count in (40, 30)
     )
-    calibration = Calibration(Background.of(models), 0.7, -1.0)
+    calibration = Calibration(Background.fit(models), 0.7, -1.0)
     query = labels[3] + 0.1 * labels[4]
     unit = torch.nn.functional.normalize(query, dim=0)
-    same = labels @ unit >= SAME_MEANING
+    same = labels @ unit >= SAME_MEANING_COSINE
     assert 0 < int(same.sum()) < 30
     scores = calibration.scores(models[:5], torch.cat([unit[None], labels])).masked_fill(
         torch.cat([torch.tensor([False]), same]), float("-inf")
     )
     expected = calibration.probabilities(scores)[:, 0]
-    found = Relevance.of(calibration, labels).of_models(models[:5].numpy(), query.numpy())
-    torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-4, atol=1e-6)
+    relevance = Relevance.of(calibration, labels).probabilities(models[:5].numpy(), query.numpy())
+    torch.testing.assert_close(torch.from_numpy(relevance), expected, rtol=1e-4, atol=1e-6)

@@ -1,0 +1,1 @@
+"""Answers as tables, a file for each file of commands."""
