@@ -31,11 +31,6 @@ BASE_MODELS: Final = {
 VIDEO_FAMILIES: Final = ("wan", "hunyuan-video", "ltx-video")
 
 
-def new_card(lora: LoraFile, answer: LabelAnswer, space: str | None = None) -> str:
-    """The text of a new card."""
-    return plan_edit(Path(CARD_NAME), None, lora, answer, space).after
-
-
 def plan_card(lora: LoraFile, answer: LabelAnswer, space: str | None = None) -> PlannedEdit:
     """Plan the edit of the card in a file's folder; nothing is written.
 

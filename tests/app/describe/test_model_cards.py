@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub import ModelCard
 from samples import DOG, PIZZA, SPACE, UNSURE, snapshot, write_lora
 
-from loradex.app.describe.model_cards import new_card, plan_card
+from loradex.app.describe.model_cards import plan_card, plan_edit
 from loradex.app.describe.text_edit import PlannedEdit, apply_edit
 from loradex.app.search.answers import LabelAnswer
 from loradex.retrieval.errors import DescriptionError
@@ -70,7 +70,10 @@ def test_a_new_card(cat: Path) -> None:
     assert entries.pop("wrote") == fields
     assert entries["labels"][0] == {"label": "pizza", "probability": 0.721} and entries["space"] == SPACE
     text = cat.with_name("README.md").read_text("utf-8")
-    assert "# My \\<b\\>cat\\</b\\>\n" in text and text == new_card(LoraFile.open(cat), PIZZA, SPACE)
+    assert (
+        "# My \\<b\\>cat\\</b\\>\n" in text
+        and text == plan_edit(Path("README.md"), None, LoraFile.open(cat), PIZZA, SPACE).after
+    )
 
 
 @pytest.mark.parametrize(("family", "expected"), [("wan", "text-to-video"), ("unknown", "text-to-image")])
