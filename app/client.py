@@ -83,7 +83,7 @@ class Client:
             pictures: image files that they should be like.
             limit: number of hits.
             offset: number of hits to skip.
-            filters: those of ``loradex search``: family, format, tag, rank, ...
+            filters: those of ``loradex search``: family, format, tag, rank, found_by, ...
         """
         fields = {"text": texts, "minus": minus, "model": models, "limit": limit, "offset": offset, **filters}
         if pictures:

@@ -1,19 +1,43 @@
-"""A model of a zoo as a JSON document, and the path of its file."""
+"""A model of a zoo as a JSON document, the path of its file, and in words how it is known."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from loradex.index import Model
+from loradex.index import Evidence, Model
+
+FROM_WEIGHTS: Final = (Evidence.PICTURE, Evidence.WORDS)  # the kinds that files with the same update share
+# After "found by" and "known by".
+EVIDENCE_WORDS: Final[Mapping[Evidence, str]] = {
+    Evidence.PICTURE: "what it draws",
+    Evidence.WORDS: "words in its weights",
+    Evidence.PREVIEW: "its preview",
+    Evidence.METADATA: "name or tags",
+}
 
 
 def model_document(model: Model, zoo: str) -> dict[str, Any]:
     """Return a model as a JSON document; ``zoo`` is the folder of its zoo."""
-    return asdict(model) | {"path": model_path(model, zoo)}
+    kinds = {"found_by": str(model.found_by), "evidence": list(map(str, model.evidence))}
+    return asdict(model) | kinds | {"path": model_path(model, zoo)}
 
 
 def model_path(model: Model, zoo: str) -> str | None:
     """Return the absolute path, or the address, of a model's file; None if the zoo does not know it."""
-    if model.path is None or "://" in model.path:
-        return model.path
-    return str((Path(zoo) / model.path).resolve())
+    return None if model.path is None else absolute_path(model.path, zoo)
+
+
+def absolute_path(path: str, zoo: str) -> str:
+    """Return the absolute path of a file that a zoo names, or its address."""
+    return path if "://" in path else str((Path(zoo) / path).resolve())
+
+
+def known_by(model: Model) -> str:
+    """Return in words how a model is known."""
+    return evidence_words(model.evidence or (Evidence.METADATA,))
+
+
+def evidence_words(kinds: Iterable[str]) -> str:
+    """Return kinds of evidence in words, to follow "found by" or "known by"."""
+    return ", ".join(EVIDENCE_WORDS[Evidence(kind)] for kind in kinds)

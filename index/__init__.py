@@ -1,4 +1,4 @@
-"""Zoos: models with their vectors and facts, stored in a folder or in Milvus and searched by cosine similarity."""
+"""Zoos: models with their positions and facts, stored in a folder or in Milvus and searched by score and by words."""
 
 from loradex.index.errors import (
     BadModel,
@@ -17,8 +17,9 @@ from loradex.index.errors import (
     ZooTooNew,
     ZooUnreachable,
 )
+from loradex.index.evidence import Evidence, Position, Positions
 from loradex.index.filters import Filter
-from loradex.index.model import FoundBy, Hit, KnownFile, Model
+from loradex.index.model import Hit, KnownFile, Model
 from loradex.index.opening import AnyZoo, open_or_create_zoo, open_zoo
 from loradex.index.sqlite.zoo import Zoo
 
@@ -28,12 +29,14 @@ __all__ = [
     "BadQuery",
     "BadVector",
     "DiskRefused",
+    "Evidence",
     "Filter",
-    "FoundBy",
     "Hit",
     "KnownFile",
     "Model",
     "ModelMissing",
+    "Position",
+    "Positions",
     "SpaceMismatch",
     "Zoo",
     "ZooClosed",

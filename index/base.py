@@ -9,12 +9,13 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from loradex.index.checks import checked_number_of_hits, checked_vector
+from loradex.index.checks import GivenPositions, checked_number_of_hits, checked_positions
 from loradex.index.entry import Entry
 from loradex.index.errors import BadQuery, BadVector, ModelMissing, SpaceMismatch, ZooMissing
+from loradex.index.evidence import Evidence, Position, Positions
 from loradex.index.filters import Filter
 from loradex.index.model import Hit, KnownFile, Model, State
-from loradex.index.vectors import Vector, Vectors, batch_length, to_unit
+from loradex.index.vectors import Vector, batch_length, to_unit
 
 ALL: Final = Filter()
 NO_FINGERPRINTS: Final[Mapping[str, bytes]] = {}
@@ -28,7 +29,7 @@ def no_progress(done: int, total: int) -> None:
 
 
 class BaseZoo(ABC):
-    """A zoo: models with facts and unit vectors, all in one space.
+    """A zoo: models with facts and positions by several kinds of evidence, all in one space.
 
     Threads may share the object: searches run side by side, writes take turns. As a context manager it closes itself.
 
@@ -120,19 +121,23 @@ class BaseZoo(ABC):
 
     @abstractmethod
     def add(
-        self, models: Sequence[Model], vectors: Vectors, fingerprints: Mapping[str, bytes] = NO_FINGERPRINTS
+        self,
+        models: Sequence[Model],
+        positions: Sequence[GivenPositions] | NDArray[np.floating],
+        fingerprints: Mapping[str, bytes] = NO_FINGERPRINTS,
     ) -> int:
-        """Insert models, or replace those with the same id; return the number of ids.
+        """Insert models, or replace those with the same id, their positions included; return the number of ids.
 
-        Vectors (n, dim) may have any length but zero. A model found by metadata may have None for a vector: it is
-        listed but never a hit. ``fingerprints``, by id, belong to these models or to models in the zoo. Of several
-        models with one id the last counts.
+        Each model has a position for each kind of evidence by which it is known, or one vector (dim,), which stands for
+        a position by ``Evidence.PICTURE``; vectors may have any length but zero. A model with None or no position is
+        listed but never a hit of ``search``. ``fingerprints``, by id, belong to these models or to models in the zoo.
+        Of several models with one id the last counts.
 
         The whole batch is checked before any of it is stored. On return it is on the disk, and every later search finds
         it.
 
         Raises:
-            BadModel, BadVector: a model or vector cannot be stored; nothing is stored.
+            BadModel, BadVector: a model or position cannot be stored; nothing is stored.
             ModelMissing: there is no model for a fingerprint; nothing is stored.
             ZooError: the zoo cannot be written.
         """
@@ -192,39 +197,32 @@ class BaseZoo(ABC):
     def counts(self, column: str) -> dict[str, int]:
         """Return how many models have each value of a column, the most frequent value first.
 
-        The column is ``family``, ``format``, ``found_by`` or ``tag``.
+        The column is ``family``, ``format``, ``found_by`` or ``tag``. A model counts for each kind of evidence that gives
+        it a position, or for ``metadata`` if none does; and for each of its tags, those of its files included.
         """
 
     @abstractmethod
     def state(self) -> State:
         """Return the last committed state. Results computed from the zoo are valid while it stays the same."""
 
-    def vector(self, id: str) -> Vector:
-        """Return the unit vector (dim,) of a model.
-
-        Raises:
-            ModelMissing: there is no such model, or it has no vector.
-        """
-        vector: Vector = self.vectors([id])[0]
-        return vector
-
-    def vectors(self, ids: Sequence[str]) -> Vector:
-        """Return the unit vectors (n, dim) of models, in the order of ``ids``.
-
-        Raises:
-            ModelMissing: a model is not in the zoo or has no vector.
-        """
-        vectors = self.vectors_by_id(ids)
-        for id in ids:
-            if id not in vectors:
-                raise ModelMissing(
-                    f"{self.folder}: expected a vector of model {id!r}, found none; index its file again"
-                )
-        return np.stack([vectors[id] for id in ids]) if ids else np.empty((0, self.dim), np.float32)
-
     @abstractmethod
+    def positions_by_id(self, ids: Sequence[str]) -> dict[str, Positions]:
+        """Return the positions of those models that have one, by id, the weightiest evidence first."""
+
     def vectors_by_id(self, ids: Sequence[str]) -> dict[str, Vector]:
-        """Return the unit vectors (dim,) of those models that have one, by id."""
+        """Return the unit vector (dim,) by the weightiest evidence of those models that have one, by id."""
+        return {id: next(iter(positions.values())).vector for id, positions in self.positions_by_id(ids).items()}
+
+    def vector(self, id: str) -> Vector:
+        """Return the unit vector (dim,) of a model by its weightiest evidence.
+
+        Raises:
+            ModelMissing: there is no such model, or it has no position.
+        """
+        vectors = self.vectors_by_id([id])
+        if id not in vectors:
+            raise ModelMissing(f"{self.folder}: expected a vector of model {id!r}, found none; index its file again")
+        return vectors[id]
 
     @abstractmethod
     def fingerprints(self, ids: Sequence[str] | None = None) -> dict[str, bytes]:
@@ -241,9 +239,10 @@ class BaseZoo(ABC):
     # Search
 
     def search(self, query: NDArray[np.floating], k: int = 10, where: Filter = ALL) -> list[Hit]:
-        """Return the ``k`` models nearest to a query (dim,) by cosine similarity, of those that pass a filter.
+        """Return the ``k`` models with the best scores for a query (dim,), of those that pass a filter.
 
-        The query may have any length but zero. Ties are in order of id.
+        A model's score is the best of its positions (``evidence.Position``) of the kinds that the filter names. The
+        query may have any length but zero. Ties are in order of id.
 
         Raises:
             BadQuery: the query is not a direction in this space, ``k`` is negative, or the filter is invalid.
@@ -270,9 +269,9 @@ class BaseZoo(ABC):
 
     @abstractmethod
     def find(self, words: Sequence[str], k: int = 10, where: Filter = ALL, without: Sequence[str] = ()) -> list[Model]:
-        """Return the ``k`` best models by full-text search (BM25) in name, tags, trigger words, title and notes.
+        """Return the ``k`` best models by full-text search (BM25) in name, tags, trigger words, title, notes and folder.
 
-        A model matches if it has every word of one of the texts in ``words``, but not every word of one of those in
+        Those of each of its files count (``KnownFile.name``, ``KnownFile.facts``). A model matches if it has every word of one of the texts in ``words``, but not every word of one of those in
         ``without``.
 
         Raises:
@@ -329,17 +328,19 @@ class BaseZoo(ABC):
                 f"{self.folder}: expected space {space!r}, found space {self.space!r}; use its encoder, or index into a new zoo"
             )
 
-    def _checked_batch(self, models: Sequence[Model], vectors: Vectors) -> list[tuple[Entry, Vector | None]]:
-        """Validate models and normalize their vectors.
+    def _checked_batch(
+        self, models: Sequence[Model], positions: Sequence[GivenPositions] | NDArray[np.floating]
+    ) -> list[tuple[Entry, dict[Evidence, Position]]]:
+        """Validate models and their positions, and normalize the vectors.
 
         Raises:
             BadModel, BadVector: one of them cannot be stored.
         """
-        if (length := batch_length(vectors, BadVector)) != len(models):
+        if (length := batch_length(positions, BadVector)) != len(models):
             raise BadVector(
-                f"{self.folder}: expected a vector for each of {len(models)} models, found {length}; pass one for each"
+                f"{self.folder}: expected positions for each of {len(models)} models, found {length}; pass one for each"
             )
         return [
-            (Entry.from_model(model), checked_vector(model, vector, self.dim))
-            for model, vector in zip(models, vectors, strict=True)
+            (Entry.from_model(model), checked_positions(model, given, self.dim))
+            for model, given in zip(models, positions, strict=True)
         ]

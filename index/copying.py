@@ -57,8 +57,8 @@ def copy_contents(source: BaseZoo, target: BaseZoo, total: int, progress: Progre
     copied, copied_ids = 0, set[str]()
     for batch in batches(source.models()):
         ids = [model.id for model in batch]
-        vectors, files = source.vectors_by_id(ids), source.files_by_model(ids)
-        target.add(batch, [vectors.get(id) for id in ids], source.fingerprints(ids))
+        positions, files = source.positions_by_id(ids), source.files_by_model(ids)
+        target.add(batch, [positions.get(id) for id in ids], source.fingerprints(ids))
         target.note_files([file for of_model in files.values() for file in of_model])
         copied_ids.update(ids)
         copied += len(batch)

@@ -2,13 +2,62 @@
 
 import json
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
 from loradex.index.errors import BadModel
-from loradex.index.model import FoundBy, Model
+from loradex.index.model import KnownFile, Model
 
 CAMEL_CASE: Final = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Za-z])(?=\d)|(?<=\d)(?=[A-Za-z])|_")
+SEPARATOR: Final = re.compile(r"[/\\]")
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """What people wrote about a model and its files, each text once.
+
+    Attributes:
+        names: of the model, and of those files that have another.
+        tags: tags and trigger words.
+        titles: of the same.
+        notes: of the same, and the name of the folder that holds each file.
+    """
+
+    names: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    titles: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, name: str | None, path: str | None, facts: Mapping[str, Any]) -> Self:
+        """Collect the texts of a model or a file."""
+        return cls(
+            names=() if name is None else (name,),
+            tags=(*strings(facts, "tags"), *strings(facts, "trigger_words")),
+            titles=tuple(strings(facts, "title")),
+            notes=(*strings(facts, "notes"), *folder_name(path)),
+        )
+
+    def merged(self, others: Iterable["Texts"]) -> "Texts":
+        """Return these texts with those of others."""
+        every = (self, *others)
+        return Texts(
+            *(
+                tuple(dict.fromkeys(text for texts in every for text in getattr(texts, field)))
+                for field in self.__slots__
+            )
+        )
+
+    @property
+    def tag_set(self) -> frozenset[str]:
+        """The tags as they are compared, see ``normalize_tag``."""
+        return frozenset(map(normalize_tag, self.tags))
+
+    @property
+    def words(self) -> tuple[str, str, str]:
+        """The columns of full-text search: names; tags and titles; notes; each as ``searchable_text``."""
+        return searchable_text(*self.names), searchable_text(*self.tags, *self.titles), searchable_text(*self.notes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,29 +68,25 @@ class Entry:
         facts: as JSON.
         format: of the file, from the facts.
         rank: the highest of the ranks in the facts.
-        tags: tags and trigger words, normalized by ``normalize_tag``.
-        words: the text of the name, of tags, trigger words and title, and of notes, each as ``searchable_text``.
+        texts: what people wrote about it, and about the files of ``with_files``.
     """
 
     id: str
     name: str
     family: str
-    found_by: str
     path: str | None
     concept: str | None
     preview: str | None
     facts: str
     format: str | None
     rank: int | None
-    tags: frozenset[str]
-    words: tuple[str, str, str]
+    texts: Texts
     added: int | None = None
 
     @property
-    def texts(self) -> tuple[str | None, ...]:
-        """The nine text fields, id to format."""
-        named = (self.id, self.name, self.family, self.found_by)
-        return (*named, self.path, self.concept, self.preview, self.facts, self.format)
+    def fields(self) -> tuple[str | None, ...]:
+        """The eight text fields, id to format."""
+        return (self.id, self.name, self.family, self.path, self.concept, self.preview, self.facts, self.format)
 
     @classmethod
     def from_model(cls, model: Model) -> Self:
@@ -50,11 +95,11 @@ class Entry:
         Raises:
             BadModel: it has an empty id, a field of another type, or facts that are not JSON.
         """
-        texts = (model.id, model.name, model.family, model.found_by, model.path, model.concept, model.preview)
-        if not all(isinstance(text, str) for text in texts[:4]) or not all(
-            isinstance(text, str | None) for text in texts[4:]
+        fields = (model.id, model.name, model.family, model.path, model.concept, model.preview)
+        if not all(isinstance(text, str) for text in fields[:3]) or not all(
+            isinstance(text, str | None) for text in fields[3:]
         ):
-            types = ", ".join(type(text).__name__ for text in texts)
+            types = ", ".join(type(text).__name__ for text in fields)
             raise BadModel(f"model {model.id!r}: expected text in every field, found {types}; convert them to str")
         if not model.id or not is_valid_unicode(model.id) or not isinstance(model.facts, dict):
             facts_type = type(model.facts).__name__
@@ -62,54 +107,53 @@ class Entry:
                 f"model {model.id!r}: expected an id of valid text and a dict of facts, found facts as {facts_type}; correct the model"
             )
         try:
-            facts = json.dumps(model.facts, allow_nan=False)
-            entry = cls.from_texts(*texts[:3], FoundBy(model.found_by).value, *texts[4:], facts)
+            entry = cls.from_fields(*fields, json.dumps(model.facts, allow_nan=False))
             return replace(entry, added=checked_time(model.added))
         except (TypeError, ValueError, RecursionError) as error:
-            raise BadModel(
-                f"model {model.id!r}: expected JSON facts, found_by weights or metadata, found: {error}; correct the model"
-            ) from None
+            raise BadModel(f"model {model.id!r}: expected JSON facts, found: {error}; correct the model") from None
 
     @classmethod
-    def from_texts(
+    def from_fields(
         cls,
         id: str,
         name: str,
         family: str,
-        found_by: str,
         path: str | None,
         concept: str | None,
         preview: str | None,
         facts: str,
     ) -> Self:
-        """Derive the searchable values from the eight stored texts of a model.
+        """Derive the searchable values from the seven stored texts of a model.
 
         Raises:
             ValueError, AttributeError: the facts are not a JSON object.
         """
         values = json.loads(facts or "")
         ranks = [rank for rank in as_list(values, "ranks") if type(rank) is int and 0 <= rank < 2**31]
-        tags = [*strings(values, "tags"), *strings(values, "trigger_words")]
         format = values.get("format")
-        words = (
-            searchable_text(str(name)),
-            searchable_text(*tags, *strings(values, "title")),
-            searchable_text(*strings(values, "notes")),
-        )
         return cls(
             id=id,
             name=name,
             family=family,
-            found_by=found_by,
             path=path,
             concept=concept,
             preview=preview,
             facts=facts,
             format=format if isinstance(format, str) else None,
             rank=max(ranks, default=None),
-            tags=frozenset(map(normalize_tag, tags)),
-            words=words,
+            texts=Texts.of(str(name), path, values),
         )
+
+    def with_files(self, files: Iterable[KnownFile]) -> Self:
+        """Return the entry with the texts of its files, by which it is found as by its own."""
+        texts = (Texts.of(file.name, file.path, file.facts) for file in sorted(files, key=lambda file: file.path))
+        return replace(self, texts=self.texts.merged(texts))
+
+
+def folder_name(path: str | None) -> tuple[str, ...]:
+    """Return the name of the folder that holds a file, if the path names one."""
+    folders = SEPARATOR.split(path or "")[:-1]
+    return tuple(name for name in folders[-1:] if name.strip("."))
 
 
 def is_valid_unicode(text: str) -> bool:
@@ -132,13 +176,13 @@ def checked_time(added: int | None) -> int | None:
     return added
 
 
-def as_list(facts: dict[str, Any], name: str) -> list[Any]:
+def as_list(facts: Mapping[str, Any], name: str) -> list[Any]:
     """Return a fact as a list; a single value becomes a list of one."""
     value = facts.get(name, [])
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def strings(facts: dict[str, Any], name: str) -> list[str]:
+def strings(facts: Mapping[str, Any], name: str) -> list[str]:
     """Return the strings of a fact that is a list."""
     return [value for value in as_list(facts, name) if isinstance(value, str)]
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from loradex.index.errors import BadQuery
-from loradex.index.model import FoundBy
+from loradex.index.evidence import PLACED, Evidence
 
 MAX_VALUES: Final = 100
 MAX_CHARACTERS: Final = 4096  # of a value
@@ -21,7 +21,8 @@ class Filter:
         lowest_rank, highest_rank: bounds of the model's highest rank, both inclusive.
         folder: one of the model's files is below this folder, at any depth.
         added_from, added_before: when the model was first added, in seconds since 1970.
-        found_by: the evidence for the model's vector.
+        found_by: the model is known by one of these kinds of evidence, which alone count in a search; a model is known
+            by metadata if it has no position.
     """
 
     families: tuple[str, ...] = ()
@@ -32,7 +33,7 @@ class Filter:
     folder: str | None = None
     added_from: int | None = None
     added_before: int | None = None
-    found_by: FoundBy | None = None
+    found_by: tuple[Evidence, ...] = ()
 
     def __bool__(self) -> bool:
         """Whether any condition is set."""
@@ -42,7 +43,7 @@ class Filter:
         """Check the values.
 
         Raises:
-            BadQuery: there are too many values, or a value is too long or not a string, integer or ``FoundBy``.
+            BadQuery: there are too many values, or a value is too long or not a string, integer or ``Evidence``.
         """
         texts = [*self.families, *self.formats, *self.tags, self.folder or ""]
         bounds = (self.lowest_rank, self.highest_rank, self.added_from, self.added_before)
@@ -53,10 +54,15 @@ class Filter:
             )
         if any(type(number) is not int or not -(2**62) < number < 2**62 for number in numbers):
             raise BadQuery(f"filter: expected whole numbers as bounds, found {numbers!r}; correct the filter")
-        if self.found_by not in (None, *FoundBy):
+        if not isinstance(self.found_by, tuple) or any(kind not in tuple(Evidence) for kind in self.found_by):
             raise BadQuery(
-                f"filter: expected models found by {' or '.join(FoundBy)}, found {self.found_by!r}; choose one of them"
+                f"filter: expected models found by {', '.join(Evidence)}, found {self.found_by!r}; choose among them"
             )
+
+    @property
+    def kinds(self) -> tuple[Evidence, ...]:
+        """The kinds of evidence whose positions count in a search."""
+        return tuple(kind for kind in PLACED if kind in self.found_by) if self.found_by else PLACED
 
 
 def folder_range(folder: str) -> tuple[str, str]:

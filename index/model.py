@@ -1,17 +1,11 @@
 """The data of a zoo: models, hits of a search, files that were indexed, and committed states."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
+from loradex.index.evidence import Evidence
 from loradex.index.vectors import Vector
-
-
-class FoundBy(StrEnum):
-    """The evidence for a model's position in the space."""
-
-    WEIGHTS = "weights"
-    METADATA = "metadata"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,33 +16,46 @@ class Model:
         id: derived from the weights, so that a renamed file keeps it.
         name: shown to people.
         family: the family of its base model, such as ``sdxl``.
-        found_by: the evidence for its vector. A model found by weights always has a vector, one found by metadata may
-            have none.
         path: where its file was seen last.
         concept: what it was made for, if known.
         preview: path of its preview image, relative to the zoo's folder.
         facts: anything else, as a JSON object. ``format``, ``ranks``, ``tags``, ``trigger_words``, ``title`` and
             ``notes`` are used by filters and text search.
         added: when it was first added, in seconds since 1970; set by the zoo if None.
+        evidence: the kinds of evidence that give it a position, the weightiest first; set by the zoo.
     """
 
     id: str
     name: str
     family: str
-    found_by: FoundBy
     path: str | None = None
     concept: str | None = None
     preview: str | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     added: int | None = field(default=None, compare=False)
+    evidence: tuple[Evidence, ...] = field(default=(), compare=False)
+
+    @property
+    def found_by(self) -> Evidence:
+        """The weightiest evidence."""
+        return self.evidence[0] if self.evidence else Evidence.METADATA
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A search result: a model, its cosine similarity to the query from -1 to 1, and its unit vector (dim,)."""
+    """A search result.
+
+    Attributes:
+        score: the best of ``scores``.
+        found_by: the kind of evidence with that score.
+        scores: the score of each of the model's positions that the filter lets count.
+        vector: (dim,), the unit vector of the position with the best score.
+    """
 
     model: Model
     score: float
+    found_by: Evidence
+    scores: Mapping[Evidence, float] = field(compare=False)
     vector: Vector = field(compare=False, repr=False)
 
 
@@ -58,6 +65,9 @@ class KnownFile:
 
     Attributes:
         reader: identifies the code and settings that read it; a file that another reader read is read again.
+        name: shown to people; None for the name of its model.
+        facts: its own words (``title``, ``tags``, ``trigger_words``, ``notes``), by which it finds its model: files with
+            the same weights may have other names and side-cars.
     """
 
     path: str
@@ -66,6 +76,8 @@ class KnownFile:
     model_id: str | None = None
     refusal: str | None = None
     reader: str = ""
+    name: str | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

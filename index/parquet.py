@@ -1,8 +1,12 @@
 """Export of a zoo to one Parquet file, for other programs and as a backup, and its import.
 
-The file has one row per model, in order of id. ``vector`` has the zoo's dim, or is null; ``preview_image`` has the
-bytes of the preview. The metadata key ``loradex`` has the version of this layout, the space and the dim. Text that is
-not valid UTF-8 is written with question marks, and unchanged in ``exact``.
+The file has one row per model, in order of id. Each kind of evidence that gives a position, here ``picture``, has three
+columns: ``picture_vector``, a unit vector of the zoo's dim, ``picture_scale`` and ``picture_bias``, all null in a model
+without that position. ``found_by`` is the weightiest kind, for readers; an import goes by the positions.
+``preview_image`` has the bytes of the preview. The metadata key ``loradex`` has the version of this layout, the space
+and the dim. Text that is not valid UTF-8 is written with question marks, and unchanged in ``exact``.
+
+Version 1 had one ``vector``, which was that of a picture, and neither names nor facts of files.
 """
 
 import json
@@ -18,31 +22,41 @@ from loradex.index.base import PREVIEWS, BaseZoo, Progress, no_progress
 from loradex.index.copying import BATCH, batches
 from loradex.index.disk import sync, sync_folder, typed_errors
 from loradex.index.errors import BadModel, BadQuery, BadVector, SpaceMismatch
-from loradex.index.model import FoundBy, KnownFile, Model
+from loradex.index.evidence import PLACED, Evidence, Position, Positions
+from loradex.index.model import KnownFile, Model
 from loradex.index.opening import open_or_create_zoo
-from loradex.index.vectors import Vector
 
-VERSION: Final = 1
+VERSION: Final = 2
 LARGEST_PREVIEW: Final = 2**20  # bytes
-TEXTS: Final = ("id", "name", "family", "found_by", "path", "concept", "preview")
+TEXTS: Final = ("id", "name", "family", "path", "concept", "preview")
 READ_ERRORS: Final = (pa.ArrowException, OSError, UnicodeError)  # of a damaged file; with an errno, of the disk
 
 Row = dict[str, Any]
 
 
-def layout(space: str, dim: int) -> pa.Schema:
+def layout(space: str, dim: int, version: int = VERSION) -> pa.Schema:
     """Return the schema of the file."""
-    file = pa.struct([("path", pa.string()), ("size", pa.int64()), ("mtime_ns", pa.int64()), ("reader", pa.string())])
+    file = [("path", pa.string()), ("size", pa.int64()), ("mtime_ns", pa.int64()), ("reader", pa.string())]
+    vector = pa.list_(pa.float32(), dim)
+    if version == 1:
+        positions = [("vector", vector)]
+    else:
+        file += [("name", pa.string()), ("facts", pa.string())]
+        positions = [
+            column
+            for kind in PLACED
+            for column in ((f"{kind}_vector", vector), (f"{kind}_scale", pa.float64()), (f"{kind}_bias", pa.float64()))
+        ]
     columns = [
-        *((name, pa.string()) for name in (*TEXTS, "facts")),
+        *((name, pa.string()) for name in (*TEXTS[:3], "found_by", *TEXTS[3:], "facts")),
         ("added", pa.int64()),
-        ("vector", pa.list_(pa.float32(), dim)),
+        *positions,
         ("fingerprint", pa.binary()),
         ("preview_image", pa.binary()),
-        ("files", pa.list_(file)),
+        ("files", pa.list_(pa.struct(file))),
         ("exact", pa.string()),
     ]
-    return pa.schema(columns, {"loradex": json.dumps({"version": VERSION, "space": space, "dim": dim})})
+    return pa.schema(columns, {"loradex": json.dumps({"version": version, "space": space, "dim": dim})})
 
 
 def export_zoo(zoo: BaseZoo, path: Path, progress: Progress = no_progress) -> int:
@@ -69,13 +83,14 @@ def export_zoo(zoo: BaseZoo, path: Path, progress: Progress = no_progress) -> in
 def table_of(zoo: BaseZoo, models: Sequence[Model]) -> pa.Table:
     """Return a table with a row for each model."""
     ids = [model.id for model in models]
-    vectors, fingerprints, files = zoo.vectors_by_id(ids), zoo.fingerprints(ids), zoo.files_by_model(ids)
+    positions, fingerprints, files = zoo.positions_by_id(ids), zoo.fingerprints(ids), zoo.files_by_model(ids)
     rows = [
         text_columns(model, files.get(model.id, []))
+        | position_columns(positions.get(model.id, {}))
         | {
+            "found_by": str(model.found_by),
             "facts": json.dumps(model.facts),
             "added": model.added,
-            "vector": None if (vector := vectors.get(model.id)) is None else vector.tolist(),
             "fingerprint": fingerprints.get(model.id),
             "preview_image": preview_image(zoo.folder, model.preview),
         }
@@ -84,19 +99,32 @@ def table_of(zoo: BaseZoo, models: Sequence[Model]) -> pa.Table:
     return pa.Table.from_pylist(rows, layout(zoo.space, zoo.dim))
 
 
+def position_columns(positions: Positions) -> Row:
+    """Return the columns of a model's positions."""
+    columns: Row = {}
+    for kind, position in positions.items():
+        columns |= {
+            f"{kind}_vector": position.vector.tolist(),
+            f"{kind}_scale": position.scale,
+            f"{kind}_bias": position.bias,
+        }
+    return columns
+
+
 def text_columns(model: Model, files: Sequence[KnownFile]) -> Row:
     """Return the columns that may have invalid text: those of ``TEXTS``, ``files`` and ``exact``."""
-    texts = {name: getattr(model, name) for name in TEXTS} | {"found_by": str(model.found_by)}
-    paths = [file.path for file in files]
+    texts = {name: getattr(model, name) for name in TEXTS}
+    file_texts = [{"path": file.path, "name": file.name} for file in files]
     valid_texts = {name: valid_text(text) for name, text in texts.items()}
-    valid_paths = [valid_text(path) for path in paths]
-    is_valid = (valid_texts, valid_paths) == (texts, paths)
+    valid_file_texts = [{key: valid_text(text) for key, text in each.items()} for each in file_texts]
+    is_valid = (valid_texts, valid_file_texts) == (texts, file_texts)
     return valid_texts | {
         "files": [
-            {"path": path, "size": file.size, "mtime_ns": file.mtime_ns, "reader": file.reader}
-            for path, file in zip(valid_paths, files, strict=True)
+            valid
+            | {"size": file.size, "mtime_ns": file.mtime_ns, "reader": file.reader, "facts": json.dumps(file.facts)}
+            for valid, file in zip(valid_file_texts, files, strict=True)
         ],
-        "exact": None if is_valid else json.dumps({"texts": texts, "files": paths}),
+        "exact": None if is_valid else json.dumps({"texts": texts, "files": file_texts}),
     }
 
 
@@ -162,13 +190,13 @@ def read_binding(file: pq.ParquetFile, path: Path) -> tuple[str, int]:
     """
     try:
         metadata = json.loads((file.schema_arrow.metadata or {})[b"loradex"])
-        space, dim = str(metadata["space"]), int(metadata["dim"])
-        if metadata["version"] == VERSION and file.schema_arrow.equals(layout(space, dim)):
+        version, space, dim = metadata["version"], str(metadata["space"]), int(metadata["dim"])
+        if version in (1, VERSION) and file.schema_arrow.equals(layout(space, dim, version)):
             return space, dim
     except (KeyError, ValueError, TypeError, OverflowError, RecursionError):
         pass
     raise BadModel(
-        f"{path}: expected a zoo of layout {VERSION} in Parquet, found other columns; export it with `loradex zoo export`"
+        f"{path}: expected a zoo of layout 1 or {VERSION} in Parquet, found other columns; export it with `loradex zoo export`"
     )
 
 
@@ -199,12 +227,12 @@ def add_rows(zoo: BaseZoo, rows: Sequence[Row], path: Path) -> None:
     Raises:
         BadModel, BadVector: a row cannot be stored; no model of the rows is added.
     """
-    models, vectors, files = list[Model](), list[Vector | None](), list[KnownFile]()
+    models, positions, files = list[Model](), list[Positions](), list[KnownFile]()
     fingerprints, previews = dict[str, bytes](), dict[str, bytes]()
     for row in rows:
         try:
             model, model_files = model_of_row(row)
-            vectors.append(None if row["vector"] is None else np.array(row["vector"], np.float32))
+            positions.append(positions_of_row(row))
         except (KeyError, ValueError, TypeError, RecursionError) as error:
             raise BadModel(f"{path}: expected a model in each row, found: {error}; export it again") from None
         models.append(model)
@@ -215,10 +243,27 @@ def add_rows(zoo: BaseZoo, rows: Sequence[Row], path: Path) -> None:
             previews[model.preview] = row["preview_image"]
     write_previews(zoo.folder, previews)
     try:
-        zoo.add(models, vectors, fingerprints)
+        zoo.add(models, positions, fingerprints)
         zoo.note_files(files)
     except (BadModel, BadVector, BadQuery) as error:
         raise type(error)(f"{path}: {error}") from None
+
+
+def positions_of_row(row: Row) -> dict[Evidence, Position]:
+    """Return the positions of a row, unchecked; one of version 1 has a picture's at most, scored by its cosine.
+
+    Raises:
+        KeyError, ValueError, TypeError: the row is not one of ``table_of``.
+    """
+    if "vector" in row:
+        given = {Evidence.PICTURE: (row["vector"], 1.0, 0.0)}
+    else:
+        given = {kind: (row[f"{kind}_vector"], row[f"{kind}_scale"], row[f"{kind}_bias"]) for kind in PLACED}
+    return {
+        kind: Position(np.array(vector, np.float32), scale, bias)
+        for kind, (vector, scale, bias) in given.items()
+        if vector is not None
+    }
 
 
 def model_of_row(row: Row) -> tuple[Model, list[KnownFile]]:
@@ -228,27 +273,43 @@ def model_of_row(row: Row) -> tuple[Model, list[KnownFile]]:
         KeyError, ValueError, TypeError, RecursionError: the row is not one of ``table_of``.
     """
     files = row["files"] or []
-    texts, paths = {name: row[name] for name in TEXTS}, [file["path"] for file in files]
+    texts, file_texts = {name: row[name] for name in TEXTS}, list(files)
     if row["exact"]:
         exact = json.loads(row["exact"])
-        texts, paths = exact["texts"], exact["files"]
+        texts, file_texts = exact["texts"], list(map(texts_of_file, exact["files"]))
     facts = json.loads(row["facts"])
     preview = f"{PREVIEWS}/{texts['id']}.png" if row["preview_image"] and str(texts["id"]).isalnum() else None
-    texts = {name: texts[name] for name in TEXTS} | {"found_by": FoundBy(texts["found_by"]), "preview": preview}
-    known_files = [known_file(path, file, texts["id"]) for path, file in zip(paths, files, strict=True)]
+    texts = {name: texts[name] for name in TEXTS} | {"preview": preview}
+    known_files = [known_file(file | exact, texts["id"]) for file, exact in zip(files, file_texts, strict=True)]
     return Model(**texts, facts=facts, added=row["added"]), known_files
 
 
-def known_file(path: object, file: Row, model_id: str) -> KnownFile:
+def texts_of_file(exact: object) -> Row:
+    """Return the path and name of a file in column ``exact``, which has only the path in version 1.
+
+    Raises:
+        KeyError, TypeError: it is not one of ``text_columns``.
+    """
+    if isinstance(exact, str):
+        return {"path": exact}
+    if not isinstance(exact, dict):
+        raise TypeError(f"{type(exact).__name__} for a file")
+    return {"path": exact["path"], "name": exact["name"]}
+
+
+def known_file(file: Row, model_id: str) -> KnownFile:
     """Return a file of a model.
 
     Raises:
-        TypeError, KeyError: a value is missing or of another type.
+        TypeError, KeyError, ValueError: a value is missing or of another type.
     """
-    types = [type(value) for value in (path, file["size"], file["mtime_ns"], file["reader"])]
-    if types != [str, int, int, str]:
+    types = [type(file[key]) for key in ("path", "size", "mtime_ns", "reader")]
+    facts, name = json.loads(file.get("facts") or "{}"), file.get("name")
+    if types != [str, int, int, str] or not isinstance(name, str | None) or not isinstance(facts, dict):
+        types += [type(name), type(facts)]
         raise TypeError(f"a file of {', '.join(kind.__name__ for kind in types)}")
-    return KnownFile(str(path), file["size"], file["mtime_ns"], model_id, None, file["reader"])
+    json.dumps(facts, allow_nan=False)
+    return KnownFile(file["path"], file["size"], file["mtime_ns"], model_id, None, file["reader"], name, facts)
 
 
 def write_previews(folder: Path, images: Mapping[str, bytes]) -> None:

@@ -1,6 +1,6 @@
 """Unit vectors: validation, normalization, and their bytes in the catalogue."""
 
-from collections.abc import Sequence, Sized
+from collections.abc import Sized
 from typing import Final
 
 import numpy as np
@@ -9,9 +9,6 @@ from numpy.typing import ArrayLike, NDArray
 from loradex.index.errors import ZooError
 
 Vector = NDArray[np.float32]
-Vectors = (
-    NDArray[np.floating] | Sequence[NDArray[np.floating] | None]
-)  # (n, dim), or n vectors (dim,), some of them None
 
 NORM_TOLERANCE: Final = 2.0**-23  # a float32 vector whose norm is this close to 1 is kept bit by bit
 
@@ -67,3 +64,22 @@ def to_bytes(vector: Vector) -> bytes:
 def from_bytes(data: bytes) -> Vector:
     """Return the vector of ``to_bytes``."""
     return np.frombuffer(data, dtype="<f4").astype(np.float32)
+
+
+def scored_rows(vectors: Vector, scales: ArrayLike, biases: ArrayLike) -> Vector:
+    """Return rows (n, dim + 1) whose inner products with ``scored_queries`` are the scores of positions.
+
+    Args:
+        vectors: (n, dim), unit vectors.
+        scales: (n,), of the positions.
+        biases: (n,), of the positions.
+    """
+    rows = np.empty((len(vectors), vectors.shape[1] + 1), np.float32)
+    np.multiply(vectors, np.asarray(scales, np.float32)[:, None], out=rows[:, :-1])
+    rows[:, -1] = biases
+    return rows
+
+
+def scored_queries(queries: Vector) -> Vector:
+    """Return unit queries (q, dim) with a 1 after each, (q, dim + 1), which takes up the biases of ``scored_rows``."""
+    return np.concatenate([queries, np.ones((len(queries), 1), np.float32)], axis=1)

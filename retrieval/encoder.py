@@ -21,11 +21,13 @@ from loradex.retrieval.probex.expert import Expert
 from loradex.retrieval.router import Router
 from loradex.retrieval.space.embedding_space import Space
 from loradex.retrieval.space.labels import LabelList
+from loradex.retrieval.space.likelihood import Likelihood
 from loradex.retrieval.space.text_encoder import TextEncoder
 
 PICTURE_BATCH = 64
 LABELS_FILE = "labels.safetensors"
 SPACE_FILE = "space.safetensors"
+CACHED = ("signature", "default_labels", "text_encoder")  # what an encoder computes or loads when it is first needed
 ExpertT = TypeVar("ExpertT", Expert, CategoryExpert)
 
 
@@ -67,7 +69,16 @@ class Encoder:
         experts = {tree: expert.to(device) for tree, expert in self.experts.items()}
         categories = {tree: expert.to(device) for tree, expert in self.categories.items()}
         router = Router({**experts, **categories}, self.router.bases)
-        return replace(self, experts=experts, categories=categories, router=router)
+        moved = replace(self, experts=experts, categories=categories, router=router)
+        moved.__dict__.update({name: self.__dict__[name] for name in CACHED if name in self.__dict__})
+        return moved
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle without the text encoder, which is large and cannot be pickled.
+
+        Default labels that were loaded stay: a process on another machine has no access to their file.
+        """
+        return {name: value for name, value in self.__dict__.items() if name != "text_encoder"}
 
     @cached_property
     def signature(self) -> str:
@@ -89,7 +100,7 @@ class Encoder:
     @property
     def has_labels(self) -> bool:
         """Whether there are default labels."""
-        return (self.folder / LABELS_FILE).is_file()
+        return "default_labels" in self.__dict__ or (self.folder / LABELS_FILE).is_file()
 
     @cached_property
     def default_labels(self) -> LabelList:
@@ -99,6 +110,18 @@ class Encoder:
             CheckpointError: the file is missing or damaged.
         """
         return LabelList.load(self.folder / LABELS_FILE)
+
+    @cached_property
+    def likelihoods(self) -> dict[str | None, Likelihood]:
+        """What makes scores of vectors compare: of each expert by its tree, and of pictures under None.
+
+        Empty if there are no default labels to compare with.
+        """
+        if not self.has_labels:
+            return {}
+        texts = self.default_labels.vectors
+        of_experts = {tree: Likelihood.of_expert(expert.calibration, texts) for tree, expert in self.experts.items()}
+        return {None: Likelihood.of_pictures(texts), **of_experts}
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
         """Encode texts as unit vectors (n, dim).

@@ -1,6 +1,6 @@
 """``python -m scripts.bench_zoo [N ...]``: measures searches of a zoo beside plain FAISS and NumPy and prints JSON.
 
-Zoos have N vectors of 512 numbers; N is 10,000, 100,000 and 1,000,000 by default.
+Zoos have N positions of 512 numbers with a bias each; N is 10,000, 100,000 and 1,000,000 by default.
 
 Vectors are generated from a seed: 8,000 clusters of uneven size, dimensions of uneven spread, vectors of a cluster
 about as similar as LoRAs of one concept, and queries farther from the centres, as texts are. The tenth neighbour is
@@ -24,9 +24,12 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from loradex.index import Filter, FoundBy, Model, Zoo
+from loradex.index import Evidence, Filter, Model, Position, Zoo
+from loradex.index.vectors import scored_queries, scored_rows
 
 DIM: Final = 512
+SCALE: Final = 20.0  # of the scores of positions
+BIAS_SPREAD: Final = 1.5
 CLUSTERS: Final = 8_000
 QUERIES: Final = 200
 K: Final = 10
@@ -61,6 +64,18 @@ class ClusteredVectors:
         for start in range(0, count, BLOCK):
             yield self.sample(min(BLOCK, count - start), 1.0, start + 1)
 
+    def biases(self, start: int, count: int) -> NDArray[np.float64]:
+        """The biases (count,) of the models of a block."""
+        return np.random.default_rng(2**32 + start).normal(0, BIAS_SPREAD, count)
+
+    def rows(self, count: int) -> Array:
+        """The rows (count, dim + 1) that an engine searches."""
+        parts, start = list[Array](), 0
+        for block in self.blocks(count):
+            parts.append(scored_rows(block, np.full(len(block), SCALE), self.biases(start, len(block))))
+            start += len(block)
+        return np.concatenate(parts)
+
     def queries(self) -> Array:
         """Queries (QUERIES, dim)."""
         return self.sample(QUERIES, 1.2, 2**31)
@@ -78,7 +93,6 @@ def make_models(start: int, count: int) -> list[Model]:
             f"{i:020x}",
             f"model {i}",
             f"family-{i % 8}",
-            FoundBy.WEIGHTS,
             f"/loras/{i % 100}/{i}.safetensors",
             facts={"format": "kohya", "ranks": [4 << i % 5]},
         )
@@ -91,10 +105,14 @@ def fill_zoo(folder: Path, count: int) -> dict[str, float]:
     add_seconds, start = 0.0, 0
     with Zoo.create(folder, "bench", DIM) as zoo:
         for block in ClusteredVectors().blocks(count):
+            positions = [
+                {Evidence.PICTURE: Position(vector, SCALE, float(bias))}
+                for vector, bias in zip(block, ClusteredVectors().biases(start, len(block)), strict=True)
+            ]
             for first in range(0, len(block), BATCH):
                 batch = make_models(start + first, len(block[first : first + BATCH]))
                 began = perf_counter()
-                zoo.add(batch, block[first : first + BATCH])
+                zoo.add(batch, positions[first : first + BATCH])
                 add_seconds += perf_counter() - began
             start += len(block)
         began = perf_counter()
@@ -146,7 +164,7 @@ def open_and_search(folder: Path, engine: str | None) -> dict[str, Any]:
 
 def engine_search(zoo: Zoo, queries: Array) -> Callable[[int], Any]:
     """FAISS's own search for ``K`` vectors in the index engine of a zoo of one segment."""
-    engine = zoo._index.snapshot.segments[0].engine
+    engine, queries = zoo._index.snapshot.segments[0].engine, scored_queries(queries)
     return lambda i: engine.candidates(queries[i : i + 1], K)
 
 
@@ -190,13 +208,12 @@ def add_models_for(folder: Path, seconds: float) -> None:
 
 
 def bench_faiss_and_numpy(count: int, with_approximate: bool) -> dict[str, Any]:
-    """Search the same vectors with FAISS and NumPy alone: no ids, facts or disk."""
+    """Search the same rows with FAISS and NumPy alone: no ids, facts or disk."""
     before = resident_memory_mb()
-    vectors = np.concatenate(list(ClusteredVectors().blocks(count)))
-    queries = ClusteredVectors().queries()
+    vectors, queries = ClusteredVectors().rows(count), scored_queries(ClusteredVectors().queries())
     results: dict[str, Any] = {}
     results["numpy"] = latency_percentiles(time_calls(lambda i: top_k(vectors @ queries[i])))
-    flat = faiss.IndexFlatIP(DIM)
+    flat = faiss.IndexFlatIP(DIM + 1)
     flat.add(vectors)
     truth = flat.search(queries, K)[1]
     results["faiss_flat"] = latency_percentiles(time_calls(lambda i: flat.search(queries[i : i + 1], K)))
@@ -214,7 +231,7 @@ def hnsw_builder(vectors: Array) -> Callable[[], Any]:
     """A function that builds an HNSW graph with 32 links for each vector."""
 
     def build() -> Any:
-        index = faiss.IndexHNSWFlat(DIM, 32, faiss.METRIC_INNER_PRODUCT)
+        index = faiss.IndexHNSWFlat(DIM + 1, 32, faiss.METRIC_INNER_PRODUCT)
         index.hnsw.efConstruction = 80
         index.add(vectors)
         return index
@@ -227,7 +244,7 @@ def ivf_builder(vectors: Array) -> Callable[[], Any]:
 
     def build() -> Any:
         lists = int(4 * len(vectors) ** 0.5)
-        index = faiss.IndexIVFFlat(faiss.IndexFlatIP(DIM), DIM, lists, faiss.METRIC_INNER_PRODUCT)
+        index = faiss.IndexIVFFlat(faiss.IndexFlatIP(DIM + 1), DIM + 1, lists, faiss.METRIC_INNER_PRODUCT)
         index.train(vectors[: 40 * lists])
         index.add(vectors)
         return index

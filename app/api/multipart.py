@@ -9,7 +9,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from loradex.app.api.errors import TooLarge
 from loradex.app.api.texts import bounded_line, printable_line
 from loradex.app.indexing.folder_scan import WEIGHTS_SUFFIX
-from loradex.app.previews import PICTURE_SUFFIXES
+from loradex.app.pictures import PICTURE_EXTENSIONS
 from loradex.app.search.query import MAX_QUERY_PARTS
 from loradex.retrieval.errors import QueryError
 
@@ -33,7 +33,7 @@ class UploadKind:
 
 LORA_UPLOADS: Final = UploadKind(suffixes=(WEIGHTS_SUFFIX,), min_files=1, max_files=32, max_bytes=MAX_FILE_BYTES)
 PICTURE_UPLOADS: Final = UploadKind(
-    suffixes=tuple(suffix for suffix in PICTURE_SUFFIXES if suffix.count(".") == 1),
+    suffixes=PICTURE_EXTENSIONS,
     min_files=0,
     max_files=MAX_QUERY_PARTS,
     max_bytes=MAX_PICTURE_BYTES,

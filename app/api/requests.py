@@ -1,20 +1,26 @@
 """Requests of the REST API; all names here are public (docs/openapi.json)."""
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from loradex.app.backend import MAX_PATH_LENGTH
 from loradex.app.search.query import MAX_QUERY_PARTS
 from loradex.app.search.service import MAX_HITS, MAX_LABELS, MAX_OFFSET
-from loradex.index import FoundBy
+from loradex.index import Evidence
 from loradex.index.filters import MAX_VALUES
 
 MAX_TEXT_LENGTH: Final = 300  # characters
 MAX_PAGE_SIZE: Final = 500
 MAX_FOLDERS: Final = 100
+MAX_KINDS: Final = 10
+KINDS_DESCRIPTION: Final = (
+    "Only models that are known by one of these kinds of evidence: picture (what it draws, read from its weights), words (in its weights), "
+    "preview (pictures beside its file), or metadata (its name, tags and notes alone). A search counts only these. weights: picture and words."
+)
 
 ShortText = Annotated[str, Field(max_length=MAX_TEXT_LENGTH)]
+KindName = Evidence | Literal["weights"]  # as ``parse_evidence`` reads them
 
 
 class StrictModel(BaseModel):
@@ -47,9 +53,7 @@ class Filters(StrictModel):
         examples=["2026-11-24"],
     )
     before: ShortText | None = Field(None, description="Only models added before this date or duration.")
-    found_by: FoundBy | None = Field(
-        None, description="Only models indexed by their weights, or only those indexed by their metadata alone."
-    )
+    found_by: list[KindName] = Field([], max_length=MAX_KINDS, description=KINDS_DESCRIPTION)
 
 
 class SearchFields(Filters):

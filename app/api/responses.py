@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field
 
 from loradex.app.backend import State
-from loradex.index import FoundBy
+from loradex.index import Evidence
 
 Id = Annotated[
     str,
@@ -29,7 +29,9 @@ class Zoo(BaseModel):
     models: int = Field(description="Number of models.")
     families: dict[str, int] = Field(description="Number of models by family, the most frequent first.")
     formats: dict[str, int] = Field(description="Number of models by format of their files.")
-    found_by: dict[str, int] = Field(description="Number of models by the evidence that they are indexed by.")
+    found_by: dict[str, int] = Field(
+        description="Number of models known by each kind of evidence; a model counts for every kind that it has, and for metadata if it has no other."
+    )
     version: str = Field(description="Version of Loradex.", examples=["0.1.0"])
 
 
@@ -45,14 +47,19 @@ class Hit(Named):
     """A hit of a search."""
 
     family: Family
-    score: float = Field(
-        description="Cosine with the query, from -1 to 1; 1 for a model without a vector that was found by its words.",
-        examples=[0.41],
+    score: float | None = Field(
+        description="Log-odds that it draws what the query says: above 0 it is more likely than not. "
+        "The best of `scores`; null for a model that is known by its metadata alone; a cosine if the model was indexed without calibration.",
+        examples=[2.3],
     )
-    found_by: FoundBy = Field(description="The evidence that its rank mainly rests on.")
+    found_by: Evidence = Field(description="The kind of evidence that carries the hit.")
     concept: str | None = Field(description="What it was trained on, if known.")
-    matched: list[FoundBy] = Field(description="All evidence that matched the query.")
+    matched: list[Evidence] = Field(description="All kinds of evidence that agree with the query, `found_by` first.")
     probability: Probability
+    scores: dict[Evidence, float] = Field(description="The score by each kind of evidence that the filter lets count.")
+    place: str | None = Field(
+        description="The file that answers the query: below the folder of the filter, or with the words of the query; else `path`."
+    )
     copies: list[Named] = Field(description="Models with the same update, folded into this hit.")
 
 
@@ -88,7 +95,10 @@ class Model(Named):
     """A model of the zoo. Its texts come from its file."""
 
     family: Family
-    found_by: FoundBy = Field(description="The evidence that its vector rests on.")
+    found_by: Evidence = Field(description="The weightiest kind of evidence that it is known by.")
+    evidence: list[Evidence] = Field(
+        description="All kinds of evidence that place it in the space; none if it is known by its metadata alone."
+    )
     concept: str | None
     preview: str | None = Field(description="Path of its preview in the zoo; get it from `/models/{id}/drawing`.")
     facts: dict[str, Any] = Field(
@@ -106,6 +116,8 @@ class KnownFile(BaseModel):
     model_id: str | None
     refusal: str | None
     reader: str = Field(description="Signature of the encoder that read it.")
+    name: str | None = Field(description="Its name, if it is not that of the model.")
+    facts: dict[str, Any] = Field(description="Its own title, tags, trigger words and notes.")
 
 
 class ModelWithFiles(Model):
@@ -252,6 +264,9 @@ class Indexed(BaseModel):
 
     zoo: str
     by_weights: int
+    by_preview: int = Field(
+        description="Files that the pictures beside them place, whether an expert read them or not."
+    )
     by_metadata: int
     unchanged: int
     added: int
@@ -261,6 +276,8 @@ class Indexed(BaseModel):
     missing: list[str]
     removed: int
     refused: list[Refusal]
+    bad_pictures: list[Refusal] = Field(description="Pictures beside files that could not be used, and why.")
+    no_previews: str | None = Field(description="Why no picture was placed, if there are some and none could be.")
     advice: str | None = Field(description="What to do about files of this run that no expert reads; null if none are.")
 
 

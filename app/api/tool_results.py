@@ -35,11 +35,16 @@ class BriefModel(BaseModel):
 class BriefHit(BriefModel):
     """A hit of a search."""
 
-    score: Annotated[float, Field(description="Cosine with the query, from -1 to 1.")]
+    score: Annotated[
+        float | None,
+        Field(description="Above 0 it is more likely right than wrong; null if it is known by name and tags alone."),
+    ]
     probability: Annotated[
         float | None, Field(description="Probability that it draws what the query asks for, if known.")
     ] = None
-    found_by: Annotated[list[str], Field(description="What matched the query: weights or metadata.")]
+    found_by: Annotated[
+        list[str], Field(description="What agrees with the query: picture, words, preview or metadata.")
+    ]
     copies: Annotated[int, Field(description="Number of further models with the same weights.")] = 0
 
 
@@ -60,7 +65,10 @@ class Models(BaseModel):
 class WholeModel(BriefModel):
     """All that is known about a model."""
 
-    found_by: Annotated[str, Field(description="The evidence that its vector rests on: weights or metadata.")]
+    found_by: Annotated[
+        str, Field(description="The weightiest evidence for what it draws: picture, words, preview or metadata.")
+    ]
+    evidence: Annotated[list[str], Field(description="All kinds of evidence, unless metadata is all there is.")] = []
     format: str | None = None
     ranks: FirstItems = []
     base_model: str | None = None
@@ -177,10 +185,13 @@ def model_fields(model: Model, zoo: str | None) -> dict[str, Any]:
 
 
 def brief_hit(hit: SearchHit, zoo: str | None) -> BriefHit:
-    """Return a hit for agents."""
+    """Return a hit for agents, with the name and the path of the file that answers the query."""
+    place = {"name": shorten_text(hit.name)}
+    if zoo is not None and hit.place is not None and hit.place.path is not None:
+        place["path"] = valid_utf8(hit.place.path)
     return BriefHit(
-        **model_fields(hit.model, zoo),
-        score=round(hit.score, 3),
+        **model_fields(hit.model, zoo) | place,
+        score=None if hit.score is None else round(hit.score, 3),
         probability=None if hit.probability is None else round(hit.probability, 3),
         found_by=[*hit.matched],
         copies=len(hit.copies),
@@ -195,7 +206,8 @@ def whole_model(model: Model, files: int, zoo: str | None) -> WholeModel:
     }
     fields |= {"notes": shorten_text(facts.get("notes"), MAX_NOTES_LENGTH)}
     fields |= {name: first_items(facts.get(name)) for name in ("ranks", "trigger_words", "tags")}
-    return WholeModel(**model_fields(model, zoo), **fields, found_by=model.found_by, files=files)
+    kinds: dict[str, Any] = {"found_by": model.found_by, "evidence": list(map(str, model.evidence))}
+    return WholeModel(**model_fields(model, zoo), **fields, **kinds, files=files)
 
 
 def labelled_file(answer: LabelAnswer) -> LabelledFile:

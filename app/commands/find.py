@@ -87,7 +87,7 @@ def search(
         from loradex.app.search.service import Loradex
         from loradex.retrieval.lora.regular_file import is_regular_file
 
-        where = parse_filter(family or (), format or (), tag or (), rank, folder, after, before, found_by)
+        where = parse_filter(family or (), format or (), tag or (), rank, folder, after, before, found_by or ())
         files = [text for text in like or () if is_regular_file(Path(QueryPart.parse(PartKind.FILE, text).value))]
         models = [text for text in like or () if text not in files]
         query = Query.from_parts(texts or (), minus or (), picture or (), models, files)

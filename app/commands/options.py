@@ -53,9 +53,12 @@ BeforeFilter = Annotated[
     str | None, typer.Option("--before", metavar="TIME", help=f"Only models added before then: {TIMES}")
 ]
 FoundByFilter = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
-        "--found-by", metavar="weights|metadata", help="Only models known by their weights, or by metadata only."
+        "--found-by",
+        metavar="picture|words|preview|metadata",
+        help="Only models known by what they draw, by words in their weights, by their preview, or by name and tags alone; "
+        "may be repeated. weights: picture and words.",
     ),
 ]
 LabelFile = Annotated[

@@ -62,7 +62,7 @@ def list_models(
     from loradex.app.search.filters import parse_filter
     from loradex.index import open_zoo
 
-    where = parse_filter(family or (), format or (), tag or (), rank, folder, after, before, found_by)
+    where = parse_filter(family or (), format or (), tag or (), rank, folder, after, before, found_by or ())
     with open_zoo(zoo_to_read(zoo), read_only=True) as opened:
         models = list(opened.models(where))
         place, space, families = str(opened.folder), opened.space, opened.counts("family")

@@ -14,7 +14,7 @@ from loradex.app.describe.ownership import plan_changes, written_by_loradex
 from loradex.app.describe.predictions import certain_family, likely_labels, predictions_document, summary_line
 from loradex.app.describe.text_edit import FieldChange, PlannedEdit, read_text, replace_surrogates
 from loradex.app.indexing.file_reader import display_name
-from loradex.app.previews import pictures_beside
+from loradex.app.pictures import pictures_beside
 from loradex.app.search.answers import LabelAnswer
 from loradex.retrieval.errors import DescriptionError
 from loradex.retrieval.lora import LoraFile

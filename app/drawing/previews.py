@@ -66,4 +66,4 @@ def draw_preview(zoo: AnyZoo, renderer: Renderer, model: Model, stop: threading.
         raise FileMissing(f"{path}: expected model {model.id}, found {weights.id}; index it again")
     image = renderer.draw_model(weights, stop=stop).with_model.image
     model = replace(zoo.get(model.id), preview=replace_preview(image, model.id, zoo.folder))
-    zoo.add([model], [zoo.vectors_by_id([model.id]).get(model.id)])
+    zoo.add([model], [zoo.positions_by_id([model.id]).get(model.id)])

@@ -73,9 +73,7 @@ def evaluate_miniature(tree: str = "mini-a", folder: Path = MINIATURE) -> dict[s
     baselines = Baselines.load(folder / "baselines" / f"{tree}.safetensors").scores(own.models, own.texts)
     baselines["file_names"] = encoder.encode_texts(own.names) @ own.texts.mT
     return own.document(f"miniature/{tree}", metrics) | {
-        "baselines": {
-            name: metrics_document(own.gallery.ranking_metrics(scores)) for name, scores in baselines.items()
-        },
+        "baselines": {name: metrics_document(own.baseline_metrics(scores)) for name, scores in baselines.items()},
         "measured_while_building": {
             path.stem: read_json(path)
             for path in sorted((folder / "measured").glob("*.json"))

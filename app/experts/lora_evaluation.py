@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -15,8 +15,11 @@ from loradex.retrieval.measure.metrics import Metric, bootstrap_mean, text_to_mo
 from loradex.retrieval.measure.neighbours import nearest_label_accuracy, one_class_auroc
 from loradex.retrieval.measure.variants import VARIANTS
 from loradex.retrieval.probex.expert import Expert
+from loradex.retrieval.space.likelihood import Likelihood, log_likelihood_ratios
 from loradex.retrieval.training.labelled_loras import LabelledLora
 from loradex.retrieval.training.packing import pack_files
+
+COMPARED_BY_COSINE: Final = ("text_to_model_recall_at_1", "text_to_model_map")
 
 
 class LoraEvaluation:
@@ -42,16 +45,28 @@ class LoraEvaluation:
         self.vectors: Tensor = expert.encode_factors(self.models)
         self.held_out = np.flatnonzero(self.gallery.split == HELD_OUT)
         self.labels, self.texts = labels, encoder.encode_texts(labels)
+        everyday = encoder.default_labels.vectors if encoder.has_labels else self.texts
+        self.likelihood = Likelihood.of_expert(expert.calibration, everyday)
 
     def metrics(self) -> dict[str, Metric]:
         """All metrics that need these models alone."""
         calibration = self.expert.calibration
         scores = calibration.scores(self.vectors, self.texts)
         return (
-            self.gallery.ranking_metrics(scores)
+            self.ranking_metrics(scores, self.likelihood.scores(self.vectors, self.texts))
             | self.gallery.calibration_metrics(calibration, scores)
             | self.gallery.neighbour_metrics(self.vectors)
         )
+
+    def ranking_metrics(self, scores: Tensor, search_scores: Tensor) -> dict[str, Metric]:
+        """Metrics of labels by ``scores`` (models, concepts), and of a search by ``search_scores`` and by cosines."""
+        by_cosine = self.gallery.ranking_metrics(scores)
+        compared = {f"{name}_by_cosine": by_cosine[name] for name in COMPARED_BY_COSINE}
+        return self.gallery.ranking_metrics(scores, search_scores) | compared
+
+    def baseline_metrics(self, scores: Tensor) -> dict[str, Metric]:
+        """Metrics of a baseline by its scores (models, concepts); a search ranks its models as Loradex does its own."""
+        return self.ranking_metrics(scores, log_likelihood_ratios(scores / self.expert.calibration.temperature))
 
     def robustness(self) -> dict[str, dict[str, Metric]]:
         """For each change of the held-out files: top-1 accuracy among all concepts, and cosine with the original."""
@@ -99,7 +114,9 @@ def cross_tree_metrics(own: LoraEvaluation, other: LoraEvaluation) -> dict[str, 
         other_concepts,
     )
     queries = np.intersect1d(own_concepts, other_concepts)
-    scores = own.texts[queries] @ torch.cat([own_vectors, other_vectors]).mT
+    scores = torch.cat(
+        [tree.likelihood.scores(tree.vectors[tree.held_out], own.texts[queries]) for tree in (own, other)]
+    ).mT
     search = text_to_model_metrics(scores.double().numpy(), queries, np.concatenate([own_concepts, other_concepts]))
     return {
         "nearest_model_of_the_other_tree_top1": nearest_label_accuracy(*comparison),

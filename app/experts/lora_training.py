@@ -21,7 +21,7 @@ from loradex.app.experts.training_options import (
     no_progress,
 )
 from loradex.app.experts.training_steps import choose_layers, open_encoder
-from loradex.app.previews import picture_beside
+from loradex.app.pictures import picture_beside
 from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.errors import FileUnsupported, LoradexError
 from loradex.retrieval.lora import LoraFile

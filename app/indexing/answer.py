@@ -4,8 +4,11 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Final
 
+from loradex.app.indexing.batch import Role
+from loradex.app.indexing.evidence.kinds import FROM_WEIGHTS
+from loradex.app.indexing.file_reader import ZooEntry
 from loradex.app.reporting import refusal_list
-from loradex.index import FoundBy
+from loradex.index import Evidence
 from loradex.retrieval.errors import NoExpertReason
 
 MAX_FAMILIES: Final = 10  # named for one reason
@@ -21,6 +24,14 @@ ADVICE: Final = {
     "Train an expert on labelled models of that kind (`loradex train FOLDER --tree NAME`).",
 }
 UNTIL_THEN: Final = "Then index again. Until then these files are found by names, tags, notes and trigger words, and local ones as look-alikes."
+ALL_WITH_PREVIEWS: Final = (
+    "Then index again. Until then these files are found by their previews, by names, tags, notes and trigger words, "
+    "and local ones as look-alikes."
+)
+SOME_WITH_PREVIEWS: Final = (
+    "Then index again. Until then these files are found by names, tags, notes and trigger words, {count} of them also by their previews, "
+    "and local ones as look-alikes."
+)
 
 
 @dataclass(slots=True)
@@ -29,17 +40,21 @@ class IndexAnswer:
 
     Attributes:
         zoo: the folder of the zoo.
-        understood: the family of each file that was read, by kind of evidence and path.
-        no_expert: why no expert reads a file, by path, for the files that are known by metadata only.
+        understood: the family of each file that was read, by the weightiest evidence for its model and by path.
+        evidence: all kinds of evidence that place its model, the weightiest first, by path.
+        no_expert: why no expert reads a file, by path.
         unchanged: the number of files that had been read before in their present state.
         added, updated, moved, copies: numbers of files that were read, by what they are to the zoo.
         missing: known files that no longer exist.
         removed: the number of models that were removed because none of their files exists.
         refused: the reason for each file that could not be read, by path.
+        bad_pictures: the reason for each picture beside a file that could not be used, by its path.
+        no_previews: why no pictures were placed, if there are some and none could be.
     """
 
     zoo: str
-    understood: dict[FoundBy, dict[str, str]] = field(default_factory=lambda: {found_by: {} for found_by in FoundBy})
+    understood: dict[Evidence, dict[str, str]] = field(default_factory=lambda: {kind: {} for kind in Evidence})
+    evidence: dict[str, tuple[Evidence, ...]] = field(default_factory=dict)
     no_expert: dict[str, NoExpertReason] = field(default_factory=dict)
     unchanged: int = 0
     added: int = 0
@@ -49,42 +64,87 @@ class IndexAnswer:
     missing: list[str] = field(default_factory=list)
     removed: int = 0
     refused: dict[str, str] = field(default_factory=dict)
+    bad_pictures: dict[str, str] = field(default_factory=dict)
+    no_previews: str | None = None
+
+    def count(self, path: str, entry: ZooEntry, evidence: tuple[Evidence, ...], role: Role) -> None:
+        """Count a file that was read, by the evidence for its model and by what it is to the zoo."""
+        self.understood[evidence[0] if evidence else Evidence.METADATA][path] = entry.model.family
+        self.evidence[path] = evidence
+        self.bad_pictures |= entry.bad_pictures
+        if entry.no_expert is not None:
+            self.no_expert[path] = entry.no_expert
+        match role:
+            case Role.ADDED:
+                self.added += 1
+            case Role.UPDATED:
+                self.updated += 1
+            case Role.MOVED:
+                self.moved += 1
+            case Role.COPY:
+                self.copies += 1
 
     @property
     def by_weights(self) -> int:
         """The number of files that an expert read."""
-        return len(self.understood[FoundBy.WEIGHTS])
+        return sum(any(kind in FROM_WEIGHTS for kind in evidence) for evidence in self.evidence.values())
+
+    @property
+    def by_preview(self) -> int:
+        """The number of files that their previews place, those included that an expert read."""
+        return sum(Evidence.PREVIEW in evidence for evidence in self.evidence.values())
 
     @property
     def by_metadata(self) -> int:
         """The number of files that are known by their metadata only."""
-        return len(self.understood[FoundBy.METADATA])
+        return sum(not evidence for evidence in self.evidence.values())
+
+    @property
+    def read_count(self) -> int:
+        """The number of files that were read."""
+        return len(self.evidence)
 
     @property
     def file_count(self) -> int:
         """The number of files that are done, unchanged and refused ones included."""
-        return self.by_weights + self.by_metadata + self.unchanged + len(self.refused)
+        return self.read_count + self.unchanged + len(self.refused)
 
     @property
     def advice(self) -> str | None:
-        """Why files of this run are known by metadata only, and how to have them read by weights; None if none are."""
-        families = {reason: Counter[str]() for reason in ADVICE}
+        """Why no expert reads some files of this run, and how to have them read by weights; None if all are."""
+        families = {file: family for files in self.understood.values() for file, family in files.items()}
+        counts = {reason: Counter[str]() for reason in ADVICE}
         for file, reason in self.no_expert.items():
-            families[reason][self.understood[FoundBy.METADATA][file]] += 1
-        sentences = [ADVICE[reason].format(families=listed(counts)) for reason, counts in families.items() if counts]
-        return " ".join([*sentences, UNTIL_THEN]) if sentences else None
+            counts[reason][families[file]] += 1
+        sentences = [ADVICE[reason].format(families=listed(each)) for reason, each in counts.items() if each]
+        return " ".join([*sentences, self._until_then()]) if sentences else None
+
+    def _until_then(self) -> str:
+        """How files that no expert reads are found meanwhile."""
+        count = sum(Evidence.PREVIEW in self.evidence[file] for file in self.no_expert)
+        if count == len(self.no_expert):
+            return ALL_WITH_PREVIEWS
+        return SOME_WITH_PREVIEWS.format(count=count) if count else UNTIL_THEN
 
     def document(self) -> dict[str, object]:
         """The JSON of ``loradex index --json``."""
         document = asdict(self)
-        del document["no_expert"]
-        counts = {"by_weights": self.by_weights, "by_metadata": self.by_metadata, "advice": self.advice}
+        for name in ("no_expert", "evidence"):
+            del document[name]
+        counts = {"by_weights": self.by_weights, "by_preview": self.by_preview, "by_metadata": self.by_metadata}
         files = [
-            {"file": file, "family": family, "found_by": str(found_by), "reason": self.no_expert.get(file)}
-            for found_by, families in self.understood.items()
+            {
+                "file": file,
+                "family": family,
+                "found_by": str(kind),
+                "evidence": [str(each) for each in self.evidence[file]],
+                "reason": self.no_expert.get(file),
+            }
+            for kind, families in self.understood.items()
             for file, family in families.items()
         ]
-        return document | counts | {"understood": files, "refused": refusal_list(self.refused)}
+        lists = {"refused": refusal_list(self.refused), "bad_pictures": refusal_list(self.bad_pictures)}
+        return document | counts | {"advice": self.advice, "understood": files} | lists
 
 
 def listed(counts: Counter[str]) -> str:

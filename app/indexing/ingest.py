@@ -11,13 +11,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from loradex.app.indexing.answer import IndexAnswer
-from loradex.app.indexing.file_reader import FileReader, ReadResult, ReadTask, ZooEntry
+from loradex.app.indexing.batch import Batch
+from loradex.app.indexing.copies import hand_over, noted
+from loradex.app.indexing.evidence.preview import PreviewPlacer
+from loradex.app.indexing.file_reader import FileReader, ReadResult, ReadTask
 from loradex.app.indexing.folder_scan import FolderScan
 from loradex.app.indexing.local_reading_engine import LocalReadingEngine
+from loradex.app.indexing.picture_mark import marked, not_placed
 from loradex.app.indexing.reading_engines import ReadingEngine
-from loradex.app.previews import store_preview
+from loradex.app.pictures import PictureFinder
 from loradex.app.reporting import ProgressCallback
-from loradex.index import AnyZoo, KnownFile, Model, open_or_create_zoo
+from loradex.index import AnyZoo, KnownFile, open_or_create_zoo
 from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.errors import FetchError
 from loradex.retrieval.remote import RemoteFolder, is_remote, open_folder
@@ -38,7 +42,7 @@ def index_places(
 
     Args:
         places: folders and files of this machine, and remote folders (``hf://owner/name[@revision]``,
-            ``s3://bucket/folder``). An unchanged file costs one ``stat``.
+            ``s3://bucket/folder``). An unchanged file costs one ``stat``, and one for each of its pictures.
         zoo_folder: the zoo.
         encoder: the experts, and the space of the zoo.
         progress: called after each file.
@@ -91,6 +95,7 @@ class IndexRun:
         self.zoo, self.reader, self.total, self.progress = zoo, reader, total, progress
         self.answer = IndexAnswer(str(zoo.folder))
         self.known_files = zoo.known_files()
+        self.finder, self.placer = PictureFinder(), PreviewPlacer(reader.encoder)
 
     def read_and_commit(
         self, engine: ReadingEngine, scan: FolderScan, remote_folders: Sequence[RemoteFolder[Any]]
@@ -104,15 +109,17 @@ class IndexRun:
             while batch := list(islice(results, BATCH)):
                 self.commit(batch)
         engine.finish()
+        self.answer.no_previews = self.placer.reason
         self.progress(self.answer.file_count, self.total, "")
 
     def tasks(self, scan: FolderScan, remote_folders: Sequence[RemoteFolder[Any]]) -> Iterator[ReadTask]:
-        """Yield new and changed files; the others are counted."""
+        """Yield new and changed files, and those with new or changed pictures; the others are counted."""
         self.answer.refused |= scan.refused
         for path, (size, mtime_ns) in scan.files.items():
-            file = KnownFile(path, size, mtime_ns, reader=self.reader.signature)
+            pictures = self.finder.of(path)
+            file = marked(KnownFile(path, size, mtime_ns, reader=self.reader.signature), pictures)
             if not self.count_unchanged(file):
-                yield ReadTask(file)
+                yield ReadTask(file, pictures=tuple(picture.path for picture in pictures))
         for folder in remote_folders:
             for listed in folder.files:
                 file = KnownFile(listed.path, listed.size, listed.stamp, reader=self.reader.signature)
@@ -122,7 +129,9 @@ class IndexRun:
     def count_unchanged(self, file: KnownFile) -> bool:
         """Count a file if the same experts have read it in its present state; returns whether they have."""
         known = self.known_files.get(file.path)
-        if known is None or (known.size, known.mtime_ns, known.reader) != (file.size, file.mtime_ns, file.reader):
+        if known is None or (known.size, known.mtime_ns) != (file.size, file.mtime_ns):
+            return False
+        if known.reader != file.reader and (known.reader != not_placed(file).reader or self.placer.can_place()):
             return False
         if known.refusal:
             self.answer.refused[file.path] = known.refusal
@@ -134,11 +143,11 @@ class IndexRun:
 
     def commit(self, results: Sequence[ReadResult]) -> None:
         """Write the entries to the zoo in one transaction, then the states of their files."""
-        entries: dict[str, ZooEntry] = {}
+        batch = Batch(self.zoo, results)
+        roles = {result.file.path: batch.add(result.file.path, result.entry) for result in results if result.entry}
+        batch.place(self.placer, lambda name: self.progress(self.answer.file_count, self.total, name))
+        batch.write()
         read_files: list[KnownFile] = []
-        vanished: list[str] = []
-        ids = list({result.entry.model.id for result in results if result.entry})
-        stored_files, stored_models = self.zoo.files_by_model(ids), self.zoo.models_by_id(ids)
         for result in results:
             file, entry = result.file, result.entry
             if entry is None:
@@ -146,58 +155,22 @@ class IndexRun:
                 if result.permanent:
                     read_files.append(replace(file, refusal=result.refusal))
                 continue
-            id = entry.model.id
-            vanished += self.count_entry(file, entry, entries, stored_files.get(id, []), stored_models.get(id))
-            read_files.append(replace(file, model_id=id))
+            self.answer.count(file.path, entry, batch.evidence(entry.model.id), roles[file.path])
+            state = not_placed(file) if entry.pictures and self.placer.reason else file
+            read_files.append(noted(state, entry))
             self.progress(self.answer.file_count, self.total, Path(file.path).name)
-        models = [
-            replace(entry.model, preview=store_preview(entry.preview, id, self.zoo.folder))
-            for id, entry in entries.items()
-        ]
-        fingerprints = {id: entry.fingerprint for id, entry in entries.items() if entry.fingerprint is not None}
-        self.zoo.add(models, [entry.vector for entry in entries.values()], fingerprints)
-        self.zoo.note_files(read_files, vanished)
-        for path in vanished:
+        self.zoo.note_files(read_files, batch.gone)
+        self.hand_over_changed(read_files)
+        for path in batch.gone:
             self.known_files.pop(path, None)
         self.known_files |= {file.path: file for file in read_files}
 
-    def count_entry(
-        self,
-        file: KnownFile,
-        entry: ZooEntry,
-        entries: dict[str, ZooEntry],
-        stored_files: Sequence[KnownFile],
-        stored: Model | None,
-    ) -> list[str]:
-        """Count a file as added, updated, moved or a copy; unless it is a copy, put its entry into ``entries``.
-
-        Args:
-            file: the file that was read.
-            entry: what was read.
-            entries: the entries to write, by id.
-            stored_files: the files of the same model that the zoo knows.
-            stored: the model with the same id in the zoo, if there is one.
-
-        Returns:
-            Paths of ``stored_files`` that no longer exist.
-        """
-        id, found_by = entry.model.id, entry.model.found_by
-        self.answer.understood[found_by][file.path] = entry.model.family
-        if entry.no_expert is not None:
-            self.answer.no_expert[file.path] = entry.no_expert
-        other_paths = [known.path for known in stored_files if known.path != file.path]
-        existing = [path for path in other_paths if is_remote(path) or Path(path).exists()]
-        if id in entries or (existing and stored and stored.path != file.path and stored.found_by is found_by):
-            self.answer.copies += 1
-        else:
-            if stored is None:
-                self.answer.added += 1
-            elif other_paths and not existing:
-                self.answer.moved += 1
-            else:
-                self.answer.updated += 1
-            entries[id] = entry
-        return [path for path in other_paths if path not in existing]
+    def hand_over_changed(self, files: Sequence[KnownFile]) -> None:
+        """Let other files give the rows of models that these files held before, and no longer hold."""
+        former = {file.path: self.known_files[file.path].model_id for file in files if file.path in self.known_files}
+        changed = {file.path: id for file in files if (id := former.get(file.path)) not in (None, file.model_id)}
+        if changed:
+            hand_over(self.zoo, [id for id in changed.values() if id], set(changed))
 
     def report_missing(self, scan: FolderScan, prune: bool) -> None:
         """Report known files that the scan did not find; with ``prune`` forget them, and models without a file."""
@@ -207,7 +180,8 @@ class IndexRun:
             missing_set = set(missing)
             ids = sorted({id for path in missing if (id := self.known_files[path].model_id) is not None})
             files = self.zoo.files_by_model(ids)
-            orphans = [id for id in ids if all(file.path in missing_set for file in files.get(id, []))]
+            orphans = {id for id in ids if all(file.path in missing_set for file in files.get(id, []))}
             # Models go first, with their files: if this is interrupted, the next run finds the rest again.
-            self.answer.removed = self.zoo.remove(orphans)
+            self.answer.removed = self.zoo.remove(sorted(orphans))
+            hand_over(self.zoo, [id for id in ids if id not in orphans], missing_set)
             self.zoo.note_files([], missing)

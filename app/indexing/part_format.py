@@ -13,17 +13,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from loradex.app.indexing.file_reader import NO_EXPERT, ReadResult, ZooEntry
-from loradex.app.previews import is_preview
-from loradex.index import FoundBy, KnownFile, Model
+from loradex.app.indexing.evidence.finding import NO_EXPERT
+from loradex.app.indexing.evidence.kinds import FROM_WEIGHTS
+from loradex.app.indexing.evidence.preview import open_copy
+from loradex.app.indexing.file_reader import ReadResult, ZooEntry
+from loradex.app.pictures import MAX_PICTURES
+from loradex.index import Evidence, KnownFile, Model, Position
+from loradex.index.checks import LARGEST_SCALE
 from loradex.retrieval.errors import NoExpertReason
 from loradex.retrieval.fingerprint import SIZE as FINGERPRINT_NUMBERS
 
 MAX_ROWS: Final = 4096
 MAX_JSON_CHARACTERS: Final = 2**20  # of one cell
-MAX_PREVIEW_BYTES: Final = 2**20
 MODEL_ID: Final = re.compile(r"[0-9a-f]{20}")
-TEXT_FIELDS: Final = ("id", "name", "family", "found_by", "path")  # of a model
+TEXT_FIELDS: Final = ("id", "name", "family", "path")  # of a model
 UNIT_TOLERANCE: Final = 1e-3  # of the length of a unit vector
 
 
@@ -32,16 +35,25 @@ class BadPart(ValueError):
 
 
 def part_schema(dim: int) -> pa.Schema:
-    """The columns of a part. ``file`` and ``model`` are ASCII JSON, so that paths that are not Unicode survive."""
+    """The columns of a part. What holds paths is ASCII JSON, so that those that are not Unicode survive."""
+    position = pa.struct(
+        [
+            ("kind", pa.string()),
+            ("vector", pa.list_(pa.float32(), dim)),
+            ("scale", pa.float64()),
+            ("bias", pa.float64()),
+        ]
+    )
     return pa.schema(
         [
             ("file", pa.string()),
             ("refusal", pa.string()),
             ("noted", pa.bool_()),  # ``ReadResult.permanent``
             ("model", pa.string()),
-            ("vector", pa.list_(pa.float32(), dim)),
+            ("positions", pa.list_(position)),
             ("fingerprint", pa.binary()),
-            ("preview", pa.binary()),
+            ("pictures", pa.list_(pa.binary())),
+            ("bad_pictures", pa.string()),
         ]
     )
 
@@ -66,9 +78,10 @@ def encode_row(result: ReadResult) -> dict[str, Any]:
     entry = result.entry
     return row | {
         "model": json.dumps(asdict(entry.model)),
-        "vector": entry.vector,
+        "positions": [{"kind": str(kind)} | asdict(position) for kind, position in entry.positions.items()],
         "fingerprint": entry.fingerprint,
-        "preview": entry.preview,
+        "pictures": list(entry.pictures),
+        "bad_pictures": json.dumps(dict(entry.bad_pictures)),
     }
 
 
@@ -120,7 +133,12 @@ def decode_row(row: dict[str, Any]) -> ReadResult:
     file = KnownFile(**json.loads(check_length(row["file"])))
     refusal = json.loads(check_length(row["refusal"]))
     types = [type(value) for value in (file.path, file.size, file.mtime_ns, file.reader, row["noted"])]
-    if types != [str, int, int, str, bool] or file.model_id is not None or file.refusal is not None:
+    if types != [str, int, int, str, bool] or (file.model_id, file.refusal, file.name, file.facts) != (
+        None,
+        None,
+        None,
+        {},
+    ):
         raise ValueError("no file")
     if row["model"] is None:
         if not isinstance(refusal, str):
@@ -145,20 +163,39 @@ def decode_entry(row: dict[str, Any], path: str) -> ZooEntry:
         raise ValueError("a model with other types")
     if not MODEL_ID.fullmatch(model.id) or model.path != path or model.preview is not None or model.added is not None:
         raise ValueError("a model of another file")
-    vector = None if row["vector"] is None else np.array(row["vector"], np.float32)
-    if vector is not None and not abs(float(np.linalg.norm(vector)) - 1) < UNIT_TOLERANCE:
-        raise ValueError("a vector with another length than 1")
-    found_by = FoundBy(model.found_by)
-    if (found_by is FoundBy.WEIGHTS) != (vector is not None):
-        raise ValueError("by weights without a vector, or by metadata with one")
-    if NO_EXPERT in model.facts and (found_by is FoundBy.WEIGHTS or model.facts[NO_EXPERT] not in set(NoExpertReason)):
-        raise ValueError("an unknown reason for metadata only, or one by weights")
-    fingerprint, preview = row["fingerprint"], row["preview"]
+    if model.evidence:
+        raise ValueError("evidence without positions")
+    positions = dict(map(decode_position, row["positions"]))
+    if not positions.keys() <= FROM_WEIGHTS.keys() or len(positions) != len(row["positions"]):
+        raise ValueError("positions of another kind, or two of one kind")
+    if NO_EXPERT in model.facts and (
+        Evidence.PICTURE in positions or model.facts[NO_EXPERT] not in set(NoExpertReason)
+    ):
+        raise ValueError("an unknown reason why no expert reads a file, or one for a file that was read")
+    fingerprint, pictures = row["fingerprint"], row["pictures"]
     if fingerprint is not None and len(fingerprint) != 8 + FINGERPRINT_NUMBERS:
         raise ValueError("a fingerprint with another length")
-    if preview is not None and not (len(preview) <= MAX_PREVIEW_BYTES and is_preview(preview)):
-        raise ValueError("a preview that is not a small PNG")
-    return ZooEntry(replace(model, found_by=found_by), vector, fingerprint, preview)
+    bad_pictures = json.loads(check_length(row["bad_pictures"]))
+    texts = [*bad_pictures.keys(), *bad_pictures.values()]
+    if max(len(pictures), len(bad_pictures)) > MAX_PICTURES or not all(isinstance(text, str) for text in texts):
+        raise ValueError("too many pictures, or no reasons")
+    for picture in pictures:
+        open_copy(picture)
+    return ZooEntry(replace(model, evidence=()), positions, fingerprint, tuple(pictures), bad_pictures)
+
+
+def decode_position(row: dict[str, Any]) -> tuple[Evidence, Position]:
+    """Decode a position and its kind.
+
+    Raises:
+        ValueError, TypeError, KeyError: it breaks a rule of the format.
+    """
+    vector, scale, bias = np.array(row["vector"], np.float32), row["scale"], row["bias"]
+    if not abs(float(np.linalg.norm(vector)) - 1) < UNIT_TOLERANCE:
+        raise ValueError("a vector with another length than 1")
+    if not 0 < scale <= LARGEST_SCALE or not abs(bias) <= LARGEST_SCALE:
+        raise ValueError("a scale or a bias out of range")
+    return Evidence(row["kind"]), Position(vector, scale, bias)
 
 
 def check_length(text: str) -> str:

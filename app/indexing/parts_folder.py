@@ -17,7 +17,7 @@ from typing import Final
 
 from loradex.app.indexing.file_reader import ReadResult
 from loradex.app.indexing.part_format import BadPart, decode_part
-from loradex.index import FoundBy, KnownFile
+from loradex.index import KnownFile
 from loradex.index.disk import sync, sync_folder
 from loradex.retrieval.errors import EngineError, FileError
 from loradex.retrieval.lora.regular_file import open_regular_file
@@ -29,6 +29,8 @@ TEMPORARY_SUFFIX: Final = ".part"  # of a file that is being written
 MAX_PART_BYTES: Final = 128 * 2**20
 MAX_MANIFEST_BYTES: Final = 2**16
 MAX_CACHED_PARTS: Final = 16
+
+FileState = tuple[str, int, int, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class PartsFolder:
     def __init__(self, folder: Path, manifest: PartsManifest) -> None:
         """Use ``open`` instead, which prepares the folder and finds its parts."""
         self.folder, self.manifest = folder, manifest
-        self._locations: dict[KnownFile, tuple[str, int]] = {}  # name of the part, row
+        self._locations: dict[FileState, tuple[str, int]] = {}  # name of the part, row
         self._cache: OrderedDict[str, list[ReadResult]] = OrderedDict()
 
     @classmethod
@@ -74,7 +76,7 @@ class PartsFolder:
         return parts
 
     def __contains__(self, file: KnownFile) -> bool:
-        return file in self._locations
+        return state_of(file) in self._locations
 
     def get(self, file: KnownFile) -> ReadResult | None:
         """The result for a file in exactly this state, or None if it was not read yet.
@@ -82,9 +84,9 @@ class PartsFolder:
         Raises:
             EngineError: its part was damaged since it was written.
         """
-        if file not in self._locations:
+        if file not in self:
             return None
-        name, row = self._locations[file]
+        name, row = self._locations[state_of(file)]
         if name not in self._cache:
             try:
                 self._add_to_cache(name, self._read_part(name))
@@ -153,7 +155,7 @@ class PartsFolder:
         for name in sorted(os.listdir(self.folder)):  # noqa: PTH208
             if PART_NAME.fullmatch(name):
                 try:
-                    self._add_part(name, self._read_part(name), is_final)
+                    self._add_part(name, self._read_part(name), lambda result: result.permanent)
                 except (BadPart, FileError):
                     (self.folder / name).unlink()
             elif name.endswith(TEMPORARY_SUFFIX):
@@ -182,7 +184,7 @@ class PartsFolder:
         self, name: str, results: list[ReadResult], include: Callable[[ReadResult], bool] = lambda result: True
     ) -> None:
         """Remember where the results of a part are, those that ``include`` selects."""
-        self._locations |= {result.file: (name, row) for row, result in enumerate(results) if include(result)}
+        self._locations |= {state_of(result.file): (name, row) for row, result in enumerate(results) if include(result)}
         self._add_to_cache(name, results)
 
     def _add_to_cache(self, name: str, results: list[ReadResult]) -> None:
@@ -205,14 +207,9 @@ class PartsFolder:
                 (self.folder / name).unlink()
 
 
-def is_final(result: ReadResult) -> bool:
-    """Whether a continued run can use a result of an earlier one.
-
-    False for a refusal that may not last, and for an entry by metadata from before the reason was stored.
-    """
-    entry = result.entry
-    lacks_reason = entry is not None and entry.model.found_by is FoundBy.METADATA and entry.no_expert is None
-    return result.permanent and not lacks_reason
+def state_of(file: KnownFile) -> FileState:
+    """What a result belongs to: path, size, time and reader of a file."""
+    return file.path, file.size, file.mtime_ns, file.reader
 
 
 def part_name(raw: bytes) -> str:

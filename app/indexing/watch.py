@@ -9,6 +9,7 @@ from watchfiles import Change, watch
 
 from loradex.app.indexing.answer import IndexAnswer
 from loradex.app.indexing.folder_scan import WEIGHTS_SUFFIX
+from loradex.app.pictures import is_picture_name
 from loradex.index import ZooLocked
 from loradex.retrieval.errors import FileMissing
 from loradex.retrieval.remote import is_remote
@@ -30,8 +31,8 @@ def index_on_changes(
     """
     stop = stop or threading.Event()
 
-    def is_weights_file(change: Change, path: str) -> bool:
-        return WEIGHTS_SUFFIX in path.lower()
+    def matters(change: Change, path: str) -> bool:
+        return WEIGHTS_SUFFIX in path.lower() or is_picture_name(Path(path).name)
 
     options = {
         "debounce": MAX_WAIT_MS,
@@ -40,11 +41,11 @@ def index_on_changes(
         "yield_on_timeout": True,
         "ignore_permission_denied": True,
     }
-    for changes in watch(*folders, watch_filter=is_weights_file, stop_event=stop, **options):  # type: ignore[arg-type]
+    for changes in watch(*folders, watch_filter=matters, stop_event=stop, **options):  # type: ignore[arg-type]
         for tries_left in reversed(range(MAX_TRIES)):
             try:
                 answer = index()
-                if changes or answer.by_weights or answer.by_metadata or answer.removed:
+                if changes or answer.read_count or answer.removed:
                     yield answer
                 break
             except FileMissing:  # the last file was removed, or a folder is being replaced

@@ -29,11 +29,13 @@ class SearchAnswer:
             {
                 **self.reference(hit.model),
                 "family": hit.model.family,
-                "score": round(hit.score, 6),
+                "score": None if hit.score is None else round(hit.score, 6),
                 "found_by": str(hit.found_by),
                 "concept": hit.model.concept,
                 "matched": [str(evidence) for evidence in hit.matched],
                 "probability": None if hit.probability is None else round(hit.probability, 6),
+                "scores": {str(kind): round(score, 6) for kind, score in hit.scores.items()},
+                "place": hit.place.path if hit.place else None,
                 "copies": [self.reference(copy) for copy in hit.copies],
             }
             for hit in self.hits

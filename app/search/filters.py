@@ -6,11 +6,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from loradex.index import Filter, FoundBy
+from loradex.app.models import FROM_WEIGHTS
+from loradex.index import Evidence, Filter
 from loradex.retrieval.errors import QueryError
 
 RANK_PATTERN: Final = re.compile(r"(\d{1,9})?(-)?(\d{1,9})?")
 AGE_PATTERN: Final = re.compile(r"(\d{1,6})\s*(h|d|w)")
+WEIGHTS: Final = "weights"  # any kind that is read from the weights
 UNIT_HOURS: Final = {"h": 1, "d": 24, "w": 168}
 
 
@@ -22,7 +24,7 @@ def parse_filter(
     folder: str | None = None,
     after: str | None = None,
     before: str | None = None,
-    found_by: str | None = None,
+    found_by: Sequence[str] = (),
 ) -> Filter:
     """Parse a filter.
 
@@ -34,7 +36,7 @@ def parse_filter(
         folder: a folder or an address such as ``hf://owner/name``, below which a model has a file.
         after: the earliest time at which a model was added: ``2026-11-24`` (UTC), or ``7d``, ``12h`` or ``2w`` ago.
         before: the latest such time.
-        found_by: ``weights`` or ``metadata``.
+        found_by: the kinds of evidence of which a model has one, as for ``parse_evidence``; all if there are none.
 
     Raises:
         QueryError: a value has another form.
@@ -42,9 +44,6 @@ def parse_filter(
     lowest_rank, highest_rank = parse_rank_range(rank) if rank else (None, None)
     place = None if folder is None else folder if "://" in folder else str(Path(folder).absolute())
     added_after, added_before = (None if text is None else parse_time(text) for text in (after, before))
-    if found_by is not None and found_by not in tuple(FoundBy):
-        raise QueryError(f"found by: expected {' or '.join(FoundBy)}, found {found_by[:80]!r}; choose one of them")
-    evidence = FoundBy(found_by) if found_by else None
     return Filter(
         tuple(families),
         tuple(formats),
@@ -54,8 +53,26 @@ def parse_filter(
         place,
         added_after,
         added_before,
-        evidence,
+        parse_evidence(found_by),
     )
+
+
+def parse_evidence(texts: Sequence[str]) -> tuple[Evidence, ...]:
+    """Return kinds of evidence, the weightiest first, of their names: ``preview``, or ``picture,words``.
+
+    ``weights`` stands for all kinds that are read from the weights.
+
+    Raises:
+        QueryError: a name is unknown.
+    """
+    names = {name.strip() for text in texts for name in text.split(",") if name.strip()}
+    if WEIGHTS in names:
+        names = names - {WEIGHTS} | set(FROM_WEIGHTS)
+    if unknown := names - set(Evidence):
+        raise QueryError(
+            f"found by: expected {', '.join(Evidence)} or {WEIGHTS}, found {min(unknown)[:80]!r}; choose among them"
+        )
+    return tuple(kind for kind in Evidence if kind in names)
 
 
 def parse_rank_range(text: str) -> tuple[int | None, int | None]:

@@ -9,7 +9,7 @@ from typing import Any, Final, Self
 
 from PIL import Image
 
-from loradex.app.previews import IMAGE_FORMATS
+from loradex.app.pictures import IMAGE_FORMATS
 from loradex.retrieval.errors import QueryError
 
 MAX_QUERY_PARTS: Final = 32

@@ -1,18 +1,26 @@
-"""Ranks hits by weights and by words in one list, and folds hits with the same update."""
+"""Ranks hits by position and by words in one list, and folds hits with the same update."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from loradex.index import FoundBy, Hit, Model
+from loradex.app.models import FROM_WEIGHTS
+from loradex.app.search.places import Place
+from loradex.index import Evidence, Hit, Model, Positions
 from loradex.retrieval.fingerprint import Fingerprint
 from loradex.retrieval.lookalikes import SAME_COSINE
 
 MIN_COPY_COSINE: Final = 0.9  # of the vectors of two files with the same update
-RANK_CONSTANT: Final = 60  # of reciprocal rank fusion: the larger, the less the first ranks stand out
+# What having the words of a query counts for: right in three of four cases (log-odds of 1). That is above any
+# cosine, so models with the words come first in a zoo whose positions are not calibrated.
+WORDS_SCORE: Final = 1.0
+BLOCK: Final = 1000  # rows that are compared with all others at a time
+
+Scores = Mapping[Evidence, float]  # of a model's positions
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,64 +28,118 @@ class SearchHit:
     """A model found by a search.
 
     Attributes:
-        score: the cosine with the query; 1 for a model that has no vector and was found by its words.
-        matched: the evidence by which it was found, the weightiest first.
-        probability: the probability that it draws what the query says; None if no expert of its family is known.
+        scores: the score of each of its positions that the filter lets count; none for a model without such a position.
+        matched: the kinds of evidence that agree with the query, the one that carries the hit first.
+        place: the file that answers the query.
+        probability: the probability that it draws what the query says; None if it is not known.
         copies: models with the same update, folded under this hit.
     """
 
     model: Model
-    score: float
-    matched: tuple[FoundBy, ...]
+    scores: Scores
+    matched: tuple[Evidence, ...]
+    place: Place | None = None
     probability: float | None = None
     copies: tuple[Model, ...] = field(default=())
 
     @property
-    def found_by(self) -> FoundBy:
-        """The weightiest evidence."""
+    def score(self) -> float | None:
+        """The best of the scores; None if there is none."""
+        return max(self.scores.values(), default=None)
+
+    @property
+    def found_by(self) -> Evidence:
+        """The kind of evidence that carries the hit."""
         return self.matched[0]
+
+    @property
+    def name(self) -> str:
+        """The name of the file that answers the query."""
+        return self.place.name if self.place else self.model.name
+
+
+def position_scores(positions: Positions, direction: NDArray[np.float32], kinds: Sequence[Evidence]) -> Scores:
+    """Return the scores of a model's positions of some kinds for a unit vector (dim,)."""
+    wide = direction.astype(np.float64)
+    return {
+        kind: position.scale * float(position.vector @ wide) + position.bias
+        for kind, position in positions.items()
+        if kind in kinds
+    }
+
+
+def is_calibrated(hit: SearchHit, positions: Positions) -> bool:
+    """Whether the best score of a hit with some positions is calibrated, and not a cosine."""
+    best = max(hit.scores, key=lambda kind: hit.scores[kind], default=None)
+    position = None if best is None else positions.get(best)
+    return position is not None and (position.scale, position.bias) != (1, 0)
+
+
+def matching_evidence(scores: Scores, has_words: bool) -> tuple[Evidence, ...]:
+    """Return the kinds of evidence that agree with a query, the best first.
+
+    A position agrees if it is more likely right than wrong, so its score is positive. If nothing agrees, the best
+    position has carried the hit.
+
+    Args:
+        scores: of the model's positions.
+        has_words: whether the model was found by its words; if nothing was, it has a position.
+    """
+    best_first = sorted(scores, key=lambda kind: -scores[kind])
+    agreeing = [kind for kind in best_first if scores[kind] > 0]
+    by_words = [Evidence.METADATA] if has_words else []
+    return tuple(agreeing + by_words or best_first[:1])
 
 
 def fuse(
-    by_weights: Sequence[Hit], by_words: Sequence[Model], scores: Mapping[str, float], max_rank: int
+    by_position: Sequence[Hit], by_words: Sequence[Model], scores: Mapping[str, Scores], is_whole: bool = True
 ) -> list[SearchHit]:
-    """Merge two lists by reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009).
+    """Merge hits by position and models found by words into one list, best first.
+
+    All scores are log-odds. A model that has the words of the query counts for ``WORDS_SCORE``, to which its position
+    adds if it agrees; one whose position disagrees is still found by its name. So words alone do not put a model before
+    one that is more likely right by its position. Among equals those found by words come first, in their order.
 
     Args:
-        by_weights: hits by weights, best first; among equals they come first.
+        by_position: hits by position, best first.
         by_words: models found by words, best first.
-        scores: the cosines of those models found by words that are not in ``by_weights``.
-        max_rank: the last rank by weights that counts for models found by words, so that a longer ``by_weights`` makes
-            the answer longer and changes nothing else.
+        scores: of those models found by words that are not in ``by_position``.
+        is_whole: whether no more hits by position exist. If some do, models that might come after those are left out,
+            so that a longer ``by_position`` makes the answer longer and changes nothing else.
     """
-    models = {hit.model.id: hit.model for hit in by_weights} | {model.id: model for model in by_words}
-    word_ranks = {model.id: rank for rank, model in enumerate(by_words, 1)}
-    weight_ranks = {
-        hit.model.id: rank
-        for rank, hit in enumerate(by_weights, 1)
-        if rank <= max_rank or hit.model.id not in word_ranks
-    }
-    cosines = dict(scores) | {hit.model.id: hit.score for hit in by_weights}
-    fused = {
-        id: sum(1 / (RANK_CONSTANT + ranks[id]) for ranks in (weight_ranks, word_ranks) if id in ranks) for id in models
-    }
-    order = sorted(models, key=lambda id: (-fused[id], weight_ranks.get(id, len(models)), word_ranks.get(id, 0)))
-    evidence = ((FoundBy.WEIGHTS, weight_ranks), (FoundBy.METADATA, word_ranks))
-    matched = {id: tuple(found_by for found_by, ranks in evidence if id in ranks) for id in models}
-    return [SearchHit(models[id], cosines.get(id, 1.0), matched[id]) for id in order]
+    models = {hit.model.id: hit.model for hit in by_position} | {model.id: model for model in by_words}
+    all_scores = dict(scores) | {hit.model.id: hit.scores for hit in by_position}
+    word_ranks = {model.id: rank for rank, model in enumerate(by_words)}
+    position_ranks = {hit.model.id: rank for rank, hit in enumerate(by_position)}
+    worth = {id: max(all_scores.get(id, {}).values(), default=0.0) for id in models}
+    worth |= {id: WORDS_SCORE + max(worth[id], 0.0) for id in word_ranks}
+    last = -math.inf if is_whole or not by_position else by_position[-1].score
+    kept = (id for id in models if id in position_ranks or worth[id] >= last)
+    order = sorted(
+        kept, key=lambda id: (-worth[id], word_ranks.get(id, len(models)), position_ranks.get(id, len(models)))
+    )
+    hits = ((id, all_scores.get(id, {})) for id in order)
+    return [SearchHit(models[id], each, matching_evidence(each, id in word_ranks)) for id, each in hits]
 
 
 def possible_copies(hits: Sequence[SearchHit], vectors: Mapping[str, NDArray[np.float32]]) -> list[str]:
-    """Return the ids of the hits that may be copies: with a vector near another's, or without one.
+    """Return the ids of the hits that may be copies. Only their fingerprints need to be compared.
 
-    Only their fingerprints need to be compared.
+    These are hits whose vector is near that of another hit by the same kind of evidence, and hits without a vector that
+    was read from the weights.
+
+    Args:
+        hits: best first.
+        vectors: the vector by the weightiest evidence of each hit that has one, by id.
     """
-    candidates = [hit.model.id for hit in hits if hit.model.id not in vectors]
-    with_vector = [hit.model.id for hit in hits if hit.model.id in vectors]
-    if len(with_vector) > 1:
-        matrix = np.stack([vectors[id] for id in with_vector])
-        has_neighbour = (matrix @ matrix.T >= MIN_COPY_COSINE).sum(axis=1) > 1
-        candidates += [id for id, near in zip(with_vector, has_neighbour, strict=True) if near]
+    candidates, by_kind = list[str](), {kind: list[str]() for kind in FROM_WEIGHTS}
+    for hit in hits:
+        is_read = hit.model.found_by in FROM_WEIGHTS and hit.model.id in vectors
+        (by_kind[hit.model.found_by] if is_read else candidates).append(hit.model.id)
+    for ids in by_kind.values():
+        if len(ids) > 1:
+            matrix = np.stack([vectors[id] for id in ids])
+            candidates += [ids[row] for row, near in near_rows(matrix, MIN_COPY_COSINE) if len(near) > 1]
     return candidates if len(candidates) > 1 else []
 
 
@@ -92,12 +154,11 @@ def fold_copies(hits: Sequence[SearchHit], fingerprints: Mapping[str, bytes]) ->
     if len(compared) < 2:
         return list(hits)
     sketches = np.stack([Fingerprint.from_bytes(fingerprints[hit.model.id]).sketch for hit in compared])
-    same_update = sketches @ sketches.T >= SAME_COSINE
     original: dict[str, str] = {}  # the first hit with the same update, by id
-    for row, hit in enumerate(compared):
-        if hit.model.id not in original:
-            for other in np.flatnonzero(same_update[row]):
-                original.setdefault(compared[other].model.id, hit.model.id)
+    for row, same_update in near_rows(sketches, SAME_COSINE):
+        if compared[row].model.id not in original:
+            for other in same_update:
+                original.setdefault(compared[other].model.id, compared[row].model.id)
     copies: dict[str, list[Model]] = {}
     for hit in compared:
         if original[hit.model.id] != hit.model.id:
@@ -107,3 +168,10 @@ def fold_copies(hits: Sequence[SearchHit], fingerprints: Mapping[str, bytes]) ->
         for hit in hits
         if original.get(hit.model.id, hit.model.id) == hit.model.id
     ]
+
+
+def near_rows(matrix: NDArray[np.float32], min_cosine: float) -> Iterator[tuple[int, NDArray[np.intp]]]:
+    """Yield each row of unit vectors (n, dim) with the rows, itself included, whose cosine reaches a bound."""
+    for start in range(0, len(matrix), BLOCK):
+        for row, near in enumerate(matrix[start : start + BLOCK] @ matrix.T >= min_cosine, start):
+            yield row, np.flatnonzero(near)

@@ -1,6 +1,6 @@
 """Search and zero-shot labels, with one encoder and one zoo."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -11,20 +11,20 @@ from numpy.typing import NDArray
 
 from loradex.app.paths import SHIPPED_ZOO, encoder_folders
 from loradex.app.search.answers import LabelAnswer, SearchAnswer
+from loradex.app.search.places import find_place
 from loradex.app.search.query import PartKind, Query, open_picture
-from loradex.app.search.ranking import SearchHit, fold_copies, fuse, possible_copies
-from loradex.index import AnyZoo, Filter, open_zoo
+from loradex.app.search.ranking import SearchHit, fold_copies, fuse, is_calibrated, position_scores, possible_copies
+from loradex.index import AnyZoo, Evidence, Filter, open_zoo
 from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.errors import FileError, NoExpert, NoExpertReason, QueryError
 from loradex.retrieval.probex.category_expert import CategoryExpert
-from loradex.retrieval.space.calibration import Relevance
 from loradex.retrieval.space.labels import ABSTAIN_BELOW, LabelList
+from loradex.retrieval.space.likelihood import probability
 
 MAX_HITS = 1000
 MAX_OFFSET = 10_000
 MAX_LABELS = 20_000
-# Models found by words, and ranks by weights that count for those; fixed, so that pages fit together.
-MAX_BY_WORDS = 100
+MAX_BY_WORDS = 100  # models found by words; fixed, so that pages fit together
 EXTRA_HITS = 4  # beyond those asked for, so that folded copies seldom make a second search necessary
 MIN_NORM = 1e-4  # of the vector of a query
 NO_FILTER = Filter()
@@ -48,7 +48,9 @@ class Loradex:
         return open_zoo(self.zoo_folder, space=self.encoder.space.name, read_only=True)
 
     def search(self, query: str | Query, k: int = 10, *, offset: int = 0, where: Filter = NO_FILTER) -> SearchAnswer:
-        """Find the models whose weights or words match a query best; those with one update are folded into one hit.
+        """Find the models that a query describes best, by all that is known of them.
+
+        Models with the same update are folded into one hit.
 
         Args:
             query: a text, or a query with several parts.
@@ -68,8 +70,10 @@ class Loradex:
         start = perf_counter()
         query = Query.from_parts([query]) if isinstance(query, str) else query
         vector, own_ids = self.query_vector(query)
-        ranked, vectors = self.rank(query, vector / np.linalg.norm(vector), own_ids, offset + k, where)
-        hits = self.add_probabilities(ranked[offset : offset + k], vector, vectors)
+        ranked = self.rank(query, vector / np.linalg.norm(vector), own_ids, offset + k, where)
+        hits = self.add_places(ranked[offset : offset + k], query.values(PartKind.TEXT), where.folder)
+        if all(part.kind is PartKind.TEXT for part in query.parts):  # for which scores are calibrated
+            hits = self.add_probabilities(hits)
         return SearchAnswer(
             query, str(self.zoo_folder), self.encoder.space.name, (perf_counter() - start) * 1e3, hits, offset
         )
@@ -103,8 +107,8 @@ class Loradex:
 
     def rank(
         self, query: Query, direction: NDArray[np.float32], own_ids: set[str], depth: int, where: Filter
-    ) -> tuple[list[SearchHit], dict[str, NDArray[np.float32]]]:
-        """Rank hits by weights and by words.
+    ) -> list[SearchHit]:
+        """Rank hits by position and by words.
 
         Args:
             query: whose texts are searched as words.
@@ -112,43 +116,49 @@ class Loradex:
             own_ids: the models in the query, which are no hits.
             depth: the least number of hits, if the zoo has so many.
             where: which models may be hits.
-
-        Returns:
-            The hits, and the vectors of those that have one, by id.
         """
         texts = query.values(PartKind.TEXT)
         by_words = self.zoo.find(texts, MAX_BY_WORDS, where, query.values(PartKind.TEXT, -1)) if texts else []
-        count = max(depth + len(own_ids) + EXTRA_HITS, MAX_BY_WORDS if by_words else 0)
+        count = depth + len(own_ids) + EXTRA_HITS
         while True:
-            by_weights = self.zoo.search(direction, count, where)
-            vectors = {hit.model.id: hit.vector for hit in by_weights}
-            vectors |= self.zoo.vectors_by_id([model.id for model in by_words if model.id not in vectors])
-            scores = {model.id: float(vectors[model.id] @ direction) for model in by_words if model.id in vectors}
-            hits = [hit for hit in fuse(by_weights, by_words, scores, MAX_BY_WORDS) if hit.model.id not in own_ids]
+            by_position = self.zoo.search(direction, count, where)
+            found = {hit.model.id for hit in by_position}
+            positions = self.zoo.positions_by_id([model.id for model in by_words if model.id not in found])
+            scores = {id: position_scores(each, direction, where.kinds) for id, each in positions.items()}
+            is_whole = len(by_position) < count
+            hits = [hit for hit in fuse(by_position, by_words, scores, is_whole) if hit.model.id not in own_ids]
+            vectors = {hit.model.id: hit.vector for hit in by_position if hit.found_by is hit.model.found_by}
+            vectors |= {id: next(iter(each.values())).vector for id, each in positions.items()}
+            vectors |= self.zoo.vectors_by_id(
+                [hit.model.id for hit in hits if hit.scores and hit.model.id not in vectors]
+            )
             folded = fold_copies(hits, self.zoo.fingerprints(possible_copies(hits, vectors)))
-            if len(folded) >= depth or len(by_weights) < count:
-                return folded, vectors
+            if len(folded) >= depth or is_whole:
+                return folded
             count *= 2
 
-    def add_probabilities(
-        self, hits: Sequence[SearchHit], query: NDArray[np.float32], vectors: Mapping[str, NDArray[np.float32]]
-    ) -> list[SearchHit]:
-        """Return the hits with the probability that each draws what the query says, if its family has an expert."""
-        probabilities: dict[str, float] = {}
-        for family in {hit.model.family for hit in hits} & self.relevances.keys():
-            ids = [hit.model.id for hit in hits if hit.model.family == family and hit.model.id in vectors]
-            if ids:
-                values = self.relevances[family].probabilities(np.stack([vectors[id] for id in ids]), query)
-                probabilities |= dict(zip(ids, values.tolist(), strict=True))
-        return [replace(hit, probability=probabilities.get(hit.model.id)) for hit in hits]
+    def add_probabilities(self, hits: Sequence[SearchHit]) -> list[SearchHit]:
+        """Return the hits with the probability that each draws what the query says, by its best position.
 
-    @cached_property
-    def relevances(self) -> dict[str, Relevance]:
-        """What turns scores into probabilities, by family; empty if the space has no default labels."""
-        if not self.encoder.has_labels:
-            return {}
-        labels = self.encoder.default_labels.vectors
-        return {expert.family: Relevance.of(expert.calibration, labels) for expert in self.encoder.experts.values()}
+        It stays None where the position is not calibrated, so that its score is a cosine.
+        """
+        positions = self.zoo.positions_by_id([hit.model.id for hit in hits if hit.scores])
+        calibrated = [hit for hit in hits if is_calibrated(hit, positions.get(hit.model.id, {}))]
+        values = probability(np.array([hit.score for hit in calibrated], np.float64)).tolist()
+        by_id = {hit.model.id: value for hit, value in zip(calibrated, values, strict=True)}
+        return [replace(hit, probability=by_id.get(hit.model.id)) for hit in hits]
+
+    def add_places(self, hits: Sequence[SearchHit], texts: Sequence[str], folder: str | None) -> list[SearchHit]:
+        """Return the hits with the file of each that answers the query; texts count for hits found by words."""
+        zoo, answers = str(self.zoo_folder), []
+        by_words = {hit.model.id for hit in hits if Evidence.METADATA in hit.matched}
+        ids = [hit.model.id for hit in hits if folder is not None or hit.model.id in by_words]
+        files = self.zoo.files_by_model(ids) if ids else {}
+        for hit in hits:
+            searched = texts if hit.model.id in by_words else ()
+            place = find_place(hit.model, files.get(hit.model.id, []), zoo, searched, folder)
+            answers.append(replace(hit, place=place))
+        return answers
 
     def label(self, files: Sequence[str], labels: Sequence[str] | None = None, k: int = 5) -> Iterator[LabelAnswer]:
         """Yield zero-shot labels of each file, or the reason why it cannot be read.

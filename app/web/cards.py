@@ -1,12 +1,13 @@
 """Models as cards in a gallery."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from loradex.app.models import model_path
+from loradex.app.models import evidence_words, known_by, model_path
 from loradex.app.previews import preview_path
 from loradex.app.search.ranking import SearchHit
 from loradex.app.web.elements import (
@@ -19,29 +20,34 @@ from loradex.app.web.elements import (
     pluralize,
     quote_attribute,
 )
-from loradex.index import FoundBy, Model
+from loradex.index import Model
 
 MAX_TAGS: Final = 3  # on a card
-EVIDENCE: Final[dict[tuple[FoundBy, ...], str]] = {
-    (FoundBy.WEIGHTS,): "found by weights",
-    (FoundBy.METADATA,): "found by metadata only",
-}
-COSINE_HELP: Final = "Cosine similarity of the model's vector with the query, from -1 to 1"
-PROBABILITY_HELP: Final = f"Calibrated probability that the model draws what the query says. {COSINE_HELP}"
+SCORE_HELP: Final = "Log-odds that the model draws what is asked for, if it was indexed with calibration; else a cosine"
+PROBABILITY_HELP: Final = "Calibrated probability that the model draws what the query says"
 
 
 def hit_card(hit: SearchHit, zoo: Path) -> str:
-    """Card of a search hit: its probability and cosine, and by which evidence it was found."""
-    if hit.found_by is FoundBy.METADATA and len(hit.matched) == 1:
-        has_no_vector = hit.score == 1  # the score that ``fuse`` gives such a hit, as there is no cosine
-        score = bar(0, "weights not read") if has_no_vector else bar(hit.score, f"cosine {hit.score:.2f}", COSINE_HELP)
+    """Card of a search hit: its probability or score, by which evidence it was found, and which file answers."""
+    if hit.score is None:
+        score = bar(0, "known by name or tags only")
     elif hit.probability is None:
-        score = bar(hit.score, f"cosine {hit.score:.2f}", COSINE_HELP)
+        score = bar(hit.score, f"score {hit.score:.2f}", SCORE_HELP)
     else:
-        score = bar(hit.probability, f"{hit.probability:.0%} likely · cosine {hit.score:.2f}", PROBABILITY_HELP)
+        score = bar(hit.probability, f"{hit.probability:.0%} likely", PROBABILITY_HELP)
     concept = f" · made for {escape_text(hit.model.concept, 40)}" if hit.model.concept else ""
-    evidence = EVIDENCE.get(hit.matched, "found by weights and metadata")
-    return card(hit.model, zoo, score, f"{evidence}{concept}", copies_line(hit.copies))
+    note = f"found by {escape(evidence_words(hit.matched))}{concept}"
+    shown = replace(hit.model, name=hit.name, path=hit.place.path if hit.place else hit.model.path)
+    return card(shown, zoo, score, note, place_line(hit, zoo) + copies_line(hit.copies))
+
+
+def place_line(hit: SearchHit, zoo: Path) -> str:
+    """The file that answers a query, if it is not the model's own."""
+    path = hit.place.path if hit.place else None
+    if path is None or path == model_path(hit.model, str(zoo)):
+        return ""
+    short = "/".join(path.replace("\\", "/").split("/")[-2:])
+    return f'<p class="ld-why" title={quote_attribute(path)}>file: {escape_text(short, 60)}</p>'
 
 
 def copies_line(copies: Sequence[Model]) -> str:
@@ -54,7 +60,7 @@ def copies_line(copies: Sequence[Model]) -> str:
 
 def plain_card(model: Model, zoo: Path, note: str = "") -> str:
     """Card of a model without a score; ``note`` is HTML."""
-    default = f"made for {escape_text(model.concept, 40)}" if model.concept else f"known by {escape(model.found_by)}"
+    default = f"made for {escape_text(model.concept, 40)}" if model.concept else f"known by {escape(known_by(model))}"
     return card(model, zoo, "", note or default)
 
 

@@ -11,18 +11,24 @@ import gradio as gr
 
 from loradex.app.backend import Backend, IndexingRun, State
 from loradex.app.indexing.answer import IndexAnswer
+from loradex.app.models import evidence_words
 from loradex.app.search.lookalikes import Library, LookalikeHit
 from loradex.app.web.cards import plain_card
 from loradex.app.web.elements import EVENT_OPTIONS, bar, escape_text, html_view, notice, pluralize, table, warning
 from loradex.app.web.model_panel import ModelPanel
-from loradex.index import FoundBy, Model
+from loradex.index import Evidence, Model
 from loradex.index.errors import ZooError
 from loradex.retrieval.errors import LoradexError
 
 MAX_LISTED: Final = 200
 MAX_GROUPS: Final = 50
 POLL_INTERVAL: Final = 0.7  # seconds
-EVIDENCE: Final = {FoundBy.WEIGHTS: "read by weights", FoundBy.METADATA: "known by metadata only"}
+EVIDENCE: Final = {
+    Evidence.PICTURE: "known by what they draw, read from their weights",
+    Evidence.WORDS: "known by words in their weights",
+    Evidence.PREVIEW: "known by their previews",
+    Evidence.METADATA: "known by name or tags only",
+}
 REPAIR_HINT: Final = (
     "Run “loradex zoo rebuild”: it repairs search words, tags and index engine, and removes damaged models. "
     "Then index their folders again."
@@ -104,7 +110,7 @@ def render_run(run: IndexingRun) -> str:
 
 
 def render_files(answer: IndexAnswer) -> str:
-    """The files of a run by kind of evidence, advice about those that no expert read, and refused and missing files."""
+    """The files of a run by the weightiest evidence, advice about those that no expert read, and what was refused."""
     parts = [
         file_list(EVIDENCE[found_by], [(Path(file).name, family) for file, family in families.items()])
         for found_by, families in answer.understood.items()
@@ -114,6 +120,14 @@ def render_files(answer: IndexAnswer) -> str:
         parts.append(notice(answer.advice))
     if answer.refused:
         parts.append(file_list("refused", [(reason, "") for reason in answer.refused.values()], is_open=True))
+    if answer.no_previews:
+        parts.append(notice(f"The pictures beside LoRAs were not placed: {answer.no_previews}."))
+    if answer.bad_pictures:
+        parts.append(
+            file_list(
+                "left out: pictures that cannot be used", [(reason, "") for reason in answer.bad_pictures.values()]
+            )
+        )
     if answer.missing:
         parts.append(file_list("missing (indexed earlier)", [(file, "") for file in answer.missing]))
     return "".join(parts)
@@ -182,9 +196,9 @@ def render_zoo_check(backend: Backend) -> str:
         problems = [str(error)]
     size = sum(path.stat().st_size for path in zoo.folder.rglob("*") if path.is_file())
     evidence = zoo.counts("found_by")
-    by_weights, by_metadata = evidence.get("weights", 0), evidence.get("metadata", 0)
     rows = [
-        ("models", f"{len(zoo):,}: {by_weights:,} read by weights, {by_metadata:,} known by metadata only"),
+        ("models", f"{len(zoo):,}"),
+        ("known by", ", ".join(f"{evidence_words([kind])} {count:,}" for kind, count in evidence.items())),
         ("families", ", ".join(f"{escape_text(family)} {count:,}" for family, count in zoo.counts("family").items())),
         ("formats", ", ".join(f"{escape_text(format)} {count:,}" for format, count in zoo.counts("format").items())),
         ("text-image space", escape_text(zoo.space)),

@@ -23,7 +23,7 @@ from loradex.app.web.elements import (
 )
 from loradex.app.web.labelled_file import LabelledFile
 from loradex.app.web.model_selection import event_id
-from loradex.index import FoundBy
+from loradex.index import Evidence
 from loradex.index.errors import ZooError
 
 SHOWN_FACTS: Final = (
@@ -39,8 +39,10 @@ SHOWN_FACTS: Final = (
 )
 MAX_PATHS: Final = 10
 EVIDENCE: Final = {
-    FoundBy.WEIGHTS: "its weights, read by an expert",
-    FoundBy.METADATA: "its metadata only; no expert could read its weights",
+    Evidence.PICTURE: "what it draws, read from its weights by an expert",
+    Evidence.WORDS: "words of its training captions, read from its weights",
+    Evidence.PREVIEW: "the preview pictures beside its file",
+    Evidence.METADATA: "its name, tags and notes only: nothing was read from its weights, and it has no preview",
 }
 
 
@@ -91,7 +93,7 @@ def render_model(backend: Backend, id: str) -> str:
     rows = [
         ("family", escape_text(model.family)),
         ("made for", escape_text(model.concept) if model.concept else ""),
-        ("known by", EVIDENCE[model.found_by]),
+        ("known by", "<br>".join(EVIDENCE[kind] for kind in model.evidence or (Evidence.METADATA,))),
         ("id", escape_text(model.id)),
     ]
     facts = facts_table({name: model.facts.get(name) for name in SHOWN_FACTS})

@@ -9,6 +9,7 @@ from typing import Final
 import gradio as gr
 
 from loradex.app.backend import Backend
+from loradex.app.models import EVIDENCE_WORDS
 from loradex.app.search.filters import parse_filter
 from loradex.app.search.query import Query, parse_search_box
 from loradex.app.web.cards import gallery, hit_card, plain_card
@@ -17,7 +18,7 @@ from loradex.app.web.elements import EVENT_OPTIONS, action_button, chips, html_v
 from loradex.app.web.model_panel import ModelPanel
 from loradex.app.web.model_selection import ModelSelection, event_id
 from loradex.app.web.upload_inputs import image_input
-from loradex.index import Filter, FoundBy
+from loradex.index import Evidence, Filter
 from loradex.index.errors import ZooError
 from loradex.retrieval.errors import LoradexError
 
@@ -38,7 +39,6 @@ EXAMPLES: Final = (
     "fruit - red",
     "musical instrument",
 )
-ANY_EVIDENCE: Final = "any"
 
 
 def build(backend: Backend, panel: ModelPanel, page: gr.Blocks) -> None:
@@ -77,7 +77,10 @@ def build(backend: Backend, panel: ModelPanel, page: gr.Blocks) -> None:
             ]
             rank = gr.Textbox("", label="LoRA rank", placeholder="8 or 4-16", max_lines=1, min_width=90)
             folder = gr.Textbox("", label="Folder", placeholder="full path", max_lines=1, min_width=130)
-            found_by = gr.Dropdown([ANY_EVIDENCE, *FoundBy], value=ANY_EVIDENCE, label="Found by", min_width=110)
+            kinds = [
+                (words + " only" * (kind is Evidence.METADATA), str(kind)) for kind, words in EVIDENCE_WORDS.items()
+            ]
+            found_by = gr.Dropdown(kinds, label="Known by", multiselect=True, min_width=180)
     liked = ModelSelection(MAX_LIKED, partial(liked_chips, backend))
     compared = ModelSelection(MAX_COMPARED, partial(render_comparison, backend))
     status = gr.HTML("", elem_classes="ld-status")
@@ -135,7 +138,7 @@ def search(
     tags: Sequence[str] = (),
     rank: str = "",
     folder: str = "",
-    found_by: str = ANY_EVIDENCE,
+    found_by: Sequence[str] = (),
     count: int = PAGE_SIZE,
 ) -> tuple[str, str]:
     """Return the ``count`` best models as cards, and a status line; without a query, the first by id.
@@ -153,7 +156,7 @@ def search(
             tags or (),
             rank.strip() or None,
             folder.strip() or None,
-            found_by=None if found_by == ANY_EVIDENCE else found_by,
+            found_by=found_by or (),
         )
         plus, minus = parse_search_box(text)
         if not (plus or liked or image):

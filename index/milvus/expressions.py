@@ -8,13 +8,41 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from loradex.index.entry import normalize_tag
+from loradex.index.evidence import CODES, PLACED, Evidence, to_bits
 from loradex.index.filters import Filter, folder_range
 from loradex.index.milvus.rows import code, tokens
 from loradex.index.words import query_words
 
 
-def filter_expression(where: Filter) -> str:
+def model_expression(where: Filter) -> str:
     """Return the expression of a filter on models.
+
+    Raises:
+        BadQuery: the filter is invalid.
+    """
+    shared = filter_expression(where)
+    if not where.found_by:
+        return shared
+    allowed = [
+        bits
+        for bits in range(1 << len(PLACED))
+        if bits & to_bits(where.kinds) or (not bits and Evidence.METADATA in where.found_by)
+    ]
+    return all_of(shared, f"evidence in {allowed}")
+
+
+def position_expression(where: Filter, kinds: Sequence[Evidence]) -> str:
+    """Return the expression of a filter on positions by some kinds of evidence.
+
+    Raises:
+        BadQuery: the filter is invalid.
+    """
+    of_kinds = "" if len(kinds) == len(PLACED) else f"kind in {[CODES[kind] for kind in kinds]}"
+    return all_of(of_kinds, filter_expression(where))
+
+
+def filter_expression(where: Filter) -> str:
+    """Return the expression of the conditions of a filter for which positions have the fields of their model.
 
     Raises:
         BadQuery: the filter is invalid.
@@ -30,8 +58,6 @@ def filter_expression(where: Filter) -> str:
         conditions.append(f"rank >= {max(0, where.lowest_rank or 0)}")  # a model without a rank has -1
     bounds = (("rank <=", where.highest_rank), ("added >=", where.added_from), ("added <", where.added_before))
     conditions += [f"{comparison} {bound}" for comparison, bound in bounds if bound is not None]
-    if where.found_by is not None:
-        conditions.append(f"found_by == {json.dumps(code(str(where.found_by)))}")
     if where.folder is not None:
         prefix, _ = folder_range(where.folder)
         conditions.append(f"array_contains(folders, {json.dumps(code(prefix))})")

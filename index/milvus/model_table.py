@@ -1,25 +1,22 @@
-"""The collection of models: models, vectors and fingerprints by id, and searches."""
+"""The collection of models: models, positions and fingerprints by id, and full-text search."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from loradex.index.candidates import approximate_candidates
 from loradex.index.entry import Entry
+from loradex.index.evidence import Evidence, Position, Positions
 from loradex.index.milvus.expressions import WordQuery, all_of
-from loradex.index.milvus.rows import Row, model_of_row, unpack, vector_of_row
+from loradex.index.milvus.position_table import exact_scores
+from loradex.index.milvus.rows import FILTERED, Row, model_of_row, positions_of_row, unpack
 from loradex.index.milvus.table import Table, batches
-from loradex.index.model import Hit, Model
-from loradex.index.vectors import Vector
+from loradex.index.model import Hit, KnownFile, Model
+from loradex.index.vectors import Vector, scored_rows
 
-MODEL_FIELDS: Final = ("id", "record")
-ALL_FIELDS: Final = (
-    *MODEL_FIELDS,
-    *("shard", "family", "format", "found_by", "rank", "added", "tags", "folders", "words", "placed", "vector"),
-    "fingerprint",
-)
+MODEL_FIELDS: Final = ("id", "record", "evidence")
+POSITIONED_FIELDS: Final = (*MODEL_FIELDS, "places")
+ALL_FIELDS: Final = (*POSITIONED_FIELDS, *FILTERED, "words", "fingerprint")
 
 
 class ModelTable(Table):
@@ -32,6 +29,14 @@ class ModelTable(Table):
             ZooDamaged: the row is not as it was written.
         """
         return model_of_row(row, self.connection)
+
+    def positions_of(self, row: Row, dim: int) -> dict[Evidence, Position]:
+        """Return the positions of a row, with vectors (dim,).
+
+        Raises:
+            ZooDamaged: the row is not as it was written.
+        """
+        return positions_of_row(row, dim, self.connection)
 
     def rows(self, ids: Sequence[str]) -> dict[str, Row]:
         """Return the complete rows of those ids that exist, by id."""
@@ -51,16 +56,17 @@ class ModelTable(Table):
             rows = self.get(batch, MODEL_FIELDS, condition)
             yield from (self.model_of(row) for row in sorted(rows, key=lambda row: str(row["id"])))
 
-    def counts(self) -> dict[str, dict[str, int]]:
-        """Return the counts of each column of ``BaseZoo.counts``."""
+    def counts(self, files: Mapping[str, Sequence[KnownFile]]) -> dict[str, dict[str, int]]:
+        """Return the counts of each column of ``BaseZoo.counts``; ``files`` are those of each model, by id."""
         counts: dict[str, dict[str, int]] = {"family": {}, "format": {}, "found_by": {}, "tag": {}}
         for row in self.scan("", MODEL_FIELDS):
-            entry = Entry.from_model(self.model_of(row))
+            model = self.model_of(row)
+            entry = Entry.from_model(model).with_files(files.get(model.id, []))
             values: dict[str, Iterable[str | None]] = {
                 "family": [entry.family],
                 "format": [entry.format],
-                "found_by": [entry.found_by],
-                "tag": entry.tags,
+                "found_by": map(str, model.evidence or [Evidence.METADATA]),
+                "tag": entry.texts.tag_set,
             }
             for column, of_model in values.items():
                 for value in of_model:
@@ -71,10 +77,10 @@ class ModelTable(Table):
             for column, by_value in counts.items()
         }
 
-    def vectors(self, ids: Sequence[str]) -> dict[str, Vector]:
-        """Return the unit vectors (dim,) of those models that have one, by id."""
-        rows = self.get(ids, ("id", "placed", "vector"))
-        return {row["id"]: vector for row in rows if (vector := vector_of_row(row)) is not None}
+    def positions(self, ids: Sequence[str], dim: int) -> dict[str, Positions]:
+        """Return the positions, with vectors (dim,), of those models that have one, by id."""
+        rows = self.get(ids, ("id", "places"))
+        return {row["id"]: positions for row in rows if (positions := self.positions_of(row, dim))}
 
     def fingerprints(self, ids: Sequence[str] | None = None) -> dict[str, bytes]:
         """Return the fingerprints of all models that have one, or of some, in order of id."""
@@ -86,26 +92,18 @@ class ModelTable(Table):
             if row["fingerprint"]
         }
 
-    def nearest(self, query: Vector, k: int, condition: str, *, exact: bool) -> list[Hit]:
-        """Return the ``k`` best models for a unit query (dim,), by cosines in float64, ties in order of id.
+    def hits(self, ids: Sequence[str], query: Vector, kinds: Sequence[Evidence]) -> list[Hit]:
+        """Return the hits of models by their positions of some kinds, best first, ties in order of id.
 
-        ``exact`` says that Milvus's index scores all vectors. Then candidates are taken until no other model can be
-        better than the last hit, or tie with it.
+        The query (dim + 1,) is one of ``vectors.scored_queries``. A model that has none of these positions, as it was
+        changed after it was found, is left out.
         """
-        rounding = len(query) * 2.0**-23  # error of an inner product of unit vectors in float32, summed in any order
-
-        def cosines(rows: Sequence[Row]) -> NDArray[np.float64]:
-            vectors = np.array([row["vector"] for row in rows], np.float32).reshape(-1, len(query))
-            return (vectors.astype(np.float64) * query).sum(axis=1)
-
-        def is_enough(rows: Sequence[Row]) -> bool:
-            return bool(np.sort(cosines(rows))[-k] > rows[-1]["distance"] + rounding)
-
-        n_rows = k if exact else approximate_candidates(k)
-        rows = self.search(query.tolist(), "vector", n_rows, condition, (*MODEL_FIELDS, "vector"), is_enough)
-        scored = zip(cosines(rows).tolist(), rows, strict=True)
-        best = sorted(scored, key=lambda pair: (-pair[0], pair[1]["id"]))[:k]
-        return [Hit(self.model_of(row), score, np.array(row["vector"], np.float32)) for score, row in best]
+        hits = []
+        for row in self.get(ids, POSITIONED_FIELDS):
+            positions = self.positions_of(row, len(query) - 1)
+            if counted := [kind for kind in kinds if kind in positions]:
+                hits.append(hit_of(self.model_of(row), {kind: positions[kind] for kind in counted}, query))
+        return sorted(hits, key=lambda hit: (-hit.score, hit.model.id))
 
     def match(self, query: WordQuery, k: int, condition: str) -> list[Model]:
         """Return the ``k`` best models of a full-text search by Milvus's BM25, ties in order of id."""
@@ -120,3 +118,13 @@ class ModelTable(Table):
             ranks.setdefault(row["distance"], rank)
         best = sorted(rows, key=lambda row: (ranks[row["distance"]], row["id"]))[:k]
         return [self.model_of(row) for row in best]
+
+
+def hit_of(model: Model, positions: Positions, query: Vector) -> Hit:
+    """Return a model as a hit of a query (dim + 1,) by the best of its positions."""
+    places = list(positions.values())
+    vectors = np.stack([place.vector for place in places])
+    rows = scored_rows(vectors, [place.scale for place in places], [place.bias for place in places])
+    scores = dict(zip(positions, exact_scores(rows, query).tolist(), strict=True))
+    best = max(scores, key=lambda kind: scores[kind])  # of equal ones the weightiest
+    return Hit(model, scores[best], best, scores, positions[best].vector)

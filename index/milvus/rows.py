@@ -1,7 +1,8 @@
-"""The rows of Milvus's collections, made of models and files, and read back.
+"""The rows of Milvus's collections, made of models, their positions and files, and read back.
 
-Field ``record`` holds a model or a file unchanged; the other fields are derived from it for filters and search. Words,
-tags and paths become short ASCII codes, so that no tokenizer, collation or escape rule of a server matters.
+Fields ``record``, ``places`` and ``fingerprint`` hold a model, its positions and a file unchanged; all others are
+derived from them for filters and search. Words, tags and paths become short ASCII codes, so that no tokenizer,
+collation or escape rule of a server matters.
 """
 
 import json
@@ -14,12 +15,12 @@ from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from typing import Any, Final
 
-import numpy as np
-
 from loradex.index.entry import Entry
 from loradex.index.errors import RESTORE, BadModel, ZooDamaged
-from loradex.index.model import FoundBy, KnownFile, Model
-from loradex.index.vectors import Vector
+from loradex.index.evidence import CODES, PLACED, Evidence, Position, Positions, evidence_of, from_bits, to_bits
+from loradex.index.model import KnownFile, Model
+from loradex.index.sqlite.rows import facts_of_file
+from loradex.index.vectors import from_bytes, scored_rows, to_bytes
 
 Row = dict[str, Any]
 
@@ -31,8 +32,9 @@ CHUNK: Final = 65_000  # bytes
 MAX_CHUNKS: Final = 64
 MAX_ELEMENTS: Final = 4096  # of an ARRAY of Milvus
 MAX_TOKEN_LENGTH: Final = 40
-WORD_WEIGHTS: Final = (10, 5, 1)  # how often a word of the name, of the tags, of the notes is written
+WORD_WEIGHTS: Final = (10, 5, 1)  # how often a word of the names, of the tags, of the notes is written
 NO_RANK: Final = -1
+FILTERED: Final = ("shard", "family", "format", "rank", "added", "tags", "folders")  # fields that positions share
 
 
 def pack(value: object) -> list[str]:
@@ -113,7 +115,7 @@ def weighted_words(entry: Entry) -> str:
     They are cut to what fits a VARCHAR of Milvus.
     """
     weights: Counter[str] = Counter()
-    for text, weight in zip(entry.words, WORD_WEIGHTS, strict=True):
+    for text, weight in zip(entry.texts.words, WORD_WEIGHTS, strict=True):
         for token in tokens(text):
             weights[token] += weight
     text = " ".join([*weights, *(token for token, weight in weights.items() for _ in range(weight - 1))])
@@ -121,9 +123,9 @@ def weighted_words(entry: Entry) -> str:
 
 
 def model_row(
-    entry: Entry, added: int, vector: Vector | None, dim: int, paths: Iterable[str | None], fingerprint: Sequence[str]
+    entry: Entry, added: int, positions: Positions, files: Sequence[KnownFile], fingerprint: Sequence[str]
 ) -> Row:
-    """Return the row of a model with files at some paths and a packed fingerprint, which is empty for none.
+    """Return the row of a model with its positions, its files, and a packed fingerprint, which is empty for none.
 
     Raises:
         BadModel: it does not fit a row of Milvus.
@@ -132,25 +134,26 @@ def model_row(
         raise BadModel(
             f"model {entry.id!r}: expected an id of up to 64 letters, digits, spaces and ._+- for Milvus, found another; correct the model"
         )
-    if len(entry.tags) > MAX_ELEMENTS:
+    whole = entry.with_files(files)
+    tags = whole.texts.tag_set
+    if len(tags) > MAX_ELEMENTS:
         raise BadModel(
-            f"model {entry.id!r}: expected at most {MAX_ELEMENTS} tags for Milvus, found {len(entry.tags)}; correct the model"
+            f"model {entry.id!r}: expected at most {MAX_ELEMENTS} tags for Milvus, found {len(tags)}; correct the model"
         )
     return {
         "id": entry.id,
         "shard": shard_of(entry.id),
         "family": code(entry.family),
         "format": "" if entry.format is None else code(entry.format),
-        "found_by": entry.found_by,
+        "evidence": to_bits(evidence_of(positions)),
         "rank": NO_RANK if entry.rank is None else entry.rank,
         "added": added,
-        "tags": sorted(map(code, entry.tags)),
-        "folders": folder_codes((entry.path, *paths)),
-        "words": weighted_words(entry),
-        "placed": vector is not None,
-        "vector": (np.zeros(dim, np.float32) if vector is None else vector).tolist(),
+        "tags": sorted(map(code, tags)),
+        "folders": folder_codes((entry.path, *(file.path for file in files))),
+        "words": weighted_words(whole),
+        "places": pack_positions(positions),
         "fingerprint": list(fingerprint),
-        "record": pack([*entry.texts[:8], added]),
+        "record": pack([*entry.fields[:7], added]),
     }
 
 
@@ -161,39 +164,98 @@ def model_of_row(row: Row, place: object) -> Model:
         ZooDamaged: the row is not as it was written.
     """
     try:
-        id, name, family, found_by, path, concept, preview, facts, added = unpack(row["record"])
+        id, name, family, path, concept, preview, facts, added = unpack(row["record"])
         if id == row["id"] and type(added) is int:
-            return Model(id, name, family, FoundBy(found_by), path, concept, preview, json.loads(facts), added)
+            evidence = from_bits(row["evidence"])
+            return Model(id, name, family, path, concept, preview, json.loads(facts), added, evidence)
     except (ValueError, TypeError, KeyError, RecursionError):
         pass
-    raise ZooDamaged(
+    raise damaged_model_error(row, place)
+
+
+def damaged_model_error(row: Row, place: object) -> ZooDamaged:
+    """The error of a model's row that is not as it was written."""
+    return ZooDamaged(
         f"{place}: expected the row of model {row.get('id')!r} as it was written, found another; {RESTORE}"
     )
 
 
-def vector_of_row(row: Row) -> Vector | None:
-    """Return the vector (dim,) of a row, or None if its model has none."""
-    return np.array(row["vector"], np.float32) if row["placed"] else None
+def pack_positions(positions: Positions) -> list[str]:
+    """Pack the positions of a model, bit by bit; the result is empty if there is none."""
+    values = {
+        CODES[kind]: (at.scale, at.bias, b64encode(to_bytes(at.vector)).decode()) for kind, at in positions.items()
+    }
+    return pack(values) if values else []
+
+
+def positions_of_row(row: Row, dim: int, place: object) -> dict[Evidence, Position]:
+    """Return the positions of a model's row, the weightiest evidence first.
+
+    Raises:
+        ZooDamaged: the row is not as it was written.
+    """
+    try:
+        values = unpack(row["places"]) if row["places"] else {}
+        positions = {}
+        for kind in PLACED:
+            if str(CODES[kind]) in values:
+                scale, bias, data = values.pop(str(CODES[kind]))
+                position = Position(from_bytes(b64decode(data, validate=True)), float(scale), float(bias))
+                if len(position.vector) != dim:
+                    break
+                positions[kind] = position
+        if not values:
+            return positions
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        pass
+    raise damaged_model_error(row, place)
+
+
+def position_rows(row: Row, positions: Positions) -> list[Row]:
+    """Return the rows of a model's positions, with what filters need of the model's row."""
+    shared = {field: row[field] for field in FILTERED}
+    rows = []
+    for kind, at in positions.items():
+        (vector,) = scored_rows(at.vector[None], [at.scale], [at.bias]).tolist()
+        rows.append(
+            shared | {"id": position_id(row["id"], kind), "model": row["id"], "kind": CODES[kind], "vector": vector}
+        )
+    return rows
+
+
+def position_id(model_id: str, kind: Evidence) -> str:
+    """Return the id of the row of a position; no model's id has a colon."""
+    return f"{model_id}:{CODES[kind]}"
 
 
 def file_row(file: KnownFile) -> Row:
     """Return the row of a file.
 
     Raises:
-        BadModel: it does not fit a row of Milvus.
+        BadModel: it does not fit a row of Milvus, or its facts are not JSON.
     """
+    facts_of_file(file)
     id = digest(file.path)
-    record = pack([file.path, file.size, file.mtime_ns, file.model_id, file.refusal, file.reader])
-    return {"id": id, "shard": shard_of(id), "model": file.model_id or "", "record": record, "nothing": [0.0, 0.0]}
+    fields = (file.path, file.size, file.mtime_ns, file.model_id, file.refusal, file.reader, file.name, file.facts)
+    return {
+        "id": id,
+        "shard": shard_of(id),
+        "model": file.model_id or "",
+        "record": pack(fields),
+        "nothing": [0.0, 0.0],
+    }
 
 
 def file_of_row(row: Row, place: object) -> KnownFile:
-    """Return the file of a row.
+    """Return the file of a row; one of layout 1 has no name and no facts.
 
     Raises:
         ZooDamaged: the row is not as it was written.
     """
     try:
-        return KnownFile(*unpack(row["record"]))
+        file = KnownFile(*unpack(row["record"]))
+        if isinstance(file.facts, dict):
+            return file
     except (ValueError, TypeError, KeyError, RecursionError):
-        raise ZooDamaged(f"{place}: expected the row of a file as it was written, found another; {RESTORE}") from None
+        pass
+    raise ZooDamaged(f"{place}: expected the row of a file as it was written, found another; {RESTORE}")

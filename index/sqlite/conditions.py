@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from loradex.index.entry import normalize_tag
+from loradex.index.evidence import CODES, Evidence, to_bits
 from loradex.index.filters import Filter, folder_range
 from loradex.index.sqlite.rows import to_stored
 from loradex.index.words import query_words
@@ -36,9 +37,10 @@ def filter_condition(where: Filter) -> Condition:
         if bound is not None:
             conditions.append(f"models.{column} {operator} ?")
             values.append(bound)
-    if where.found_by is not None:
-        conditions.append("models.found_by = ?")
-        values.append(str(where.found_by))
+    if where.found_by:
+        by_metadata = " OR models.evidence = 0" if Evidence.METADATA in where.found_by else ""
+        conditions.append(f"(models.evidence & ?{by_metadata})")
+        values.append(to_bits(tuple(CODES.keys() & set(where.found_by))))
     if where.folder is not None:
         # a path is stored as text, or as bytes if it is not valid Unicode
         below = "(path >= ? AND path < ? OR path >= ? AND path < ?)"

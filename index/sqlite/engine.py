@@ -1,8 +1,9 @@
-"""Index engines: candidates among unit vectors that never change, so that any number of threads may search one at once.
+"""Index engines: candidates among vectors that never change, so that any number of threads may search one at once.
 
-Small zoos are scanned exactly. Larger ones are scanned as codes of one bit per number (RaBitQ: Gao and Long, SIGMOD
-2024) after a random rotation, and the best candidates are compared again by their vectors in the catalogue.
-docs/architecture.md says why not HNSW or IVF.
+The vectors are those of ``scored_rows``: a scaled unit vector and, as the last number, a bias. Small zoos are scanned
+exactly. Larger ones are scanned as codes of one bit per number (RaBitQ: Gao and Long, SIGMOD 2024) after a random
+rotation, and the best candidates are compared again by their vectors in the catalogue. docs/architecture.md says why
+not HNSW or IVF.
 """
 
 from collections.abc import Sequence
@@ -48,12 +49,12 @@ def memory_view(index: Any, pointer: Any, dtype: type, shape: tuple[int, int]) -
 
 
 class Engine(Protocol):
-    """An index of unit vectors (n, dim).
+    """An index of vectors (n, dim + 1), whose last number is a bias.
 
     Attributes:
         name: of the kind of engine, as in ``--engine``.
         array_names: names of its arrays.
-        dim: length of its vectors.
+        dim: length of its vectors without the bias.
         score_error: the largest error of a score; None if nothing bounds it, so that a search may miss a hit.
     """
 
@@ -64,7 +65,7 @@ class Engine(Protocol):
 
     @classmethod
     def from_vectors(cls, vectors: Vector) -> Self:
-        """Index unit vectors (n, dim)."""
+        """Index vectors (n, dim + 1)."""
         ...
 
     @classmethod
@@ -85,7 +86,9 @@ class Engine(Protocol):
         ...
 
     def candidates(self, queries: Vector, count: int, mask: Mask | None = None) -> tuple[Vector, Rows]:
-        """Return the scores and rows (q, count) of the best vectors for each unit query (q, dim), best first.
+        """Return the scores and rows (q, count) of the best vectors for each query (q, dim + 1), best first.
+
+        The queries are those of ``scored_queries``.
 
         Only rows of the mask (n,) are searched. Where there are fewer than ``count``, the row is -1.
         """
@@ -107,12 +110,13 @@ class ExactEngine:
 
     def __init__(self, index: Any) -> None:
         """Wrap an ``IndexFlatIP``."""
-        self._index, self.dim = index, int(index.d)
-        self.score_error: float | None = index.d * 2.0**-24  # of the inner product of two unit vectors
+        self._index, self.dim = index, int(index.d) - 1
+        # of a sum of products in any order (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1)
+        self.score_error: float | None = index.d * 2.0**-24 * largest_score(self.arrays()["vectors"])
 
     @classmethod
     def from_vectors(cls, vectors: Vector) -> Self:
-        """Copy unit vectors (n, dim)."""
+        """Copy vectors (n, dim + 1)."""
         index = faiss.IndexFlatIP(vectors.shape[1])
         index.add(np.ascontiguousarray(vectors, np.float32))
         return cls(index)
@@ -121,13 +125,13 @@ class ExactEngine:
     def from_arrays(cls, arrays: Arrays, dim: int) -> Self:
         """Restore an engine from its vectors."""
         vectors = arrays["vectors"]
-        if vectors.dtype != np.float32 or vectors.ndim != 2 or vectors.shape[1] != dim:
+        if vectors.dtype != np.float32 or vectors.ndim != 2 or vectors.shape[1] != dim + 1:
             raise ValueError(f"vectors of {vectors.dtype} {vectors.shape}")
         return cls.from_vectors(vectors)
 
     def arrays(self) -> Arrays:
-        """Return a view of the vectors (n, dim)."""
-        return {"vectors": memory_view(self._index, self._index.get_xb(), np.float32, (len(self), self.dim))}
+        """Return a view of the vectors (n, dim + 1)."""
+        return {"vectors": memory_view(self._index, self._index.get_xb(), np.float32, (len(self), self.dim + 1))}
 
     def __len__(self) -> int:
         """The number of vectors."""
@@ -149,7 +153,7 @@ class GpuEngine(ExactEngine):
         """Copy an ``IndexFlatIP`` to every GPU."""
         super().__init__(index)
         self._on_gpu = faiss.index_cpu_to_all_gpus(index)
-        self.score_error = index.d * 2.0**-20  # sums in another order
+        self.score_error = 16 * (self.score_error or 0)  # GPUs may multiply at a lower precision
 
     def candidates(self, queries: Vector, count: int, mask: Mask | None = None) -> tuple[Vector, Rows]:
         """Scan the vectors, as ``Engine.candidates``."""
@@ -162,16 +166,17 @@ class GpuEngine(ExactEngine):
 class CodesEngine:
     """Scans codes of one bit per number, then scores the best rows by one byte per number.
 
-    For vectors of 512 numbers it needs a quarter of the memory of ``ExactEngine``.
+    For vectors of 512 numbers it needs a quarter of the memory of ``ExactEngine``. Biases stay numbers: FAISS adds a
+    number of each code to its score.
     """
 
     name: ClassVar[str] = "codes"
-    array_names: ClassVar[tuple[str, ...]] = ("codes", "steps", "lengths")
+    array_names: ClassVar[tuple[str, ...]] = ("codes", "steps", "lengths", "biases")
     score_error: float | None = None
 
-    def __init__(self, codes: NDArray[np.uint8], steps: NDArray[np.int8], lengths: Vector) -> None:
+    def __init__(self, codes: NDArray[np.uint8], steps: NDArray[np.int8], lengths: Vector, biases: Vector) -> None:
         """Take RaBitQ codes (n, bytes), and vectors as integers ``steps`` (n, dim) times ``lengths`` (n,) of a step."""
-        self.dim, self._steps, self._lengths = steps.shape[1], steps, lengths
+        self.dim, self._steps, self._lengths, self._biases = steps.shape[1], steps, lengths, biases
         self._index = empty_rabitq_index(self.dim)
         faiss.copy_array_to_vector(codes.ravel(), self._index.codes)
         self._index.ntotal = len(codes)
@@ -181,7 +186,8 @@ class CodesEngine:
 
     @classmethod
     def from_vectors(cls, vectors: Vector) -> Self:
-        """Encode unit vectors (n, dim)."""
+        """Encode vectors (n, dim + 1)."""
+        vectors, biases = vectors[:, :-1], vectors[:, -1].copy()
         dim = vectors.shape[1]
         index, turn = empty_rabitq_index(dim), rotation(dim)
         codes, steps = np.empty((len(vectors), index.code_size), np.uint8), np.empty(vectors.shape, np.int8)
@@ -190,25 +196,23 @@ class CodesEngine:
             rows = slice(start, start + BLOCK)
             codes[rows] = index.sa_encode(vectors[rows] @ turn)
             steps[rows] = np.rint(vectors[rows] / lengths[rows, None])
-        return cls(codes, steps, lengths)
+        put_biases(codes, biases)
+        return cls(codes, steps, lengths, biases)
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, dim: int) -> Self:
-        """Restore an engine from codes, steps and lengths."""
-        codes, steps, lengths = (arrays[name] for name in cls.array_names)
-        dtypes = [array.dtype.name for array in (codes, steps, lengths)]
-        code_size = empty_rabitq_index(dim).code_size
-        shapes_fit = (codes.shape, steps.shape) == ((len(lengths), code_size), (len(lengths), dim))
-        if dtypes != ["uint8", "int8", "float32"] or not shapes_fit or lengths.ndim != 1:
-            raise ValueError(
-                f"codes of {codes.dtype} {codes.shape}, {steps.dtype} {steps.shape}, {lengths.dtype} {lengths.shape}"
-            )
-        return cls(codes, steps, lengths)
+        """Restore an engine from its ``arrays``."""
+        codes, steps, lengths, biases = (arrays[name] for name in cls.array_names)
+        found = [(array.dtype.name, *array.shape) for array in (codes, steps, lengths, biases)]
+        n, code_size = len(lengths), empty_rabitq_index(dim).code_size
+        if found != [("uint8", n, code_size), ("int8", n, dim), ("float32", n), ("float32", n)]:
+            raise ValueError(f"codes of {found}")
+        return cls(codes, steps, lengths, biases)
 
     def arrays(self) -> Arrays:
-        """Return the codes (n, bytes), the steps (n, dim) and the lengths (n,) of a step."""
+        """Return the codes (n, bytes), the steps (n, dim), the lengths (n,) of a step, and the biases (n,)."""
         codes = memory_view(self._index, self._index.codes.data(), np.uint8, (len(self), self._index.code_size))
-        return {"codes": codes, "steps": self._steps, "lengths": self._lengths}
+        return {"codes": codes, "steps": self._steps, "lengths": self._lengths, "biases": self._biases}
 
     def __len__(self) -> int:
         """The number of vectors."""
@@ -216,7 +220,8 @@ class CodesEngine:
 
     def candidates(self, queries: Vector, count: int, mask: Mask | None = None) -> tuple[Vector, Rows]:
         """Scan the codes and score the best rows by their bytes, as ``Engine.candidates``."""
-        rotated, wide = queries @ rotation(self.dim), max(1, min(approximate_candidates(count), len(self)))
+        units = np.ascontiguousarray(queries[:, :-1])
+        rotated, wide = units @ rotation(self.dim), max(1, min(approximate_candidates(count), len(self)))
         if mask is None:
             _, wide_rows = self._fast_index.search(rotated, wide)
         else:
@@ -224,9 +229,9 @@ class CodesEngine:
             _, wide_rows = self._index.search(rotated, wide, params=parameters)
         best_scores = np.full((len(queries), count), -np.inf, np.float32)
         best_rows = np.full((len(queries), count), -1, np.int64)
-        for number, (query, rows) in enumerate(zip(queries, wide_rows, strict=True)):
+        for number, (query, rows) in enumerate(zip(units, wide_rows, strict=True)):
             rows = rows[rows >= 0]
-            scores = (self._steps[rows].astype(np.float32) @ query) * self._lengths[rows]
+            scores = (self._steps[rows].astype(np.float32) @ query) * self._lengths[rows] + self._biases[rows]
             order = np.argsort(-scores, kind="stable")[:count]
             best_scores[number, : len(order)], best_rows[number, : len(order)] = scores[order], rows[order]
         return best_scores, best_rows
@@ -262,6 +267,25 @@ def concatenate(engine_class: EngineClass, parts: Sequence[tuple[Engine, Mask | 
         kept.append(arrays if rows is None else {name: array[rows] for name, array in arrays.items()})
     joined = {name: np.concatenate([arrays[name] for arrays in kept]) for name in kept[0]}
     return engine_class.from_arrays(joined, parts[0][0].dim)
+
+
+def largest_score(vectors: Vector) -> float:
+    """Return the largest score that a vector (n, dim + 1) can have for a unit query, up to its sign."""
+    largest = 0.0
+    for start in range(0, len(vectors), BLOCK):
+        block = vectors[start : start + BLOCK]
+        norms = np.sqrt(np.einsum("ij,ij->i", block[:, :-1], block[:, :-1]))
+        largest = max(largest, float((norms + np.abs(block[:, -1])).max()))
+    return 1.01 * largest  # the norms are rounded, and so is the bound that they enter
+
+
+def put_biases(codes: NDArray[np.uint8], biases: Vector) -> None:
+    """Write biases (n,) into RaBitQ codes (n, bytes), so that each adds to the scores of its code.
+
+    The bits are followed by two float32 numbers; FAISS subtracts half of the first one from an inner product. In codes
+    centred at zero it is zero.
+    """
+    codes[:, -8:-4] = (-2 * biases.astype("<f4")).view(np.uint8).reshape(-1, 4)
 
 
 @lru_cache(maxsize=8)

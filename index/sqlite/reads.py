@@ -1,26 +1,30 @@
 """Queries of the catalogue."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from loradex.index.evidence import CODES, PLACED, Evidence, Position, Positions
 from loradex.index.model import KnownFile, Model
 from loradex.index.sqlite.conditions import Condition
 from loradex.index.sqlite.rows import (
+    SELECT_FILES,
     SELECT_MODELS,
+    SELECT_POSITIONS,
     Row,
     StoredText,
     checked_bytes,
     damaged_row_error,
-    from_stored,
+    file_of_row,
     model_of_row,
+    position_of_row,
     select_in,
 )
-from loradex.index.vectors import Vector, from_bytes
+from loradex.index.sqlite.slots import PER_MODEL, Keys, Slots, kind_of, slots_of
 
 LARGEST_LIMIT: Final = 2**62  # of SQLite's LIMIT, less than its largest integer
 
@@ -56,7 +60,7 @@ def read_page(connection: Connection, where: Condition, after: StoredText, limit
     return connection.execute(statement, (*values, after)).fetchall()
 
 
-def read_matching_keys(connection: Connection, where: Condition) -> NDArray[np.int64]:
+def read_matching_keys(connection: Connection, where: Condition) -> Keys:
     """Return the keys (n,) of the models that meet a condition, ascending."""
     condition, values = where
     rows = connection.execute(f"SELECT key FROM models WHERE {condition} ORDER BY key", values).fetchall()
@@ -65,9 +69,25 @@ def read_matching_keys(connection: Connection, where: Condition) -> NDArray[np.i
 
 def count_models(connection: Connection, column: str) -> dict[str, int]:
     """Return the counts of a column, as ``BaseZoo.counts``."""
-    table = {"family": "models", "format": "models", "found_by": "models", "tag": "tags"}[column]
+    if column == "found_by":
+        return count_evidence(connection)
+    table = {"family": "models", "format": "models", "tag": "tags"}[column]
     statement = f"SELECT {column}, count(*) FROM {table} WHERE {column} IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1"
     return {str(value): count for value, count in connection.execute(statement).fetchall()}
+
+
+def count_evidence(connection: Connection) -> dict[str, int]:
+    """Return how many models are known by each kind of evidence, as ``BaseZoo.counts``."""
+    counts: Counter[str] = Counter()
+    for bits, count in connection.execute("SELECT evidence, count(*) FROM models GROUP BY 1"):
+        for kind in counted_kinds(bits):
+            counts[kind.value] += count
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def counted_kinds(bits: int) -> tuple[Evidence, ...]:
+    """Return the kinds of evidence of ``to_bits``, or metadata; bits that stand for no kind are left out."""
+    return tuple(kind for kind, code in CODES.items() if bits >> code & 1) or (Evidence.METADATA,)
 
 
 def search_words(connection: Connection, path: Path, query: str, k: int, where: Condition) -> list[Model]:
@@ -85,32 +105,36 @@ def search_words(connection: Connection, path: Path, query: str, k: int, where: 
     return [model_of_row(row, path) for row in rows]
 
 
-def read_vectors_by_id(connection: Connection, path: Path, dim: int, ids: Sequence[str]) -> dict[str, Vector]:
-    """Return the vectors (dim,) of those models that have one, by id.
+def read_positions_by_id(connection: Connection, path: Path, dim: int, ids: Sequence[str]) -> dict[str, Positions]:
+    """Return the positions of those models that have one, by id, the weightiest evidence first.
 
     Raises:
-        ZooDamaged: a vector is not as it was written.
+        ZooDamaged: a position is not as it was written.
     """
     ids_by_key: dict[int, str] = dict(select_in(connection, "SELECT key, id FROM models WHERE id IN", ids))
-    rows = select_in(connection, "SELECT key, vector, crc FROM vectors WHERE key IN", list(ids_by_key))
-    return {ids_by_key[row[0]]: from_bytes(checked_bytes(row, 4 * dim, path)) for row in rows}
+    slots = slots_of(np.array(list(ids_by_key), np.int64), PLACED)
+    rows = select_in(connection, f"{SELECT_POSITIONS} WHERE slot IN", slots.tolist())
+    positions: dict[str, dict[Evidence, Position]] = {}
+    for row in sorted(rows):
+        key, position = row[0] // PER_MODEL, position_of_row(row, 4 * dim, path)
+        positions.setdefault(ids_by_key[key], {})[kind_of(row[0])] = position
+    return {
+        id: {kind: positions[id][kind] for kind in PLACED if kind in positions[id]} for id in ids if id in positions
+    }
 
 
-def read_matrix(connection: Connection, path: Path, dim: int, keys: NDArray[np.int64]) -> Vector:
-    """Return the vectors (n, dim) of models, in the order of their keys (n,).
+def read_slots(connection: Connection, path: Path, slots: Slots) -> list[Row]:
+    """Return the rows of ``SELECT_POSITIONS`` in some slots (n,), in their order.
 
     Raises:
-        ZooDamaged: a vector is missing, or is not as it was written.
+        ZooDamaged: a position is missing.
     """
-    rows = select_in(connection, "SELECT key, vector, crc FROM vectors WHERE key IN", keys.tolist())
-    order, stored_keys = np.argsort(keys, kind="stable"), np.array([row[0] for row in rows], np.int64)
-    if not np.array_equal(keys[order], np.sort(stored_keys)):
-        raise damaged_row_error(path, next(iter(set(keys.tolist()) - set(stored_keys.tolist())), None))
-    blocks = [checked_bytes(row, 4 * dim, path) for row in rows]
-    stored = np.frombuffer(b"".join(blocks), "<f4").reshape(-1, dim)
-    matrix = np.empty((len(keys), dim), np.float32)
-    matrix[order] = stored[np.argsort(stored_keys, kind="stable")]
-    return matrix
+    rows = select_in(connection, f"{SELECT_POSITIONS} WHERE slot IN", slots.tolist())
+    by_slot = {row[0]: row for row in rows}
+    for slot in slots.tolist():
+        if slot not in by_slot:
+            raise damaged_row_error(path, slot // PER_MODEL)
+    return [by_slot[slot] for slot in slots.tolist()]
 
 
 def read_fingerprints(
@@ -128,16 +152,14 @@ def read_fingerprints(
         else select_in(connection, f"{statement} WHERE id IN", ids)
     )
     for id, *row in rows:
-        yield id, checked_bytes(tuple(row), None, path)
+        yield id, checked_bytes(tuple(row), path)
 
 
-def read_files(connection: Connection, ids: Sequence[str] | None = None) -> Iterator[KnownFile]:
-    """Yield all files that were indexed, in order of path, or those of some models."""
-    statement = "SELECT files.path, size, mtime_ns, id, refusal, reader FROM files LEFT JOIN models USING (key)"
-    rows = (
-        connection.execute(f"{statement} ORDER BY files.path")
-        if ids is None
-        else select_in(connection, f"{statement} WHERE id IN", ids)
-    )
-    for path, size, mtime_ns, id, refusal, reader in rows:
-        yield KnownFile(str(from_stored(path)), size, mtime_ns, id, from_stored(refusal), reader)
+def read_files(connection: Connection, path: Path) -> Iterator[KnownFile]:
+    """Yield all files that were indexed, in order of path.
+
+    Raises:
+        ZooDamaged: a row is not as it was written.
+    """
+    for row in connection.execute(f"{SELECT_FILES} ORDER BY files.path"):
+        yield file_of_row(row, path)

@@ -3,38 +3,36 @@
 from sqlite3 import Connection
 
 from loradex.index.sqlite.catalogue import Catalogue
-from loradex.index.sqlite.rows import SELECT_MODELS
-from loradex.index.sqlite.schema import CREATE_WORDS
-from loradex.index.sqlite.verify import entry_of_row, select_damaged
-from loradex.index.sqlite.writes import delete_vector, put_words
+from loradex.index.sqlite.derived_words import rewrite_words
+from loradex.index.sqlite.rows import SELECT_MODELS, is_damaged, model_of_row
+from loradex.index.sqlite.slots import PER_MODEL
+from loradex.index.sqlite.verify import select_damaged_fingerprints, select_damaged_positions, select_misplaced
+from loradex.index.sqlite.writes import delete_position, put_positions, stored_positions
 
 
 def repair(connection: Connection, catalogue: Catalogue, generation: int) -> list[str]:
     """Derive words and tags again from sound rows, delete models with a damaged or missing row, and return their ids.
 
-    The files of deleted models are forgotten, so that the next ``loradex index`` reads them again.
+    The files of deleted models are forgotten, so that the next ``loradex index`` reads them again, and so are those
+    with a damaged row.
     """
     path = catalogue.path
     connection.execute("REINDEX")
-    for (key,) in connection.execute("SELECT key FROM vectors WHERE key NOT IN (SELECT key FROM models)").fetchall():
-        delete_vector(connection, key, generation)
+    strays = f"SELECT slot FROM vectors WHERE key NOT IN (SELECT key FROM models) OR slot / {PER_MODEL} IS NOT key"
+    for (slot,) in connection.execute(strays).fetchall():
+        delete_position(connection, slot, generation)
     for table in ("fingerprints", "files"):
         connection.execute(f"DELETE FROM {table} WHERE key NOT IN (SELECT key FROM models)")
-    no_vector = "SELECT key FROM models WHERE found_by = 'weights' AND key NOT IN (SELECT key FROM vectors)"
-    damaged = {key for (key,) in connection.execute(no_vector)}
-    damaged |= {row[0] for row in select_damaged(connection, "vectors", "vector", 4 * catalogue.dim, path)}
-    damaged |= {row[0] for row in select_damaged(connection, "fingerprints", "data", None, path)}
-    connection.execute("DROP TABLE words")
-    connection.execute(CREATE_WORDS)
-    connection.execute("DELETE FROM tags")
+    misplaced = set(select_misplaced(connection))
+    damaged_keys = {row[0] // PER_MODEL for row in select_damaged_positions(connection, catalogue.dim, path)}
+    damaged_keys |= {row[0] for row in select_damaged_fingerprints(connection, path)}
     deleted_ids = []
     for row in connection.execute(f"{SELECT_MODELS} ORDER BY key").fetchall():
-        key, entry = row[-1], entry_of_row(row, path)
-        if entry is None or key in damaged:
-            deleted_ids.append(str(row[0]))
-            delete_vector(connection, key, generation)
+        id, key = row[0], row[-1]
+        if key in damaged_keys or str(id) in misplaced or is_damaged(model_of_row, row, path):
+            deleted_ids.append(str(id))
+            put_positions(connection, key, {}, generation, stored_positions(connection, key))
             connection.execute("DELETE FROM models WHERE key = ?", (key,))
-        else:
-            put_words(connection, key, entry)
+    rewrite_words(connection, path)
     connection.execute("UPDATE zoo SET vectors = (SELECT count(*) FROM vectors)")
     return deleted_ids

@@ -1,22 +1,36 @@
 """The format of the catalogue's rows: text, checksums, and models read back only if their checksum is right."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from sqlite3 import Connection
+from struct import Struct
+from struct import error as StructError
 from typing import Any, Final
 from zlib import crc32
 
 from loradex.index.entry import is_valid_unicode
-from loradex.index.errors import RESTORE, ZooDamaged
-from loradex.index.model import FoundBy, Model
+from loradex.index.errors import RESTORE, BadModel, ZooDamaged
+from loradex.index.evidence import Position, from_bits
+from loradex.index.model import KnownFile, Model
+from loradex.index.sqlite.slots import PER_MODEL
+from loradex.index.vectors import from_bytes
 
 Row = tuple[Any, ...]
 StoredText = str | bytes | None
 
 KEYS_PER_STATEMENT: Final = 500
-MODEL_COLUMNS: Final = "id name family found_by path concept preview facts format rank added crc".split()  # noqa: SIM905
+MODEL_COLUMNS: Final = "id name family path concept preview facts format rank added evidence crc".split()  # noqa: SIM905
 SELECT_MODELS: Final = f"SELECT {', '.join(f'models.{column}' for column in (*MODEL_COLUMNS, 'key'))} FROM models"
+SELECT_POSITIONS: Final = "SELECT slot, vector, scale, bias, crc FROM vectors"
+SELECT_FILES: Final = (
+    "SELECT files.path, size, mtime_ns, models.id, refusal, reader, files.name, files.facts"
+    " FROM files LEFT JOIN models USING (key)"
+)
+NUMBERS: Final = Struct("<qdd")  # slot, scale and bias
+
+kinds_of_bits = lru_cache(maxsize=64)(from_bits)
 
 
 def to_stored(text: str | None) -> StoredText:
@@ -29,13 +43,20 @@ def from_stored(value: StoredText) -> str | None:
     return value.decode("utf-8", "surrogatepass") if isinstance(value, bytes) else value
 
 
-def texts_of_row(row: Row) -> tuple[Any, ...]:
-    """Return the texts of a row of ``SELECT_MODELS``, from id to facts.
+def checked_fields(row: Row, path: Path) -> tuple[Any, ...]:
+    """Return the texts of a row of ``SELECT_MODELS``, from id to format.
 
     Raises:
-        UnicodeDecodeError: one of them is damaged.
+        ZooDamaged: the row is not as it was written.
     """
-    return tuple(map(from_stored, row[:8]))
+    *texts, rank, added, evidence, crc, _ = row
+    try:
+        fields = tuple(map(from_stored, texts))
+        if row_checksum((*fields, rank, added, evidence)) == crc:
+            return fields
+    except (ValueError, TypeError):
+        pass
+    raise damaged_row_error(path, row[0])
 
 
 def model_of_row(row: Row, path: Path) -> Model:
@@ -44,15 +65,42 @@ def model_of_row(row: Row, path: Path) -> Model:
     Raises:
         ZooDamaged: the row is not as it was written.
     """
-    *fields, rank, added, crc, _ = row
+    id, name, family, file, concept, preview, facts, _ = checked_fields(row, path)
     try:
-        texts = tuple(map(from_stored, fields))
-        if row_checksum((*texts, rank, added)) == crc:
-            id, name, family, found_by, file, concept, preview, facts, _ = texts
-            return Model(id, name, family, FoundBy(found_by), file, concept, preview, json.loads(facts or ""), added)  # type: ignore[arg-type]
+        evidence = kinds_of_bits(row[10])
+        return Model(id, name, family, file, concept, preview, json.loads(facts or ""), row[9], evidence)
     except (ValueError, TypeError):
+        raise damaged_row_error(path, id) from None
+
+
+def file_of_row(row: Row, path: Path) -> KnownFile:
+    """Return the file of a row of ``SELECT_FILES``.
+
+    Raises:
+        ZooDamaged: its path, name or facts are not as they were written.
+    """
+    file, size, mtime_ns, id, refusal, reader, name, facts = row
+    try:
+        values = {} if facts is None else json.loads(facts)
+        if isinstance(values, dict):
+            return KnownFile(
+                str(from_stored(file)), size, mtime_ns, id, from_stored(refusal), reader, from_stored(name), values
+            )
+    except (ValueError, TypeError, RecursionError):
         pass
-    raise damaged_row_error(path, row[0])
+    raise ZooDamaged(f"{path}: expected the row of file {file!r} as it was written, found another; {RESTORE}")
+
+
+def facts_of_file(file: KnownFile) -> str | None:
+    """Return the facts of a file as JSON, or None if there are none.
+
+    Raises:
+        BadModel: they are not JSON.
+    """
+    try:
+        return json.dumps(file.facts, allow_nan=False) if file.facts else None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadModel(f"file {file.path!r}: expected JSON facts, found: {error}; correct the file's facts") from None
 
 
 def row_checksum(fields: Iterable[str | int | None]) -> int:
@@ -65,21 +113,56 @@ def bytes_checksum(key: int, data: bytes) -> int:
     return crc32(data, key & 0xFFFFFFFF)
 
 
-def checked_bytes(row: Row, length: int | None, path: Path) -> bytes:
+def checked_bytes(row: Row, path: Path) -> bytes:
     """Return the bytes of a row (key, bytes, crc).
 
     Raises:
-        ZooDamaged: they are not as they were written, or of another length.
+        ZooDamaged: they are not as they were written.
     """
     key, data, crc = row
-    if (
-        type(data) is not bytes
-        or type(key) is not int
-        or bytes_checksum(key, data) != crc
-        or length not in (None, len(data))
-    ):
+    if type(data) is not bytes or type(key) is not int or bytes_checksum(key, data) != crc:
         raise damaged_row_error(path, key)
     return data
+
+
+def position_checksum(slot: int, vector: bytes, scale: float, bias: float) -> int:
+    """Return the CRC-32 of a position in a slot."""
+    return crc32(vector, crc32(NUMBERS.pack(slot, scale, bias)))
+
+
+def check_position(row: Row, length: int, path: Path) -> None:
+    """Check a row of ``SELECT_POSITIONS``.
+
+    Raises:
+        ZooDamaged: it is not as it was written, or its vector is not of so many bytes.
+    """
+    slot, vector, scale, bias, crc = row
+    try:
+        if len(vector) == length and position_checksum(slot, vector, scale, bias) == crc:
+            return
+    except (TypeError, StructError):
+        pass
+    raise damaged_row_error(path, slot // PER_MODEL if isinstance(slot, int) else slot)
+
+
+def position_of_row(row: Row, length: int, path: Path) -> Position:
+    """Return the position of a row of ``SELECT_POSITIONS``.
+
+    Raises:
+        ZooDamaged: as ``check_position``.
+    """
+    check_position(row, length, path)
+    _, vector, scale, bias, _ = row
+    return Position(from_bytes(vector), scale, bias)
+
+
+def is_damaged(check: Callable[..., object], *arguments: object) -> bool:
+    """Whether one of the checks of rows finds that a row is not as it was written."""
+    try:
+        check(*arguments)
+    except ZooDamaged:
+        return True
+    return False
 
 
 def damaged_row_error(path: Path, id: object) -> ZooDamaged:
@@ -87,7 +170,7 @@ def damaged_row_error(path: Path, id: object) -> ZooDamaged:
     return ZooDamaged(f"{path}: expected the row of model {id!r} as it was written, found another; {RESTORE}")
 
 
-def select_in(connection: Connection, statement: str, keys: Sequence[int | str]) -> list[Row]:
+def select_in(connection: Connection, statement: str, keys: Sequence[int | StoredText]) -> list[Row]:
     """Return the rows of a statement that ends in ``IN``, for any number of keys."""
     rows: list[Row] = []
     for start in range(0, len(keys), KEYS_PER_STATEMENT):

@@ -23,12 +23,13 @@ from loradex.index.disk import sync, sync_folder, typed_errors
 from loradex.index.model import State
 from loradex.index.sqlite.commits import is_past_state
 from loradex.index.sqlite.engine import ENGINES, Arrays, ExactEngine, GpuEngine, has_gpu
+from loradex.index.sqlite.slots import PER_MODEL
 from loradex.index.sqlite.snapshot import Segment, Snapshot
 
 FOLDER: Final = "engine"
 MANIFEST: Final = "manifest.json"
 LARGEST_MANIFEST: Final = 65_536  # bytes
-FORMAT: Final = 1
+FORMAT: Final = 2
 CHUNK: Final = 2**24  # bytes
 FOLDER_NAME: Final = re.compile(r"(\d{1,18})-([0-9a-f]{16})", re.ASCII)  # generation and token
 
@@ -61,7 +62,7 @@ def save_engine(zoo: Path, snapshot: Snapshot) -> None:
             shutil.rmtree(parent / name)
         part.mkdir()
         (segment,) = snapshot.segments
-        arrays = {"keys": segment.keys, **segment.engine.arrays()}
+        arrays = {"slots": segment.slots, **segment.engine.arrays()}
         manifest = {
             "format": FORMAT,
             "state": name,
@@ -140,46 +141,51 @@ def read_array(path: Path, entry: dict[str, Any], max_bytes: int) -> NDArray[Any
 
 
 def saved_engines(zoo: Path) -> Iterator[SavedEngine]:
-    """Yield the saved engines of a zoo, the latest first; folders without a readable manifest are ignored."""
+    """Yield the saved engines of a zoo, the latest first.
+
+    Folders without a readable manifest of this format are ignored.
+    """
     engines = []
     with suppress(OSError):
         for folder in (zoo / FOLDER).iterdir():
-            with suppress(OSError, ValueError, RecursionError, AttributeError):
+            with suppress(OSError, ValueError, RecursionError, AttributeError, LookupError, TypeError):
                 generation, token = FOLDER_NAME.fullmatch(folder.name).groups()  # type: ignore[union-attr]
                 if not (folder / MANIFEST).is_file():
                     continue
                 with (folder / MANIFEST).open("rb") as file:
                     manifest = json.loads(file.read(LARGEST_MANIFEST))
-                engines.append(SavedEngine(folder, State(int(generation), bytes.fromhex(token)), manifest))
+                if manifest["format"] == FORMAT:
+                    engines.append(SavedEngine(folder, State(int(generation), bytes.fromhex(token)), manifest))
     yield from sorted(engines, key=lambda saved: -saved.state.generation)
 
 
 def read_segment(saved: SavedEngine, dim: int, max_models: int) -> Segment:
-    """Read the vectors of a saved engine, of at most ``max_models`` models.
+    """Read a saved engine, of at most ``max_models`` models.
 
     Raises:
         READ_ERRORS: it is not as it was written.
     """
     manifest = saved.manifest
-    if (manifest["format"], manifest["dim"], manifest["state"]) != (FORMAT, dim, saved.folder.name):
-        raise ValueError(f"format {manifest['format']!r} of {manifest['dim']!r} numbers in state {manifest['state']!r}")
+    if (manifest["dim"], manifest["state"]) != (dim, saved.folder.name):
+        raise ValueError(f"{manifest['dim']!r} numbers in state {manifest['state']!r}")
     engine_class = ENGINES[str(manifest["engine"])]
     if engine_class is GpuEngine and not has_gpu():
         engine_class = ExactEngine
-    max_bytes = {"keys": 8 * max_models} | dict.fromkeys(engine_class.array_names, (4 * dim + 64) * max_models)
+    max_rows = PER_MODEL * max_models
+    max_bytes = {"slots": 8 * max_rows} | dict.fromkeys(engine_class.array_names, (4 * dim + 64) * max_rows)
     arrays: Arrays = {
         name: read_array(saved.folder / f"{name}.bin", manifest["arrays"][name], size)
         for name, size in max_bytes.items()
     }
-    keys = arrays.pop("keys")
+    slots = arrays.pop("slots")
     if (
-        keys.dtype != np.int64
-        or keys.ndim != 1
-        or any(len(array) != len(keys) for array in arrays.values())
-        or (np.diff(keys) <= 0).any()
+        slots.dtype != np.int64
+        or slots.ndim != 1
+        or any(len(array) != len(slots) for array in arrays.values())
+        or (np.diff(slots) <= 0).any()
     ):
-        raise ValueError(f"keys of {keys.dtype} {keys.shape}")
-    return Segment(engine_class.from_arrays(arrays, dim), keys)
+        raise ValueError(f"slots of {slots.dtype} {slots.shape}")
+    return Segment(engine_class.from_arrays(arrays, dim), slots)
 
 
 def largest_key(connection: Connection) -> int:

@@ -9,22 +9,23 @@ from loradex.index.errors import ZooDamaged
 from loradex.index.filters import Filter
 from loradex.index.model import Hit, State
 from loradex.index.sqlite.catalogue import Catalogue
-from loradex.index.sqlite.commits import Keys, is_past_state, read_state
+from loradex.index.sqlite.commits import is_past_state, read_state, rows_to_search
 from loradex.index.sqlite.conditions import filter_condition
 from loradex.index.sqlite.engine import AUTO, ENGINES, Mask
-from loradex.index.sqlite.reads import read_matching_keys, read_matrix, read_models_by_key
-from loradex.index.sqlite.rows import select_in
+from loradex.index.sqlite.hits import hits_of
+from loradex.index.sqlite.reads import read_matching_keys, read_slots
 from loradex.index.sqlite.saved_engines import delete_engines, load_snapshot, save_engine, saved_engines
-from loradex.index.sqlite.snapshot import Matches, Snapshot, updated_snapshot
-from loradex.index.vectors import Vector
+from loradex.index.sqlite.slots import Slots, slots_of
+from loradex.index.sqlite.snapshot import Snapshot, updated_snapshot
+from loradex.index.vectors import Vector, scored_queries
 
-SAVE_FROM: Final = 20_000  # vectors, from which loading a saved engine is faster than reading the catalogue
-STALE_SHARE: Final = 0.05  # of the vectors added since an engine was saved, from which it is saved again
+SAVE_FROM: Final = 20_000  # positions, from which loading a saved engine is faster than reading the catalogue
+STALE_SHARE: Final = 0.05  # of the positions added since an engine was saved, from which it is saved again
 MAX_FILTERS: Final = 32  # whose masks are kept while no model changes
 
 
 class VectorIndex:
-    """Searches the vectors of a catalogue.
+    """Searches the positions of a catalogue.
 
     The catalogue alone holds the truth. Before each search the snapshot is brought up to the state that the transaction
     sees, whichever process committed it.
@@ -45,11 +46,13 @@ class VectorIndex:
         """
         snapshot = self._current_snapshot(connection)
         masks = self._masks(connection, snapshot, where) if where else None
+        rows, path = scored_queries(queries), self._catalogue.path
 
-        def fetch(keys: Keys) -> Vector:
-            return read_matrix(connection, self._catalogue.path, self._catalogue.dim, keys)
+        def fetch(slots: Slots) -> Vector:
+            return rows_to_search(read_slots(connection, path, slots), self._catalogue.dim, path)
 
-        return [self._hits(connection, matches, k) for matches in snapshot.search(queries, k, masks, fetch)]
+        found = zip(rows, snapshot.search(rows, k, masks, fetch), strict=True)
+        return [hits_of(connection, path, query, matches, k, where.kinds) for query, matches in found]
 
     def reset(self) -> None:
         """Drop the snapshot and the saved engines.
@@ -65,11 +68,11 @@ class VectorIndex:
     def save(self, connection: Connection, *, always: bool) -> bool:
         """Save the engine, unless it is small or the saved one is recent; return whether it was saved.
 
-        With ``always`` it is saved in any case, if the zoo has vectors.
+        With ``always`` it is saved in any case, if the zoo has positions.
 
         Raises:
             DiskRefused: the disk refused it.
-            ZooDamaged: a vector is missing, or is not as it was written.
+            ZooDamaged: a position is missing, or is not as it was written.
         """
         (count,) = connection.execute("SELECT vectors FROM zoo").fetchone()
         if not count or (not always and (count < SAVE_FROM or not self._is_saved_engine_stale(connection, count))):
@@ -81,7 +84,7 @@ class VectorIndex:
         return True
 
     def _is_saved_engine_stale(self, connection: Connection, count: int) -> bool:
-        """Whether no saved engine has nearly all of the ``count`` vectors that a transaction sees."""
+        """Whether no saved engine has nearly all of the ``count`` positions that a transaction sees."""
         usable = (saved for saved in saved_engines(self._catalogue.folder) if is_past_state(connection, saved.state))
         saved = next(usable, None)
         since = -1 if saved is None else saved.state.generation
@@ -89,25 +92,12 @@ class VectorIndex:
         statement = "SELECT count(*) FROM (SELECT 1 FROM vectors WHERE generation > ? LIMIT ?)"
         return bool(connection.execute(statement, (since, stale)).fetchone()[0] >= stale)
 
-    def _hits(self, connection: Connection, matches: Matches, k: int) -> list[Hit]:
-        """Return the ``k`` best matches as hits, ties in order of id."""
-        scores = dict(zip(matches.keys.tolist(), matches.scores.tolist(), strict=True))
-        if len(scores) > k:
-            last = min(scores.values())
-            tied = [key for key, score in scores.items() if score == last]
-            ids: dict[int, str] = dict(select_in(connection, "SELECT key, id FROM models WHERE key IN", tied))
-            kept = set(sorted(tied, key=lambda key: ids.get(key, ""))[: k - len(scores) + len(tied)])
-            scores = {key: score for key, score in scores.items() if score > last or key in kept}
-        models = read_models_by_key(connection, self._catalogue.path, list(scores))
-        vectors = dict(zip(matches.keys.tolist(), matches.vectors, strict=True))
-        hits = [Hit(models[key], score, vectors[key]) for key, score in scores.items()]
-        return sorted(hits, key=lambda hit: (-hit.score, hit.model.id))
-
     def _masks(self, connection: Connection, snapshot: Snapshot, where: Filter) -> tuple[Mask, ...]:
         """Return the rows of each segment that pass a filter."""
         masks = snapshot.filter_masks.get(where)
         if masks is None:
-            masks = snapshot.masks_of(read_matching_keys(connection, filter_condition(where)))
+            keys = read_matching_keys(connection, filter_condition(where))
+            masks = snapshot.masks_of(slots_of(keys, where.kinds))
             if len(snapshot.filter_masks) >= MAX_FILTERS:
                 snapshot.filter_masks.clear()
             snapshot.filter_masks[where] = masks
@@ -125,7 +115,7 @@ class VectorIndex:
             return snapshot
 
     def _updated(self, connection: Connection, snapshot: Snapshot, state: State) -> Snapshot:
-        """Return the snapshot of a state, from that of a past state, a saved engine, or all vectors."""
+        """Return the snapshot of a state, from that of a past state, a saved engine, or all positions."""
         path, dim = self._catalogue.path, self._catalogue.dim
         if is_past_state(connection, snapshot.state):
             return updated_snapshot(connection, snapshot, state, path)

@@ -12,10 +12,26 @@ from loradex.index.entry import Entry
 from loradex.index.errors import ZooDamaged
 from loradex.index.sqlite.catalogue import Catalogue
 from loradex.index.sqlite.commits import is_past_state, read_changes
+from loradex.index.sqlite.derived_words import (
+    CREATE_WORDS,
+    StoredWords,
+    entries_by_key,
+    is_damaged_file,
+    stored_words,
+    words_of,
+)
 from loradex.index.sqlite.engine import ExactEngine
-from loradex.index.sqlite.rows import SELECT_MODELS, Row, checked_bytes, from_stored, model_of_row, texts_of_row
+from loradex.index.sqlite.rows import (
+    SELECT_FILES,
+    SELECT_MODELS,
+    SELECT_POSITIONS,
+    Row,
+    check_position,
+    checked_bytes,
+    from_stored,
+    is_damaged,
+)
 from loradex.index.sqlite.saved_engines import READ_ERRORS, largest_key, read_segment, saved_engines
-from loradex.index.sqlite.schema import CREATE_WORDS
 
 MAX_PROBLEMS: Final = 20  # of each kind that SQLite lists
 PAGE: Final = 1000  # rows
@@ -29,20 +45,38 @@ def find_problems(connection: Connection, catalogue: Catalogue, progress: Progre
             yield f"{path}: {line}"
     for table, *_ in connection.execute("PRAGMA foreign_key_check").fetchmany(MAX_PROBLEMS):
         yield f"{path}: a row of {table} belongs to no model"
-    done, total = 0, int(connection.execute("SELECT count(*) FROM models").fetchone()[0])
-    for page in select_pages(connection, f"{SELECT_MODELS} ORDER BY key"):
-        for row in page:
-            yield from model_problems(connection, row, folder, path)
-        done += len(page)
-        progress(done, total)
-    for table, column, length in (("vectors", "vector", 4 * dim), ("fingerprints", "data", None)):
-        for row in select_damaged(connection, table, column, length, path):
-            yield f"{path}: {table} of key {row[0]!r} are not as they were written"
-    expected, found = connection.execute("SELECT vectors, (SELECT count(*) FROM vectors) FROM zoo").fetchone()
-    if expected != found:
-        yield f"{path}: expected {expected} vectors, found {found}"
+    yield from all_model_problems(connection, folder, path, progress)
+    yield from position_problems(connection, dim, path)
+    for row in select_damaged_fingerprints(connection, path):
+        yield f"{path}: the fingerprint of key {row[0]!r} is not as it was written"
+    for row in connection.execute(f"{SELECT_FILES} ORDER BY files.path"):
+        if is_damaged_file(row, path):
+            yield f"{path}: the row of file {row[0]!r} is not as it was written"
     yield from word_problems(connection, path)
     yield from saved_engine_problems(connection, catalogue)
+
+
+def all_model_problems(connection: Connection, folder: Path, path: Path, progress: Progress) -> Iterator[str]:
+    """Yield the problems of the rows of models, see ``model_problems``."""
+    done, total = 0, int(connection.execute("SELECT count(*) FROM models").fetchone()[0])
+    for page in select_pages(connection, f"{SELECT_MODELS} ORDER BY key"):
+        entries = entries_by_key(connection, path, page)
+        stored = stored_words(connection, [row[-1] for row in page])
+        for row in page:
+            yield from model_problems(row, entries.get(row[-1]), stored.get(row[-1]), folder, path)
+        done += len(page)
+        progress(done, total)
+
+
+def position_problems(connection: Connection, dim: int, path: Path) -> Iterator[str]:
+    """Yield positions that are missing, too many, or not as they were written."""
+    for id in select_misplaced(connection):
+        yield f"{path}: model {id!r} does not have the positions that its row lists"
+    for row in select_damaged_positions(connection, dim, path):
+        yield f"{path}: the position in slot {row[0]!r} is not as it was written"
+    expected, found = connection.execute("SELECT vectors, (SELECT count(*) FROM vectors) FROM zoo").fetchone()
+    if expected != found:
+        yield f"{path}: expected {expected} positions, found {found}"
 
 
 def select_pages(connection: Connection, statement: str) -> Iterator[list[Row]]:
@@ -52,41 +86,36 @@ def select_pages(connection: Connection, statement: str) -> Iterator[list[Row]]:
         yield page
 
 
-def select_damaged(connection: Connection, table: str, column: str, length: int | None, path: Path) -> Iterator[Row]:
-    """Yield the rows (key, bytes, crc) of a table that are not as they were written."""
-    for page in select_pages(connection, f"SELECT key, {column}, crc FROM {table} ORDER BY key"):
-        yield from (row for row in page if is_damaged(row, length, path))
+def select_misplaced(connection: Connection) -> list[str]:
+    """Return the ids of the models whose positions are not of the kinds of evidence that their rows list."""
+    statement = (
+        "SELECT id FROM models WHERE evidence IS NOT (SELECT coalesce(sum(1 << slot % 8), 0) FROM vectors"
+        " WHERE slot BETWEEN 8 * models.key AND 8 * models.key + 7 AND vectors.key = models.key)"
+    )
+    return [str(id) for (id,) in connection.execute(statement)]
 
 
-def is_damaged(row: Row, length: int | None, path: Path) -> bool:
-    """Whether the bytes of a row (key, bytes, crc) are not as they were written."""
-    try:
-        checked_bytes(row, length, path)
-    except ZooDamaged:
-        return True
-    return False
+def select_damaged_positions(connection: Connection, dim: int, path: Path) -> Iterator[Row]:
+    """Yield the rows of ``SELECT_POSITIONS`` that are not as they were written."""
+    for page in select_pages(connection, f"{SELECT_POSITIONS} ORDER BY slot"):
+        yield from (row for row in page if is_damaged(check_position, row, 4 * dim, path))
 
 
-def entry_of_row(row: Row, path: Path) -> Entry | None:
-    """Return the entry of a row of ``SELECT_MODELS``, or None if the row is damaged."""
-    try:
-        model_of_row(row, path)
-        return Entry.from_texts(*texts_of_row(row))
-    except (ZooDamaged, ValueError, AttributeError):
-        return None
+def select_damaged_fingerprints(connection: Connection, path: Path) -> Iterator[Row]:
+    """Yield the rows (key, bytes, crc) of fingerprints that are not as they were written."""
+    for page in select_pages(connection, "SELECT key, data, crc FROM fingerprints ORDER BY key"):
+        yield from (row for row in page if is_damaged(checked_bytes, row, path))
 
 
-def model_problems(connection: Connection, row: Row, folder: Path, path: Path) -> Iterator[str]:
+def model_problems(
+    row: Row, entry: Entry | None, stored: StoredWords | None, folder: Path, path: Path
+) -> Iterator[str]:
     """Yield the problems of a row of ``SELECT_MODELS``, of what is derived from it, and of its preview."""
-    entry = entry_of_row(row, path)
     if entry is None:
         yield f"{path}: model {row[0]!r} is not as it was written"
         return
-    key, format, rank = row[-1], from_stored(row[8]), row[9]
-    tags = {tag for (tag,) in connection.execute("SELECT tag FROM tags WHERE key = ?", (key,))}
-    words = connection.execute("SELECT name, tags, notes FROM words WHERE rowid = ?", (key,)).fetchone()
-    if tags != entry.tags or (words, format, rank) != (entry.words, entry.format, entry.rank):
-        yield f"{path}: words and tags of model {entry.id!r} are not those of its row"
+    if stored != words_of(entry) or (from_stored(row[7]), row[8]) != (entry.format, entry.rank):
+        yield f"{path}: words and tags of model {entry.id!r} are not those of its row and its files"
     if entry.preview and not (folder / entry.preview).is_file():
         yield f"{folder / entry.preview}: expected the preview of model {entry.id!r}, found none"
 
@@ -117,7 +146,7 @@ def word_problems(connection: Connection, path: Path) -> Iterator[str]:
 
 
 def saved_engine_problems(connection: Connection, catalogue: Catalogue) -> Iterator[str]:
-    """Yield saved engines of past states that are damaged, or that differ from the catalogue's vectors."""
+    """Yield saved engines of past states that are damaged, or that differ from the catalogue's positions."""
     path, dim = catalogue.path, catalogue.dim
     for saved in saved_engines(catalogue.folder):
         if not is_past_state(connection, saved.state):
@@ -125,18 +154,18 @@ def saved_engine_problems(connection: Connection, catalogue: Catalogue) -> Itera
         try:
             segment = read_segment(saved, dim, largest_key(connection))
             removed, changed, _ = read_changes(connection, saved.state.generation, dim, path)
-            _, keys, vectors = read_changes(connection, -1, dim, path)
+            _, slots, rows = read_changes(connection, -1, dim, path)
         except ZooDamaged:
             continue  # reported with the rows of the catalogue
         except READ_ERRORS as error:
             yield f"{saved.folder}: the engine is not as it was written ({error}); it is not used"
             continue
-        in_segment, in_catalogue = ~np.isin(segment.keys, np.union1d(removed, changed)), ~np.isin(keys, changed)
+        in_segment, in_catalogue = ~np.isin(segment.slots, np.union1d(removed, changed)), ~np.isin(slots, changed)
         found = {name: array[in_segment] for name, array in segment.engine.arrays().items()}
-        unchanged = vectors[in_catalogue]
+        unchanged = rows[in_catalogue]
         is_exact = isinstance(segment.engine, ExactEngine)
         expected = {"vectors": unchanged} if is_exact else type(segment.engine).from_vectors(unchanged).arrays()
-        if not np.array_equal(segment.keys[in_segment], keys[in_catalogue]) or any(
+        if not np.array_equal(segment.slots[in_segment], slots[in_catalogue]) or any(
             not np.array_equal(found[name], expected[name]) for name in found
         ):
-            yield f"{saved.folder}: the engine is not that of the catalogue's vectors; run `loradex zoo rebuild`"
+            yield f"{saved.folder}: the engine is not that of the catalogue's positions; run `loradex zoo rebuild`"

@@ -14,7 +14,7 @@ from loradex.index.lock import WriterLock
 from loradex.index.sqlite.connections import connect
 from loradex.index.sqlite.schema import migrate, version_of
 
-PAGE_SIZE: Final = 8192  # bytes: room for three vectors of 512 numbers
+PAGE_SIZE: Final = 8192  # bytes: room for three positions of 512 numbers
 
 
 class Writer:
@@ -43,7 +43,7 @@ class Writer:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("BEGIN IMMEDIATE")
-            migrate(connection, version_of(connection, self._path))
+            migrate(connection, self._path, version_of(connection, self._path))
             connection.execute("COMMIT")
             connection.execute("PRAGMA foreign_keys = ON")
         except BaseException:
@@ -104,7 +104,7 @@ def write_empty_catalogue(path: Path, space: str, dim: int) -> None:
             connection.execute("PRAGMA journal_mode = OFF")  # a file that is not complete is thrown away
             connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
             connection.execute("BEGIN")
-            migrate(connection)
+            migrate(connection, path)
             connection.execute("INSERT INTO zoo (space, dim, generation, vectors) VALUES (?, ?, 0, 0)", (space, dim))
             connection.execute("INSERT INTO commits VALUES (0, randomblob(8))")
             connection.execute("COMMIT")

@@ -5,8 +5,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from loradex.index.base import ALL, NO_FINGERPRINTS, PREVIEWS, BaseZoo, Progress, no_progress
-from loradex.index.checks import check_binding, checked_number_of_hits
+from loradex.index.checks import GivenPositions, check_binding, checked_number_of_hits
 from loradex.index.disk import sync, sync_folder, typed_errors
 from loradex.index.errors import (
     BadQuery,
@@ -16,12 +19,14 @@ from loradex.index.errors import (
     no_model_for_file,
     no_model_for_fingerprint,
 )
+from loradex.index.evidence import Positions
 from loradex.index.filters import Filter
 from loradex.index.lock import WriterLock
 from loradex.index.model import Hit, KnownFile, Model, State
 from loradex.index.sqlite.catalogue import CATALOGUE, Catalogue, has_catalogue
 from loradex.index.sqlite.commits import read_state
 from loradex.index.sqlite.conditions import filter_condition, match_query
+from loradex.index.sqlite.derived_words import files_by_id, keys_of_files, refresh_words
 from loradex.index.sqlite.engine import AUTO, ENGINES
 from loradex.index.sqlite.reads import (
     count_models,
@@ -29,7 +34,7 @@ from loradex.index.sqlite.reads import (
     read_fingerprints,
     read_models,
     read_page,
-    read_vectors_by_id,
+    read_positions_by_id,
     search_words,
 )
 from loradex.index.sqlite.repair import repair
@@ -38,7 +43,7 @@ from loradex.index.sqlite.vector_index import VectorIndex
 from loradex.index.sqlite.verify import find_problems
 from loradex.index.sqlite.writer import write_empty_catalogue
 from loradex.index.sqlite.writes import delete_file, delete_model, put_file, put_fingerprint, put_model
-from loradex.index.vectors import Vector, Vectors
+from loradex.index.vectors import Vector
 
 PAGE: Final = 500  # models that ``models`` reads at a time
 
@@ -101,18 +106,21 @@ class Zoo(BaseZoo):
         self._catalogue.close()
 
     def __len__(self) -> int:
-        """The number of models, with those that have no vector."""
+        """The number of models, with those that have no position."""
         with self._catalogue.reading() as connection:
             return int(connection.execute("SELECT count(*) FROM models").fetchone()[0])
 
     def add(
-        self, models: Sequence[Model], vectors: Vectors, fingerprints: Mapping[str, bytes] = NO_FINGERPRINTS
+        self,
+        models: Sequence[Model],
+        positions: Sequence[GivenPositions] | NDArray[np.floating],
+        fingerprints: Mapping[str, bytes] = NO_FINGERPRINTS,
     ) -> int:
         """Insert or replace models in one transaction, as ``BaseZoo.add``."""
-        batch = self._checked_batch(models, vectors)
+        batch = self._checked_batch(models, positions)
         with self._catalogue.changing() as (connection, generation):
-            for entry, vector in batch:
-                put_model(connection, entry, vector, generation)
+            replaced = [put_model(connection, entry, given, generation) for entry, given in batch]
+            refresh_words(connection, self._catalogue.path, {key for key in replaced if key is not None})
             for id, data in fingerprints.items():
                 key = key_of(connection, id)
                 if key is None:
@@ -127,7 +135,9 @@ class Zoo(BaseZoo):
 
     def note_files(self, files: Iterable[KnownFile], forget: Iterable[str] = ()) -> None:
         """Record files in one transaction, as ``BaseZoo.note_files``."""
-        with self._catalogue.changing() as (connection, _):  # a new state, as filters by folder depend on files
+        files, forget = list(files), list(forget)
+        with self._catalogue.changing() as (connection, _):  # a new state, as filters and words depend on files
+            changed = keys_of_files(connection, [*forget, *(file.path for file in files)])
             for path in forget:
                 delete_file(connection, path)
             for file in files:
@@ -135,6 +145,8 @@ class Zoo(BaseZoo):
                 if file.model_id is not None and key is None:
                     raise no_model_for_file(file.path, file.model_id)
                 put_file(connection, file, key)
+                changed |= set() if key is None else {key}
+            refresh_words(connection, self._catalogue.path, changed)
 
     def has(self, id: str) -> bool:
         """Whether there is a model with this id."""
@@ -168,12 +180,12 @@ class Zoo(BaseZoo):
         with self._catalogue.reading() as connection:
             return read_state(connection)
 
-    def vectors_by_id(self, ids: Sequence[str]) -> dict[str, Vector]:
-        """Return the unit vectors (dim,) of those models that have one, by id."""
+    def positions_by_id(self, ids: Sequence[str]) -> dict[str, Positions]:
+        """Return the positions of those models that have one, as ``BaseZoo.positions_by_id``."""
         if not ids:
             return {}
         with self._catalogue.reading() as connection:
-            return read_vectors_by_id(connection, self._catalogue.path, self.dim, ids)
+            return read_positions_by_id(connection, self._catalogue.path, self.dim, ids)
 
     def fingerprints(self, ids: Sequence[str] | None = None) -> dict[str, bytes]:
         """Return the fingerprints of all models that have one, or of some, by id."""
@@ -185,15 +197,12 @@ class Zoo(BaseZoo):
     def known_files(self) -> dict[str, KnownFile]:
         """Return all files that were indexed, by path."""
         with self._catalogue.reading() as connection:
-            return {file.path: file for file in read_files(connection)}
+            return {file.path: file for file in read_files(connection, self._catalogue.path)}
 
     def files_by_model(self, ids: Sequence[str]) -> dict[str, list[KnownFile]]:
         """Return the files of some models, by model id."""
-        files: dict[str, list[KnownFile]] = {}
         with self._catalogue.reading() as connection:
-            for file in read_files(connection, ids):
-                files.setdefault(str(file.model_id), []).append(file)
-        return files
+            return files_by_id(connection, self._catalogue.path, ids)
 
     def _search(self, queries: Vector, k: int, where: Filter) -> list[list[Hit]]:
         """Return the hits of each unit query (q, dim), all from one committed state."""

@@ -37,15 +37,17 @@ class Gallery:
     concept: NDArray[np.int64]
     split: NDArray[np.str_]
 
-    def ranking_metrics(self, scores: Tensor) -> dict[str, Metric]:
+    def ranking_metrics(self, scores: Tensor, search_scores: Tensor | None = None) -> dict[str, Metric]:
         """Zero-shot classification and search of models of held-out concepts.
 
         Also top-1 among seen concepts, where the gallery has models of these.
 
         Args:
             scores: (models, concepts); higher is nearer.
+            search_scores: (models, concepts), by which a search ranks models; None for ``scores``.
         """
         table = scores.double().numpy()
+        search_table = table if search_scores is None else search_scores.double().numpy()
         rows = np.flatnonzero(self.split == HELD_OUT)
         held_out_concepts = np.flatnonzero(self.concept_split == "heldout")
         truth, held_out = self.concept[rows], table[rows]
@@ -55,7 +57,7 @@ class Gallery:
         }
         metrics |= {f"zero_shot_top{k}_all": zero_shot_accuracy(held_out, truth, k) for k in (1, 5)}
         queries = np.unique(truth)
-        metrics |= text_to_model_metrics(held_out[:, queries].T, queries, truth)
+        metrics |= text_to_model_metrics(search_table[np.ix_(rows, queries)].T, queries, truth)
         seen_rows = np.flatnonzero(self.split == SEEN)
         if len(seen_rows):
             seen_concepts = np.flatnonzero(self.concept_split == "train")

@@ -24,6 +24,7 @@ class RemoteModel:
         vector: in the encoder's space (dim,), or None if no expert reads its model tree.
         received: bytes that were fetched, those of PEFT's config included.
         no_expert: why no expert reads it; None if there is a vector.
+        tree: the model tree of the expert that made the vector.
     """
 
     id: str
@@ -36,6 +37,7 @@ class RemoteModel:
     vector: Tensor | None
     received: int
     no_expert: NoExpertReason | None = None
+    tree: str | None = None
 
 
 def read_model(id: str, header: RemoteHeader, encoder: Encoder) -> RemoteModel:
@@ -51,9 +53,10 @@ def read_model(id: str, header: RemoteHeader, encoder: Encoder) -> RemoteModel:
         FetchError: the server does not send the bytes.
     """
     lora = LoraFile.from_header(header)
-    vector, no_expert = None, None
+    vector, tree, no_expert = None, None, None
     try:
-        vector = encoder.encode_file(lora)
+        expert, layers = encoder.router.route(lora)
+        vector, tree = expert.encode_factors(layers)[0], expert.tree
     except NoExpert as error:
         no_expert = error.reason
     return RemoteModel(
@@ -67,4 +70,5 @@ def read_model(id: str, header: RemoteHeader, encoder: Encoder) -> RemoteModel:
         vector,
         header.received,
         no_expert,
+        tree,
     )

@@ -3,14 +3,10 @@
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-Array = NDArray[np.float32]
 NONE_SHARE = 0.2  # assumed share of cases whose true label is not among the candidates
-SAME_MEANING_COSINE = 0.7  # from which a label means about the same as a query
 TEMPERATURES = torch.logspace(-1, 1, 61)  # grid of the fit
 UNKNOWN_LOGITS = torch.linspace(-4, 12, 81)  # grid of the fit
 
@@ -92,48 +88,6 @@ class Calibration:
                 losses[row] += (1 - NONE_SHARE) * present.mean(0) + NONE_SHARE * missing.mean(0)
         row, column = divmod(int(losses.argmin()), len(UNKNOWN_LOGITS))
         return cls(background, float(TEMPERATURES[row]), float(UNKNOWN_LOGITS[column]))
-
-
-@dataclass(frozen=True, slots=True)
-class Relevance:
-    """The probability that a model is what a query asks for, and not one of some labels or none of these.
-
-    It runs in every search, so it uses NumPy, whose small products start sooner than torch's.
-
-    Attributes:
-        calibration: of the models' expert.
-        mean: (dim,), of its background.
-        covariance: (dim, dim), of its background.
-        spread: (labels,), standard deviations of the training models along the labels.
-        scaled: (dim, labels), the labels divided by their spreads, so that one product gives all z-scores.
-    """
-
-    calibration: Calibration
-    mean: Array
-    covariance: Array
-    spread: Array
-    scaled: Array
-
-    @classmethod
-    def of(cls, calibration: Calibration, labels: Tensor) -> "Relevance":
-        """Prepare for labels (labels, dim)."""
-        background, spread = calibration.background, calibration.background.spread(labels)
-        scaled = (labels / spread[:, None]).mT.contiguous()
-        return cls(calibration, background.mean.numpy(), background.covariance.numpy(), spread.numpy(), scaled.numpy())
-
-    def probabilities(self, models: Array, query: Array) -> Array:
-        """Probabilities (models,) of unit vectors (models, dim) for a query (dim,).
-
-        Labels that mean the same as the query do not compete with it.
-        """
-        unit, shifted = query / np.linalg.norm(query), models - self.mean
-        products = np.concatenate([shifted, unit[None]]) @ self.scaled
-        query_scores = shifted @ unit / max(float(unit @ self.covariance @ unit), 1e-12) ** 0.5
-        same_meaning = products[-1] * self.spread >= SAME_MEANING_COSINE
-        label_scores = np.where(same_meaning, np.float32("-inf"), products[:-1])
-        scores = np.concatenate([query_scores[:, None].astype(np.float32), label_scores], axis=1)
-        probabilities: Array = self.calibration.probabilities(torch.from_numpy(scores))[:, 0].numpy()
-        return probabilities
 
 
 def logits(scores: Tensor, temperature: float, unknown: float) -> Tensor:

@@ -148,7 +148,7 @@ def ship_zoo(build: Build, target: Path = MINIATURE) -> None:
                 name = f"mini-{fleet}-{path.parent.name.removeprefix('model_idx_')}"
                 relative = Path("..", path.relative_to(target)).as_posix()
                 model = replace(entry.model, name=name, path=relative, preview=preview)
-                opened.add([model], [entry.vector], {model.id: entry.fingerprint or b""})
+                opened.add([model], [entry.positions], {model.id: entry.fingerprint or b""})
         log.info("zoo: %d models", len(opened))
 
 

@@ -8,9 +8,23 @@ import numpy as np
 import pytest
 from zoo_oracle import DIM, SPACE, model, random_vectors
 
-from loradex.index import AnyZoo, FoundBy, KnownFile, Model, Zoo, ZooDamaged, ZooExists, open_zoo
+from loradex.index import AnyZoo, Evidence, KnownFile, Model, Position, Zoo, ZooDamaged, ZooExists, open_zoo
 from loradex.index.copying import copy_zoo
 from loradex.index.milvus.address import folder_of_address
+
+
+def positions_of_every_kind(n: int) -> list[dict[Evidence, Position]]:
+    """Positions of models of which one in eight has none, and others by one, two or three kinds of evidence."""
+    rng, vectors = np.random.default_rng(5), random_vectors(3 * n).reshape(n, 3, -1)
+    kinds = [kind for kind in Evidence if kind != Evidence.METADATA]
+    return [
+        {
+            kind: Position(vector, float(rng.uniform(0.001, 90)), float(rng.normal(0, 9)))
+            for bit, (kind, vector) in enumerate(zip(kinds, of_model, strict=True))
+            if number >> bit & 1
+        }
+        for number, of_model in enumerate(vectors)
+    ]
 
 
 def full_zoo(folder: Path) -> Zoo:
@@ -20,7 +34,6 @@ def full_zoo(folder: Path) -> Zoo:
         "odd",
         "名\ud800\0<b>",
         "Ünknown",
-        FoundBy.METADATA,
         "/a\udcff\n",
         None,
         "previews/odd.png",
@@ -28,14 +41,13 @@ def full_zoo(folder: Path) -> Zoo:
         7,
     )
     many = [replace(model(f"m{i:04}"), added=i, facts={"tags": [f"t{i % 5}"], "ranks": [i % 7]}) for i in range(1500)]
-    zoo.add(
-        [odd, *many], [None, *random_vectors(1500)], {"m0003": b"\0\xff" * 700, "odd": b"", "m0004": bytes(range(256))}
-    )
+    positions = positions_of_every_kind(1500)
+    zoo.add([odd, *many], [None, *positions], {"m0003": b"\0\xff" * 700, "odd": b"", "m0004": bytes(range(256))})
     refused = KnownFile("/bad\udcff", 0, -1, None, "/bad: a pickle\ud800", "r1")
     zoo.note_files(
         [
             refused,
-            KnownFile("/x/1", 2**40, 2**60, "m0001", None, "r2"),
+            KnownFile("/x/1", 2**40, 2**60, "m0001", None, "r2", "名\ud800", {"tags": ["Zebra", "\udc80"], "n": [1.5]}),
             KnownFile("/x/2", 5, 6, "m0001"),
             KnownFile("/a\udcff\n", 1, 2, "odd"),
         ]
@@ -48,19 +60,21 @@ def full_zoo(folder: Path) -> Zoo:
 def contents(zoo: AnyZoo) -> tuple[object, ...]:
     """All data of a zoo, to compare."""
     models = list(zoo.models())
-    found = zoo.vectors_by_id([each.id for each in models])
-    ids = sorted(found)
+    positions = {
+        id: {kind: (place.vector.tobytes(), place.scale, place.bias) for kind, place in of_model.items()}
+        for id, of_model in zoo.positions_by_id([each.id for each in models]).items()
+    }
     previews = {path.name: path.read_bytes() for path in (zoo.folder / "previews").iterdir()}
-    vectors_as_bytes = np.stack([found[id] for id in ids]).tobytes()
     return (
         zoo.space,
         zoo.dim,
         models,
-        [each.added for each in models],
-        ids,
-        vectors_as_bytes,
+        [(each.added, each.evidence) for each in models],
+        positions,
         zoo.fingerprints(),
         zoo.known_files(),
+        zoo.counts("found_by"),
+        zoo.counts("tag"),
         previews,
     )
 
@@ -86,7 +100,7 @@ def test_copy_to_milvus_and_back(folder: Path, tmp_path: Path) -> None:
         copy_zoo(two, tmp_path / "back")
     with open_zoo(tmp_path / "back", read_only=True) as back:
         assert isinstance(back, Zoo) and contents(back) == expected
-        assert back.verify() == []
+        assert back.verify() == [] and [model.id for model in back.find(["zebra"])] == ["m0001"]
         copy_zoo(back, tmp_path / "again")
     with open_zoo(tmp_path / "again", read_only=True) as again:
         assert contents(again) == expected

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from zoo_oracle import model, nearest, random_vectors, same
+from zoo_oracle import KINDS, agree, model, nearest, random_positions, random_vectors, same
 
-from loradex.index import BadQuery, Filter, FoundBy, KnownFile, Model, Zoo
+from loradex.index import BadQuery, Evidence, Filter, KnownFile, Model, Position, Positions, Zoo
 
 FAMILIES = ["sd-1.5", "sdxl", "flux", "Ünknown\udcff", "it's", '"; DROP TABLE models; --', "a\0b", "%", ""]
 FORMATS = ["kohya", "diffusers", "peft\ud800", None, 5, ["kohya"]]
@@ -62,11 +62,9 @@ def random_model(number: int, chance: random.Random) -> Model:
         "format": chance.choice(FORMATS),
     }
     path = chance.choice(PATHS)
-    found_by = chance.choice(list(FoundBy))
     return replace(
         model(f"m{number:03}"),
         family=chance.choice(FAMILIES),
-        found_by=found_by,
         path=path,
         facts=facts,
         added=chance.randrange(20),
@@ -103,8 +101,8 @@ def lies_in(path: str | None, folder: str) -> bool:
     return path is not None and path.startswith(folder.rstrip("/\\") + separator)
 
 
-def passes(where: Filter, model: Model, files: dict[str, list[str]]) -> bool:
-    """Whether a model passes a filter."""
+def passes(where: Filter, model: Model, files: dict[str, list[str]], positions: Positions) -> bool:
+    """Whether a model with some positions passes a filter."""
     rank, added = rank_of(model), model.added or 0
     return (
         (not where.families or model.family in where.families)
@@ -117,7 +115,7 @@ def passes(where: Filter, model: Model, files: dict[str, list[str]]) -> bool:
         )
         and (where.added_from is None or added >= where.added_from)
         and (where.added_before is None or added < where.added_before)
-        and (where.found_by is None or model.found_by == where.found_by)
+        and (not where.found_by or bool(set(where.found_by) & set(positions or [Evidence.METADATA])))
     )
 
 
@@ -139,7 +137,9 @@ SINGLE_FILTERS = [
     Filter(added_from=7),
     Filter(added_before=7),
     Filter(added_from=3, added_before=4),
-    *(Filter(found_by=each) for each in FoundBy),
+    *(Filter(found_by=(each,)) for each in Evidence),
+    Filter(found_by=(Evidence.METADATA, Evidence.WORDS)),
+    Filter(found_by=(Evidence.PREVIEW, Evidence.PICTURE)),
 ]
 
 
@@ -147,8 +147,9 @@ def test_every_filter(zoo: Zoo) -> None:
     """Alone and combined, in listing, vector search and full-text search."""
     chance = random.Random(1)  # noqa: S311
     added = [random_model(number, chance) for number in range(N_MODELS)]
-    vectors = dict(zip((each.id for each in added), random_vectors(N_MODELS), strict=True))
-    zoo.add(added, list(vectors.values()))
+    positions = dict(zip((each.id for each in added), random_positions(N_MODELS), strict=True))
+    positions |= {each.id: {} for each in added[::9]}
+    zoo.add(added, list(positions.values()))
     files: dict[str, list[str]] = {}
     for number, path in enumerate(path for path in PATHS if path):
         files.setdefault(added[number * 3 % N_MODELS].id, []).append(path)
@@ -176,14 +177,14 @@ def test_every_filter(zoo: Zoo) -> None:
         combined.append(Filter(**merged))
     matched = 0  # filters that a model passes
     for where in [Filter(), *SINGLE_FILTERS, *combined]:
-        expected = [each for each in added if passes(where, each, files)]
+        expected = [each for each in added if passes(where, each, files, positions[each.id])]
         assert list(zoo.models(where)) == expected, where
         assert sorted(each.id for each in zoo.find(["a LoRA"], N_MODELS, where)) == [each.id for each in expected]
         query = random_vectors(1, seed=matched)[0]
         for k in (1, 7, N_MODELS):
-            assert same(
-                zoo.search(query, k, where), nearest({each.id: vectors[each.id] for each in expected}, query, k)
-            ), where
+            state, hits = {each.id: positions[each.id] for each in expected}, zoo.search(query, k, where)
+            assert same(hits, nearest(state, query, k, where.kinds)), where
+            assert agree(hits, state, query, where.kinds), where
         matched += bool(expected)
     assert matched > len(SINGLE_FILTERS)
 
@@ -233,7 +234,9 @@ def test_more_filters_than_are_cached(zoo: Zoo) -> None:
         Filter(added_from=1.5),  # type: ignore[arg-type]
         Filter(added_before=True),
         Filter(lowest_rank=np.int64(3)),  # type: ignore[arg-type]
-        Filter(found_by="\ud800"),  # type: ignore[arg-type]
+        Filter(found_by=("\ud800",)),  # type: ignore[arg-type]
+        Filter(found_by="words"),  # type: ignore[arg-type]
+        Filter(found_by=None),  # type: ignore[arg-type]
     ],
 )
 def test_invalid_filters(zoo: Zoo, where: Filter) -> None:
@@ -257,12 +260,18 @@ def test_counts(zoo: Zoo) -> None:
         {"format": "peft"},
     ]
     added = [replace(model(f"m{i}"), facts=each, family="sdxl" if i else "flux") for i, each in enumerate(facts)]
+    vectors = random_vectors(4)
+    positions = {kind: Position(vectors[0]) for kind in KINDS}
     zoo.add(
-        [*added, replace(model("x"), found_by=FoundBy.METADATA, family="flux", facts={})], [*random_vectors(4), None]
+        [*added, replace(model("x"), family="flux", facts={})],
+        [positions, {KINDS[1]: positions[KINDS[1]]}, *vectors[2:], None],
     )
     assert list(zoo.counts("tag").items()) == [("a", 3), ("b", 1)]
     assert list(zoo.counts("format").items()) == [("kohya", 2), ("peft", 1)]
     assert list(zoo.counts("family").items()) == [("sdxl", 3), ("flux", 2)]
-    assert list(zoo.counts("found_by").items()) == [("weights", 4), ("metadata", 1)]
+    assert list(zoo.counts("found_by").items()) == [("picture", 3), ("words", 2), ("metadata", 1), ("preview", 1)]
+    zoo.note_files([KnownFile("/x/m3", 1, 1, "m3", facts={"tags": ["a", "B", "new"]})])
+    assert list(zoo.counts("tag").items()) == [("a", 4), ("b", 2), ("new", 1)]
+    zoo.note_files([], forget=["/x/m3"])
     zoo.remove(["m0", "m1"])
     assert list(zoo.counts("tag").items()) == [("a", 1)]

@@ -12,7 +12,18 @@ import pyarrow.parquet as pq
 import pytest
 from zoo_oracle import DIM, SPACE, model, models, nearest, random_vectors, same
 
-from loradex.index import BadModel, DiskRefused, FoundBy, KnownFile, Model, SpaceMismatch, Zoo, ZooError
+from loradex.index import (
+    AnyZoo,
+    BadModel,
+    DiskRefused,
+    Evidence,
+    KnownFile,
+    Model,
+    Position,
+    SpaceMismatch,
+    Zoo,
+    ZooError,
+)
 from loradex.index.parquet import export_zoo, import_zoo, layout
 
 QUERY = random_vectors(1, seed=9)[0]
@@ -20,7 +31,6 @@ ODD = Model(
     "odd",
     "名\ud800\0<b>",
     "unknown",
-    FoundBy.METADATA,
     "/a\udcff\n",
     None,
     None,
@@ -46,7 +56,7 @@ def exported(folder: Path, tmp_path: Path) -> Path:
         zoo.note_files(
             [
                 KnownFile("/a\udcff", 1, 2**60, "odd", reader="r\u00e9"),
-                KnownFile("/b", 0, -1, "m0003"),
+                KnownFile("/b", 0, -1, "m0003", name="名\ud800", facts={"tags": ["Zebra"], "n": [1.5, "\udc80"]}),
                 KnownFile("/c", 5, 5, "m0003"),
                 KnownFile("/bad", 1, 1, None, "no"),
             ]
@@ -56,6 +66,14 @@ def exported(folder: Path, tmp_path: Path) -> Path:
             (folder / "previews" / f"{id}.png").write_bytes(id.encode())
         assert export_zoo(zoo, tmp_path / "zoo.parquet") == 1501
     return tmp_path / "zoo.parquet"
+
+
+def position_bytes(zoo: AnyZoo, ids: list[str]) -> dict[str, object]:
+    """The positions of some models, to the bit."""
+    return {
+        id: {kind: (place.vector.tobytes(), place.scale, place.bias) for kind, place in positions.items()}
+        for id, positions in zoo.positions_by_id(ids).items()
+    }
 
 
 def test_round_trip(folder: Path, exported: Path, tmp_path: Path) -> None:
@@ -68,8 +86,8 @@ def test_round_trip(folder: Path, exported: Path, tmp_path: Path) -> None:
         assert (after.space, after.dim) == (SPACE, DIM)
         assert list(after.models()) == list(before.models())
         assert [each.added for each in after.models()] == [each.added for each in before.models()]
-        np.testing.assert_array_equal(after.vectors(ids[:-1]), before.vectors(ids[:-1]))
-        assert after.vectors_by_id(["odd"]) == {}
+        assert position_bytes(after, ids) == position_bytes(before, ids)
+        assert position_bytes(after, ["odd"]) == {} and len(position_bytes(after, ids)) == 1500
         assert after.fingerprints() == before.fingerprints()
         assert after.known_files() == {path: file for path, file in before.known_files().items() if file.model_id}
         assert after.search(QUERY, 2000) == before.search(QUERY, 2000)
@@ -80,6 +98,43 @@ def test_round_trip(folder: Path, exported: Path, tmp_path: Path) -> None:
     with Zoo.open(tmp_path / "back", read_only=True) as after:
         assert len(after) == 1501
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_several_kinds_of_evidence(zoo: AnyZoo, tmp_path: Path) -> None:
+    """Each position comes back to the bit, from either store."""
+    vectors = dict(zip(Evidence, random_vectors(3), strict=False))
+    places = {kind: Position(vector, 1 / 3 + i, -i / 7) for i, (kind, vector) in enumerate(vectors.items())}
+    words = {Evidence.WORDS: Position(random_vectors(1, seed=4)[0], 1e-6, 1e6)}
+    zoo.add(models(["all", "none", "words"]), [places, None, words])
+    export_zoo(zoo, tmp_path / "zoo.parquet")
+    table = pq.read_table(tmp_path / "zoo.parquet")
+    assert table["found_by"].to_pylist() == ["picture", "metadata", "words"]
+    assert table["preview_scale"].to_pylist() == [7 / 3, None, None]
+    assert import_zoo(tmp_path / "zoo.parquet", tmp_path / "back") == 3
+    with Zoo.open(tmp_path / "back", read_only=True) as back:
+        assert position_bytes(back, ["all", "none", "words"]) == position_bytes(zoo, ["all", "none", "words"])
+        assert [each.evidence for each in back.models()] == [each.evidence for each in zoo.models()]
+        assert back.search(QUERY, 9) == zoo.search(QUERY, 9)
+
+
+def test_version_1(tmp_path: Path) -> None:
+    """A vector becomes the position of a picture with its cosine for a score; files have no names."""
+    vector = random_vectors(1)[0]
+    exact = {"texts": TEXTS | {"id": "odd", "name": "\ud800", "found_by": "metadata"}, "files": ["/\udcff"]}
+    old_file = {"path": "/?", "size": 1, "mtime_ns": 2, "reader": "r"}
+    rows = [
+        row(id="a", found_by="weights", vector=vector.tolist()),
+        row(id="odd", name="?", found_by="metadata", exact=json.dumps(exact), files=[old_file]),
+    ]
+    write(tmp_path / "x.parquet", *rows, schema=layout(SPACE, DIM, 1))
+    assert import_zoo(tmp_path / "x.parquet", tmp_path / "zoo") == 2
+    with Zoo.open(tmp_path / "zoo", read_only=True) as zoo:
+        assert same(zoo.search(QUERY, 5), nearest({"a": vector}, QUERY, 5))
+        assert [(each.id, each.name, each.found_by) for each in zoo.models()] == [
+            ("a", "A", Evidence.PICTURE),
+            ("odd", "\ud800", Evidence.METADATA),
+        ]
+        assert zoo.known_files() == {"/\udcff": KnownFile("/\udcff", 1, 2, "odd", None, "r")}
 
 
 def test_import_into_a_zoo_with_models(exported: Path, tmp_path: Path) -> None:
@@ -98,7 +153,7 @@ def test_columns(exported: Path) -> None:
     """Columns have plain types, and rows are in order of id."""
     table = pq.read_table(exported)
     assert table["id"].to_pylist() == [*(f"m{i:04}" for i in range(1500)), "odd"]
-    assert table["vector"].type == pa.list_(pa.float32(), DIM)
+    assert table["picture_vector"].type == pa.list_(pa.float32(), DIM)
     assert table["path"].to_pylist()[-1] == "/a?\n"
 
 
@@ -130,7 +185,7 @@ def row(**changed: Any) -> dict[str, Any]:
         "id": "a",
         "name": "A",
         "family": "sd-1.5",
-        "found_by": "weights",
+        "found_by": "picture",
         "path": "/a",
         "concept": None,
         "preview": None,
@@ -140,7 +195,9 @@ def row(**changed: Any) -> dict[str, Any]:
         texts
         | {
             "added": 5,
-            "vector": random_vectors(1)[0].tolist(),
+            "picture_vector": random_vectors(1)[0].tolist(),
+            "picture_scale": 1.0,
+            "picture_bias": 0.0,
             "fingerprint": b"f",
             "preview_image": None,
             "files": [],
@@ -157,27 +214,32 @@ def write(path: Path, *rows: dict[str, Any], schema: pa.Schema | None = None) ->
 
 def file(**changed: Any) -> dict[str, Any]:
     """A model's file."""
-    return {"path": "/a", "size": 1, "mtime_ns": 1, "reader": ""} | changed
+    return {"path": "/a", "size": 1, "mtime_ns": 1, "reader": "", "name": None, "facts": None} | changed
 
 
-TEXTS = {"id": "a", "name": "A", "family": "f", "found_by": "weights", "path": None, "concept": None, "preview": None}
+TEXTS = {"id": "a", "name": "A", "family": "f", "path": None, "concept": None, "preview": None}
 HOSTILE = [
-    row(vector=[float("nan")] * DIM),
-    row(vector=[float("inf")] * DIM),
-    row(vector=[0.0] * DIM),
-    row(vector=[None] * DIM),
-    row(vector=None),
+    row(picture_vector=[float("nan")] * DIM),
+    row(picture_vector=[float("inf")] * DIM),
+    row(picture_vector=[0.0] * DIM),
+    row(picture_vector=[None] * DIM),
+    row(picture_scale=None),
+    row(picture_scale=0.0),
+    row(picture_scale=-1.0),
+    row(picture_scale=1e7),
+    row(picture_scale=float("nan")),
+    row(picture_bias=None),
+    row(picture_bias=float("-inf")),
+    row(picture_bias=1e7),
+    row(preview_vector=[1.0] * DIM),
     row(id=""),
     row(id=None),
     row(name=None),
     row(family=None),
-    row(found_by="rumour"),
-    row(found_by=None),
     row(facts=None),
     row(facts=""),
     row(facts="{"),
     row(facts="[]"),
-    row(facts="7"),
     row(facts="{'a': 1}"),
     row(facts='{"a": NaN}'),
     row(facts="[" * 100_000),
@@ -187,12 +249,11 @@ HOSTILE = [
     row(added=2**62),
     row(exact="["),
     row(exact="[]"),
-    row(exact="7"),
     row(exact="{}"),
     row(exact=json.dumps({"texts": TEXTS | {"id": 5}, "files": []})),
     row(exact=json.dumps({"texts": TEXTS | {"id": "\ud800"}, "files": []})),
     row(exact=json.dumps({"texts": TEXTS | {"name": ["x"]}, "files": []})),
-    row(exact=json.dumps({"texts": TEXTS | {"found_by": {}}, "files": []})),
+    row(exact=json.dumps({"texts": TEXTS | {"path": {}}, "files": []})),
     row(exact=json.dumps({"texts": [], "files": []})),
     row(exact=json.dumps({"texts": TEXTS, "files": ["/b"]})),
     row(exact=json.dumps({"texts": TEXTS, "files": [5]}), files=[file()]),
@@ -202,6 +263,13 @@ HOSTILE = [
     row(files=[file(size=None)]),
     row(files=[file(mtime_ns=None)]),
     row(files=[file(reader=None)]),
+    row(files=[file(facts="{")]),
+    row(files=[file(facts="[]")]),
+    row(files=[file(facts='{"a": NaN}')]),
+    row(files=[file(facts="[" * 100_000)]),
+    row(exact=json.dumps({"texts": TEXTS, "files": [{"path": "/b"}]}), files=[file()]),
+    row(exact=json.dumps({"texts": TEXTS, "files": [{"path": "/b", "name": ["x"]}]}), files=[file()]),
+    row(exact=json.dumps({"texts": TEXTS, "files": [{"path": None, "name": "x"}]}), files=[file()]),
 ]
 
 
@@ -243,7 +311,7 @@ def test_odd_rows(tmp_path: Path) -> None:
 
 def with_metadata(**changed: Any) -> Callable[[Path], None]:
     """Return a function that writes a file with changed metadata."""
-    metadata = {"version": 1, "space": SPACE, "dim": DIM} | changed
+    metadata = {"version": 2, "space": SPACE, "dim": DIM} | changed
     return lambda path: write(path, row(), schema=layout(SPACE, DIM).with_metadata({"loradex": json.dumps(metadata)}))
 
 
@@ -260,7 +328,9 @@ NOT_ZOOS: list[Callable[[Path], object]] = [
     lambda path: write(path, row(), schema=layout(SPACE, DIM).with_metadata({"loradex": b"{"})),
     lambda path: write(path, row(), schema=layout(SPACE, DIM).with_metadata({"loradex": b"\xff"})),
     lambda path: write(path, row(), schema=layout(SPACE, DIM).with_metadata({"loradex": b"[" * 100_000})),
-    with_metadata(version=2),
+    with_metadata(version=1),
+    with_metadata(version=3),
+    with_metadata(version=True),
     with_metadata(dim=11),
     with_metadata(dim=-1),
     with_metadata(dim=0),

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from zoo_oracle import DIM, models, nearest, random_vectors, same
+from zoo_oracle import DIM, KINDS, agree, models, nearest, random_positions, random_vectors, same, stores, unit
 
-from loradex.index import BadQuery, Zoo
+from loradex.index import BadQuery, Evidence, Filter, Position, Zoo
 
 
 @pytest.mark.parametrize("n", [1, 2, 17, 400])
@@ -41,6 +41,69 @@ def test_ties_on_a_grid(zoo: Zoo) -> None:
         query = np.eye(DIM, dtype=np.float32)[axis]
         for k in range(1, 81, 7):
             assert same(zoo.search(query, k), nearest(state, query, k))
+
+
+SUBSETS = [(), *((kind,) for kind in KINDS), KINDS[:2], KINDS[1:], (Evidence.METADATA, Evidence.WORDS), KINDS]
+
+
+@pytest.mark.parametrize("kinds", SUBSETS)
+@pytest.mark.parametrize("k", [1, 10, 150, 5000])
+def test_several_kinds_of_evidence(zoo: Zoo, kinds: tuple[Evidence, ...], k: int) -> None:
+    """A model's score is the best of its positions by the kinds that the filter names; ``k`` counts models."""
+    state = dict(zip((f"m{i:03}" for i in range(300)), random_positions(300), strict=True))
+    zoo.add(models(state), list(state.values()))
+    assert stores(zoo, state)
+    queries, counted = random_vectors(9, seed=1), tuple(kind for kind in kinds or KINDS if kind in KINDS)
+    where = Filter(found_by=kinds)
+    for query, hits in zip(queries, zoo.search_many(queries, k, where), strict=True):
+        assert same(hits, nearest(state, query, k, counted))
+        assert agree(hits, state, query, counted)
+        assert hits == zoo.search(query, k, where)
+        assert [hit.model.id for hit in hits[:7]] == [hit.model.id for hit in zoo.search(query, 7, where)[:k]]
+
+
+def test_models_with_as_many_kinds_as_there_are(zoo: Zoo) -> None:
+    """All positions of the best models come before those of others: ``k`` models are found nevertheless."""
+    query = random_vectors(1)[0]
+    noise = random_vectors(120, seed=1)
+    state = {
+        f"m{i:02}": {
+            kind: Position(unit(query) + np.float32(0.01 * i) * unit(noise[3 * i + number]), 20.0, -0.1 * number)
+            for number, kind in enumerate(KINDS)
+        }
+        for i in range(40)
+    }
+    zoo.add(models(state), list(state.values()))
+    for k in range(1, 42):
+        assert same(zoo.search(query, k), nearest(state, query, k))
+
+
+def test_ties_of_kinds(zoo: Zoo) -> None:
+    """Of equal scores the weightiest evidence counts, and of equal models the first ids."""
+    near, far = random_vectors(2)
+    ids = [f"m{i * 31 % 90:02}" for i in range(90)]  # added out of order
+    state = {id: {kind: Position(near) for kind in KINDS[int(id[1:]) % 3 :]} for id in ids} | {"x": far}
+    zoo.add(models(state), list(state.values()))
+    for k in (1, 5, 30, 89, 90, 91):
+        hits = zoo.search(near, k)
+        assert same(hits, nearest(state, near, k))
+        assert [hit.found_by for hit in hits[:90]] == [KINDS[int(hit.model.id[1:]) % 3] for hit in hits[:90]]
+
+
+def test_a_bias_may_outweigh_a_cosine(zoo: Zoo) -> None:
+    """A position that is likely for anything ranks before a nearer one."""
+    query = random_vectors(1)[0]
+    zoo.add(
+        models("abc"),
+        [
+            {Evidence.PICTURE: Position(query, 2.0, -1.5)},
+            {Evidence.WORDS: Position(-query, 2.0, 2.75)},
+            {Evidence.PREVIEW: Position(query, 1.0)},
+        ],
+    )
+    hits = zoo.search(query, 3)
+    assert [(hit.model.id, hit.found_by) for hit in hits] == [("c", KINDS[2]), ("b", KINDS[1]), ("a", KINDS[0])]
+    assert [hit.score for hit in hits] == pytest.approx([1.0, 0.75, 0.5], abs=1e-6)
 
 
 def test_empty_zoo_and_no_queries(zoo: Zoo) -> None:

@@ -1,4 +1,4 @@
-"""Full-text search in name, tags, trigger words, title and notes; no text of a query is an operator."""
+"""Full-text search in the texts of models and their files; no text of a query is an operator."""
 
 import random
 import time
@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from zoo_oracle import model, random_vectors
 
-from loradex.index import BadQuery, Filter, Zoo
+from loradex.index import BadQuery, Filter, KnownFile, Zoo
 
 WORDS = "dog cat red blue castle dragon portrait anime watercolor knight robot forest".split()  # noqa: SIM905
 
@@ -196,6 +196,55 @@ def test_words_of_changed_models(zoo: Zoo) -> None:
     zoo.compact()
     zoo.rebuild()
     assert find_ids(zoo, "moat") == ["a"] and find_ids(zoo, "dragon") == []
+
+
+def test_words_of_files(zoo: Zoo) -> None:
+    """A model is found by the name, folder, trigger words and tags of each of its files, until one is forgotten."""
+    add_named(zoo, a="a dog", b="a cat")
+    first = KnownFile("/loras/animals/hound.safetensors", 1, 1, "a", name="Hound_v2", facts={"trigger_words": ["ohwx"]})
+    second = KnownFile(
+        "/loras/pets/Rex.safetensors",
+        1,
+        1,
+        "a",
+        name="Rex",
+        facts={"tags": ["Puppy"], "trigger_words": ["sks rex"], "title": "Best friend", "notes": "made by hand"},
+    )
+    zoo.note_files([first, second, KnownFile("/loras/animals/b", 1, 1, "b")])
+    for text in (
+        "dog",
+        "hound",
+        "hound v2",
+        "ohwx",
+        "rex",
+        "pets",
+        "puppy",
+        "sks rex",
+        "best friend",
+        "hand",
+        "dog puppy",
+    ):
+        assert find_ids(zoo, text) == ["a"], text
+    assert sorted(find_ids(zoo, "animals")) == ["a", "b"] == sorted(find_ids(zoo, "loras animals"))
+    for tag in ("PUPPY", "ohwx", "sks  rex", "a"):
+        assert [each.id for each in zoo.models(Filter(tags=(tag,))) if each.id == "a"] == ["a"]
+    assert zoo.counts("tag") == {"a": 2, "b": 2, "ohwx": 1, "puppy": 1, "sks rex": 1}
+    assert zoo.verify() == []
+    zoo.add([replace(model("a", "a wolf"), facts={})], random_vectors(1))  # a model that is replaced keeps its files
+    assert find_ids(zoo, "wolf rex") == ["a"] and find_ids(zoo, "dog") == []
+    zoo.note_files([replace(first, name="Beagle", facts={})])  # a file that changed
+    assert find_ids(zoo, "beagle") == ["a"] and find_ids(zoo, "hound") == [] == find_ids(zoo, "ohwx")
+    zoo.note_files([], forget=[second.path])
+    for text in ("rex", "pets", "puppy", "friend", "hand"):
+        assert find_ids(zoo, text) == [], text
+    assert zoo.counts("tag") == {"a": 1, "b": 1}
+    zoo.note_files([replace(first, model_id="b")])  # a file that has another model's weights now
+    assert find_ids(zoo, "hound") == ["b"] and find_ids(zoo, "beagle") == []
+    assert zoo.verify() == []
+    zoo.rebuild()
+    assert find_ids(zoo, "ohwx") == ["b"] and find_ids(zoo, "wolf") == ["a"]
+    zoo.remove(["b"])
+    assert find_ids(zoo, "ohwx") == [] and zoo.verify() == []
 
 
 def test_number_of_models(zoo: Zoo) -> None:

@@ -6,17 +6,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from zoo_oracle import DIM, SPACE, model, models, nearest, random_vectors, same, unit
+from zoo_oracle import DIM, KINDS, SPACE, agree, model, models, nearest, random_vectors, same, stores, unit
 
 import loradex.index
 from loradex.index import (
     BadModel,
     BadVector,
     DiskRefused,
-    FoundBy,
+    Evidence,
+    Filter,
     KnownFile,
     Model,
     ModelMissing,
+    Position,
     SpaceMismatch,
     Zoo,
     ZooClosed,
@@ -31,7 +33,8 @@ def test_exported_names() -> None:
     """The public names of the package."""
     errors = "BadModel BadQuery BadVector DiskRefused ModelMissing SpaceMismatch ZooClosed ZooDamaged ZooError ZooExists ZooLocked ZooUnreachable"
     others = (
-        "AnyZoo open_or_create_zoo open_zoo Filter FoundBy Hit KnownFile Model Zoo ZooMissing ZooReadOnly ZooTooNew"
+        "AnyZoo open_or_create_zoo open_zoo Evidence Filter Hit KnownFile Model Position Positions Zoo ZooMissing"
+        " ZooReadOnly ZooTooNew"
     )
     assert sorted(loradex.index.__all__) == sorted([*errors.split(), *others.split()])
     assert all(
@@ -46,7 +49,6 @@ def test_models_are_read_as_written(folder: Path) -> None:
         "odd",
         "名\ud800\0<b>",
         "unknown",
-        FoundBy.METADATA,
         "/a\udcff\n",
         None,
         "previews/x.png",
@@ -61,9 +63,9 @@ def test_models_are_read_as_written(folder: Path) -> None:
             assert (zoo.space, zoo.dim, zoo.folder, zoo.read_only, len(zoo)) == (SPACE, DIM, folder, read_only, 3)
             assert list(zoo.models()) == [full[2], full[0], full[1]]
             assert zoo.get("odd") == odd
-            np.testing.assert_allclose(
-                zoo.vectors(["odd", "b"]), [unit(vectors[1]), unit(vectors[0])], rtol=0, atol=1e-7
-            )
+            found = zoo.vectors_by_id(["odd", "b", "nobody"])
+            assert sorted(found) == ["b", "odd"]
+            np.testing.assert_allclose(found["odd"], unit(vectors[1]), rtol=0, atol=1e-7)
             assert zoo.vector("a").dtype == np.float32
             assert same(
                 zoo.search(vectors[1], 3), nearest({"b": vectors[0], "odd": vectors[1], "a": vectors[2]}, vectors[1], 3)
@@ -110,19 +112,67 @@ def test_remove(zoo: Zoo) -> None:
 
 def test_models_without_a_vector(zoo: Zoo) -> None:
     """They are listed and never a hit; a vector may be added and removed later."""
-    named = replace(model("m"), found_by=FoundBy.METADATA)
+    named = model("m")
     vectors = random_vectors(2)
     assert zoo.add([named, model("w")], [None, vectors[0]]) == 2
     assert (len(zoo), zoo.get("m")) == (2, named)
     assert [hit.model.id for hit in zoo.search(vectors[1], 9)] == ["w"]
     with pytest.raises(ModelMissing, match="vector of model 'm'"):
         zoo.vector("m")
+    assert (zoo.get("m").found_by, zoo.get("w").found_by) == (Evidence.METADATA, Evidence.PICTURE)
     zoo.add([model("m")], [vectors[1]])
     assert [hit.model.id for hit in zoo.search(vectors[1], 9)] == ["m", "w"]
     zoo.add([named], [None])
     assert [hit.model.id for hit in zoo.search(vectors[1], 9)] == ["w"]
-    with pytest.raises(BadVector, match="'w'.*found None"):
-        zoo.add([model("w")], [None])
+    zoo.add([model("w")], [{}])
+    assert zoo.search(vectors[1], 9) == [] and len(zoo) == 2
+
+
+def test_kinds_of_evidence_are_replaced_and_removed(zoo: Zoo) -> None:
+    """A model is replaced with its positions: those of kinds that are not given any more are gone."""
+    picture, words, preview = (Position(vector, 20.0, -0.5) for vector in random_vectors(3))
+    other = random_vectors(1, seed=1)[0]
+    histories = [
+        {KINDS[0]: picture},
+        {KINDS[0]: picture, KINDS[2]: preview},
+        {KINDS[2]: replace(preview, bias=1.25)},
+        {KINDS[2]: replace(preview, bias=1.25, scale=3.5)},
+        {KINDS[0]: picture, KINDS[1]: words, KINDS[2]: preview},
+        {KINDS[1]: words},
+        {},
+        {KINDS[1]: Position(picture.vector)},
+    ]
+    zoo.add(models(["other"]), [other])
+    for positions in histories:
+        zoo.add(models("a"), [positions])
+        state = {"other": other} | ({"a": positions} if positions else {})
+        assert stores(zoo, state)
+        for vector in (other, picture.vector, words.vector, preview.vector):
+            for kinds in (KINDS, KINDS[:1], KINDS[1:]):
+                hits = zoo.search(vector, 9, Filter(found_by=kinds))
+                assert same(hits, nearest(state, vector, 9, kinds)) and agree(hits, state, vector, kinds)
+        assert zoo.get("a").evidence == tuple(positions)
+        assert zoo.verify() == []
+
+
+@pytest.mark.parametrize(
+    ("positions", "message"),
+    [
+        ({Evidence.METADATA: Position(np.ones(DIM))}, "found one by 'metadata'"),
+        ({"rumour": np.ones(DIM)}, "found one by 'rumour'"),
+        ({Evidence.WORDS: Position(np.ones(DIM), 0.0)}, "words vector of model 'b': expected a positive scale"),
+        ({Evidence.WORDS: Position(np.ones(DIM), -1.0)}, "expected a positive scale"),
+        ({Evidence.WORDS: Position(np.ones(DIM), float("nan"))}, "expected a positive scale"),
+        ({Evidence.WORDS: Position(np.ones(DIM), 1.0, float("inf"))}, "and a bias"),
+        ({Evidence.WORDS: Position(np.ones(DIM), "1")}, "expected a positive scale"),  # type: ignore[arg-type]
+        ({Evidence.PREVIEW: Position(np.zeros(DIM))}, "preview vector of model 'b'"),
+    ],
+)
+def test_bad_positions_store_nothing(zoo: Zoo, positions: Any, message: str) -> None:
+    """With one bad position nothing of the batch is stored."""
+    with pytest.raises(BadVector, match=f"^[^\n]*{message}[^\n]*$"):
+        zoo.add(models("ab"), [random_vectors(1)[0], positions])
+    assert len(zoo) == 0
 
 
 BAD_VECTORS: list[Any] = [
@@ -141,7 +191,7 @@ BAD_VECTORS: list[Any] = [
 def test_bad_vectors_store_nothing(zoo: Zoo, bad: Any) -> None:
     """With one bad vector nothing of the batch is stored."""
     zoo.add(models(["old"]), random_vectors(1))
-    with pytest.raises(BadVector, match="^vector of model 'b': expected .* found "):
+    with pytest.raises(BadVector, match="^picture vector of model 'b': expected .* found "):
         zoo.add([model("a"), model("b"), model("old", "newer")], [random_vectors(1)[0], bad, random_vectors(1)[0]])
     assert list(zoo.models()) == models(["old"])
 
@@ -162,7 +212,6 @@ def test_as_many_vectors_as_models(zoo: Zoo, vectors: Any) -> None:
         {"id": 3},
         {"name": None},
         {"path": Path("/x")},
-        {"found_by": "rumour"},
         {"facts": {"alpha": float("nan")}},
         {"facts": {"a": {1, 2}}},
         {"facts": [1]},
@@ -197,7 +246,22 @@ def test_known_files(folder: Path) -> None:
             "/x/cat\udcff": refused,
             "/y/hound": KnownFile("/y/hound", 10, 5, "a"),
         }
+        assert zoo.files_by_model(["a", "b"]) == {"a": [replace(was, mtime_ns=5), KnownFile("/y/hound", 10, 5, "a")]}
         assert [model.path for model in zoo.models()] == ["/y/hound"]
+
+
+def test_names_and_facts_of_files(zoo: Zoo) -> None:
+    """They are read as written."""
+    facts = {"tags": ["x", "\ud800"], "notes": "y", "n": [1.5, None]}
+    file = KnownFile("/x/dog", 1, 2, "a", reader="r", name="名\udcff", facts=facts)
+    zoo.add(models("a"), random_vectors(1))
+    zoo.note_files([file, KnownFile("/x/bad", 1, 2, None, "no")])
+    assert zoo.known_files() == {"/x/dog": file, "/x/bad": KnownFile("/x/bad", 1, 2, None, "no")}
+    assert zoo.files_by_model(["a"]) == {"a": [file]}
+    for bad in ({"n": float("nan")}, {"n": {1}}):
+        with pytest.raises(BadModel, match=r"^file '/x/cat': expected JSON facts[^\n]*$"):
+            zoo.note_files([KnownFile("/x/cat", 1, 1, "a", facts=bad)])
+    assert sorted(zoo.known_files()) == ["/x/bad", "/x/dog"]
 
 
 def test_files_of_unknown_models(zoo: Zoo) -> None:

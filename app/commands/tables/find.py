@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from loradex.app.commands.tables.adaptive import AdaptiveTable
 from loradex.app.commands.tables.columns import Column, Kind
 from loradex.app.commands.tables.text import split_path
-from loradex.app.models import model_path
+from loradex.app.models import evidence_words
 
 if TYPE_CHECKING:
     from loradex.app.search.answers import SearchAnswer
@@ -40,14 +40,14 @@ def hits_table(answer: SearchAnswer, ids: bool = False) -> AdaptiveTable:
     rows = [
         (
             rank,
-            f"{hit.score:.3f}",
+            None if hit.score is None else f"{hit.score:.2f}",
             None if hit.probability is None else f"{hit.probability:.0%}",
-            hit.model.name,
-            model_path(hit.model, answer.zoo),
+            hit.name,
+            hit.place and hit.place.path,
             len(hit.copies) or None,
             hit.model.concept,
             hit.model.family,
-            " and ".join(hit.matched),
+            evidence_words(hit.matched),
             hit.model.id,
         )
         for rank, hit in enumerate(answer.hits, answer.offset + 1)

@@ -10,12 +10,13 @@ from rich.console import Group
 from loradex.app.commands.tables.adaptive import AdaptiveTable, with_blank_lines
 from loradex.app.commands.tables.columns import Column, Kind
 from loradex.app.commands.tables.text import date, fact, listed
-from loradex.app.models import model_path
+from loradex.app.models import evidence_words, known_by, model_path
 
 if TYPE_CHECKING:
     from loradex.index import Model
 
 MAX_ITEMS = 4  # of a list in a row that describes a model
+LEFT_OUT = ("facts", "files", "added", "name", "found_by", "evidence")  # of the document: shown in another form
 MODEL_COLUMNS = (
     Column("name", Kind.NAME),
     Column("path", Kind.PATH),
@@ -23,7 +24,7 @@ MODEL_COLUMNS = (
     Column("format", drop=3),
     Column("rank", drop=2),
     Column("tags", Kind.PROSE, drop=2),
-    Column("found by", drop=4),
+    Column("known by", drop=4),
     Column("added", drop=5),
     Column("id", Kind.ID),
 )
@@ -39,7 +40,7 @@ def models_table(zoo: str, space: str, models: Sequence[Model], ids: bool = Fals
             model.facts.get("format"),
             ", ".join(listed(model.facts.get("ranks"), MAX_ITEMS)),
             listed(model.facts.get("tags"), MAX_ITEMS),
-            model.found_by,
+            known_by(model),
             date(model.added),
             model.id,
         )
@@ -55,8 +56,9 @@ def facts_tables(models: Sequence[dict[str, Any]]) -> Group:
 
 def facts_table(model: dict[str, Any]) -> AdaptiveTable:
     """All facts of one model, then its labels and files."""
-    entry = {key: value for key, value in model.items() if key not in ("facts", "files", "added", "name")}
+    entry = {key: value for key, value in model.items() if key not in LEFT_OUT}
     facts = {key: value for key, value in entry.items() if value is not None} | {"added": date(model["added"])}
+    facts["known by"] = evidence_words(model["evidence"] or [model["found_by"]])
     facts |= {key: value for key, value in model["facts"].items() if key != "labels"}
     facts["labels"] = [f"{label} {probability:.0%}" for label, probability in model["facts"].get("labels", [])]
     for number, file in enumerate(model["files"], 1):

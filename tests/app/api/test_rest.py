@@ -22,7 +22,7 @@ from loradex.app.paths import MINIATURE, SHIPPED_ZOO
 from loradex.app.search.lookalikes import Library
 from loradex.app.search.query import Query
 from loradex.app.search.service import Loradex
-from loradex.index import FoundBy, Model, Zoo
+from loradex.index import Evidence, Model, Position, Zoo
 from scripts.openapi import DOCUMENT, render_openapi
 from tests.app.indexing.without_expert import ADVICE, write_files
 
@@ -61,6 +61,40 @@ def test_search_equals_that_of_the_library(http: TestClient, loradex: Loradex) -
     assert len(last["hits"]) == loradex.zoo.counts("family")["mini-b"]
 
 
+def test_searches_are_limited_to_kinds_of_evidence(http: TestClient, backend: Backend, tmp_path: Path) -> None:
+    """Repeated values, and the name of both kinds that are read from weights."""
+    shipped = backend.loradex
+    vector = shipped.encoder.encode_texts(["dog"]).numpy()[0]
+    kinds = {"a": [Evidence.PICTURE], "b": [Evidence.PREVIEW, Evidence.WORDS], "c": [Evidence.PREVIEW], "d": []}
+    backend.loradex = loradex = Loradex(tmp_path)
+    loradex.__dict__["encoder"] = shipped.encoder
+    with Zoo.create(tmp_path, shipped.encoder.space.name, len(vector)) as loradex.__dict__["zoo"]:
+        positions = [{kind: Position(vector, 9, -4) for kind in each} for each in kinds.values()]
+        loradex.zoo.add([Model(id, "dog", "f", path=f"/loras/{id}.safetensors") for id in kinds], positions)
+        for found_by, expected in (
+            (["picture"], "a"),
+            (["preview"], "bc"),
+            (["weights"], "ab"),
+            (["picture", "metadata"], "ad"),
+            ([], "abcd"),
+        ):
+            hits = http.get("search", params={"text": "dog", "found_by": found_by}).json()["hits"]
+            assert {hit["id"] for hit in hits} == set(expected)
+            models = http.get("models", params={"found_by": found_by}).json()["models"]
+            assert "".join(model["id"] for model in models) == expected
+        (hit,) = (hit for hit in http.get("search", params={"text": "dog"}).json()["hits"] if hit["id"] == "b")
+        assert (hit["found_by"], hit["matched"], set(hit["scores"])) == (
+            "words",
+            ["words", "preview", "metadata"],
+            {"words", "preview"},
+        )
+        assert hit["place"] == "/loras/b.safetensors" and hit["score"] == pytest.approx(5, abs=1e-3)
+        bare = http.get("search", params={"text": "dog", "found_by": "metadata"}).json()["hits"][0]
+        assert (bare["score"], bare["scores"], bare["probability"]) == (None, {}, None)
+        assert [http.get(f"models/{id}").json()["evidence"] for id in "bd"] == [["words", "preview"], []]
+        assert http.get("zoo").json()["found_by"] == {"preview": 2, "picture": 1, "words": 1, "metadata": 1}
+
+
 def test_search_with_a_picture_hides_its_path(http: TestClient, loradex: Loradex) -> None:
     picture = sorted((SHIPPED_ZOO / "previews").glob("*.png"))[0]
     files = [("picture", ("../../my picture.PNG", picture.read_bytes()))]
@@ -94,7 +128,7 @@ def test_zoo_models_and_drawings(http: TestClient, loradex: Loradex) -> None:
 
 def zoo_of_metadata(folder: Path, ids: list[str]) -> Zoo:
     zoo = Zoo.create(folder, "s", 4)
-    zoo.add([Model(id, f"name {id}", "f", FoundBy.METADATA) for id in ids], [None] * len(ids))
+    zoo.add([Model(id, f"name {id}", "f") for id in ids], [None] * len(ids))
     return zoo
 
 
@@ -116,7 +150,7 @@ def test_paging_while_models_are_added(http: TestClient, backend: Backend, tmp_p
             seen += [model["id"] for model in page["models"]]
             cursor = page["next"]
             new = f"{len(seen) - 5:03}"  # some before the cursor and some after
-            zoo.add([Model(new, "new", "f", FoundBy.METADATA)], [None])
+            zoo.add([Model(new, "new", "f")], [None])
         assert seen == sorted(set(seen))
         assert set(ids) <= set(seen)
         page = http.get("models", params={"family": "other"}).json()
@@ -127,7 +161,7 @@ def test_texts_that_are_invalid_in_utf8_or_json(http: TestClient, backend: Backe
     with zoo_of_metadata(tmp_path, []) as zoo:
         backend.loradex = LoradexWithoutEncoder(zoo)
         facts = {"notes": "\ud800", "labels": "no list", "ranks": 10**30, "odd": [[{"\udce9": None}]]}
-        odd = Model("odd", "caf\udce9 <img onerror=x>\x1b[2J", "f", FoundBy.METADATA, path="/x/\udce9", facts=facts)
+        odd = Model("odd", "caf\udce9 <img onerror=x>\x1b[2J", "f", path="/x/\udce9", facts=facts)
         zoo.add([odd, replace(odd, id="plain")], [None, None])
         assert http.get("models").json()["models"][0]["name"] == "caf? <img onerror=x>\x1b[2J"
         assert http.get("models/odd").json()["facts"] == {**facts, "notes": "?", "odd": [[{"?": None}]]}

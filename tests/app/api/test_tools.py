@@ -63,7 +63,7 @@ def test_hits_equal_those_of_the_library(backend: Backend, loradex: Loradex) -> 
         second = await call(client, "search_models", texts=["a cat"], offset=first["next_offset"])
         hits = first["hits"] + second["hits"]
         assert [(hit["id"], hit["name"], hit["score"]) for hit in hits] == [
-            (hit.model.id, hit.model.name, round(hit.score, 3)) for hit in expected
+            (hit.model.id, hit.model.name, round(hit.score or 0, 3)) for hit in expected
         ]
         assert {hit["path"] for hit in hits} == {None}
         description = await call(client, "describe_model", id=hits[0]["id"])
@@ -78,6 +78,11 @@ def test_hits_equal_those_of_the_library(backend: Backend, loradex: Loradex) -> 
         assert [model["id"] for model in models] == [
             model.id for model in loradex.zoo.models() if model.family == "mini-b"
         ]
+        for found_by in ("weights", ["picture", "words"], None):  # a single kind too, as in the first version
+            page = await call(client, "list_models", limit=2, found_by=found_by)
+            assert len(page["models"]) == 2
+        assert (await call(client, "list_models", found_by=["metadata"]))["models"] == []
+        assert "luck" in await call_and_fail(client, "list_models", found_by="luck")
         assert (await call(client, "similar_models", id=hits[0]["id"]))["hits"] == []
         assert len(json.dumps(first)) < 5000
 
@@ -174,9 +179,9 @@ def test_http_app_beside_a_page(backend: Backend) -> None:
 )
 def test_facts_of_a_malformed_zoo(facts: dict[str, Any]) -> None:
     from loradex.app.api.tool_results import shorten, whole_model
-    from loradex.index import FoundBy, Model
+    from loradex.index import Model
 
-    description = whole_model(Model("id", "caf\udce9\n" + "x" * 10_000, "f", FoundBy.METADATA, facts=facts), 1, None)
+    description = whole_model(Model("id", "caf\udce9\n" + "x" * 10_000, "f", facts=facts), 1, None)
     assert description.model_dump_json().startswith('{"id":"id","name":"caf? xxx')
     assert (description.labels, description.ranks, description.tags) == ({}, [], [])
     assert len(description.name) <= 200

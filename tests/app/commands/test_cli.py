@@ -69,6 +69,8 @@ def test_a_search_finds_the_models_of_a_concept() -> None:
         "matched",
         "probability",
         "copies",
+        "scores",
+        "place",
     }
     assert [hit["score"] for hit in found["hits"]] == sorted((hit["score"] for hit in found["hits"]), reverse=True)
     assert "pizza" in [hit["concept"] for hit in found["hits"]]
@@ -135,15 +137,16 @@ def test_indexing_a_folder_then_searching_it(tmp_path: Path, shared_loras: Path)
     assert (again["by_weights"], again["by_metadata"], again["unchanged"]) == (0, 0, 5)
     hits = document("search", "anything", "--zoo", zoo)["hits"]
     assert len(hits) == 3
-    assert {hit["found_by"] for hit in hits} == {"weights"}
-    hits = document("search", "brain", "--zoo", zoo)["hits"]
-    assert [hit["found_by"] for hit in hits] == [
-        "weights",
-        "metadata",
-        "weights",
-        "weights",
-    ]  # of equal ranks, weights go first
-    assert (hits[1]["name"], hits[1]["matched"], hits[1]["probability"]) == ("brain", ["metadata"], None)
+    assert {hit["found_by"] for hit in hits} == {"picture"}
+    first, *others = document("search", "brain", "--zoo", zoo)["hits"]
+    assert (first["name"], first["found_by"], first["matched"]) == ("brain", "metadata", ["metadata"])
+    assert (first["score"], first["scores"], first["probability"]) == (None, {}, None)
+    assert [hit["found_by"] for hit in others] == ["picture"] * 3
+    copied = document("search", "copy", "--zoo", zoo)["hits"][0]
+    assert "metadata" in copied["matched"] and Path(copied["place"]) == folder / "copy.safetensors"
+    found = document("search", "brain", "--zoo", zoo, "--found-by", "words,preview", "--found-by", "metadata")["hits"]
+    assert [hit["name"] for hit in found] == ["brain"]
+    assert "expected picture, words, preview, metadata or weights" in one_line(run("zoo", "list", "--found-by", "luck"))
 
 
 @pytest.mark.parametrize("command", ["index", "search"])

@@ -16,13 +16,13 @@ from loradex.app.drawing.previews import draw_previews, models_without_preview
 from loradex.app.drawing.renderer import Renderer
 from loradex.app.indexing.ingest import index_places
 from loradex.app.paths import SHIPPED_ZOO, encoder_folders
-from loradex.index import FoundBy, Model, Zoo
+from loradex.index import Model, Zoo
 from loradex.retrieval.encoder import Encoder
 from tests.app.drawing.conftest import lora
 
-DELETED = Model("b" * 20, "deleted", "mini-a", FoundBy.METADATA, "/nowhere/deleted.safetensors")
-REMOTE = Model("c" * 20, "remote", "mini-a", FoundBy.METADATA, "hf://someone/remote/x.safetensors")
-NO_BASE = Model("d" * 20, "no base", "sd1", FoundBy.METADATA, "/nowhere/other.safetensors")
+DELETED = Model("b" * 20, "deleted", "mini-a", "/nowhere/deleted.safetensors")
+REMOTE = Model("c" * 20, "remote", "mini-a", "hf://someone/remote/x.safetensors")
+NO_BASE = Model("d" * 20, "no base", "sd1", "/nowhere/other.safetensors")
 
 
 def run(*arguments: object) -> Result:
@@ -49,7 +49,11 @@ def zoo(tmp_path: Path, encoder: Encoder) -> Path:
 def test_models_get_previews_and_lose_nothing(zoo: Path, renderer: Renderer) -> None:
     with Zoo.open(zoo) as opened:
         before = {model.id: model for model in opened.models()}
-        vectors, fingerprints, files = opened.vectors_by_id(list(before)), opened.fingerprints(), opened.known_files()
+        positions, fingerprints, files = (
+            opened.positions_by_id(list(before)),
+            opened.fingerprints(),
+            opened.known_files(),
+        )
         reasons = {
             result.model.id: result.reason
             for result in draw_previews(opened, renderer, models_without_preview(opened, renderer))
@@ -57,11 +61,13 @@ def test_models_get_previews_and_lose_nothing(zoo: Path, renderer: Renderer) -> 
         after = {model.id: model for model in opened.models()}
         remaining = [model.id for model in models_without_preview(opened, renderer)]
         assert not opened.verify()
-        for id, vector in opened.vectors_by_id(list(before)).items():
-            np.testing.assert_array_equal(vector, vectors[id])
+        for id, placed in opened.positions_by_id(list(before)).items():
+            for kind, position in placed.items():
+                np.testing.assert_array_equal(position.vector, positions[id][kind].vector)
+                assert (position.scale, position.bias) == (positions[id][kind].scale, positions[id][kind].bias)
         assert (opened.fingerprints(), opened.known_files()) == (fingerprints, files)
     drawn = {id for id, reason in reasons.items() if reason is None}
-    assert len(drawn) == 2 and drawn == set(vectors)
+    assert len(drawn) == 2 and drawn == set(positions)
     assert reasons.keys() - drawn == set(remaining) == {DELETED.id, REMOTE.id}
     assert "No such file" in str(reasons[DELETED.id]) and "file on this machine" in str(reasons[REMOTE.id])
     assert after == {

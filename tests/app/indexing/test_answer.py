@@ -1,22 +1,32 @@
 """What an answer advises about files that no expert reads, and its JSON."""
 
-from loradex.app.indexing.answer import UNTIL_THEN, IndexAnswer
-from loradex.index import FoundBy
+from loradex.app.commands.tables.library import notes
+from loradex.app.indexing.answer import ALL_WITH_PREVIEWS, UNTIL_THEN, IndexAnswer
+from loradex.app.indexing.batch import Role
+from loradex.app.indexing.file_reader import ZooEntry
+from loradex.index import Evidence, Model
 from loradex.retrieval.errors import NoExpertReason
 
 
-def answer_of(files: dict[str, tuple[str, NoExpertReason]]) -> IndexAnswer:
-    """An answer about files that no expert reads: path -> family, reason."""
+def count(
+    answer: IndexAnswer, path: str, family: str, *evidence: Evidence, reason: NoExpertReason | None = None
+) -> None:
+    """Count a file as a new model."""
+    facts = {} if reason is None else {"no_expert": str(reason)}
+    answer.count(path, ZooEntry(Model(path, path, family, facts=facts)), evidence, Role.ADDED)
+
+
+def answer_of(files: dict[str, tuple[str, NoExpertReason]], *evidence: Evidence) -> IndexAnswer:
+    """An answer about files that no expert reads: path -> family, reason; all with some evidence."""
     answer = IndexAnswer("zoo")
     for path, (family, reason) in files.items():
-        answer.understood[FoundBy.METADATA][path] = family
-        answer.no_expert[path] = reason
+        count(answer, path, family, *evidence, reason=reason)
     return answer
 
 
 def test_without_such_files_there_is_no_advice() -> None:
     answer = IndexAnswer("zoo")
-    answer.understood[FoundBy.WEIGHTS]["a"] = "mini-a"
+    count(answer, "a", "mini-a", Evidence.PICTURE)
     assert answer.advice is None
     assert answer.document()["advice"] is None
 
@@ -58,11 +68,49 @@ def test_of_many_families_the_most_common_are_named() -> None:
 
 def test_the_document_names_the_reason_of_each_file() -> None:
     answer = answer_of({"b": ("sd1", NoExpertReason.LAYERS)})
-    answer.understood[FoundBy.WEIGHTS]["a"] = "mini-a"
+    count(answer, "a", "mini-a", Evidence.PICTURE)
     document = answer.document()
     assert document["understood"] == [
-        {"file": "a", "family": "mini-a", "found_by": "weights", "reason": None},
-        {"file": "b", "family": "sd1", "found_by": "metadata", "reason": "layers"},
+        {"file": "a", "family": "mini-a", "found_by": "picture", "evidence": ["picture"], "reason": None},
+        {"file": "b", "family": "sd1", "found_by": "metadata", "evidence": [], "reason": "layers"},
     ]
-    assert (document["by_weights"], document["by_metadata"]) == (1, 1)
+    assert (document["by_weights"], document["by_preview"], document["by_metadata"]) == (1, 0, 1)
+    assert (document["bad_pictures"], document["no_previews"]) == ([], None)
     assert "no_expert" not in document
+
+
+def test_a_file_may_have_several_kinds_of_evidence() -> None:
+    answer = IndexAnswer("zoo")
+    count(answer, "both", "mini-a", Evidence.PICTURE, Evidence.PREVIEW)
+    count(answer, "pictures", "flux1", Evidence.PREVIEW, reason=NoExpertReason.FAMILY)
+    count(answer, "nothing", "sd1", reason=NoExpertReason.FAMILY)
+    assert (answer.by_weights, answer.by_preview, answer.by_metadata, answer.file_count) == (1, 2, 1, 3)
+    files = {each["file"]: (each["found_by"], each["evidence"]) for each in answer.document()["understood"]}  # type: ignore[index, attr-defined]
+    assert files == {
+        "both": ("picture", ["picture", "preview"]),
+        "pictures": ("preview", ["preview"]),
+        "nothing": ("metadata", []),
+    }
+
+
+def test_files_with_previews_are_not_said_to_be_found_by_names_only() -> None:
+    reason = NoExpertReason.FAMILY
+    answer = answer_of({"a": ("flux1", reason)}, Evidence.PREVIEW)
+    assert str(answer.advice).endswith(ALL_WITH_PREVIEWS)
+    count(answer, "b", "flux1", reason=reason)
+    assert "1 of them also by their previews" in str(answer.advice)
+
+
+def test_the_table_names_files_by_their_evidence_and_bad_pictures() -> None:
+    reason = NoExpertReason.FAMILY
+    answer = answer_of({"/loras/a.safetensors": ("flux1", reason)}, Evidence.PREVIEW)
+    count(answer, "/loras/b.safetensors", "flux1", reason=reason)
+    answer.bad_pictures = {"/loras/b.png": "/loras/b.png: expected a picture, found none"}
+    answer.no_previews = "space x: found no CLIP"
+    lines = list(notes(answer))
+    assert lines[:2] == ["By their previews, and by names: a.safetensors.", "By metadata only: b.safetensors."]
+    assert lines[2] == answer.advice
+    assert lines[3:] == [
+        "The pictures beside LoRAs were not placed: space x: found no CLIP.",
+        "Left out: /loras/b.png: expected a picture, found none.",
+    ]

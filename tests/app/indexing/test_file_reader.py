@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from loradex.app.commands.main import app
 from loradex.app.indexing.ingest import index_places
 from loradex.app.paths import MINIATURE
-from loradex.index import FoundBy, Zoo
+from loradex.index import Evidence, Zoo
 from loradex.retrieval.encoder import Encoder
 from tests.app.indexing.without_expert import ADVICE, REASONS, write_files
 
@@ -26,7 +26,7 @@ def test_the_reason_is_told_and_stored(tmp_path: Path, address: str) -> None:
     with Zoo.open(zoo, read_only=True) as opened:
         models = {Path(str(model.path)).name: model for model in opened.models()}
     assert {name: model.facts["no_expert"] for name, model in models.items()} == REASONS
-    assert all(model.found_by is FoundBy.METADATA for model in models.values())
+    assert all(model.found_by is Evidence.METADATA for model in models.values())
     again = index_places([f"{address}{folder}"], zoo, encoder)
     assert (again.unchanged, again.by_metadata, again.advice) == (3, 0, None)  # it advises on what it read
 
@@ -50,7 +50,7 @@ def test_the_reason_goes_when_an_expert_reads_the_file(tmp_path: Path) -> None:
     assert (answer.by_weights, answer.updated, answer.advice) == (1, 1, None)
     with Zoo.open(zoo, read_only=True) as opened:
         (model,) = (model for model in opened.models() if model.path == str(path))
-    assert model.found_by is FoundBy.WEIGHTS
+    assert model.found_by is Evidence.PICTURE
     assert "no_expert" not in model.facts
 
 

@@ -22,7 +22,7 @@ from loradex.app.indexing.ingest import index_places
 from loradex.app.indexing.watch import index_on_changes
 from loradex.app.paths import MINIATURE
 from loradex.app.search.service import Loradex
-from loradex.index import FoundBy, Zoo
+from loradex.index import Evidence, Zoo
 from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.errors import FileMissing
 from loradex.retrieval.lora import LoraFile
@@ -173,7 +173,7 @@ def test_a_new_expert_reads_all_files_again(loras: Path, tmp_path: Path, encoder
     after = index_places([loras], zoo, encoder)
     assert counts(after) == {"by_weights": 5, "updated": 4, "copies": 1}
     with Zoo.open(zoo, read_only=True) as opened:
-        assert opened.counts("found_by") == {"weights": 4}
+        assert opened.counts("found_by") == {"picture": 4}
 
 
 def test_killed_runs_continue(tmp_path: Path, encoder: Encoder) -> None:
@@ -268,7 +268,7 @@ def test_a_repository_of_the_hub(hub: Hub, loras: Path, tmp_path: Path, encoder:
     assert counts(answer) == {"by_weights": 4, "added": 4, "refused": 1}
     with Zoo.open(zoo, read_only=True) as opened:
         remote = [model for model in opened.models() if str(model.path).startswith("hf://someone/loras@")]
-        assert [model.found_by for model in remote] == [FoundBy.WEIGHTS] * 2
+        assert [model.found_by for model in remote] == [Evidence.PICTURE] * 2
         local = encoder.encode_file(encoder.router.open(SHIPPED[0])).numpy()
         assert max(float(opened.vector(model.id) @ local) for model in remote) > 1 - 1e-5
     hub.cdn_requests.clear()

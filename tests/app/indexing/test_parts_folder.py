@@ -17,7 +17,7 @@ from PIL import Image
 from loradex.app.indexing.file_reader import ReadResult, ZooEntry
 from loradex.app.indexing.part_format import BadPart, decode_part, encode_part, encode_row, part_schema
 from loradex.app.indexing.parts_folder import MANIFEST_NAME, PartsFolder, PartsManifest
-from loradex.index import FoundBy, KnownFile, Model
+from loradex.index import Evidence, KnownFile, Model, Position
 from loradex.retrieval.errors import EngineError
 from loradex.retrieval.fingerprint import SIZE
 
@@ -32,21 +32,19 @@ def png(side: int = 16) -> bytes:
 
 
 def result(number: int, path: str | None = None) -> ReadResult:
-    """A result of each kind: by weights (0, 1), by metadata (2), refused (3)."""
+    """A result of each kind: read by an expert (0, 1), by none (2), refused (3); odd ones have pictures."""
     file = KnownFile(path or f"/loras/{number}.safetensors", number, 10**18 + number, reader="experts")
     if number % 4 == 3:
         return ReadResult(file, None, f"{file.path}: refused", permanent=bool(number % 8 == 3))
     vector = np.random.default_rng(number).standard_normal(DIM).astype(np.float32)
-    found_by = FoundBy.METADATA if number % 4 == 2 else FoundBy.WEIGHTS
     facts = {"ranks": [4, 8], "title": "Ünïcode 😀 \x00"}
-    model = Model(
-        f"{number:020x}", f"model {number}", "sd1", found_by, file.path, "dog" if number % 2 else None, None, facts
-    )
-    if found_by is FoundBy.METADATA:
-        return ReadResult(file, ZooEntry(replace(model, facts=facts | {"no_expert": "stranger"}), None))
-    return ReadResult(
-        file, ZooEntry(model, vector / np.linalg.norm(vector), bytes(8 + SIZE), png() if number % 2 else None)
-    )
+    model = Model(f"{number:020x}", f"model {number}", "sd1", file.path, "dog" if number % 2 else None, None, facts)
+    if number % 4 == 2:
+        return ReadResult(file, ZooEntry(replace(model, facts=facts | {"no_expert": "stranger"})))
+    positions = {Evidence.PICTURE: Position(vector / np.linalg.norm(vector), 20.0 + number / 7, -number / 3)}
+    pictures = (png(), png(17)) if number % 2 else ()
+    bad = {"/loras/caf\udce9.png": "no picture"} if number % 2 else {}
+    return ReadResult(file, ZooEntry(model, positions, bytes(8 + SIZE), pictures, bad))
 
 
 def assert_same(found: ReadResult | None, expected: ReadResult) -> None:
@@ -55,8 +53,11 @@ def assert_same(found: ReadResult | None, expected: ReadResult) -> None:
     assert (found.file, found.refusal, found.permanent) == (expected.file, expected.refusal, expected.permanent)
     assert (found.entry is None) == (expected.entry is None)
     if found.entry and expected.entry:
-        assert replace(found.entry, vector=None) == replace(expected.entry, vector=None)
-        np.testing.assert_array_equal(found.entry.vector, expected.entry.vector)
+        assert replace(found.entry, positions={}) == replace(expected.entry, positions={})
+        assert list(found.entry.positions) == list(expected.entry.positions)
+        for kind, position in expected.entry.positions.items():
+            np.testing.assert_array_equal(found.entry.positions[kind].vector, position.vector)
+            assert found.entry.positions[kind] == replace(position, vector=found.entry.positions[kind].vector)
 
 
 def test_a_run_continues_from_finished_parts(tmp_path: Path) -> None:
@@ -110,7 +111,7 @@ def test_a_part_damaged_during_a_run_is_reported(tmp_path: Path, monkeypatch: py
 
 ROW = encode_row(result(1))
 MODEL = json.loads(ROW["model"])
-METADATA_MODEL = MODEL | {"found_by": "metadata"}
+POSITION = ROW["positions"][0]
 FORGED: list[dict[str, Any]] = [
     {"file": "[]"},
     {"file": json.dumps({"path": 1, "size": 1, "mtime_ns": 1})},
@@ -124,20 +125,45 @@ FORGED: list[dict[str, Any]] = [
     {"model": json.dumps(MODEL | {"path": "/another"})},
     {"model": json.dumps(MODEL | {"preview": "/etc/passwd"})},
     {"model": json.dumps(MODEL | {"found_by": "magic"})},
-    {"model": json.dumps(MODEL | {"found_by": "metadata"})},
+    {"model": json.dumps(MODEL | {"evidence": ["picture"]})},
     {"model": json.dumps(MODEL | {"facts": []})},
     {"model": json.dumps(MODEL | {"name": None})},
     {"model": json.dumps(MODEL | {"name": "x" * 2**21})},
-    {"vector": None},
-    {"vector": [0.0] * DIM},
-    {"vector": [float("nan")] * DIM},
+    {"positions": None},
+    {"positions": [POSITION, POSITION]},
+    *(
+        {"positions": [POSITION | change]}
+        for change in (
+            {"vector": None},
+            {"vector": [0.0] * DIM},
+            {"vector": [float("nan")] * DIM},
+            {"kind": "magic"},
+            {"kind": "preview"},  # which are placed by the process that writes to the zoo
+            {"kind": None},
+            {"scale": 0.0},
+            {"scale": float("nan")},
+            {"scale": 1e9},
+            {"scale": None},
+            {"bias": float("-inf")},
+            {"bias": float("nan")},
+            {"bias": None},
+        )
+    ),
     {"fingerprint": b"short"},
-    {"preview": b"no picture"},
-    {"preview": png(257)},
-    {"preview": png() + bytes(2**20)},
+    {"pictures": None},
+    {"pictures": [None]},
+    {"pictures": [b"no picture"]},
+    {"pictures": [png(385)]},
+    {"pictures": [png() + bytes(2**20)]},
+    {"pictures": [png()] * 9},
+    {"bad_pictures": None},
+    {"bad_pictures": "[]"},
+    {"bad_pictures": '{"a": 1}'},
+    {"bad_pictures": json.dumps({str(number): "bad" for number in range(9)})},
+    {"file": json.dumps({"path": "/loras/1.safetensors", "size": 1, "mtime_ns": 1, "name": "another"})},
     {"model": json.dumps(MODEL | {"facts": {"no_expert": "stranger"}})},
-    {"model": json.dumps(METADATA_MODEL | {"facts": {"no_expert": "nonsense"}}), "vector": None},
-    {"model": json.dumps(METADATA_MODEL | {"facts": {"no_expert": []}}), "vector": None},
+    {"model": json.dumps(MODEL | {"facts": {"no_expert": "nonsense"}}), "positions": []},
+    {"model": json.dumps(MODEL | {"facts": {"no_expert": []}}), "positions": []},
 ]
 
 
@@ -158,16 +184,6 @@ def test_compressed_columns_are_refused(options: dict[str, Any]) -> None:
     pq.write_table(pa.Table.from_pylist([ROW], part_schema(DIM)), sink, **options)
     with pytest.raises(BadPart, match="compressed"):
         decode_part(sink.getvalue().to_pybytes(), DIM)
-
-
-def test_entries_by_metadata_from_before_the_reason_was_stored_are_read_again(tmp_path: Path) -> None:
-    weights, metadata, refusal = (result(number) for number in (0, 2, 3))
-    assert metadata.entry
-    older_model = replace(metadata.entry.model, facts={"ranks": [4, 8]})
-    older = replace(metadata, entry=replace(metadata.entry, model=older_model))
-    PartsFolder.open(tmp_path, MANIFEST).add(encode_part([weights, older, refusal], DIM))
-    again = PartsFolder.open(tmp_path, MANIFEST)
-    assert [each.file in again for each in (weights, metadata, refusal)] == [True, False, True]
 
 
 def test_other_columns_and_other_files_are_refused() -> None:

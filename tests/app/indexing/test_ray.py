@@ -5,7 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from loradex.app.indexing.ray.cluster import connect, import_ray, plan_workers
 from loradex.app.indexing.ray.reading_engine import RayReadingEngine
 from loradex.app.indexing.reading_engines import EngineName, make_reading_engine
 from loradex.app.paths import MINIATURE, user_cache_dir
-from loradex.index import KnownFile, Zoo
+from loradex.index import Evidence, KnownFile, Zoo
 from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.errors import EngineError
 from tests.app.indexing.without_expert import ADVICE, REASONS, write_files
@@ -84,20 +84,26 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def contents(zoo: Path) -> tuple[dict[str, Any], np.ndarray, list[bytes]]:
-    """What a zoo holds: models and files, vectors, previews."""
+    """What a zoo holds: models and files, positions as rows of numbers, previews."""
     with Zoo.open(zoo, read_only=True) as opened:
         models = list(opened.models())
         ids = [model.id for model in models]
-        vectors = opened.vectors_by_id(ids)
+        positions = opened.positions_by_id(ids)
         catalogue = {
             "models": models,
             "prints": opened.fingerprints(ids),
             "files": opened.known_files(),
-            "with vectors": list(vectors),
+            "placed": [(id, kind) for id, placed in positions.items() for kind in placed],
         }
         return (
             catalogue,
-            np.stack(list(vectors.values())),
+            np.stack(
+                [
+                    [*position.vector, position.scale, position.bias]
+                    for placed in positions.values()
+                    for position in placed.values()
+                ]
+            ),
             [path.read_bytes() for path in sorted((zoo / "previews").glob("*"))],
         )
 
@@ -112,7 +118,8 @@ def assert_same_zoo(first: tuple[IndexAnswer, Path], second: tuple[IndexAnswer, 
     assert catalogue == other_catalogue
     assert previews == other_previews
     assert len(previews) == 1
-    np.testing.assert_allclose(vectors, other_vectors, rtol=0, atol=1e-6)
+    assert any(kind is Evidence.PREVIEW for _, kind in catalogue["placed"])
+    np.testing.assert_allclose(vectors, other_vectors, rtol=0, atol=2e-6)
 
 
 @pytest.fixture(scope="module")
@@ -184,10 +191,10 @@ def test_a_file_that_kills_its_workers_is_refused(
                 os.kill(os.getpid(), signal.SIGKILL)
             return super().read(task)
 
-        def read_local(self, path: str) -> Any:
+        def read_local(self, path: str, pictures: Sequence[str] = ()) -> Any:
             if path.endswith("005.safetensors"):
                 raise RuntimeError("an error\nof ours")
-            return super().read_local(path)
+            return super().read_local(path, pictures)
 
     tasks = tasks_of(loras)[:8]
     results = list(RayReadingEngine(tmp_path / "parts", "zoo").read_files(tasks, DeadlyReader(encoder)))
@@ -276,7 +283,9 @@ def test_a_reader_on_a_device_reads_the_same(encoder: Encoder, loras: Path) -> N
         assert result.entry
         assert moved.entry
         assert result.entry.model == moved.entry.model
-        np.testing.assert_array_equal(result.entry.vector, moved.entry.vector)
+        (position,), (other,) = result.entry.positions.values(), moved.entry.positions.values()
+        np.testing.assert_array_equal(position.vector, other.vector)
+        assert (position.scale, position.bias) == (other.scale, other.bias)
 
 
 def test_without_ray_the_error_names_the_package_to_install(

@@ -15,9 +15,8 @@ from loradex.app.indexing.ingest import index_places
 from loradex.app.paths import MINIATURE, SHIPPED_ZOO
 from loradex.app.search.filters import parse_filter, parse_time
 from loradex.app.search.query import PartKind, Query, QueryPart, parse_search_box
-from loradex.app.search.ranking import fold_copies, fuse
 from loradex.app.search.service import Loradex
-from loradex.index import Filter, FoundBy, Hit, Model, ModelMissing
+from loradex.index import Evidence, Filter, ModelMissing
 from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.errors import QueryError
 
@@ -36,14 +35,20 @@ def ids(loradex: Loradex, query: str | Query, k: int = 10, **options: object) ->
 def test_parts_are_added_up(loradex: Loradex) -> None:
     """Compared with a sum of all parts, scored against all vectors."""
     models = list(loradex.zoo.models())
-    vectors = loradex.zoo.vectors([model.id for model in models])
+    positions = loradex.zoo.positions_by_id([model.id for model in models])
     liked, picture = models[7], str(SHIPPED_ZOO / str(models[3].preview))
     query = Query.from_parts(["a cat", "wheel^0.5"], ["a clock^2"], [f"{picture}^1.5"], [liked.id])
     text = loradex.encoder.encode_texts(["a cat", "wheel", "a clock"]).numpy()
     with Image.open(picture) as image:
         drawn = loradex.encoder.encode_pictures([image])[0].numpy()
     total = text[0] + 0.5 * text[1] - 2 * text[2] + 1.5 * drawn + loradex.zoo.vector(liked.id)
-    scores = vectors @ (total / np.linalg.norm(total))
+    unit = total / np.linalg.norm(total)
+    scores = np.array(
+        [
+            max(each.scale * (each.vector @ unit) + each.bias for each in positions[model.id].values())
+            for model in models
+        ]
+    )
     order = [models[i].id for i in np.argsort(-scores) if models[i].id != liked.id]  # a model in the query is no hit
     hits = loradex.search(query, 20).hits
     assert [hit.model.id for hit in hits] == order[:20]
@@ -135,6 +140,20 @@ def test_ranks_are_parsed(text: str, expected: Filter) -> None:
     assert parse_filter(rank=text) == expected
 
 
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        ((), ()),
+        (("preview",), (Evidence.PREVIEW,)),
+        (("words", "picture"), (Evidence.PICTURE, Evidence.WORDS)),
+        (("metadata, weights",), (Evidence.PICTURE, Evidence.WORDS, Evidence.METADATA)),
+    ],
+)
+def test_kinds_of_evidence_are_parsed(texts: tuple[str, ...], expected: tuple[Evidence, ...]) -> None:
+    """``weights`` was the name of what is read from the weights while there was one kind of it."""
+    assert parse_filter(found_by=texts) == Filter(found_by=expected)
+
+
 def test_times_are_parsed() -> None:
     assert parse_time("1970-01-02") == 86400
     assert parse_time("1970-01-02T01:00:00+01:00") == 86400
@@ -142,9 +161,9 @@ def test_times_are_parsed() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"rank": "x"}, {"rank": "-"}, {"after": "yesterday"}, {"before": "9" * 40}, {"found_by": "luck"}]
+    "wrong", [{"rank": "x"}, {"rank": "-"}, {"after": "yesterday"}, {"before": "9" * 40}, {"found_by": ["luck"]}]
 )
-def test_wrong_filters_are_refused(wrong: dict[str, str]) -> None:
+def test_wrong_filters_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(QueryError, match=r"^[^\n]*expected [^\n]*found[^\n]*$"):
         parse_filter(**wrong)  # type: ignore[arg-type]
 
@@ -198,10 +217,9 @@ def own(tmp_path: Path) -> Loradex:
 
 def test_words_find_models_and_hits_name_their_evidence(own: Loradex) -> None:
     hits = own.search("great hands", 5).hits
-    both = (FoundBy.WEIGHTS, FoundBy.METADATA)
-    assert {hit.model.name: set(hit.matched) for hit in hits}["GreatHands_v1"] == set(both)
+    assert Evidence.METADATA in {hit.model.name: hit.matched for hit in hits}["GreatHands_v1"]
     (one,) = own.search("greathands_v2", 1).hits
-    assert (one.model.name, set(one.matched)) == ("GreatHands_v2", set(both))
+    assert one.model.name == "GreatHands_v2" and Evidence.METADATA in one.matched
     assert {hit.model.name for hit in own.search("watercolour", 2).hits} == {"GreatHands_v1", "GreatHands_v3"}
     assert "GreatHands_v1" not in [
         hit.model.name for hit in own.search(Query.from_parts(["great hands"], ["watercolour"]), 2).hits
@@ -214,21 +232,6 @@ def test_copies_are_folded_under_one_hit(own: Loradex) -> None:
     assert sorted(len(hit.copies) for hit in hits) == [0, 0, 0, 1]
     names = {hit.model.name: [copy.name for copy in hit.copies] for hit in hits}
     assert names.get("GreatHands_v0") == ["resaved"] or names.get("resaved") == ["GreatHands_v0"]
-
-
-def test_fusion_equals_the_formula() -> None:
-    def model(id: str) -> Model:
-        return Model(id, id, "f", FoundBy.WEIGHTS)
-
-    by_weights = [Hit(model(id), 1 - i / 10, np.zeros(2, np.float32)) for i, id in enumerate("abcd")]
-    hits = fuse(by_weights, [model("c"), model("x"), model("b")], {}, 100)
-    values = {"a": 1 / 61, "b": 1 / 62 + 1 / 63, "c": 1 / 63 + 1 / 61, "d": 1 / 64, "x": 1 / 62}
-    assert [hit.model.id for hit in hits] == sorted(values, key=lambda id: -values[id])
-    assert fold_copies(hits, {}) == hits
-    short, long = (fuse(by_weights[:n], [model("c"), model("x"), model("b")], {}, 2) for n in (2, 4))
-    values |= {"c": 1 / 61}  # its rank by weights, 3, is above the limit
-    assert [hit.model.id for hit in long] == ["b", *sorted("acx", key=lambda id: -values[id]), "d"]
-    assert [hit.model.id for hit in short] == [hit.model.id for hit in long][:4]
 
 
 def test_probabilities_are_calibrated(loradex: Loradex) -> None:
@@ -248,15 +251,6 @@ def test_probabilities_are_calibrated(loradex: Loradex) -> None:
     assert truth[p > 0.5].mean() > 0.85
     assert error < 0.15
     assert p.mean() < truth.mean() + 0.02
-
-
-def test_an_unknown_family_has_no_probability(own: Loradex) -> None:
-    hit = own.search("dog", 1).hits[0]
-    other = replace(hit, model=replace(hit.model, family="sdxl"))
-    (answered,) = own.add_probabilities(
-        [other], own.encoder.encode_texts(["dog"])[0].numpy(), own.zoo.vectors_by_id([hit.model.id])
-    )
-    assert answered.probability is None
 
 
 def test_a_zoo_of_another_space_is_refused(own: Loradex, tmp_path: Path) -> None:

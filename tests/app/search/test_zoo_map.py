@@ -16,7 +16,7 @@ from loradex.app.search.zoo_map import (
     map_positions,
     tsne_positions,
 )
-from loradex.index import FoundBy, Model, Zoo
+from loradex.index import Model, Zoo
 
 
 @pytest.fixture(scope="module")
@@ -87,14 +87,13 @@ def test_a_map_is_cached_and_follows_the_zoo(
             f"{number:03}",
             "<img src=x>",
             "family",
-            FoundBy.WEIGHTS,
             f"/loras/{number % 2}/a.safetensors",
             facts={"labels": [["dog", 0.9]]},
         )
 
     with Zoo.create(tmp_path / "zoo", "space", 16) as zoo:
         zoo.add([model(number) for number in range(100)], list(groups[:100]))
-        zoo.add([Model("no vector", "x", "family", FoundBy.METADATA)], [None])
+        zoo.add([Model("no vector", "x", "family")], [None])
         first = MapCache().get(zoo)
         assert len(first.models) == 100
         (cached,) = (user_cache_dir() / "maps").iterdir()

@@ -18,7 +18,7 @@ from tests.app.web.asgi_client import PREDICT, UPLOAD
 
 ROOT = Path(__file__).parents[3]
 SHIPPED = sorted(MINIATURE.glob("models/mini-a/test_holdout/*/*.safetensors"))[0]
-NO_FILTERS: list[Any] = [[], [], [], "", "", "any"]  # the inputs of a search after text, models and image
+NO_FILTERS: list[Any] = [[], [], [], "", "", []]  # the inputs of a search after text, models and image
 
 
 @dataclass

@@ -18,7 +18,6 @@ from loradex.index import (
     BadModel,
     BadQuery,
     Filter,
-    FoundBy,
     KnownFile,
     Zoo,
     ZooDamaged,
@@ -245,12 +244,12 @@ def test_engines(milvus: MilvusZoo, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(milvus._connection, "call", refusing)
     with pytest.raises(BadQuery, match="has none"):
         milvus.save_engine("auto")
-    assert index_types == ["AUTOINDEX", "FLAT"] and "vector" in call("list_indexes", "loradex_models")
-    call("release_collection", "loradex_models")
-    call("drop_index", "loradex_models", "vector")  # as a process that is killed before it creates the next
+    assert index_types == ["AUTOINDEX", "FLAT"] and "vector" in call("list_indexes", "loradex_positions")
+    call("release_collection", "loradex_positions")
+    call("drop_index", "loradex_positions", "vector")  # as a process that is killed before it creates the next
     milvus.close()
     with MilvusZoo.open(milvus.folder) as reopened:
-        assert "vector" in reopened._connection.call("list_indexes", "loradex_models")
+        assert "vector" in reopened._connection.call("list_indexes", "loradex_positions")
         assert same(reopened.search(vectors["c"], 6), nearest(vectors, vectors["c"], 6))
 
 
@@ -273,15 +272,30 @@ def test_folders_follow_files(milvus: MilvusZoo) -> None:
 
 def test_damage(milvus: MilvusZoo) -> None:
     """Fields that differ from the record are reported and repaired; a model with a damaged record is removed."""
-    milvus.add(models("abc"), random_vectors(3))
-    rows = milvus._models.rows(["a", "b"])
-    milvus._models.upsert([rows["a"] | {"family": "another"}, rows["b"] | {"record": ["bm90aGluZw=="]}])
+    vectors = dict(zip("abcdef", random_vectors(6), strict=True))
+    milvus.add(models(vectors), list(vectors.values()))
+    rows, positions = milvus._models.rows(list("abcdef")), milvus._tables.positions
+    milvus._models.upsert(
+        [
+            rows["a"] | {"family": "another"},
+            rows["b"] | {"record": ["bm90aGluZw=="]},
+            rows["f"] | {"places": ["bm90aGluZw=="]},
+        ]
+    )
+    (row,) = positions.by_model(["c"])
+    positions.delete(["d:0"])
+    positions.upsert(
+        [row | {"vector": [0.5] * (DIM + 1)}, row | {"id": "z:0", "model": "z"}, row | {"id": "e:1", "model": "e"}]
+    )
     problems = milvus.verify()
-    assert len(problems) == 2 and all("model 'a'" in each or "model 'b'" in each for each in problems)
-    with pytest.raises(ZooDamaged, match="row of model 'b'"):
-        milvus.get("b")
-    assert milvus.rebuild() == ["b"]
-    assert milvus.verify() == [] and [model.id for model in milvus.models(Filter(families=("sd-1.5",)))] == ["a", "c"]
+    assert [each.partition("model ")[2][:3] for each in problems] == ["'a'", "'c'", "'d'", "'e'", "'z'", "'b'", "'f'"]
+    for call in (lambda: milvus.get("b"), lambda: milvus.vector("f")):
+        with pytest.raises(ZooDamaged, match="row of model '[bf]'"):
+            call()
+    assert milvus.rebuild() == ["b", "f"]
+    assert milvus.verify() == []
+    left = {id: vectors[id] for id in "acde"}
+    assert same(milvus.search(vectors["d"], 9, Filter(families=("sd-1.5",))), nearest(left, vectors["d"], 9))
 
 
 @pytest.mark.parametrize(
@@ -321,7 +335,7 @@ def test_words_and_folders() -> None:
         tokens("Café STRASSE Straße v2 名") == ["cafe", "strasse", "strasse", "v2", tokens("名")[0]]
         and tokens("名")[0].isalnum()
     )
-    named = replace(model("a", "Dog"), facts={"tags": ["cat"], "notes": "dog bird"}, found_by=FoundBy.METADATA)
+    named = replace(model("a", "Dog"), facts={"tags": ["cat"], "notes": "dog bird"})
     assert (
         weighted_words(Entry.from_model(named)).split().count("dog") == 2 * 10 + 2
     )  # each text is followed by its words

@@ -4,7 +4,7 @@ import gc
 
 import numpy as np
 import pytest
-from zoo_oracle import unit
+from zoo_oracle import KINDS, unit
 
 import loradex.index.sqlite.engine
 from loradex.index.model import State
@@ -19,8 +19,9 @@ from loradex.index.sqlite.engine import (
     engine_for,
     has_gpu,
 )
+from loradex.index.sqlite.slots import slots_of
 from loradex.index.sqlite.snapshot import Segment, Snapshot
-from loradex.index.vectors import Vector
+from loradex.index.vectors import Vector, scored_queries, scored_rows
 
 DIM = 40
 ENGINE_CLASSES = [
@@ -33,6 +34,17 @@ def random_units(n: int, seed: int = 0, dim: int = DIM) -> Vector:
     """Random unit vectors (n, dim)."""
     rows = np.random.default_rng(seed).normal(size=(n, dim))
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+
+
+def random_rows(n: int, seed: int = 0, dim: int = DIM) -> Vector:
+    """Rows (n, dim + 1) of random unit vectors with different scales and biases."""
+    rng = np.random.default_rng(seed + 1000)
+    return scored_rows(random_units(n, seed, dim), rng.uniform(10, 30, n), rng.normal(0, 2, n))
+
+
+def random_queries(n: int, seed: int = 0, dim: int = DIM) -> Vector:
+    """Queries (n, dim + 1)."""
+    return scored_queries(random_units(n, seed, dim))
 
 
 def clustered_units(n: int, dim: int, seed: int = 0) -> Vector:
@@ -54,11 +66,11 @@ def masks(n: int) -> list[Mask | None]:
 @pytest.mark.parametrize("count", [1, 5, 300, 1000])
 def test_candidates_are_rows_of_the_mask(engine_class: EngineClass, n: int, count: int) -> None:
     """Each row of the mask once, best first, then -1; for one query and for several."""
-    engine = engine_class.from_vectors(random_units(n))
+    engine = engine_class.from_vectors(random_rows(n))
     assert (len(engine), engine.dim) == (n, DIM)
     for mask in masks(n):
         n_allowed = n if mask is None else int(mask.sum())
-        for queries in (random_units(1, seed=1), random_units(25, seed=2)):
+        for queries in (random_queries(1, seed=1), random_queries(25, seed=2)):
             scores, rows = engine.candidates(queries, count, mask)
             assert scores.shape == rows.shape == (len(queries), count)
             for query_scores, query_rows in zip(scores, rows, strict=True):
@@ -72,7 +84,7 @@ def test_candidates_are_rows_of_the_mask(engine_class: EngineClass, n: int, coun
 @pytest.mark.parametrize("engine_class", ENGINE_CLASSES)
 def test_bounded_errors(engine_class: EngineClass) -> None:
     """If an engine bounds its errors, candidates are those of NumPy, and scores are within the bound."""
-    vectors, queries = random_units(500), random_units(9, seed=3)
+    vectors, queries = random_rows(500), random_queries(9, seed=3)
     engine = engine_class.from_vectors(vectors)
     if engine.score_error is None:
         pytest.skip("no bound")
@@ -89,16 +101,17 @@ def test_bounded_errors(engine_class: EngineClass) -> None:
 def test_duplicates(engine_class: EngineClass) -> None:
     """All copies of a vector come before other vectors, with the same score but for rounding."""
     vectors = np.concatenate([np.repeat(random_units(1), 30, axis=0), random_units(30, seed=4)])[::-1].copy()
-    scores, rows = engine_class.from_vectors(vectors).candidates(random_units(1), 30)
+    scored = scored_rows(vectors, np.full(60, 20), np.full(60, -1.5))
+    scores, rows = engine_class.from_vectors(scored).candidates(random_queries(1), 30)
     assert sorted(rows[0].tolist()) == list(range(30, 60))
-    assert np.ptp(scores) < 1e-6
+    assert np.ptp(scores) < 1e-5
 
 
 @pytest.mark.parametrize("engine_class", ENGINE_CLASSES)
 @pytest.mark.parametrize("n", [0, 1, 200])
 def test_restored_from_arrays(engine_class: EngineClass, n: int) -> None:
     """An engine made from the arrays of another has the same candidates, to the last bit."""
-    engine, queries = engine_class.from_vectors(random_units(n)), random_units(5, seed=5)
+    engine, queries = engine_class.from_vectors(random_rows(n)), random_queries(5, seed=5)
     arrays = engine.arrays()
     assert tuple(arrays) == engine.array_names and {len(array) for array in arrays.values()} == {n}
     restored = engine_class.from_arrays({name: array.copy() for name, array in arrays.items()}, DIM)
@@ -112,7 +125,7 @@ def test_restored_from_arrays(engine_class: EngineClass, n: int) -> None:
 @pytest.mark.parametrize("engine_class", ENGINE_CLASSES)
 def test_wrong_arrays_are_refused(engine_class: EngineClass) -> None:
     """By an error that ``saved_engines`` treats as damage."""
-    arrays = engine_class.from_vectors(random_units(10)).arrays()
+    arrays = engine_class.from_vectors(random_rows(10)).arrays()
     for name, sound in arrays.items():
         bad = [
             sound.astype(np.float64),
@@ -131,10 +144,10 @@ def test_wrong_arrays_are_refused(engine_class: EngineClass) -> None:
 def test_arrays_outlive_their_engine(engine_class: EngineClass) -> None:
     """They are read-only views that keep the memory of the engine alive."""
     held = engine_class.array_names[0]
-    expected = engine_class.from_vectors(random_units(3000)).arrays()[held].copy()
-    views = [engine_class.from_vectors(random_units(3000)).arrays()[held] for _ in range(5)]
+    expected = engine_class.from_vectors(random_rows(3000)).arrays()[held].copy()
+    views = [engine_class.from_vectors(random_rows(3000)).arrays()[held] for _ in range(5)]
     gc.collect()
-    others = [engine_class.from_vectors(random_units(3000, seed=6)) for _ in range(5)]
+    others = [engine_class.from_vectors(random_rows(3000, seed=6)) for _ in range(5)]
     assert len(others) == 5
     for view in views:
         np.testing.assert_array_equal(view, expected)
@@ -145,7 +158,7 @@ def test_arrays_outlive_their_engine(engine_class: EngineClass) -> None:
 @pytest.mark.parametrize("engine_class", ENGINE_CLASSES)
 def test_concatenate(engine_class: EngineClass) -> None:
     """Rows of engines of the class and of exact ones, in order, without those that a mask leaves out."""
-    first, second, third = random_units(100, seed=7), random_units(50, seed=8), random_units(1, seed=9)
+    first, second, third = random_rows(100, seed=7), random_rows(50, seed=8), random_rows(1, seed=9)
     mask = np.arange(50) % 2 == 0
     joined = concatenate(
         engine_class,
@@ -161,45 +174,68 @@ def test_concatenate(engine_class: EngineClass) -> None:
         np.testing.assert_array_equal(joined.arrays()[name], expected.arrays()[name])
 
 
+def test_error_of_rows_of_any_length() -> None:
+    """The bound grows with the longest row, and holds for rows that cancel out."""
+    units, queries = random_units(300, dim=512), random_queries(9, seed=3, dim=512)
+    for scale, bias in ((1, 0), (1e-3, 0), (20, 3), (1e6, 0), (1, -1e6), (1e6, -1e6)):
+        rows = scored_rows(units, np.full(300, scale), np.full(300, bias))
+        engine = ExactEngine.from_vectors(rows)
+        exact = rows.astype(np.float64) @ queries.astype(np.float64).T
+        assert engine.score_error == pytest.approx(1.01 * 513 * 2.0**-24 * (scale + abs(bias)), rel=1e-3)
+        for number, (scores, found) in enumerate(zip(*engine.candidates(queries, 300), strict=True)):
+            assert np.abs(scores - exact[found, number]).max() <= engine.score_error
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_codes_add_their_bias(masked: bool) -> None:
+    """FAISS's score of a code is that of the code without a bias, and the bias, in both ways of scanning."""
+    units, biases = random_units(400), np.random.default_rng(1).normal(0, 5, 400).astype(np.float32)
+    query = random_units(1, seed=2)
+
+    def scores(biases: Vector) -> Vector:
+        engine = CodesEngine.from_vectors(scored_rows(units, np.full(400, 20), biases))
+        index = engine._index if masked else engine._fast_index
+        found, rows = index.search(query, 400)
+        return np.asarray(found[0][np.argsort(rows[0])])
+
+    np.testing.assert_allclose(scores(biases), scores(np.zeros_like(biases)) + biases, rtol=0, atol=1e-4)
+
+
 def test_codes_are_small() -> None:
     """One bit per number and two factors, the same if the vectors are encoded in parts."""
-    codes = CodesEngine.from_vectors(random_units(100, dim=512)).arrays()["codes"]
+    rows = random_rows(100, dim=512)
+    codes = CodesEngine.from_vectors(rows).arrays()["codes"]
     assert codes.nbytes == 100 * (512 // 8 + 8)
-    np.testing.assert_array_equal(
-        np.concatenate(
-            [
-                CodesEngine.from_vectors(random_units(100, dim=512)[half]).arrays()["codes"]
-                for half in (slice(50), slice(50, 100))
-            ]
-        ),
-        codes,
-    )
+    halves = [CodesEngine.from_vectors(rows[half]).arrays()["codes"] for half in (slice(50), slice(50, 100))]
+    np.testing.assert_array_equal(np.concatenate(halves), codes)
 
 
 @pytest.mark.parametrize("parts", [1, 3])
-def test_recall_of_codes(parts: int) -> None:
-    """At least 95 % of the ten best of 20,000 are found, with exact cosines, with and without a filter."""
+@pytest.mark.parametrize(("scale", "spread", "kinds"), [(1, 0, 1), (20, 0, 1), (20, 2, 1), (20, 1.5, 2)])
+def test_recall_of_codes(parts: int, scale: float, spread: float, kinds: int) -> None:
+    """At least 95 % of the ten best models of 20,000 rows are found, with exact scores, with and without a filter."""
     n, dim, k = 20_000, 128, 10
-    vectors = clustered_units(n, dim)
+    vectors, chance = clustered_units(n, dim), np.random.default_rng(2)
+    rows = scored_rows(vectors, np.full(n, scale), chance.normal(0, spread, n))
     queries = vectors[:: n // 40] + 0.3 * random_units(40, seed=11, dim=dim) / dim**0.5
-    queries = np.stack([unit(query) for query in queries])
-    edges = np.linspace(0, n, parts + 1).astype(int)
+    queries = scored_queries(np.stack([unit(query) for query in queries]))
+    slots, edges = slots_of(np.arange(n // kinds), KINDS[:kinds]), np.linspace(0, n, parts + 1).astype(int)
     segments = tuple(
-        Segment(CodesEngine.from_vectors(vectors[start:end]), np.arange(start, end))
+        Segment(CodesEngine.from_vectors(rows[start:end]), slots[start:end])
         for start, end in zip(edges, edges[1:], strict=False)
     )
     snapshot = Snapshot(State(1, b""), dim, segments)
-    for allowed in (None, np.arange(0, n, 7)):
-        searched, masks = (np.arange(n), None) if allowed is None else (allowed, snapshot.masks_of(allowed))
+    for allowed in (np.arange(n // kinds), np.arange(0, n // kinds, 7)):
+        masks = None if len(allowed) == n // kinds else snapshot.masks_of(slots_of(allowed, KINDS[:kinds]))
         n_found = 0
-        for query, (keys, scores, _) in zip(
-            queries, snapshot.search(queries, k, masks, lambda keys: vectors[keys]), strict=True
+        for query, (found, scores) in zip(
+            queries, snapshot.search(queries, k, masks, lambda of: rows[np.searchsorted(slots, of)]), strict=True
         ):
-            exact = vectors.astype(np.float64) @ query.astype(np.float64)
-            best = searched[np.argsort(-exact[searched], kind="stable")[:k]]
-            n_found += len(set(best.tolist()) & set(keys.tolist()))
-            assert np.abs(scores - exact[keys]).max() <= 1e-6
-            assert (np.diff(scores) <= 0).all() and len(keys) == k
+            exact = (rows.astype(np.float64) @ query.astype(np.float64)).reshape(-1, kinds)
+            best = allowed[np.argsort(-exact[allowed].max(axis=1), kind="stable")[:k]]
+            n_found += len(set(best.tolist()) & set((found // 8).tolist()))
+            assert np.abs(scores - exact[found // 8, found % 8]).max() <= 1e-5
+            assert (np.diff(scores) <= 0).all() and len(found) == len(set((found // 8).tolist())) == k
         assert n_found >= 0.95 * k * len(queries)
 
 

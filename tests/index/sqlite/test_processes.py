@@ -13,8 +13,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from zoo_child import BATCH, batch_of
-from zoo_oracle import DIM, PYTHONPATH, SPACE, State, model, models, nearest, random_vectors, same, unit
+from zoo_child import BATCH, batch_of, is_found
+from zoo_oracle import (
+    DIM,
+    KINDS,
+    PYTHONPATH,
+    SPACE,
+    Given,
+    State,
+    agree,
+    model,
+    models,
+    nearest,
+    positions_of,
+    random_positions,
+    random_vectors,
+    same,
+)
 
 from loradex.index import Filter, Zoo, ZooLocked
 from loradex.index.sqlite.catalogue import CATALOGUE
@@ -91,7 +106,7 @@ def family_of(id: str) -> str:
 
 def states(engine: str) -> Iterator[tuple[Callable[[Zoo], object], State]]:
     """Steps of a writer that adds, replaces and removes models and saves the engine, with the state after each."""
-    state: State = {}
+    state: dict[str, Given] = {}
     for step in range(45):
         ids = [f"m{i:03}" for i in range(step * 7 % 40, step * 7 % 40 + 10)]
         if step % 9 == 8:
@@ -100,7 +115,7 @@ def states(engine: str) -> Iterator[tuple[Callable[[Zoo], object], State]]:
             state = {id: vector for id, vector in state.items() if id not in ids}
             yield lambda zoo, ids=ids: zoo.remove(ids), state  # type: ignore[misc]
         else:
-            batch = dict(zip(ids, random_vectors(10, seed=step), strict=True))
+            batch = dict(zip(ids, random_positions(10, seed=step), strict=True))
             state = state | batch
             batch_models = [replace(model(id), family=family_of(id)) for id in batch]
             yield lambda zoo, made=batch_models, batch=batch: zoo.add(made, list(batch.values())), state  # type: ignore[misc]
@@ -113,6 +128,7 @@ def states(engine: str) -> Iterator[tuple[Callable[[Zoo], object], State]]:
         (False, "exact", Filter()),
         (True, "codes", Filter()),
         (False, "codes", Filter(families=("sdxl",), tags=("A",))),
+        (True, "exact", Filter(families=("sdxl",), found_by=KINDS[1:])),
     ],
 )
 @pytest.mark.parametrize("zoo", ["folder"], indirect=True)  # milvus-lite lets one process in
@@ -134,7 +150,10 @@ def test_eight_searchers_and_a_writer(zoo: Zoo, shared: bool, engine: str, where
                 query = queries[(thread + searches) % 16]
                 earliest = done
                 hits = mine.search(query, 12, where)
-                assert any(same(hits, nearest(state, query, 12)) for state in oracle[earliest : begun + 1])
+                assert any(
+                    same(hits, nearest(state, query, 12, where.kinds)) and agree(hits, state, query, where.kinds)
+                    for state in oracle[earliest : begun + 1]
+                )
                 searches += 1
         return searches
 
@@ -166,10 +185,15 @@ def check_kills(folder: Path, notes: Path, kills: int) -> None:
     assert len(acknowledged) > kills
     with Zoo.open(folder, space=SPACE, read_only=True) as zoo:  # the last kill left a log
         for batch in acknowledged:
-            np.testing.assert_allclose(
-                zoo.vectors(list(batch)), [unit(vector) for vector in batch.values()], rtol=0, atol=1e-7
-            )
-            assert [hits[0].model.id for hits in zoo.search_many(list(batch.values()), 1)] == list(batch)
+            found_positions = zoo.positions_by_id(list(batch))
+            for id, given in batch.items():
+                expected = positions_of(given)
+                assert list(found_positions[id]) == list(expected)
+                for kind, position in found_positions[id].items():
+                    np.testing.assert_allclose(position.vector, expected[kind].vector, rtol=0, atol=1e-7)
+                    assert (position.scale, position.bias) == (expected[kind].scale, expected[kind].bias)
+        for batch in acknowledged[-3:]:
+            assert is_found(zoo, batch)
         found = [model.id.rsplit("-", 1)[0] for model in zoo.models()]
     assert all(found.count(name) == BATCH for name in set(found))
     assert len(acknowledged) <= len(set(found)) <= len(acknowledged) + kills

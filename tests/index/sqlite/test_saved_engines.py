@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from zoo_oracle import DIM, PYTHONPATH, SPACE, models, nearest, random_vectors, same
+from zoo_oracle import DIM, PYTHONPATH, SPACE, agree, models, nearest, random_positions, random_vectors, same
 
 import loradex.index.sqlite.saved_engines
 import loradex.index.sqlite.snapshot
@@ -23,8 +23,8 @@ from loradex.index.sqlite.saved_engines import FOLDER, LARGEST_MANIFEST, MANIFES
 
 N = 700
 IDS = [f"m{i:03}" for i in range(N)]
-VECTORS = random_vectors(N)
-STATE = dict(zip(IDS, VECTORS, strict=True))
+POSITIONS = random_positions(N)
+STATE = dict(zip(IDS, POSITIONS, strict=True))
 QUERY = random_vectors(1, seed=9)[0]
 EXPECTED = nearest(STATE, QUERY, 5)
 KINDS = ["exact", "codes"]
@@ -33,7 +33,7 @@ KINDS = ["exact", "codes"]
 @pytest.fixture(scope="module", params=KINDS)
 def saved_zoo(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A closed zoo with a saved engine of each kind."""
-    return create_zoo(tmp_path_factory.mktemp("saved") / "zoo", request.param, VECTORS)
+    return create_zoo(tmp_path_factory.mktemp("saved") / "zoo", request.param, POSITIONS)
 
 
 @pytest.fixture
@@ -42,10 +42,10 @@ def engine(saved_zoo: Path, tmp_path: Path) -> Path:
     return engine_of(shutil.copytree(saved_zoo, tmp_path / "zoo"))
 
 
-def create_zoo(folder: Path, kind: str, vectors: Any) -> Path:
+def create_zoo(folder: Path, kind: str, positions: Any) -> Path:
     """A zoo of all models with a saved engine of a kind."""
     with Zoo.create(folder, SPACE, DIM) as zoo:
-        zoo.add(models(IDS), vectors)
+        zoo.add(models(IDS), positions)
         zoo.save_engine(kind)
     return folder
 
@@ -59,7 +59,8 @@ def engine_of(zoo: Path) -> Path:
 def check(zoo: Path) -> None:
     """Open a zoo for reading and check the hits of a search."""
     with Zoo.open(zoo, read_only=True) as reader:
-        assert same(reader.search(QUERY, 5), EXPECTED)
+        hits = reader.search(QUERY, 5)
+        assert same(hits, EXPECTED) and agree(hits, STATE, QUERY)
 
 
 def is_read(zoo: Path) -> bool:
@@ -78,7 +79,7 @@ def is_read(zoo: Path) -> bool:
     return sum(counts) < N
 
 
-FILES = ["manifest.json", "keys.bin", "vectors"]
+FILES = ["manifest.json", "slots.bin", "vectors"]
 
 
 def file_of(engine: Path, name: str) -> Path:
@@ -124,22 +125,22 @@ def test_damaged(engine: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "names", [["manifest.json"], ["keys.bin"], ["vectors"], ["manifest.json", "keys.bin", "vectors"]]
+    "names", [["manifest.json"], ["slots.bin"], ["vectors"], ["manifest.json", "slots.bin", "vectors"]]
 )
 def test_files_of_another_zoo(engine: Path, names: list[str], tmp_path: Path) -> None:
     """Files of an engine of the same kind with as many other vectors."""
     kind = json.loads((engine / MANIFEST).read_text())["engine"]
-    other = engine_of(create_zoo(tmp_path / "other", kind, random_vectors(N, seed=5)))
+    other = engine_of(create_zoo(tmp_path / "other", kind, random_positions(N, seed=5)))
     for name in names:
         shutil.copy(file_of(other, name), file_of(engine, name))
     check(engine.parents[1])
-    if names != ["keys.bin"]:  # the same in both
+    if names != ["slots.bin"]:  # the same in both
         assert not is_read(engine.parents[1])
 
 
 def test_folder_of_another_zoo(engine: Path, tmp_path: Path) -> None:
     """Under its own name, and under the name of the right engine."""
-    other = engine_of(create_zoo(tmp_path / "other", "exact", random_vectors(N, seed=5)))
+    other = engine_of(create_zoo(tmp_path / "other", "exact", random_positions(N, seed=5)))
     shutil.copytree(other, engine.parent / other.name)
     check(engine.parents[1])
     shutil.rmtree(engine)
@@ -157,7 +158,7 @@ def forged_manifests(manifest: dict[str, Any]) -> Iterator[Any]:
         None,
         7,
         "text",
-        manifest | {"format": 2},
+        manifest | {"format": 1},
         manifest | {"dim": 11},
         manifest | {"dim": "12"},
         manifest | {"engine": "hnsw"},
@@ -266,14 +267,14 @@ def test_invalid_folder_names(engine: Path, name: str) -> None:
 def test_no_more_memory_than_the_catalogue_needs(engine: Path) -> None:
     """A sparse file of a terabyte, with a manifest that fits it, is not read."""
     manifest = json.loads((engine / MANIFEST).read_text())
-    for name, width in (("keys", 8), *((name, DIM * 4) for name in manifest["arrays"] if name != "keys")):
+    for name, width in (("slots", 8), *((name, DIM * 4) for name in manifest["arrays"] if name != "slots")):
         size = 2**40 // width
         forged = manifest | {
             "arrays": manifest["arrays"]
             | {
                 name: {
-                    "dtype": "<i8" if name == "keys" else "<f4",
-                    "shape": [size] if name == "keys" else [size, DIM],
+                    "dtype": "<i8" if name == "slots" else "<f4",
+                    "shape": [size] if name == "slots" else [size, DIM],
                     "crc32": 0,
                 }
             }
@@ -289,26 +290,28 @@ def test_no_more_memory_than_the_catalogue_needs(engine: Path) -> None:
 
 
 def test_sound_files_that_differ_from_the_catalogue(engine: Path) -> None:
-    """Files with valid checksums but other, too few or unordered keys: results are right, or the damage is reported."""
+    """Files with valid checksums but other, too few or unordered slots: results are right, or damage is reported."""
     manifest = json.loads((engine / MANIFEST).read_text())
-    array_name = next(name for name in manifest["arrays"] if name != "keys")
-    keys, rows = (read_array(engine / f"{name}.bin", manifest["arrays"][name], 2**30) for name in ("keys", array_name))
-    for forged_keys, forged_rows in (
-        (keys[:-1], rows[:-1]),
-        (keys[:0], rows[:0]),
-        (keys[::-1], rows),
-        (keys * 0, rows),
-        (keys, rows[:-1]),
-        (keys.astype(np.int32), rows),
+    array_name = next(name for name in manifest["arrays"] if name != "slots")
+    slots, rows = (
+        read_array(engine / f"{name}.bin", manifest["arrays"][name], 2**30) for name in ("slots", array_name)
+    )
+    for forged_slots, forged_rows in (
+        (slots[:-1], rows[:-1]),
+        (slots[:0], rows[:0]),
+        (slots[::-1], rows),
+        (slots * 0, rows),
+        (slots, rows[:-1]),
+        (slots.astype(np.int32), rows),
     ):
         entries = manifest["arrays"] | {
-            "keys": write_array(engine / "keys.bin", forged_keys),
+            "slots": write_array(engine / "slots.bin", forged_slots),
             array_name: write_array(engine / f"{array_name}.bin", forged_rows),
         }
         (engine / MANIFEST).write_text(json.dumps(manifest | {"arrays": entries}))
         check(engine.parents[1])
     entries = manifest["arrays"] | {
-        "keys": write_array(engine / "keys.bin", keys + 10_000),
+        "slots": write_array(engine / "slots.bin", slots + 80_000),
         array_name: write_array(engine / f"{array_name}.bin", rows),
     }
     (engine / MANIFEST).write_text(json.dumps(manifest | {"arrays": entries}))
@@ -318,7 +321,7 @@ def test_sound_files_that_differ_from_the_catalogue(engine: Path) -> None:
 
 def test_codes_of_a_lost_vector(tmp_path: Path) -> None:
     """The vectors of candidates are read from the catalogue; a missing row is an error."""
-    folder = create_zoo(tmp_path / "zoo", "codes", VECTORS)
+    folder = create_zoo(tmp_path / "zoo", "codes", POSITIONS)
     best = EXPECTED[0][0]
     with Zoo.open(folder) as zoo, zoo._catalogue.writing() as connection:
         connection.execute("DELETE FROM vectors WHERE key = (SELECT key FROM models WHERE id = ?)", (best,))
@@ -328,7 +331,7 @@ def test_codes_of_a_lost_vector(tmp_path: Path) -> None:
 
 def test_saved_gpu_engine_without_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its vectors are searched on the CPU."""
-    folder = create_zoo(tmp_path / "zoo", "exact", VECTORS)
+    folder = create_zoo(tmp_path / "zoo", "exact", POSITIONS)
     path = engine_of(folder) / MANIFEST
     path.write_text(json.dumps(json.loads(path.read_text()) | {"engine": GpuEngine.name}))
     monkeypatch.setattr(loradex.index.sqlite.saved_engines, "has_gpu", lambda: False)

@@ -9,11 +9,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from zoo_oracle import DIM, SPACE, Array, State, model, models, nearest, random_vectors, same
+from zoo_oracle import (
+    DIM,
+    KINDS,
+    SPACE,
+    Array,
+    Given,
+    State,
+    agree,
+    model,
+    models,
+    nearest,
+    positions_of,
+    random_positions,
+    random_vectors,
+    same,
+    stores,
+)
 
 import loradex.index.candidates
 import loradex.index.sqlite.engine
-from loradex.index import Filter, FoundBy, Model, Zoo
+from loradex.index import Evidence, Filter, Model, Zoo
 from loradex.index.sqlite.catalogue import CATALOGUE
 from loradex.index.sqlite.engine import ExactEngine
 from loradex.index.sqlite.snapshot import Segment, merge_segments
@@ -22,7 +38,7 @@ FAMILIES = ["sd-1.5", "sdxl", "flux"]
 
 
 class History:
-    """A zoo, a reader that stays open, and the models and vectors that both must have."""
+    """A zoo, a reader that stays open, and the models and positions that both must have."""
 
     def __init__(self, folder: Path, seed: int) -> None:
         """Create the zoo."""
@@ -30,29 +46,43 @@ class History:
         self.zoo = Zoo.create(folder, SPACE, DIM)
         self.reader = Zoo.open(folder, read_only=True)
         self.models: dict[str, Model] = {}
-        self.vectors: State = {}
-        self.n_drawn = self.most_vectors = 0
+        self.state: dict[str, Given] = {}
+        self.n_drawn = self.most_positions = 0
 
-    def vector(self) -> Array:
-        """A new vector; one in ten is a copy of one in the zoo, or its opposite."""
+    def positions(self) -> Given:
+        """New positions; one model in ten has those of one in the zoo, or some of them, or new ones beside some."""
         self.n_drawn += 1
-        if self.vectors and self.random.random() < 0.1:
-            return self.vectors[self.random.choice(sorted(self.vectors))] * self.random.choice([1, -1])
+        (drawn,) = random_positions(1, seed=1000 * self.seed + self.n_drawn)
+        if self.state and self.random.random() < 0.1:
+            others = dict(positions_of(self.state[self.random.choice(sorted(self.state))]))
+            some = {
+                kind: others[kind] for kind in self.random.sample(sorted(others), self.random.randint(1, len(others)))
+            }
+            return self.random.choice([others, some, drawn | some])
+        return drawn
+
+    def query(self) -> Array:
+        """A random query; one in three is the vector of a position in the zoo, or its opposite."""
+        self.n_drawn += 1
+        if self.state and self.random.random() < 0.3:
+            positions = positions_of(self.state[self.random.choice(sorted(self.state))])
+            vector = positions[self.random.choice(sorted(positions))].vector
+            return np.asarray(vector * np.float32(self.random.choice([1, -1])))
         return random_vectors(1, seed=1000 * self.seed + self.n_drawn)[0]
 
     def add(self) -> None:
-        """Add new and stored models, most with a vector, some found by metadata without one."""
+        """Add new and stored models, most with positions, some found by metadata without one."""
         ids = {f"m{self.random.randrange(1500):04}" for _ in range(self.random.choice([1, 2, 10, 90]))}
         models = [replace(model(id), family=self.random.choice(FAMILIES)) for id in sorted(ids)]
-        vectors: list[Array | None] = [self.vector() for _ in models]
+        given: list[Given] = [self.positions() for _ in models]
         for at in self.random.sample(range(len(models)), len(models) // 10):
-            models[at], vectors[at] = replace(models[at], found_by=FoundBy.METADATA), None
-        self.zoo.add(models, vectors)
+            given[at] = {}
+        self.zoo.add(models, given)
         self.models |= {each.id: each for each in models}
-        for each, vector in zip(models, vectors, strict=True):
-            self.vectors.pop(each.id, None)
-            if vector is not None:
-                self.vectors[each.id] = vector
+        for each, positions in zip(models, given, strict=True):
+            self.state.pop(each.id, None)
+            if len(positions):
+                self.state[each.id] = positions
 
     def some(self, most: int) -> list[str]:
         """Random ids of stored models."""
@@ -64,12 +94,12 @@ class History:
         assert self.zoo.remove([*gone, "nobody"]) == len(gone)
         for id in gone:
             del self.models[id]
-            self.vectors.pop(id, None)
+            self.state.pop(id, None)
 
     def replace_facts(self) -> None:
-        """Change the family of some models and keep their vectors."""
+        """Change the family of some models and keep their positions."""
         changed = [replace(self.models[id], family=self.random.choice(FAMILIES)) for id in self.some(30)]
-        self.zoo.add(changed, [self.vectors.get(each.id) for each in changed])
+        self.zoo.add(changed, [self.state.get(each.id) for each in changed])
         self.models |= {each.id: each for each in changed}
 
     def compact(self) -> None:
@@ -96,33 +126,34 @@ class History:
             [10, 5, 3, 1, 1, 1, 2],
         )[0]
         operation()
-        self.most_vectors = max(self.most_vectors, len(self.vectors))
+        self.most_positions = max(self.most_positions, sum(map(len, map(positions_of, self.state.values()))))
         return operation.__name__
 
     def check(self) -> None:
         """Compare a random search in the writer, the reader and sometimes a new reader."""
-        query = self.vector()
+        query = self.query()
         families = self.random.choice([(), (), ("sdxl",), ("sdxl", "flux"), ("nothing",)])
-        where = Filter(families=families)
-        allowed = {
-            id: vector for id, vector in self.vectors.items() if not families or self.models[id].family in families
-        }
-        k = self.random.choice([0, 1, 3, 10, len(self.vectors), len(self.vectors) + 5])
-        expected = nearest(allowed, query, k)
+        where = Filter(
+            families=families, found_by=self.random.choice([(), (), KINDS[:1], KINDS[1:], (Evidence.METADATA,)])
+        )
+        allowed = {id: given for id, given in self.state.items() if not families or self.models[id].family in families}
+        k = self.random.choice([0, 1, 3, 10, len(self.state), len(self.state) + 5])
+        expected = nearest(allowed, query, k, where.kinds)
         zoos = [self.zoo, self.reader]
         if self.random.random() < 0.2:
             zoos.append(Zoo.open(self.folder, read_only=True))
         for zoo in zoos:
-            assert same(zoo.search(query, k, where), expected), (k, families)
+            hits = zoo.search(query, k, where)
+            assert same(hits, expected) and agree(hits, allowed, query, where.kinds), (k, where)
             assert len(zoo) == len(self.models)
-            assert len(zoo._index.snapshot.segments) <= math.log2(max(self.most_vectors, 1)) + 1
+            assert len(zoo._index.snapshot.segments) <= math.log2(max(self.most_positions, 1)) + 1
         for zoo in zoos[2:]:
             zoo.close()
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_any_history(folder: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
-    """45 random operations, with exact engines, and with codes from 60 vectors."""
+    """45 random operations, with exact engines, and with codes from 60 positions."""
     monkeypatch.setattr(loradex.index.sqlite.engine, "CODES_FROM", 60 if seed % 2 else 10**9)
     history = History(folder, seed)
     operations = []
@@ -132,36 +163,36 @@ def test_any_history(folder: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -
             history.check()
         except AssertionError as error:
             raise AssertionError(f"after {operations}") from error
-    assert history.zoo.verify() == []
+    assert history.zoo.verify() == [] and stores(history.zoo, history.state)
     history.zoo.close()
     history.reader.close()
 
 
 @pytest.mark.parametrize("zoo", ["folder"], indirect=True)  # Milvus has no such engine
 def test_scores_of_codes(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few candidates may miss a hit, but cosines and order are exact, and every hit passes the filter."""
+    """Few candidates may miss a hit, but scores and order are exact, and every hit passes the filter."""
     monkeypatch.setattr(loradex.index.candidates, "EXTRA", 0)
     monkeypatch.setattr(loradex.index.candidates, "APPROXIMATE_EXTRA", 0)
     zoo.save_engine("codes")
-    state = {f"m{i:04}": vector for i, vector in enumerate(random_vectors(900))}
+    state = {f"m{i:04}": positions for i, positions in enumerate(random_positions(900))}
     zoo.add([replace(model(id), family=FAMILIES[int(id[1:]) % 3]) for id in state], list(state.values()))
     zoo.remove([f"m{i:04}" for i in range(0, 900, 5)])
-    remaining = {id: vector for id, vector in state.items() if int(id[1:]) % 5}
+    remaining = {id: given for id, given in state.items() if int(id[1:]) % 5}
     for query in random_vectors(20, seed=8):
-        cosines = dict(nearest(remaining, query, 900))
         for where, allowed in (
             (Filter(), remaining),
-            (Filter(families=("sdxl",)), {id: vector for id, vector in remaining.items() if int(id[1:]) % 3 == 1}),
+            (Filter(families=("sdxl",)), {id: given for id, given in remaining.items() if int(id[1:]) % 3 == 1}),
+            (Filter(found_by=KINDS[1:2]), {id: given for id, given in remaining.items() if KINDS[1] in given}),
         ):
             hits = zoo.search(query, 10, where)
             assert len(hits) == 10 and {hit.model.id for hit in hits} <= set(allowed)
             assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
-            assert all(abs(hit.score - cosines[hit.model.id]) < 1e-6 for hit in hits)
+            assert agree(hits, remaining, query, where.kinds)
 
 
 @pytest.mark.parametrize("zoo", ["folder"], indirect=True)  # segments are those of a snapshot
 def test_small_commits_make_few_segments(zoo: Zoo) -> None:
-    """After many small commits a snapshot has few segments, and an average commit indexes few vectors."""
+    """After many small commits a snapshot has few segments, and an average commit indexes few positions."""
     vectors = random_vectors(1000)
     n_indexed = 0
     from_vectors = ExactEngine.from_vectors
@@ -185,14 +216,14 @@ def test_small_commits_make_few_segments(zoo: Zoo) -> None:
 
 
 def test_merge_segments() -> None:
-    """The live rows of segments with interleaved keys are in order of key."""
+    """The live rows of segments with interleaved slots are in order of slot."""
     vectors = random_vectors(9)
     older = Segment(
         ExactEngine.from_vectors(vectors[:5]), np.array([1, 4, 6, 8, 9]), np.array([True, False, True, True, True])
     )
     newer = Segment(ExactEngine.from_vectors(vectors[5:]), np.array([2, 4, 7, 10]))
     merged = merge_segments([older, newer], "auto")
-    assert merged.keys.tolist() == [1, 2, 4, 6, 7, 8, 9, 10]
+    assert merged.slots.tolist() == [1, 2, 4, 6, 7, 8, 9, 10]
     np.testing.assert_array_equal(merged.engine.arrays()["vectors"], vectors[[0, 5, 6, 2, 7, 3, 4, 8]])
 
 

@@ -8,6 +8,7 @@ from zoo_oracle import DIM, SPACE, models, random_vectors, unit
 from loradex.index import Zoo
 from loradex.index.sqlite.engine import ExactEngine
 from loradex.index.sqlite.snapshot import Segment
+from loradex.index.vectors import scored_queries, scored_rows
 
 
 def test_order_in_float64() -> None:
@@ -15,15 +16,18 @@ def test_order_in_float64() -> None:
     rng = np.random.default_rng(3)
     base = unit(rng.normal(size=256).astype(np.float32))
     crowd = np.stack([unit(base + rng.normal(size=256).astype(np.float32) * 1e-5) for _ in range(600)])
-    segment = Segment(ExactEngine.from_vectors(crowd), np.arange(600))
-    exact = (crowd.astype(np.float64) * base.astype(np.float64)).sum(axis=1)
-    for k in (1, 10, 100):
-        ((keys, _, _),) = segment.search(base[None], k, None, lambda keys: crowd[keys])
-        assert keys.tolist() == np.argsort(-exact, kind="stable")[:k].tolist()
+    queries = scored_queries(base[None])
+    for scale, bias in ((1, 0), (20, -2)):
+        rows = scored_rows(crowd, np.full(600, scale), np.full(600, bias))
+        segment = Segment(ExactEngine.from_vectors(rows), 8 * np.arange(600))
+        exact = (rows.astype(np.float64) * queries[0].astype(np.float64)).sum(axis=1)
+        for k in (1, 10, 100):
+            ((slots, _),) = segment.search(queries, k, None, lambda slots, rows=rows: rows[slots // 8])  # type: ignore[misc]
+            assert (slots // 8).tolist() == np.argsort(-exact, kind="stable")[:k].tolist()
 
 
 def test_only_the_rows_of_hits_are_read(folder: Path) -> None:
-    """A search reads ``k`` rows of models, not all."""
+    """A search reads ``k`` rows of models and their positions, not all."""
     with Zoo.create(folder, SPACE, DIM) as zoo:
         zoo.add(models(f"m{i:03}" for i in range(200)), random_vectors(200))
         zoo.search(random_vectors(1)[0], 1)  # loads the engine
@@ -33,6 +37,7 @@ def test_only_the_rows_of_hits_are_read(folder: Path) -> None:
         zoo.search(random_vectors(1, seed=5)[0], 4)
         with zoo._catalogue.reading() as connection:
             connection.set_trace_callback(None)
-    (read,) = [statement for statement in statements if " FROM models " in statement]
-    assert read.split(" IN ")[1].count(",") == 3
-    assert len(statements) <= 6
+    for table in ("models", "vectors"):
+        (read,) = [statement for statement in statements if f" FROM {table} " in statement]
+        assert read.split(" IN ")[1].count(",") == 3
+    assert len(statements) <= 7

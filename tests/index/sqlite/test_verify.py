@@ -6,18 +6,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from zoo_oracle import DIM, SPACE, model, models, nearest, random_vectors, same
+from zoo_oracle import DIM, KINDS, SPACE, agree, model, models, nearest, random_positions, random_vectors, same
 
-from loradex.index import Filter, FoundBy, KnownFile, Model, Zoo, ZooReadOnly
+from loradex.index import Filter, KnownFile, Model, Position, Zoo, ZooReadOnly
 from loradex.index.sqlite.catalogue import CATALOGUE
 from loradex.index.sqlite.saved_engines import FOLDER
 
 IDS = [f"m{i:02}" for i in range(30)]
-VECTORS = random_vectors(len(IDS))
-STATE = dict(zip(IDS, VECTORS, strict=True))
-QUERY = random_vectors(1, seed=9)[0]
+STATE = dict(zip(IDS, random_positions(len(IDS)), strict=True))
 DAMAGED_ID = "m07"
+STATE[DAMAGED_ID] = {
+    kind: Position(vector, 20.0, -1.5) for kind, vector in zip(KINDS[1:], random_vectors(2), strict=True)
+}
+N_POSITIONS = sum(map(len, STATE.values()))
+QUERY = random_vectors(1, seed=9)[0]
 DAMAGED_KEY = 8
+WORDS_SLOT, PREVIEW_SLOT = 8 * DAMAGED_KEY + 1, 8 * DAMAGED_KEY + 2
 
 
 def full_model(id: str) -> Model:
@@ -33,11 +37,14 @@ def full_model(id: str) -> Model:
 def sound(folder: Path) -> Path:
     """A closed zoo of 30 models, with a saved engine, files, fingerprints and previews."""
     with Zoo.create(folder, SPACE, DIM) as zoo:
-        zoo.add(list(map(full_model, IDS)), VECTORS, {id: id.encode() for id in IDS})
-        zoo.add([replace(model("bare"), found_by=FoundBy.METADATA)], [None])
+        zoo.add(list(map(full_model, IDS)), list(STATE.values()), {id: id.encode() for id in IDS})
+        zoo.add([model("bare")], [None])
         zoo.note_files(
             [
-                *(KnownFile(f"/loras/{id}", 1, 1, id, reader="r1") for id in IDS),
+                *(
+                    KnownFile(f"/loras/{id}", 1, 1, id, reader="r1", name=f"copy of {id}", facts={"tags": ["mine"]})
+                    for id in IDS
+                ),
                 KnownFile("/loras/bad", 1, 1, None, "a pickle"),
             ]
         )
@@ -88,21 +95,39 @@ def test_empty_zoo(zoo: Zoo) -> None:
 
 
 DAMAGE = [
-    (f"UPDATE vectors SET vector = zeroblob(48) WHERE key = {DAMAGED_KEY}", "vectors of key 8", [DAMAGED_ID]),
+    (f"UPDATE vectors SET vector = zeroblob(48) WHERE slot = {WORDS_SLOT}", "position in slot 65", [DAMAGED_ID]),
     (
-        f"UPDATE vectors SET vector = (SELECT vector FROM vectors WHERE key = 9) WHERE key = {DAMAGED_KEY}",
-        "vectors of key 8",
+        f"UPDATE vectors SET vector = (SELECT vector FROM vectors WHERE slot = {PREVIEW_SLOT}) WHERE slot = {WORDS_SLOT}",
+        "position in slot 65",
         [DAMAGED_ID],
     ),
-    (f"UPDATE vectors SET crc = 1 WHERE key = {DAMAGED_KEY}", "vectors of key 8", [DAMAGED_ID]),
-    (f"UPDATE fingerprints SET data = x'00' WHERE key = {DAMAGED_KEY}", "fingerprints of key 8", [DAMAGED_ID]),
+    (f"UPDATE vectors SET crc = 1 WHERE slot = {PREVIEW_SLOT}", "position in slot 66", [DAMAGED_ID]),
+    (f"UPDATE vectors SET scale = 2 * scale WHERE slot = {WORDS_SLOT}", "position in slot 65", [DAMAGED_ID]),
+    (f"UPDATE vectors SET bias = 0 WHERE slot = {WORDS_SLOT}", "position in slot 65", [DAMAGED_ID]),
+    (f"UPDATE vectors SET bias = 'x' WHERE slot = {WORDS_SLOT}", "position in slot 65", [DAMAGED_ID]),
+    (
+        f"UPDATE vectors SET slot = {8 * DAMAGED_KEY} WHERE slot = {WORDS_SLOT}",
+        "'m07' does not have the pos",
+        [DAMAGED_ID],
+    ),
+    (f"UPDATE vectors SET slot = 8 * 999 WHERE slot = {WORDS_SLOT}", "'m07' does not have the pos", [DAMAGED_ID]),
+    (f"UPDATE vectors SET key = 9 WHERE slot = {WORDS_SLOT}", "'m07' does not have the pos", [DAMAGED_ID]),
+    (
+        f"INSERT INTO vectors SELECT {8 * DAMAGED_KEY + 5}, key, vector, scale, bias, crc, generation FROM vectors"
+        f" WHERE slot = {WORDS_SLOT}",
+        "'m07' does not have the positions that its row lists",
+        [DAMAGED_ID],
+    ),
+    (f"UPDATE models SET evidence = 1 WHERE key = {DAMAGED_KEY}", "'m07' does not have the pos", [DAMAGED_ID]),
+    (f"UPDATE models SET evidence = 6 + 64 WHERE key = {DAMAGED_KEY}", "model 'm07' is not as", [DAMAGED_ID]),
+    (f"UPDATE fingerprints SET data = x'00' WHERE key = {DAMAGED_KEY}", "fingerprint of key 8", [DAMAGED_ID]),
     (f"UPDATE models SET name = 'Another' WHERE key = {DAMAGED_KEY}", "model 'm07' is not as", [DAMAGED_ID]),
     (f"UPDATE models SET facts = '[' WHERE key = {DAMAGED_KEY}", "model 'm07' is not as", [DAMAGED_ID]),
     (f"UPDATE models SET rank = 99 WHERE key = {DAMAGED_KEY}", "model 'm07' is not as", [DAMAGED_ID]),
     (f"UPDATE models SET added = 1 WHERE key = {DAMAGED_KEY}", "model 'm07' is not as", [DAMAGED_ID]),
     (f"UPDATE models SET name = x'ff' WHERE key = {DAMAGED_KEY}", "is not as", [DAMAGED_ID]),
-    (f"UPDATE models SET found_by = 'rumour' WHERE key = {DAMAGED_KEY}", "model 'm07' is not as", [DAMAGED_ID]),
-    (f"DELETE FROM vectors WHERE key = {DAMAGED_KEY}", "expected 30 vectors, found 29", [DAMAGED_ID]),
+    (f"DELETE FROM vectors WHERE key = {DAMAGED_KEY}", f"expected {N_POSITIONS} positions, found", [DAMAGED_ID]),
+    (f"DELETE FROM vectors WHERE slot = {PREVIEW_SLOT}", f"expected {N_POSITIONS} positions, found", [DAMAGED_ID]),
     (f"DELETE FROM models WHERE key = {DAMAGED_KEY}", "a row of vectors belongs to no model", []),
     (f"DELETE FROM tags WHERE key = {DAMAGED_KEY}", "words and tags of model 'm07'", []),
     (f"INSERT INTO tags VALUES ('cat', {DAMAGED_KEY})", "words and tags of model 'm07'", []),
@@ -115,7 +140,11 @@ DAMAGE = [
     ),
     ("DELETE FROM words_data WHERE id > 10", "index of words", []),
     ("UPDATE words_content SET c0 = 'other' WHERE id = 3", "index of words", []),
-    ("UPDATE zoo SET vectors = 7", "expected 7 vectors, found 30", []),
+    ("UPDATE zoo SET vectors = 7", f"expected 7 positions, found {N_POSITIONS}", []),
+    ("UPDATE files SET facts = '[' WHERE path = '/loras/m07'", "the row of file '/loras/m07' is not as", []),
+    ("UPDATE files SET name = x'ff' WHERE path = '/loras/m07'", "the row of file '/loras/m07' is not as", []),
+    ("UPDATE files SET name = 'another' WHERE path = '/loras/m07'", "words and tags of model 'm07'", []),
+    ("UPDATE files SET facts = NULL WHERE path = '/loras/m07'", "words and tags of model 'm07'", []),
 ]
 
 
@@ -129,9 +158,11 @@ def test_each_damage(sound: Path, statement: str, problem: str, removed: list[st
         assert zoo.rebuild() == removed
         assert zoo.verify() == []
         missing = {DAMAGED_ID} if removed or "FROM models" in statement else set()
-        remaining = {id: vector for id, vector in STATE.items() if id not in missing}
-        assert same(zoo.search(QUERY, 99), nearest(remaining, QUERY, 99))
-        assert set(zoo.known_files()) == {f"/loras/{id}" for id in remaining} | {"/loras/bad"}
+        remaining = {id: given for id, given in STATE.items() if id not in missing}
+        hits = zoo.search(QUERY, 99)
+        assert same(hits, nearest(remaining, QUERY, 99)) and agree(hits, remaining, QUERY)
+        forgotten = {f"/loras/{DAMAGED_ID}"} if missing or problem.startswith("the row of file") else set()
+        assert set(zoo.known_files()) == {f"/loras/{id}" for id in IDS} - forgotten | {"/loras/bad"}
         assert {each.id for each in zoo.models(Filter(tags=("dog",)))} == set(remaining)
         assert {each.id for each in zoo.find(["better hands"], 99)} == set(remaining)
         zoo.add([full_model(DAMAGED_ID)], [STATE[DAMAGED_ID]], {DAMAGED_ID: DAMAGED_ID.encode()})

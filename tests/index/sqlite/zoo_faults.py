@@ -15,11 +15,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
-from zoo_oracle import DIM, SPACE, Array, models, nearest, random_vectors, same, unit
+from zoo_oracle import (
+    DIM,
+    KINDS,
+    SPACE,
+    Given,
+    agree,
+    models,
+    nearest,
+    positions_of,
+    random_positions,
+    random_vectors,
+    same,
+    stores,
+)
 
-from loradex.index import KnownFile, Zoo, ZooError
+from loradex.index import Filter, KnownFile, Zoo, ZooError
 from loradex.index.disk import typed_errors
 from loradex.index.parquet import export_zoo
 from loradex.index.sqlite.catalogue import CATALOGUE
@@ -34,7 +46,7 @@ PRELOADED = ctypes.CDLL(None)
 class Expected:
     """The content of a zoo after a step."""
 
-    vectors: dict[str, Array] = field(default_factory=dict)
+    state: dict[str, Given] = field(default_factory=dict)
     files: tuple[str, ...] = ()
 
 
@@ -49,28 +61,35 @@ def steps(folder: Path) -> list[Step]:
         session_steps.append((name, work, expected))
         return expected
 
-    def add_batch(batch: dict[str, Array], before: Expected) -> Expected:
+    def add_batch(batch: dict[str, Given], before: Expected) -> Expected:
         return add_step(
             "add",
             lambda zoo: zoo.add(models(batch), list(batch.values()), {id: id.encode() for id in batch}),
-            Expected(before.vectors | batch, before.files),
+            Expected(before.state | batch, before.files),
         )
 
     for number in range(4):
         ids = [f"m{number}-{i}" for i in range(5)]
-        now = add_batch(dict(zip(ids, random_vectors(5, seed=number), strict=True)), now)
-    now = add_batch({id: random_vectors(1, seed=50 + i)[0] for i, id in enumerate(["m1-0", "m1-1", "new"])}, now)
+        now = add_batch(dict(zip(ids, random_positions(5, seed=number), strict=True)), now)
+    now = add_batch(dict(zip(["m1-0", "m1-1", "new"], random_positions(3, seed=50), strict=True)), now)
+    now = add_batch({"new": {kind: positions_of(random_vectors(1)[0])[KINDS[0]] for kind in KINDS[1:]}}, now)
     now = add_step(
         "note",
-        lambda zoo: zoo.note_files([KnownFile("/loras/a", 1, 2, "m0-0"), KnownFile("/loras/b", 1, 2, None, "broken")]),
-        Expected(now.vectors, ("/loras/a", "/loras/b")),
+        lambda zoo: zoo.note_files(
+            [
+                KnownFile("/loras/a", 1, 2, "m0-0"),
+                KnownFile("/loras/b", 1, 2, None, "broken"),
+                KnownFile("/needles/c", 1, 2, "m0-1", name="Haystack", facts={"tags": ["pin"]}),
+            ]
+        ),
+        Expected(now.state, ("/loras/a", "/loras/b", "/needles/c")),
     )
     now = add_step("save", lambda zoo: zoo.save_engine("codes"), now)
     removed = ["m2-0", "m2-1", "m0-0"]
     now = add_step(
         "remove",
         lambda zoo: zoo.remove(removed),
-        Expected({id: vector for id, vector in now.vectors.items() if id not in removed}, ("/loras/b",)),
+        Expected({id: given for id, given in now.state.items() if id not in removed}, ("/loras/b", "/needles/c")),
     )
     now = add_step("rebuild", lambda zoo: zoo.rebuild("exact"), now)
     now = add_step("compact", lambda zoo: zoo.compact(), now)
@@ -127,17 +146,20 @@ def fork(work: Callable[[], object]) -> int:
 
 def has_content(zoo: Zoo, expected: Expected) -> bool:
     """Whether a zoo has the expected content, by all ways of reading it."""
-    ids = sorted(expected.vectors)
+    ids = sorted(expected.state)
     if [model.id for model in zoo.models()] != ids:
         return False
-    found = zoo.vectors(ids)
+    hits, needles = zoo.search(QUERY, 99), ["m0-1"] if "/needles/c" in expected.files else []
     return (
-        all(np.allclose(one, unit(expected.vectors[id]), rtol=0, atol=1e-7) for id, one in zip(ids, found, strict=True))
+        stores(zoo, expected.state)
         and list(zoo.models()) == models(ids)
         and zoo.fingerprints() == {id: id.encode() for id in ids}
         and tuple(zoo.known_files()) == expected.files
-        and same(zoo.search(QUERY, 99), nearest(expected.vectors, QUERY, 99))
-        and [model.id for model in zoo.find(["a LoRA"], 99)] == ids
+        and same(hits, nearest(expected.state, QUERY, 99))
+        and agree(hits, expected.state, QUERY)
+        and sorted(model.id for model in zoo.find(["a LoRA"], 99)) == ids
+        and [model.id for model in zoo.find(["haystack", "needles", "pin"], 99)] == needles
+        and [model.id for model in zoo.models(Filter(tags=("Pin",)))] == needles
     )
 
 
@@ -168,7 +190,7 @@ def check_copies(folder: Path, allowed: list[Expected]) -> None:
         with Zoo.open(folder / "copy", read_only=True) as zoo:
             assert any(has_content(zoo, expected) for expected in allowed)
     if (folder / "zoo.parquet").exists():
-        assert pq.read_table(folder / "zoo.parquet", use_threads=False)["id"].to_pylist() == sorted(allowed[-1].vectors)
+        assert pq.read_table(folder / "zoo.parquet", use_threads=False)["id"].to_pylist() == sorted(allowed[-1].state)
 
 
 def attempt(parent: Path, kind: str, n: int, count: list[int]) -> int:

@@ -4,14 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from loradex.retrieval.space.calibration import (
-    SAME_MEANING_COSINE,
-    Background,
-    Calibration,
-    Relevance,
-    logits,
-    sample_candidates,
-)
+from loradex.retrieval.space.calibration import Background, Calibration, logits, sample_candidates
 
 
 def test_probabilities_are_a_softmax_with_none_of_these() -> None:
@@ -51,22 +44,3 @@ def test_a_sample_of_candidates_has_the_truth_first_and_only_once() -> None:
     assert table[:, 0].tolist() == [3.0, 37.0]
     for row, number in zip(table, truth.tolist(), strict=True):
         assert float(scores[truth.tolist().index(number), number]) not in row[1:].tolist()
-
-
-def test_relevance_is_the_probability_of_the_query_as_one_more_label() -> None:
-    """Compared with the calibration of the list with the query in front, without labels of the same meaning."""
-    generator = torch.Generator().manual_seed(4)
-    models, labels = (
-        torch.nn.functional.normalize(torch.randn(count, 12, generator=generator), dim=1) for count in (40, 30)
-    )
-    calibration = Calibration(Background.fit(models), 0.7, -1.0)
-    query = labels[3] + 0.1 * labels[4]
-    unit = torch.nn.functional.normalize(query, dim=0)
-    same = labels @ unit >= SAME_MEANING_COSINE
-    assert 0 < int(same.sum()) < 30
-    scores = calibration.scores(models[:5], torch.cat([unit[None], labels])).masked_fill(
-        torch.cat([torch.tensor([False]), same]), float("-inf")
-    )
-    expected = calibration.probabilities(scores)[:, 0]
-    relevance = Relevance.of(calibration, labels).probabilities(models[:5].numpy(), query.numpy())
-    torch.testing.assert_close(torch.from_numpy(relevance), expected, rtol=1e-4, atol=1e-6)

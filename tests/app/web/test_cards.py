@@ -1,0 +1,67 @@
+"""Cards and the panel say how a model is known, and nothing else."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from loradex.app.backend import Backend
+from loradex.app.search.places import Place
+from loradex.app.search.ranking import SearchHit
+from loradex.app.search.service import Loradex
+from loradex.app.web.cards import hit_card, plain_card
+from loradex.app.web.model_panel import render_model
+from loradex.index import Evidence, Model, Position, Zoo
+
+PICTURE, WORDS, PREVIEW, METADATA = Evidence
+MODEL = Model("id", "hands", "sd1", "/loras/hands.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("scores", "matched", "probability", "shown", "hidden"),
+    [
+        ({PICTURE: 4.0}, (PICTURE,), 0.9, ["found by what it draws<", ">90% likely<"], ["only", "preview"]),
+        (
+            {PICTURE: 1.0, PREVIEW: 3.0},
+            (PREVIEW, PICTURE, METADATA),
+            None,
+            ["found by its preview, what it draws, name or tags<", "score 3.00"],
+            ["only", "likely"],
+        ),
+        ({}, (METADATA,), None, ["found by name or tags<", "known by name or tags only"], ["score", "likely"]),
+        ({WORDS: -2.0}, (METADATA,), 0.01, ["found by name or tags<", "1% likely"], ["only"]),  # its words were read
+    ],
+)
+def test_a_hit_says_how_it_was_found(
+    scores: dict[Evidence, float],
+    matched: tuple[Evidence, ...],
+    probability: float | None,
+    shown: list[str],
+    hidden: list[str],
+) -> None:
+    card = hit_card(SearchHit(MODEL, scores, matched, Place(MODEL.path, "hands"), probability), Path("/zoo"))
+    assert all(text in card for text in shown)
+    assert not any(text in card for text in hidden)
+    assert "file:" not in card
+
+
+def test_a_hit_by_a_copy_has_its_name_and_place() -> None:
+    place = Place("/backup/old/<b>fingers.safetensors", "<b>fingers")
+    card = hit_card(SearchHit(MODEL, {}, (METADATA,), place), Path("/zoo"))
+    assert "file: <bdi>old/&lt;b&gt;fingers.safetensors</bdi>" in card and "&lt;b&gt;fingers</bdi></h3>" in card
+    assert 'data-copy="/backup/old/&lt;b&gt;fingers.safetensors"' in card and "<b>fingers" not in card
+
+
+def test_a_panel_lists_all_kinds(tmp_path: Path) -> None:
+    vector = np.array([1, 0], np.float32)
+    with Zoo.create(tmp_path / "zoo", "space", 2) as zoo:
+        positions = [{PICTURE: Position(vector, 9, -1), PREVIEW: Position(vector)}, None]
+        zoo.add([MODEL, Model("bare", "bare", "sd1")], positions)
+    loradex = Loradex(tmp_path / "zoo")
+    with Zoo.open(tmp_path / "zoo", read_only=True) as zoo:
+        loradex.__dict__["zoo"] = zoo
+        known, bare = (render_model(Backend(loradex, roots=[]), id) for id in ("id", "bare"))
+        assert "known by what it draws, its preview" in plain_card(zoo.get("id"), tmp_path)
+    assert "what it draws, read from its weights" in known and "the preview pictures" in known
+    assert "training captions" not in known and "tags and notes only" not in known
+    assert "tags and notes only" in bare and "what it draws" not in bare
