@@ -1,7 +1,7 @@
 """Encoders: everything that turns model files, texts and pictures into vectors of one space, from one folder.
 
 The folder holds ``space.safetensors``, ``labels.safetensors``, ``experts/<tree>.safetensors`` for LoRAs,
-``categories/<tree>.safetensors`` for classifiers and, if the space names it so, the text encoder.
+``categories/<tree>.safetensors`` for classifiers and, if ``loradex space use`` made it, the text encoder in ``clip``.
 """
 
 import hashlib
@@ -19,13 +19,17 @@ from loradex.retrieval.lora import WeightsFile
 from loradex.retrieval.probex.category_expert import CategoryExpert
 from loradex.retrieval.probex.expert import Expert
 from loradex.retrieval.router import Router
+from loradex.retrieval.space.clip_files import LOCAL_FOLDER
 from loradex.retrieval.space.embedding_space import Space
+from loradex.retrieval.space.everyday import everyday_words
 from loradex.retrieval.space.labels import LabelList
 from loradex.retrieval.space.text_encoder import TextEncoder
+from loradex.retrieval.space.text_tower import CONFIG_FILE
 
 PICTURE_BATCH = 64
 LABELS_FILE = "labels.safetensors"
 SPACE_FILE = "space.safetensors"
+CLIP_FOLDER = "clip"
 ExpertT = TypeVar("ExpertT", Expert, CategoryExpert)
 
 
@@ -78,27 +82,40 @@ class Encoder:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         return digest.hexdigest()[:12]
 
+    @property
+    def text_encoder_name(self) -> str:
+        """The CLIP of the space by the name it is loaded by: that in the folder, else that which the space names."""
+        name = self.space.text_encoder
+        if (self.folder / CLIP_FOLDER / CONFIG_FILE).is_file():
+            return f"{LOCAL_FOLDER}{self.folder / CLIP_FOLDER}"
+        if name.startswith(LOCAL_FOLDER):
+            return f"{LOCAL_FOLDER}{self.folder / name.removeprefix(LOCAL_FOLDER)}"
+        return name
+
     @cached_property
     def text_encoder(self) -> TextEncoder:
-        """The CLIP of the space, loaded on first use."""
-        name = self.space.text_encoder
-        if name.startswith("local-dir:"):
-            name = f"local-dir:{self.folder / name.removeprefix('local-dir:')}"
-        return TextEncoder.load(name, self.space.templates)
+        """The CLIP of the space, loaded on first use.
+
+        Raises:
+            CheckpointError: it is not on this machine, or damaged.
+        """
+        return TextEncoder.load(self.text_encoder_name, self.space.templates)
 
     @property
     def has_labels(self) -> bool:
-        """Whether there are default labels."""
+        """Whether there is a file of default labels."""
         return (self.folder / LABELS_FILE).is_file()
 
     @cached_property
     def default_labels(self) -> LabelList:
-        """The labels in ``labels.safetensors``.
+        """The labels in ``labels.safetensors``; without that file the everyday words, which are encoded first.
 
         Raises:
-            CheckpointError: the file is missing or damaged.
+            CheckpointError: the file is damaged, or there is none and the text encoder cannot be loaded.
         """
-        return LabelList.load(self.folder / LABELS_FILE)
+        if self.has_labels:
+            return LabelList.load(self.folder / LABELS_FILE)
+        return LabelList(everyday_words(), self.encode_texts(everyday_words()))
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
         """Encode texts as unit vectors (n, dim).
