@@ -31,6 +31,21 @@ def encoder_folders(zoo: Path | None = None) -> list[Path]:
     return [shipped, *trained] if zoo == SHIPPED_ZOO else [*trained, shipped]
 
 
+def folders_with_experts(kind: str = "experts") -> list[Path]:
+    """Return the folders of ``encoder_folders`` whose first has experts, which read files without any zoo.
+
+    A user's encoder in a space that no expert was trained for reads nothing; the shipped one still does.
+
+    Args:
+        kind: the folder of the experts in an encoder: ``experts`` or ``categories``.
+    """
+    folders = encoder_folders()
+    return next(
+        (folders[start:] for start in range(len(folders)) if any((folders[start] / kind).glob("*.safetensors"))),
+        folders,
+    )
+
+
 def user_encoder() -> Path:
     """Return ``$LORADEX_ENCODER``, else the default output folder of ``loradex train``."""
     named = os.environ.get("LORADEX_ENCODER")

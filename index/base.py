@@ -9,7 +9,7 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from loradex.index.checks import GivenPositions, checked_number_of_hits, checked_positions
+from loradex.index.checks import GivenPositions, checked_number_of_hits, checked_positions, checked_scales
 from loradex.index.entry import Entry
 from loradex.index.errors import BadQuery, BadVector, ModelMissing, SpaceMismatch, ZooMissing
 from loradex.index.evidence import Evidence, Position, Positions
@@ -197,8 +197,8 @@ class BaseZoo(ABC):
     def counts(self, column: str) -> dict[str, int]:
         """Return how many models have each value of a column, the most frequent value first.
 
-        The column is ``family``, ``format``, ``found_by`` or ``tag``. A model counts for each kind of evidence that gives
-        it a position, or for ``metadata`` if none does; and for each of its tags, those of its files included.
+        The column is ``family``, ``format``, ``found_by`` or ``tag``. A model counts for each kind of evidence that
+        gives it a position, or for ``metadata`` if none does; and for each of its tags, those of its files included.
         """
 
     @abstractmethod
@@ -238,21 +238,29 @@ class BaseZoo(ABC):
 
     # Search
 
-    def search(self, query: NDArray[np.floating], k: int = 10, where: Filter = ALL) -> list[Hit]:
+    def search(self, query: NDArray[np.floating], k: int = 10, where: Filter = ALL, *, scale: float = 1.0) -> list[Hit]:
         """Return the ``k`` models with the best scores for a query (dim,), of those that pass a filter.
 
-        A model's score is the best of its positions (``evidence.Position``) of the kinds that the filter names. The
-        query may have any length but zero. Ties are in order of id.
+        A model's score is the best of its positions (``evidence.Position``) of the kinds that the filter names, its
+        cosine multiplied by ``scale``. The query may have any length but zero. Ties are in order of id.
 
         Raises:
-            BadQuery: the query is not a direction in this space, ``k`` is negative, or the filter is invalid.
+            BadQuery: the query is not a direction in this space, ``k`` is negative, the scale is not positive, or the
+                filter is invalid.
         """
-        return self.search_many([query], k, where)[0]
+        return self.search_many([query], k, where, scales=[scale])[0]
 
     def search_many(
-        self, queries: NDArray[np.floating] | Sequence[NDArray[np.floating]], k: int = 10, where: Filter = ALL
+        self,
+        queries: NDArray[np.floating] | Sequence[NDArray[np.floating]],
+        k: int = 10,
+        where: Filter = ALL,
+        *,
+        scales: Sequence[float] | None = None,
     ) -> list[list[Hit]]:
         """Return the hits of each query (q, dim), all from one state of the zoo if it has transactions.
+
+        ``scales`` are those of the queries (q,); None for 1.
 
         Raises:
             BadQuery: as ``search``.
@@ -261,18 +269,20 @@ class BaseZoo(ABC):
         if not batch_length(queries, BadQuery):
             return []
         units = np.stack([to_unit(query, self.dim, "query", BadQuery) for query in queries])
+        if scales is not None:
+            units *= checked_scales(scales, len(units))[:, None]
         return self._search(units, k, where)
 
     @abstractmethod
     def _search(self, queries: Vector, k: int, where: Filter) -> list[list[Hit]]:
-        """Return the hits of each unit query (q, dim), of which there is at least one."""
+        """Return the hits of each query (q, dim), a unit vector times its scale; there is at least one."""
 
     @abstractmethod
     def find(self, words: Sequence[str], k: int = 10, where: Filter = ALL, without: Sequence[str] = ()) -> list[Model]:
-        """Return the ``k`` best models by full-text search (BM25) in name, tags, trigger words, title, notes and folder.
+        """Return the ``k`` best models by full-text search (BM25) in names, tags, trigger words, titles, notes, folders.
 
-        Those of each of its files count (``KnownFile.name``, ``KnownFile.facts``). A model matches if it has every word of one of the texts in ``words``, but not every word of one of those in
-        ``without``.
+        Those of each of its files count (``KnownFile.name``, ``KnownFile.facts``). A model matches if it has every word
+        of one of the texts in ``words``, but not every word of one of those in ``without``.
 
         Raises:
             BadQuery: ``k`` is negative, or the filter is invalid.
@@ -325,7 +335,7 @@ class BaseZoo(ABC):
         """Raise ``SpaceMismatch`` if the zoo is bound to another space than the one expected."""
         if space not in (None, self.space):
             raise SpaceMismatch(
-                f"{self.folder}: expected space {space!r}, found space {self.space!r}; use its encoder, or index into a new zoo"
+                f"{self.folder}: expected space {space!r}, found space {self.space!r}; make it again with `loradex space reindex`, or use its encoder"
             )
 
     def _checked_batch(

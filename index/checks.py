@@ -1,7 +1,7 @@
 """Checks of arguments that all stores share."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from operator import index as to_int
 from pathlib import Path
 from typing import Final
@@ -56,6 +56,20 @@ def checked_position(model: Model, kind: Evidence, given: Position | ArrayLike, 
             f"{name}: expected a positive scale and a bias up to {LARGEST_SCALE:g}, found {position.scale!r} and {position.bias!r}; calibrate again"
         )
     return Position(vector, scale, bias)
+
+
+def checked_scales(scales: Sequence[float], count: int) -> NDArray[np.float32]:
+    """Return the scales of ``count`` queries.
+
+    Raises:
+        BadQuery: there are more or fewer, or one is not positive.
+    """
+    numbers = [to_number(scale) for scale in scales]
+    if len(numbers) != count or not all(0 < number <= LARGEST_SCALE for number in numbers):
+        raise BadQuery(
+            f"query: expected a positive scale for each of {count} queries, found {list(scales)[:3]!r}; pass one for each"
+        )
+    return np.array(numbers, np.float32)
 
 
 def to_number(value: object) -> float:

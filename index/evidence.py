@@ -27,6 +27,7 @@ class Position:
     """Where one kind of evidence puts a model in the space.
 
     Its score for a unit query ``q`` is ``scale * (vector @ q) + bias``: the cosine unless a calibration says otherwise.
+    A query may have a scale of its own, by which the product is multiplied.
 
     Attributes:
         vector: (dim,), at length 1 in a zoo.

@@ -66,8 +66,8 @@ class KnownFile:
     Attributes:
         reader: identifies the code and settings that read it; a file that another reader read is read again.
         name: shown to people; None for the name of its model.
-        facts: its own words (``title``, ``tags``, ``trigger_words``, ``notes``), by which it finds its model: files with
-            the same weights may have other names and side-cars.
+        facts: its own words (``title``, ``tags``, ``trigger_words``, ``notes``), by which it finds its model: files
+            with the same weights may have other names and side-cars.
     """
 
     path: str

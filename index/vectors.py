@@ -81,5 +81,23 @@ def scored_rows(vectors: Vector, scales: ArrayLike, biases: ArrayLike) -> Vector
 
 
 def scored_queries(queries: Vector) -> Vector:
-    """Return unit queries (q, dim) with a 1 after each, (q, dim + 1), which takes up the biases of ``scored_rows``."""
+    """Return queries (q, dim + 1): unit vectors times their scales (q, dim), with a 1 after each.
+
+    The 1 takes up the biases of ``scored_rows``.
+    """
     return np.concatenate([queries, np.ones((len(queries), 1), np.float32)], axis=1)
+
+
+def largest_factor(query: Vector) -> float:
+    """Return the factor of a query of ``scored_queries`` (dim + 1,) by which it enlarges an error of a unit query."""
+    return max(1.0, float(np.linalg.norm(query[:-1])))
+
+
+def exact_scores(rows: Vector, query: Vector) -> NDArray[np.float64]:
+    """Return the scores (n,) of ``scored_rows`` (n, dim + 1) for a query of ``scored_queries`` (dim + 1,).
+
+    FAISS may score equal rows differently, by their place in a block; computed one by one in float64, a score depends
+    on its row only.
+    """
+    scores: NDArray[np.float64] = (rows.astype(np.float64) * query).sum(axis=1)
+    return scores

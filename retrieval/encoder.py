@@ -1,7 +1,7 @@
 """Encoders: everything that turns model files, texts and pictures into vectors of one space, from one folder.
 
 The folder holds ``space.safetensors``, ``labels.safetensors``, ``experts/<tree>.safetensors`` for LoRAs,
-``categories/<tree>.safetensors`` for classifiers and, if the space names it so, the text encoder.
+``categories/<tree>.safetensors`` for classifiers and, if ``loradex space use`` made it, the text encoder in ``clip``.
 """
 
 import hashlib
@@ -19,15 +19,19 @@ from loradex.retrieval.lora import WeightsFile
 from loradex.retrieval.probex.category_expert import CategoryExpert
 from loradex.retrieval.probex.expert import Expert
 from loradex.retrieval.router import Router
+from loradex.retrieval.space.clip_files import LOCAL_FOLDER
 from loradex.retrieval.space.embedding_space import Space
+from loradex.retrieval.space.everyday import everyday_words
 from loradex.retrieval.space.labels import LabelList
-from loradex.retrieval.space.likelihood import Likelihood
+from loradex.retrieval.space.likelihood import Likelihood, QuerySpread
 from loradex.retrieval.space.text_encoder import TextEncoder
+from loradex.retrieval.space.text_tower import CONFIG_FILE
 
 PICTURE_BATCH = 64
 LABELS_FILE = "labels.safetensors"
 SPACE_FILE = "space.safetensors"
 CACHED = ("signature", "default_labels", "text_encoder")  # what an encoder computes or loads when it is first needed
+CLIP_FOLDER = "clip"
 ExpertT = TypeVar("ExpertT", Expert, CategoryExpert)
 
 
@@ -89,13 +93,24 @@ class Encoder:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         return digest.hexdigest()[:12]
 
+    @property
+    def text_encoder_name(self) -> str:
+        """The CLIP of the space by the name it is loaded by: that in the folder, else that which the space names."""
+        name = self.space.text_encoder
+        if (self.folder / CLIP_FOLDER / CONFIG_FILE).is_file():
+            return f"{LOCAL_FOLDER}{self.folder / CLIP_FOLDER}"
+        if name.startswith(LOCAL_FOLDER):
+            return f"{LOCAL_FOLDER}{self.folder / name.removeprefix(LOCAL_FOLDER)}"
+        return name
+
     @cached_property
     def text_encoder(self) -> TextEncoder:
-        """The CLIP of the space, loaded on first use."""
-        name = self.space.text_encoder
-        if name.startswith("local-dir:"):
-            name = f"local-dir:{self.folder / name.removeprefix('local-dir:')}"
-        return TextEncoder.load(name, self.space.templates)
+        """The CLIP of the space, loaded on first use.
+
+        Raises:
+            CheckpointError: it is not on this machine, or damaged.
+        """
+        return TextEncoder.load(self.text_encoder_name, self.space.templates)
 
     @property
     def has_labels(self) -> bool:
@@ -104,12 +119,14 @@ class Encoder:
 
     @cached_property
     def default_labels(self) -> LabelList:
-        """The labels in ``labels.safetensors``.
+        """The labels in ``labels.safetensors``; without that file the everyday words, which are encoded first.
 
         Raises:
-            CheckpointError: the file is missing or damaged.
+            CheckpointError: the file is damaged, or there is none and the text encoder cannot be loaded.
         """
-        return LabelList.load(self.folder / LABELS_FILE)
+        if self.has_labels:
+            return LabelList.load(self.folder / LABELS_FILE)
+        return LabelList(everyday_words(), self.encode_texts(everyday_words()))
 
     @cached_property
     def likelihoods(self) -> dict[str | None, Likelihood]:
@@ -120,8 +137,18 @@ class Encoder:
         if not self.has_labels:
             return {}
         texts = self.default_labels.vectors
-        of_experts = {tree: Likelihood.of_expert(expert.calibration, texts) for tree, expert in self.experts.items()}
-        return {None: Likelihood.of_pictures(texts), **of_experts}
+        likelihoods: dict[str | None, Likelihood] = {None: Likelihood.of_pictures(texts)}
+        for tree, expert in self.experts.items():
+            likelihoods[tree] = Likelihood.of_expert(expert.calibration, texts)
+        return likelihoods
+
+    @cached_property
+    def query_spread(self) -> QuerySpread | None:
+        """What makes scores of texts compare; None if there are no experts, or no default labels to compare with."""
+        if not self.experts or not self.has_labels:
+            return None
+        backgrounds = [expert.calibration.background for expert in self.experts.values()]
+        return QuerySpread.of(backgrounds, self.default_labels.vectors)
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
         """Encode texts as unit vectors (n, dim).

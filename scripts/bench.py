@@ -29,6 +29,7 @@ from loradex.retrieval.lora import LoraFile
 from loradex.retrieval.lora.layers import parse_layers
 from loradex.retrieval.lora.layout import cached_layout
 from loradex.retrieval.probex.batched_factors import Factors, bilinear
+from scripts.bench_cold import bench_cold
 from scripts.bench_experts import bench_embedding, bench_epoch
 from scripts.bench_zoo import BATCH, make_models, run_in_process, time_call
 
@@ -206,7 +207,7 @@ def main() -> None:
         "inspecting": bench_inspecting,
         "text_to_hits": lambda: run_as_served(bench_text_to_hits),
     }
-    benchmarks |= {"embedding": bench_embedding, "epoch": bench_epoch}
+    benchmarks |= {"cold": bench_cold, "embedding": bench_embedding, "epoch": bench_epoch}
     results = {
         name: {key: round(value, 3) for key, value in benchmark().items()} for name, benchmark in benchmarks.items()
     }

@@ -50,15 +50,15 @@ def main() -> None:
             rankings = measure_rankings(zoo, encoder)
     document = {"rankings": rankings, "probabilities": measure_probabilities()}
     if "--json" in sys.argv[1:]:
-        print(json.dumps(document, indent=1))
+        sys.stdout.write(json.dumps(document, indent=1) + "\n")
         return
     for row in rankings:
         values = "  ".join(
             f"{title} {100 * row[name]['value']:.1f} [{100 * row[name]['low']:.1f}, {100 * row[name]['high']:.1f}]"
             for name, title in METRICS.items()
         )
-        print(f"{row['trees']:<15} {row['evidence']:<25} {row['ranked_by']:<9} {values}  n {row['n']}")
-    print(json.dumps(document["probabilities"]))
+        sys.stdout.write(f"{row['trees']:<15} {row['evidence']:<25} {row['ranked_by']:<9} {values}  n {row['n']}\n")
+    sys.stdout.write(json.dumps(document["probabilities"]) + "\n")
 
 
 def put_files(folder: Path) -> None:
@@ -99,7 +99,7 @@ def measure_rankings(zoo: AnyZoo, encoder: Encoder) -> list[dict[str, Any]]:
         for title, kinds in KINDS.items():
             where = Filter(families=families, found_by=kinds)
             for ranked_by, scores in (
-                ("log-odds", searched(zoo, texts, [model.id for model in models], where)),
+                ("log-odds", searched(zoo, encoder, texts, [model.id for model in models], where)),
                 ("cosine", cosines(zoo, texts, [model.id for model in models], kinds)),
             ):
                 metrics = text_to_model_metrics(scores, np.arange(len(names)), truth)
@@ -115,11 +115,14 @@ def documents(metrics: Mapping[str, Metric]) -> dict[str, dict[str, float]]:
     return {name: asdict(metric) for name, metric in metrics.items()}
 
 
-def searched(zoo: AnyZoo, texts: NDArray[np.float32], ids: list[str], where: Filter) -> NDArray[np.float64]:
-    """The scores (texts, models) by which the zoo ranks models."""
+def searched(
+    zoo: AnyZoo, encoder: Encoder, texts: NDArray[np.float32], ids: list[str], where: Filter
+) -> NDArray[np.float64]:
+    """The scores (texts, models) by which Loradex ranks models."""
     rows = {id: row for row, id in enumerate(ids)}
     scores = np.full((len(texts), len(ids)), -np.inf)
-    for query, hits in enumerate(zoo.search_many(texts, len(ids), where)):
+    scales = [encoder.query_spread.scale(text) if encoder.query_spread else 1.0 for text in texts]
+    for query, hits in enumerate(zoo.search_many(texts, len(ids), where, scales=scales)):
         for hit in hits:
             scores[query, rows[hit.model.id]] = hit.score
     return scores

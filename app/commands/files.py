@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from loradex.app.commands.options import FILES_PANEL, Count, Json, LabelFile, examples
 from loradex.app.commands.output import exit_if_refused, print_answer
+
+if TYPE_CHECKING:
+    from loradex.app.search.service import Loradex
 
 FilesOrFolders = Annotated[
     list[Path], typer.Argument(metavar="PLACE", help="LoRA files, or folders that hold some, at any depth.")
@@ -35,10 +38,10 @@ def label(
     """Name what LoRAs draw, also in words that no expert was trained on (zero-shot labels)."""
     from loradex.app.commands.progress import track
     from loradex.app.commands.tables.files import labels_table
-    from loradex.app.search.service import Loradex, read_labels
+    from loradex.app.search.service import read_labels
 
     candidates = read_labels(labels) if labels else None
-    answers = list(track(Loradex().label(files, candidates, k), len(files)))
+    answers = list(track(open_labeller().label(files, candidates, k), len(files)))
     refused = [answer for answer in answers if answer.refused]
     if len(refused) < len(answers) or as_json:
         print_answer({"results": [answer.document() for answer in answers]}, labels_table(answers), as_json)
@@ -79,11 +82,11 @@ def describe(
     from loradex.app.commands.progress import progress_bar
     from loradex.app.commands.tables.files import describe_table
     from loradex.app.describe.descriptions import describe_files
-    from loradex.app.search.service import Loradex, read_labels
+    from loradex.app.search.service import read_labels
 
     candidates = read_labels(labels) if labels else None
     with progress_bar() as progress:
-        answer = describe_files(places, Loradex(), form, candidates, dry_run=dry_run, progress=progress)
+        answer = describe_files(places, open_labeller(), form, candidates, dry_run=dry_run, progress=progress)
     if answer.files or as_json:
         print_answer(answer.document(), describe_table(answer), as_json)
     exit_if_refused(list(answer.refused.values()), len(answer.files) + len(answer.refused))
@@ -98,12 +101,23 @@ def categories(
     from loradex.app.commands.progress import track
     from loradex.app.commands.tables.files import categories_table
     from loradex.app.experts.category_prediction import SURE_PROBABILITY, predict_categories
-    from loradex.app.paths import encoder_folders
+    from loradex.app.paths import folders_with_experts
     from loradex.retrieval.encoder import Encoder
 
-    answers = list(track(predict_categories(Encoder.load(*encoder_folders()), files), len(files)))
+    encoder = Encoder.load(*folders_with_experts("categories"))
+    answers = list(track(predict_categories(encoder, files), len(files)))
     refused = [answer for answer in answers if answer.reason]
     if len(refused) < len(answers) or as_json:
         table = categories_table(answers, SURE_PROBABILITY)
         print_answer({"results": [answer.document() for answer in answers]}, table, as_json)
     exit_if_refused([str(answer.reason) for answer in refused], len(answers))
+
+
+def open_labeller() -> Loradex:
+    """What labels files: the experts of the person's encoder if it has some, else those that ship; no zoo is needed."""
+    from loradex.app.paths import folders_with_experts
+    from loradex.app.search.service import Loradex
+
+    loradex = Loradex()
+    loradex.encoder_folders = folders_with_experts()
+    return loradex

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from loradex.app.commands import draw, experts, files, find, library, serve, zoo
+from loradex.app.commands import draw, experts, files, find, library, serve, space, zoo
 from loradex.app.commands.options import ZOO_PANEL, examples
 from loradex.app.commands.output import print_message
 
@@ -31,6 +31,7 @@ app = typer.Typer(
 for commands in find, files, draw, library, serve:
     app.add_typer(commands.app)
 app.add_typer(zoo.app, name="zoo", rich_help_panel=ZOO_PANEL)
+app.add_typer(space.app, name="space", rich_help_panel=ZOO_PANEL)
 app.add_typer(experts.app)
 
 

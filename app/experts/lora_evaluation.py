@@ -15,7 +15,7 @@ from loradex.retrieval.measure.metrics import Metric, bootstrap_mean, text_to_mo
 from loradex.retrieval.measure.neighbours import nearest_label_accuracy, one_class_auroc
 from loradex.retrieval.measure.variants import VARIANTS
 from loradex.retrieval.probex.expert import Expert
-from loradex.retrieval.space.likelihood import Likelihood, log_likelihood_ratios
+from loradex.retrieval.space.likelihood import Likelihood, QuerySpread, log_likelihood_ratios, search_scores
 from loradex.retrieval.training.labelled_loras import LabelledLora
 from loradex.retrieval.training.packing import pack_files
 
@@ -47,16 +47,22 @@ class LoraEvaluation:
         self.labels, self.texts = labels, encoder.encode_texts(labels)
         everyday = encoder.default_labels.vectors if encoder.has_labels else self.texts
         self.likelihood = Likelihood.of_expert(expert.calibration, everyday)
+        backgrounds = [each.calibration.background for each in encoder.experts.values()]
+        self.query_spread = QuerySpread.of(backgrounds, everyday)
 
     def metrics(self) -> dict[str, Metric]:
         """All metrics that need these models alone."""
         calibration = self.expert.calibration
         scores = calibration.scores(self.vectors, self.texts)
         return (
-            self.ranking_metrics(scores, self.likelihood.scores(self.vectors, self.texts))
+            self.ranking_metrics(scores, self.search_scores(self.vectors, self.texts))
             | self.gallery.calibration_metrics(calibration, scores)
             | self.gallery.neighbour_metrics(self.vectors)
         )
+
+    def search_scores(self, vectors: Tensor, texts: Tensor) -> Tensor:
+        """The scores (n, texts) by which a search ranks unit vectors (n, dim) of this tree."""
+        return search_scores(self.likelihood, self.query_spread, vectors, texts)
 
     def ranking_metrics(self, scores: Tensor, search_scores: Tensor) -> dict[str, Metric]:
         """Metrics of labels by ``scores`` (models, concepts), and of a search by ``search_scores`` and by cosines."""
@@ -115,7 +121,7 @@ def cross_tree_metrics(own: LoraEvaluation, other: LoraEvaluation) -> dict[str, 
     )
     queries = np.intersect1d(own_concepts, other_concepts)
     scores = torch.cat(
-        [tree.likelihood.scores(tree.vectors[tree.held_out], own.texts[queries]) for tree in (own, other)]
+        [tree.search_scores(tree.vectors[tree.held_out], own.texts[queries]) for tree in (own, other)]
     ).mT
     search = text_to_model_metrics(scores.double().numpy(), queries, np.concatenate([own_concepts, other_concepts]))
     return {

@@ -58,9 +58,9 @@ class SearchHit:
         return self.place.name if self.place else self.model.name
 
 
-def position_scores(positions: Positions, direction: NDArray[np.float32], kinds: Sequence[Evidence]) -> Scores:
-    """Return the scores of a model's positions of some kinds for a unit vector (dim,)."""
-    wide = direction.astype(np.float64)
+def position_scores(positions: Positions, query: NDArray[np.floating], kinds: Sequence[Evidence]) -> Scores:
+    """Return the scores of a model's positions of some kinds for a query (dim,), a unit vector times its scale."""
+    wide = query.astype(np.float64)
     return {
         kind: position.scale * float(position.vector @ wide) + position.bias
         for kind, position in positions.items()

@@ -70,9 +70,13 @@ class Loradex:
         start = perf_counter()
         query = Query.from_parts([query]) if isinstance(query, str) else query
         vector, own_ids = self.query_vector(query)
-        ranked = self.rank(query, vector / np.linalg.norm(vector), own_ids, offset + k, where)
+        direction = vector / np.linalg.norm(vector)
+        is_text = all(part.kind is PartKind.TEXT for part in query.parts)  # for which scores are calibrated
+        spread = self.encoder.query_spread if is_text else None
+        scale = spread.scale(direction) if spread else 1.0
+        ranked = self.rank(query, direction, scale, own_ids, offset + k, where)
         hits = self.add_places(ranked[offset : offset + k], query.values(PartKind.TEXT), where.folder)
-        if all(part.kind is PartKind.TEXT for part in query.parts):  # for which scores are calibrated
+        if is_text:
             hits = self.add_probabilities(hits)
         return SearchAnswer(
             query, str(self.zoo_folder), self.encoder.space.name, (perf_counter() - start) * 1e3, hits, offset
@@ -106,13 +110,14 @@ class Loradex:
         return total, own_ids
 
     def rank(
-        self, query: Query, direction: NDArray[np.float32], own_ids: set[str], depth: int, where: Filter
+        self, query: Query, direction: NDArray[np.float32], scale: float, own_ids: set[str], depth: int, where: Filter
     ) -> list[SearchHit]:
         """Rank hits by position and by words.
 
         Args:
             query: whose texts are searched as words.
             direction: the unit vector (dim,) of the query.
+            scale: by which its cosines count.
             own_ids: the models in the query, which are no hits.
             depth: the least number of hits, if the zoo has so many.
             where: which models may be hits.
@@ -121,10 +126,10 @@ class Loradex:
         by_words = self.zoo.find(texts, MAX_BY_WORDS, where, query.values(PartKind.TEXT, -1)) if texts else []
         count = depth + len(own_ids) + EXTRA_HITS
         while True:
-            by_position = self.zoo.search(direction, count, where)
+            by_position = self.zoo.search(direction, count, where, scale=scale)
             found = {hit.model.id for hit in by_position}
             positions = self.zoo.positions_by_id([model.id for model in by_words if model.id not in found])
-            scores = {id: position_scores(each, direction, where.kinds) for id, each in positions.items()}
+            scores = {id: position_scores(each, scale * direction, where.kinds) for id, each in positions.items()}
             is_whole = len(by_position) < count
             hits = [hit for hit in fuse(by_position, by_words, scores, is_whole) if hit.model.id not in own_ids]
             vectors = {hit.model.id: hit.vector for hit in by_position if hit.found_by is hit.model.found_by}

@@ -8,11 +8,10 @@ import numpy as np
 from loradex.index.entry import Entry
 from loradex.index.evidence import Evidence, Position, Positions
 from loradex.index.milvus.expressions import WordQuery, all_of
-from loradex.index.milvus.position_table import exact_scores
 from loradex.index.milvus.rows import FILTERED, Row, model_of_row, positions_of_row, unpack
 from loradex.index.milvus.table import Table, batches
 from loradex.index.model import Hit, KnownFile, Model
-from loradex.index.vectors import Vector, scored_rows
+from loradex.index.vectors import Vector, exact_scores, scored_rows
 
 MODEL_FIELDS: Final = ("id", "record", "evidence")
 POSITIONED_FIELDS: Final = (*MODEL_FIELDS, "places")

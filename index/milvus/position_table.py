@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from loradex.index.candidates import approximate_candidates
 from loradex.index.evidence import Evidence
@@ -12,7 +11,7 @@ from loradex.index.filters import Filter
 from loradex.index.milvus.expressions import ids_expression, position_expression
 from loradex.index.milvus.rows import FILTERED, Row, is_id
 from loradex.index.milvus.table import MAX_ROWS, Table, batches
-from loradex.index.vectors import Vector
+from loradex.index.vectors import Vector, exact_scores, largest_factor
 
 POSITION_FIELDS: Final = ("id", "model", "kind", "vector", *FILTERED)
 
@@ -47,7 +46,9 @@ class PositionTable(Table):
 
         def is_enough(rows: Sequence[Row]) -> bool:
             best = best_scores(rows, query)
-            return len(best) >= k and bool(np.sort([*best.values()])[-k] > rows[-1]["distance"] + rounding_error(rows))
+            return len(best) >= k and bool(
+                np.sort([*best.values()])[-k] > rows[-1]["distance"] + rounding_error(rows, query)
+            )
 
         rows = candidates(where.kinds)
         best = best_scores(rows, query)
@@ -70,14 +71,8 @@ def best_scores(rows: Sequence[Row], query: Vector) -> dict[str, float]:
     return best
 
 
-def exact_scores(vectors: Vector, query: Vector) -> NDArray[np.float64]:
-    """Return the inner products of rows (n, dim + 1) with a query, in float64, each by its row alone."""
-    scores: NDArray[np.float64] = (vectors.astype(np.float64) * query).sum(axis=1)
-    return scores
-
-
-def rounding_error(rows: Sequence[Row]) -> float:
-    """Return a bound of the error of scores in float32, summed in any order, of rows no larger than these."""
+def rounding_error(rows: Sequence[Row], query: Vector) -> float:
+    """Return a bound of the error of a query's scores in float32, summed in any order, of rows no larger than these."""
     vectors = matrix(rows)
     largest = (np.linalg.norm(vectors[:, :-1], axis=1) + np.abs(vectors[:, -1])).max()
-    return float(vectors.shape[1] * 2.0**-23 * largest)
+    return float(vectors.shape[1] * 2.0**-23 * largest * largest_factor(query))

@@ -234,7 +234,7 @@ class MilvusZoo(BaseZoo):
         return self._files.by_model(ids)
 
     def _search(self, queries: Vector, k: int, where: Filter) -> list[list[Hit]]:
-        """Return the hits of each unit query (q, dim), at most ``MAX_ROWS``."""
+        """Return the hits of each query (q, dim), a unit vector times its scale, at most ``MAX_ROWS``."""
         where.check()
         k, exact = min(k, MAX_ROWS), self.engine == "exact"
         if not k or not where.kinds:

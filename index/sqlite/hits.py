@@ -12,8 +12,8 @@ from loradex.index.sqlite.commits import rows_to_search, unit_vectors
 from loradex.index.sqlite.reads import read_models_by_key, read_slots
 from loradex.index.sqlite.rows import damaged_row_error, select_in
 from loradex.index.sqlite.slots import keys_of, slot_of
-from loradex.index.sqlite.snapshot import Matches, exact_scores
-from loradex.index.vectors import Vector
+from loradex.index.sqlite.snapshot import Matches
+from loradex.index.vectors import Vector, exact_scores
 
 
 def hits_of(

@@ -23,7 +23,7 @@ from loradex.index.model import State
 from loradex.index.sqlite.commits import read_changes
 from loradex.index.sqlite.engine import AUTO, Engine, ExactEngine, Mask, Rows, concatenate, engine_for
 from loradex.index.sqlite.slots import Slots, keys_of
-from loradex.index.vectors import Vector
+from loradex.index.vectors import Vector, exact_scores, largest_factor
 
 BISECT_FACTOR: Final = 16  # a binary search for each slot is faster than a scan below one slot in 16
 EXACT_BELOW: Final = 2_000  # new positions are scanned exactly beside any engine until a merge adds them to it
@@ -102,6 +102,7 @@ class Segment:
     ) -> Matches:
         """Return the best of some candidates; take more until no other row can be better, if errors are bounded."""
         error = self.engine.score_error
+        error = None if error is None else error * largest_factor(query)
         while True:
             matches = self._rescore(query, rows[rows >= 0], k, fetch)
             if len(rows) >= n_allowed or (
@@ -119,12 +120,6 @@ class Segment:
         slots, engine = self.slots[rows], self.engine
         vectors = engine.arrays()["vectors"][rows] if isinstance(engine, ExactEngine) else fetch(slots)
         return best_models(slots, exact_scores(vectors, query), k)
-
-
-def exact_scores(rows: Vector, query: Vector) -> NDArray[np.float64]:
-    """Return the scores (n,) of ``scored_rows`` (n, dim + 1) for a query of ``scored_queries`` (dim + 1,)."""
-    scores: NDArray[np.float64] = (rows.astype(np.float64) * query).sum(axis=1)
-    return scores
 
 
 def best_models(slots: Slots, scores: NDArray[np.float64], k: int) -> Matches:

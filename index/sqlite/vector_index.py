@@ -38,7 +38,7 @@ class VectorIndex:
         self.snapshot = Snapshot.empty(catalogue.dim)
 
     def search(self, connection: Connection, queries: Vector, k: int, where: Filter) -> list[list[Hit]]:
-        """Return the hits of each unit query (q, dim).
+        """Return the hits of each query (q, dim), a unit vector times its scale.
 
         Raises:
             BadQuery: the filter is invalid.

@@ -205,7 +205,7 @@ class Zoo(BaseZoo):
             return files_by_id(connection, self._catalogue.path, ids)
 
     def _search(self, queries: Vector, k: int, where: Filter) -> list[list[Hit]]:
-        """Return the hits of each unit query (q, dim), all from one committed state."""
+        """Return the hits of each query (q, dim), a unit vector times its scale, all from one committed state."""
         with self._catalogue.reading() as connection:
             return self._index.search(connection, queries, k, where)
 

@@ -27,12 +27,15 @@ class Space:
         templates: prompts with ``{}`` in place of the text.
         centre: (dim,), the mean text vector of common concepts.
         picture_centre: (dim,), the mean picture vector of the same concepts.
+        made_from: a digest of all that the space was computed from, which is the same on every machine; empty if it is
+            named by its centres. Centres that two machines compute differ in the last digits.
     """
 
     text_encoder: str
     templates: tuple[str, ...]
     centre: Tensor
     picture_centre: Tensor
+    made_from: str = ""
 
     @property
     def dim(self) -> int:
@@ -41,7 +44,9 @@ class Space:
 
     @property
     def name(self) -> str:
-        """The text encoder's name and a digest of all settings, so that no two different spaces share a name."""
+        """A name that no two different spaces share: what they are made from, or a digest of all settings."""
+        if self.made_from:
+            return f"clip-{self.dim}-{self.made_from[:12]}"
         digest = hashlib.sha256(json.dumps([self.text_encoder, self.templates]).encode())
         for centre in (self.centre, self.picture_centre):
             digest.update(centre.numpy().astype("<f4").tobytes())
@@ -62,6 +67,8 @@ class Space:
             CheckpointError: the file cannot be written.
         """
         settings = {"text_encoder": self.text_encoder, "templates": self.templates}
+        if self.made_from:
+            settings["made_from"] = self.made_from
         save_checkpoint(
             path, FORMAT, settings, {"centre": self.centre.float(), "picture_centre": self.picture_centre.float()}
         )
@@ -75,5 +82,9 @@ class Space:
         """
         settings, tensors = load_checkpoint(path, FORMAT)
         return cls(
-            str(settings["text_encoder"]), tuple(settings["templates"]), tensors["centre"], tensors["picture_centre"]
+            str(settings["text_encoder"]),
+            tuple(settings["templates"]),
+            tensors["centre"],
+            tensors["picture_centre"],
+            str(settings.get("made_from", "")),
         )

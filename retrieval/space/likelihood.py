@@ -1,15 +1,17 @@
-"""Log-odds that a model draws what a text says: the scale on which hits of all families and kinds of evidence compare.
+"""Log-odds that a model draws what a text says, which compare hits of all families and kinds of evidence.
 
-A softmax of scaled cosines over everyday texts ``w`` gives a vector ``v`` a likelihood ``p(q | v)`` of a text ``q``. The
-score of ``q`` is a straight line of ``log p(q | v) - log p(q)``, fitted to how often hits are right:
+A softmax of scaled cosines over everyday texts ``w`` gives a vector ``v`` a likelihood ``p(q | v)`` of a text ``q``.
+The score of ``q`` is that over ``p(q)``, in logarithms, times the odds that a model taken at random draws ``q``:
 
-    slope * (sharpness * (v @ q) - log mean exp(sharpness * (v @ w))) + intercept
+    SLOPE * (sharpness * scale(q) * (v @ q) - log mean exp(sharpness * (v @ w))) + log(PRIOR / (1 - PRIOR))
 
-All but the cosine depends on ``v`` alone, so a zoo stores a scale and a bias with each vector, and an index answers by
-one inner product. How this form and its numbers were chosen is in docs/experiments.md.
+``scale(q)`` depends on the query alone (``QuerySpread``), the last terms on ``v`` alone: a zoo stores a scale and a
+bias with each vector, and an index answers by one inner product. docs/experiments.md says how form and numbers were
+chosen.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -18,22 +20,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from loradex.retrieval.space.calibration import Calibration
+from loradex.retrieval.space.calibration import Background, Calibration
 
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """The log-odds of a hit as a line of its log-likelihood ratio."""
-
-    slope: float
-    intercept: float
-
-
-# Fitted on hits of the miniature's validation concepts.
-EXPERT_LINE: Final = Line(0.7, -2.8)
-PICTURES_LINE: Final = Line(1.1, -3.2)
+# Fitted on the miniature's validation concepts.
+SLOPE: Final = 1.15
 TEMPERATURE: Final = 0.3  # of vectors without a calibrated expert, in standard deviations over the everyday texts
-MIN_SPREAD: Final = 1e-3  # of the cosines of a vector with everyday texts
+PRIOR: Final = 1 / 250  # that a model taken at random draws a given thing
+MIN_SPREAD: Final = 1e-3  # of cosines
+SCALE_BOUNDS: Final = (0.5, 2.0)  # of queries
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +37,11 @@ class Likelihood:
     Attributes:
         texts: (n, dim), unit vectors of everyday texts; of an expert, each over its relative spread among the training
             models, so that texts near which every model lies weigh no more than others.
-        line: of the source.
         sharpness: by which cosines are multiplied; None for ``1 / TEMPERATURE`` standard deviations of the vector's own
             cosines with the texts.
     """
 
     texts: Tensor
-    line: Line
     sharpness: float | None = None
 
     @classmethod
@@ -57,25 +49,53 @@ class Likelihood:
         """The likelihood of an expert's vectors, by its background and its temperature."""
         spread = calibration.background.spread(texts)
         mean_spread = float(spread.mean())
-        sharpness = 1 / (mean_spread * calibration.temperature)
-        return cls(texts * (mean_spread / spread)[:, None], EXPERT_LINE, sharpness)
+        return cls(texts * (mean_spread / spread)[:, None], 1 / (mean_spread * calibration.temperature))
 
     @classmethod
     def of_pictures(cls, texts: Tensor) -> Self:
         """The likelihood of CLIP's vectors of pictures, and of other vectors without a calibration."""
-        return cls(texts, PICTURES_LINE)
+        return cls(texts)
 
     def scale_and_bias(self, vector: Tensor) -> tuple[float, float]:
         """The scale and the bias of the scores of a unit vector (dim,)."""
         cosines = self.texts @ vector
         sharpness = self.sharpness or 1 / (TEMPERATURE * max(float(cosines.std()), MIN_SPREAD))
         mean_likelihood = float(torch.logsumexp(sharpness * cosines, 0)) - math.log(len(cosines))
-        return self.line.slope * sharpness, self.line.intercept - self.line.slope * mean_likelihood
+        return SLOPE * sharpness, math.log(PRIOR / (1 - PRIOR)) - SLOPE * mean_likelihood
 
-    def scores(self, vectors: Tensor, texts: Tensor) -> Tensor:
-        """Scores (n, texts) of unit vectors (n, dim) for the unit vectors of texts (texts, dim)."""
-        scales, biases = torch.tensor([self.scale_and_bias(vector) for vector in vectors]).T[:, :, None]
-        return scales * (vectors @ texts.mT) + biases
+
+@dataclass(frozen=True, slots=True)
+class QuerySpread:
+    """How much the cosines of a query vary among models in general.
+
+    Many models lie near some texts (hubs): their cosines are large and vary much, so they tell less.
+
+    Attributes:
+        covariance: (dim, dim), of the unit vectors of training models, the mean over the experts.
+        of_texts: the mean standard deviation of the cosines of everyday texts.
+    """
+
+    covariance: NDArray[np.float32]
+    of_texts: float
+
+    @classmethod
+    def of(cls, backgrounds: Sequence[Background], texts: Tensor) -> Self:
+        """Average the backgrounds of experts, for everyday texts (n, dim)."""
+        covariance = torch.stack([background.covariance for background in backgrounds]).mean(0)
+        spread = Background(torch.zeros(len(covariance)), covariance).spread(texts)
+        return cls(covariance.numpy(), float(spread.mean()))
+
+    def scale(self, query: NDArray[np.floating]) -> float:
+        """By how much the cosines of a unit vector (dim,) count, within ``SCALE_BOUNDS``: 1 for an average text."""
+        spread = float(np.sqrt(max(float(query @ self.covariance @ query), 0.0)))
+        return float(np.clip(self.of_texts / max(spread, MIN_SPREAD), *SCALE_BOUNDS))
+
+
+def search_scores(likelihood: Likelihood, query_spread: QuerySpread, vectors: Tensor, texts: Tensor) -> Tensor:
+    """Scores (n, texts) of unit vectors (n, dim) for the unit vectors of texts (texts, dim), as a zoo gives them."""
+    scales, biases = torch.tensor([likelihood.scale_and_bias(vector) for vector in vectors]).T[:, :, None]
+    query_scales = torch.tensor([query_spread.scale(text) for text in texts.numpy()])
+    return scales * query_scales * (vectors @ texts.mT) + biases
 
 
 def log_likelihood_ratios(scores: Tensor) -> Tensor:

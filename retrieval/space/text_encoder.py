@@ -1,9 +1,9 @@
-"""The text encoder: texts and pictures -> unit vectors of CLIP, loaded through open_clip."""
+"""The text encoder: texts and pictures -> unit vectors of CLIP; open_clip is loaded only where it is needed."""
 
-import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,7 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from loradex.retrieval.errors import CheckpointError, QueryError
+from loradex.retrieval.errors import QueryError
+from loradex.retrieval.space.clip_files import LOCAL_FOLDER, local_clip
+from loradex.retrieval.space.text_tower import TextTower
 
 MAX_TEXT_LENGTH: Final = 1000  # characters
 CACHE_SIZE: Final = 4096  # texts
@@ -21,53 +23,62 @@ BATCH: Final = 256  # texts
 class TextEncoder:
     """The text and image towers of one CLIP, with an LRU cache of text vectors.
 
-    Texts are averaged over prompt templates, as in CLIP (Radford et al. 2021, section 3.1.4).
+    Texts are averaged over prompt templates, as in CLIP (Radford et al. 2021, section 3.1.4). The text tower of a plain
+    CLIP in a folder is read alone; both towers are loaded by open_clip for pictures, and for any other CLIP.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, preprocess: Any, templates: Sequence[str]) -> None:
-        """Wrap a loaded open_clip model; see ``load``."""
-        self.model, self.tokenizer, self.preprocess, self.templates = model, tokenizer, preprocess, tuple(templates)
+    def __init__(self, name: str, templates: Sequence[str], device: str = "cpu") -> None:
+        """Set what is loaded; see ``load``."""
+        self.name, self.templates, self.device = name, tuple(templates), torch.device(device)
         self._cache: OrderedDict[str, Tensor] = OrderedDict()
         self._lock = threading.Lock()
 
     @classmethod
     def load(cls, name: str, templates: Sequence[str], device: str = "cpu") -> "TextEncoder":
-        """Load a model by any name that open_clip accepts.
+        """Load a CLIP that is on this machine; only ``loradex space use`` fetches one.
 
         Args:
-            name: ``local-dir:FOLDER``, ``hf-hub:OWNER/NAME``, or ``ARCHITECTURE/PRETRAINED``.
+            name: ``local-dir:FOLDER``, ``hf-hub:OWNER/NAME``, or ``ARCHITECTURE/PRETRAINED``, as ``parse_clip_name``.
             templates: prompts with ``{}`` in place of the text.
             device: of the model.
 
         Raises:
-            CheckpointError: open_clip cannot load it.
+            CheckpointError: its files are not on this machine, or open_clip cannot load them.
         """
-        import open_clip  # takes longer to import than everything else that reading LoRAs needs
+        encoder = cls(name, templates, device)
+        if encoder.text_tower is None:
+            encoder._clip  # noqa: B018 - so that errors of loading are found here
+        return encoder
 
-        architecture, _, pretrained = name.partition("/") if ":" not in name else (name, "", "")
-        if name.startswith("local-dir:") and not list(Path(name.removeprefix("local-dir:")).glob("open_clip_model.*")):
-            raise CheckpointError(
-                f"{name}: expected open_clip_config.json and open_clip_model.safetensors there, found no weights; name another text encoder"
-            )
-        root_level = logging.getLogger().level
-        try:
-            logging.getLogger().setLevel(logging.ERROR)  # open_clip reports each load through the root logger
-            model, _, preprocess = open_clip.create_model_and_transforms(
-                architecture, pretrained or None, device=device
-            )
-            tokenizer = open_clip.get_tokenizer(architecture)
-        except (OSError, RuntimeError, ValueError, KeyError) as error:
-            raise CheckpointError(
-                f"text encoder {name}: open_clip could not load it: {str(error).splitlines()[0][:200]}; check the name and the files"
-            ) from None
-        finally:
-            logging.getLogger().setLevel(root_level)
-        return cls(model.eval().requires_grad_(False), tokenizer, preprocess, templates)
+    @cached_property
+    def text_tower(self) -> TextTower | None:
+        """The text tower of a plain CLIP in a folder."""
+        folder = Path(self.name.removeprefix(LOCAL_FOLDER))
+        return TextTower.load(folder, self.device) if self.name.startswith(LOCAL_FOLDER) else None
+
+    @cached_property
+    def _clip(self) -> tuple[Any, Any, Any]:
+        """The model, the tokenizer and the transform of pictures, as open_clip makes them.
+
+        Raises:
+            CheckpointError: its files are not on this machine, or open_clip cannot load them.
+        """
+        return local_clip(self.name).load(self.name, self.device)
 
     @property
-    def device(self) -> torch.device:
-        """The device of the model."""
-        return next(self.model.parameters()).device
+    def model(self) -> Any:
+        """The CLIP, both towers."""
+        return self._clip[0]
+
+    @property
+    def tokenizer(self) -> Any:
+        """Texts to tokens (n, context length) of the model."""
+        return self._clip[1]
+
+    @property
+    def preprocess(self) -> Any:
+        """A PIL image to a tensor (3, height, width) of the model."""
+        return self._clip[2]
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str]) -> Tensor:
@@ -94,8 +105,13 @@ class TextEncoder:
     def _encode_batch(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors (n, dim) of normalized texts, averaged over the templates."""
         prompts = [template.replace("{}", text) for text in texts for template in self.templates]
-        vectors = self.model.encode_text(self.tokenizer(prompts).to(self.device), normalize=True)
+        tower = self.text_tower
+        vectors = tower.encode_texts(prompts) if tower else self._encode_by_clip(prompts)
         return F.normalize(vectors.unflatten(0, (len(texts), -1)).mean(1), dim=-1).float().cpu()
+
+    def _encode_by_clip(self, prompts: Sequence[str]) -> Tensor:
+        """Unit vectors (n, dim) of prompts, by open_clip."""
+        return self.model.encode_text(self.tokenizer(prompts).to(self.device), normalize=True)
 
     @torch.inference_mode()
     def encode_pictures(self, pictures: Sequence[Any]) -> Tensor:

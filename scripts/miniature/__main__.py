@@ -1,7 +1,8 @@
 """``python -m scripts.miniature [--build FOLDER] [STEP ...]``: builds the miniature; finished steps are skipped.
 
-Without STEP all steps run. Two more run only when they are named: ``restore`` first copies the shipped base models into
-the build folder, to train more LoRAs from them; ``report`` prints the results as tables.
+Without STEP all steps run. Three more run only when they are named: ``restore`` first copies the shipped base models into
+the build folder, to train more LoRAs from them; ``zoo`` indexes what ships again; ``report`` prints the results as
+tables.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from scripts.miniature.report import report
 from scripts.miniature.routing import measure_routing
 from scripts.miniature.samples import build_samples
 from scripts.miniature.settings import Build
-from scripts.miniature.ship import build_previews, restore_parts, ship
+from scripts.miniature.ship import build_previews, restore_parts, ship, ship_zoo
 from scripts.miniature.transfer import measure_transfer
 from scripts.miniature.upsampler import build_upsampler
 from scripts.miniature.words import build_words
@@ -69,6 +70,8 @@ def main() -> None:
     for name, step in STEPS.items():
         if not arguments.steps or name in arguments.steps:
             step(build)
+    if "zoo" in arguments.steps:
+        ship_zoo(build)
     if "report" in arguments.steps:
         report(build)
 

@@ -135,8 +135,11 @@ def optimize_png(png: Path) -> None:
 
 
 def ship_zoo(build: Build, target: Path = MINIATURE) -> None:
-    """Index the shipped LoRAs, with their previews."""
+    """Index the shipped LoRAs, with their previews: those of the build, else those that ship already."""
     zoo, encoder = target / "zoo", Encoder.load(target / "encoder")
+    previews = build / "previews"
+    if not previews.exists():
+        copy(zoo / "previews", previews)
     shutil.rmtree(zoo, ignore_errors=True)
     with Zoo.create(zoo, encoder.space.name, encoder.space.dim) as opened:
         reader = FileReader(encoder)
@@ -144,7 +147,7 @@ def ship_zoo(build: Build, target: Path = MINIATURE) -> None:
             for path in sorted((target / "models" / f"mini-{fleet}").glob("*/*/*.safetensors")):
                 entry = reader.read_local(str(path))
                 preview = f"previews/{entry.model.id}.png"
-                copy(build / preview, zoo / preview)
+                copy(previews / f"{entry.model.id}.png", zoo / preview)
                 name = f"mini-{fleet}-{path.parent.name.removeprefix('model_idx_')}"
                 relative = Path("..", path.relative_to(target)).as_posix()
                 model = replace(entry.model, name=name, path=relative, preview=preview)

@@ -155,3 +155,20 @@ def test_bad_number_of_hits(zoo: Zoo, k: int) -> None:
     """A number of hits that is not a whole number is refused."""
     with pytest.raises(BadQuery, match="number of hits"):
         zoo.search(random_vectors(1)[0], k)
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 3.0])
+def test_a_scale_weighs_cosines_against_biases(zoo: Zoo, scale: float) -> None:
+    state = dict(zip((f"m{i:03}" for i in range(120)), random_positions(120, seed=5), strict=True))
+    zoo.add(models(state), list(state.values()))
+    queries = random_vectors(8, seed=6)
+    many = zoo.search_many(queries, 20, scales=[scale] * len(queries))
+    for query, hits in zip(queries, many, strict=True):
+        assert same(hits, nearest(state, query, 20, scale=scale))
+        assert hits == zoo.search(query, 20, scale=scale)
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf"), "1", None])
+def test_a_scale_is_a_positive_number(zoo: Zoo, scale: object) -> None:
+    with pytest.raises(BadQuery, match="positive scale"):
+        zoo.search(random_vectors(1)[0], scale=scale)  # type: ignore[arg-type]

@@ -71,16 +71,18 @@ def positions_of(given: Given) -> Positions:
     }
 
 
-def score(position: Position, query: Array) -> float:
-    """The score of a position for a query of any length, in float64."""
+def score(position: Position, query: Array, scale: float = 1.0) -> float:
+    """The score of a position for a query of any length with a scale, in float64."""
     cosine = float(position.vector.astype(np.float64) @ unit(query).astype(np.float64))
-    return position.scale * cosine + position.bias
+    return position.scale * scale * cosine + position.bias
 
 
-def nearest(state: State, query: Array, k: int, kinds: Sequence[Evidence] = KINDS) -> list[tuple[str, float]]:
+def nearest(
+    state: State, query: Array, k: int, kinds: Sequence[Evidence] = KINDS, scale: float = 1.0
+) -> list[tuple[str, float]]:
     """The ids and scores of the ``k`` best models by brute force, by some kinds of evidence, ties in order of id."""
     scores = {
-        id: max(score(position, query) for kind, position in positions_of(given).items() if kind in kinds)
+        id: max(score(position, query, scale) for kind, position in positions_of(given).items() if kind in kinds)
         for id, given in state.items()
         if set(positions_of(given)) & set(kinds)
     }
