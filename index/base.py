@@ -279,7 +279,7 @@ class BaseZoo(ABC):
 
     @abstractmethod
     def find(self, words: Sequence[str], k: int = 10, where: Filter = ALL, without: Sequence[str] = ()) -> list[Model]:
-        """Return the ``k`` best models by full-text search (BM25) in names, tags, trigger words, titles, notes, folders.
+        """Return the ``k`` best models by full-text search (BM25) in name, tags, trigger words, title, notes, folder.
 
         Those of each of its files count (``KnownFile.name``, ``KnownFile.facts``). A model matches if it has every word
         of one of the texts in ``words``, but not every word of one of those in ``without``.

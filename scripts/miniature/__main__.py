@@ -1,7 +1,7 @@
 """``python -m scripts.miniature [--build FOLDER] [STEP ...]``: builds the miniature; finished steps are skipped.
 
-Without STEP all steps run. Three more run only when they are named: ``restore`` first copies the shipped base models into
-the build folder, to train more LoRAs from them; ``zoo`` indexes what ships again; ``report`` prints the results as
+Without STEP all steps run. Three more run only when they are named: ``restore`` first copies the shipped base models
+into the build folder, to train more LoRAs from them; ``zoo`` indexes what ships again; ``report`` prints the results as
 tables.
 """
 
@@ -23,6 +23,7 @@ from scripts.miniature.full_models import build_full_models
 from scripts.miniature.heldout import evaluate_heldout
 from scripts.miniature.mini_clip import build_clip
 from scripts.miniature.pictures import build_pictures
+from scripts.miniature.ranking import measure_rankings
 from scripts.miniature.recipes import choose_recipes
 from scripts.miniature.report import report
 from scripts.miniature.routing import measure_routing
@@ -50,6 +51,7 @@ STEPS: dict[str, Callable[[Build], None]] = {
     "previews": build_previews,
     **{f"ablation-{fleet}": partial(run_ablation, fleet=fleet) for fleet in ("a", "b")},
     **{f"recipes-{fleet}": partial(choose_recipes, fleet=fleet) for fleet in ("a", "b")},
+    **{f"ranking-{fleet}": partial(measure_rankings, fleet=fleet) for fleet in ("a", "b")},
     "final": build_final_experts,
     **{f"reading-{fleet}": partial(evaluate_heldout, fleet=fleet) for fleet in ("a", "b")},
     "elsewhere": measure_transfer,
