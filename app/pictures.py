@@ -124,7 +124,7 @@ def picture_beside(path: Path) -> Image.Image | None:
 
 
 def read_picture(path: str) -> Image.Image:
-    """Read a picture as RGB, scaled down to sides of at most ``SMALL_SIDE`` pixels.
+    """Read a picture as RGB on white, scaled down to sides of at most ``SMALL_SIDE`` pixels.
 
     Raises:
         BadPicture: it cannot be read, is no picture of a known format, or is too large.
@@ -145,7 +145,11 @@ def read_picture(path: str) -> Image.Image:
                     f"{path}: expected at most {MAX_PIXELS:,} pixels, found {image.width} x {image.height}; scale it down"
                 )
             image.draft("RGB", SMALL_SIZE)
-            picture = image.convert("RGB")
+            if image.mode.startswith("I"):  # grey of 16 bits, which ``convert`` would clip at 255
+                picture = image.point(lambda value: value / 256).convert("L").convert("RGB")
+            else:
+                picture = image.convert("RGBA" if image.has_transparency_data else "RGB")
+            picture.thumbnail(SMALL_SIZE)
     except BadPicture:
         raise
     except Exception as error:  # Pillow raises many kinds for damaged files
@@ -153,8 +157,12 @@ def read_picture(path: str) -> Image.Image:
         raise BadPicture(
             f"{path}: expected a picture in {', '.join(IMAGE_FORMATS)}, found none that can be read{found}; replace it"
         ) from None
-    picture.thumbnail(SMALL_SIZE)
-    return picture
+    picture.info.clear()  # colour profiles and comments, which Pillow would copy into what is saved
+    if picture.mode == "RGB":
+        return picture
+    on_white = Image.new("RGBA", picture.size, "white")
+    on_white.alpha_composite(picture)
+    return on_white.convert("RGB")
 
 
 def pictures_by_stem(folder: str) -> dict[str, list[str]]:

@@ -15,7 +15,8 @@ from loradex.index.errors import BadQuery, BadVector, ModelMissing, SpaceMismatc
 from loradex.index.evidence import Evidence, Position, Positions
 from loradex.index.filters import Filter
 from loradex.index.model import Hit, KnownFile, Model, State
-from loradex.index.vectors import Vector, batch_length, to_unit
+from loradex.index.scoring import hit_of
+from loradex.index.vectors import Vector, batch_length, scored_queries, to_unit
 
 ALL: Final = Filter()
 NO_FINGERPRINTS: Final[Mapping[str, bytes]] = {}
@@ -69,6 +70,7 @@ class BaseZoo(ABC):
             SpaceMismatch: it is bound to another space.
             ZooLocked: it is open for writing elsewhere, and ``read_only`` is false.
             ZooReadOnly: the folder cannot be written, and ``read_only`` is false.
+            ZooOutdated: an earlier version of Loradex wrote it, and ``read_only`` is true.
             ZooDamaged, ZooTooNew, ZooUnreachable: the catalogue or the database cannot be used.
         """
 
@@ -268,10 +270,25 @@ class BaseZoo(ABC):
         k = checked_number_of_hits(k)
         if not batch_length(queries, BadQuery):
             return []
-        units = np.stack([to_unit(query, self.dim, "query", BadQuery) for query in queries])
-        if scales is not None:
-            units *= checked_scales(scales, len(units))[:, None]
-        return self._search(units, k, where)
+        return self._search(self._checked_queries(queries, scales), k, where)
+
+    def score(
+        self, models: Sequence[Model], query: NDArray[np.floating], where: Filter = ALL, *, scale: float = 1.0
+    ) -> list[Hit]:
+        """Return those of some models that have a position that counts as hits, in their order.
+
+        Their scores are bit by bit those of ``search``. Of the filter only its kinds of evidence count.
+
+        Raises:
+            BadQuery: as ``search``.
+        """
+        (scored,) = scored_queries(self._checked_queries([query], [scale]))
+        hits, positions = [], self.positions_by_id([model.id for model in models])
+        for model in models:
+            counted = {kind: each for kind, each in positions.get(model.id, {}).items() if kind in where.kinds}
+            if counted:
+                hits.append(hit_of(model, counted, scored))
+        return hits
 
     @abstractmethod
     def _search(self, queries: Vector, k: int, where: Filter) -> list[list[Hit]]:
@@ -331,11 +348,24 @@ class BaseZoo(ABC):
 
     # Checks that all stores share
 
+    def _checked_queries(
+        self, queries: NDArray[np.floating] | Sequence[NDArray[np.floating]], scales: Sequence[float] | None
+    ) -> Vector:
+        """Return queries (q, dim), at least one, as unit vectors times their scales.
+
+        Raises:
+            BadQuery: one is not a direction in this space, or a scale is not positive.
+        """
+        units = np.stack([to_unit(query, self.dim, "query", BadQuery) for query in queries])
+        if scales is not None:
+            units *= checked_scales(scales, len(units))[:, None]
+        return units
+
     def _check_space(self, space: str | None) -> None:
         """Raise ``SpaceMismatch`` if the zoo is bound to another space than the one expected."""
         if space not in (None, self.space):
             raise SpaceMismatch(
-                f"{self.folder}: expected space {space!r}, found space {self.space!r}; make it again with `loradex space reindex`, or use its encoder"
+                f"{self.folder}: expected space {space!r}, found space {self.space!r}; run `loradex space reindex`, or go back with `loradex space use`"
             )
 
     def _checked_batch(

@@ -7,6 +7,7 @@ ZooError
 ├── ZooTooNew         a later version of Loradex wrote the catalogue
 ├── ZooLocked         another writer has the zoo open
 ├── ZooReadOnly       a write to a zoo that is open for reading only, or in a folder that cannot be written
+│   └── ZooOutdated   an earlier version of Loradex wrote the catalogue, and it was not migrated
 ├── ZooUnreachable    the database does not answer, or its client package is not installed
 ├── ZooClosed         the zoo was used after ``close``
 ├── DiskRefused       the disk is full, fails, or denies access
@@ -17,6 +18,7 @@ ZooError
 └── BadQuery          a query that cannot be answered
 """
 
+import shlex
 from typing import Final
 
 RESTORE: Final = "restore it from a copy, or index into a new zoo"  # the advice of errors about damage
@@ -48,6 +50,10 @@ class ZooLocked(ZooError):
 
 class ZooReadOnly(ZooError):
     """The zoo is open for reading only, or its folder cannot be written."""
+
+
+class ZooOutdated(ZooReadOnly):
+    """An earlier version of Loradex wrote the catalogue, and only opening it for writing migrates it."""
 
 
 class ZooUnreachable(ZooError):
@@ -92,6 +98,12 @@ def read_only_error(folder: object) -> ZooReadOnly:
     return ZooReadOnly(
         f"{folder}: expected a zoo open for writing, found it open for reading only; open it without read_only"
     )
+
+
+def outdated_error(place: object, folder: object, expected: str, found: object) -> ZooOutdated:
+    """The error of reading a zoo that must be migrated first; its message ends in the command that does so."""
+    command = f"loradex zoo compact --zoo {shlex.quote(str(folder))}"
+    return ZooOutdated(f"{place}: expected {expected}, found {found}; migrate it with `{command}`")
 
 
 def no_model_for_fingerprint(id: str) -> ModelMissing:

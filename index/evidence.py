@@ -39,6 +39,11 @@ class Position:
     scale: float = 1.0
     bias: float = 0.0
 
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether its scores are log-odds, and not cosines."""
+        return (self.scale, self.bias) != (1, 0)
+
 
 Positions = Mapping[Evidence, Position]  # of one model
 

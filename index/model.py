@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from loradex.index.evidence import Evidence
+from loradex.index.evidence import Evidence, Positions
 from loradex.index.vectors import Vector
 
 
@@ -49,14 +49,24 @@ class Hit:
         score: the best of ``scores``.
         found_by: the kind of evidence with that score.
         scores: the score of each of the model's positions that the filter lets count.
-        vector: (dim,), the unit vector of the position with the best score.
+        positions: those positions, by the same kinds.
     """
 
     model: Model
     score: float
     found_by: Evidence
     scores: Mapping[Evidence, float] = field(compare=False)
-    vector: Vector = field(compare=False, repr=False)
+    positions: Positions = field(compare=False, repr=False)
+
+    @property
+    def vector(self) -> Vector:
+        """The unit vector (dim,) of the position with the best score."""
+        return self.positions[self.found_by].vector
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether the score is log-odds, and not a cosine."""
+        return self.positions[self.found_by].is_calibrated
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,11 @@
 """Opens the zoo of a folder: in SQLite, or in Milvus if the folder has an address file."""
 
+import logging
 from pathlib import Path
+from threading import Lock, Timer
 from typing import Final
 
-from loradex.index.errors import ZooDamaged
+from loradex.index.errors import ZooDamaged, ZooLocked, ZooOutdated, ZooReadOnly
 from loradex.index.milvus.address import has_address
 from loradex.index.milvus.zoo import MilvusZoo
 from loradex.index.sqlite.zoo import Zoo
@@ -11,6 +13,11 @@ from loradex.index.sqlite.zoo import Zoo
 AnyZoo = Zoo | MilvusZoo
 
 UNFINISHED: Final = "copying"  # a file that marks a folder while a zoo is copied into it
+
+LONG: Final = 1.0  # seconds after which a migration is reported
+MIGRATING: Final = Lock()  # so that a thread waits for another that migrates the same zoo
+
+log = logging.getLogger(__name__)
 
 
 def zoo_class(folder: Path) -> type[Zoo] | type[MilvusZoo]:
@@ -25,12 +32,45 @@ def zoo_class(folder: Path) -> type[Zoo] | type[MilvusZoo]:
 def open_zoo(folder: Path, *, space: str | None = None, read_only: bool = False) -> AnyZoo:
     """Open a zoo for writing, or for reading, as ``BaseZoo.open``.
 
+    A zoo in SQLite that an earlier version of Loradex wrote is migrated for reading too; the log says so if it takes
+    long. One in Milvus is not, as others who share it may have the earlier version still.
+
     Raises:
         ZooDamaged: it is an unfinished copy.
+        ZooOutdated: it must be migrated, and cannot be written.
         ZooError: as ``BaseZoo.open``.
     """
     check_finished(folder)
-    return zoo_class(folder).open(folder, space=space, read_only=read_only)
+    kind = zoo_class(folder)
+    try:
+        return kind.open(folder, space=space, read_only=read_only)
+    except ZooOutdated as outdated:
+        if kind is not Zoo:
+            raise
+        migrate(folder, outdated)
+    return kind.open(folder, space=space, read_only=read_only)
+
+
+def migrate(folder: Path, outdated: ZooOutdated) -> None:
+    """Open a zoo for writing once, which migrates it.
+
+    Raises:
+        ZooOutdated: another process has it open for writing, or this one may not write; the message of ``outdated``,
+            and what must change first.
+        ZooError: it cannot be migrated; it stays as it was.
+    """
+    report = Timer(LONG, log.info, ["%s: migrating the zoo, which an earlier Loradex wrote; this happens once", folder])
+    report.daemon = True
+    with MIGRATING:
+        report.start()
+        try:
+            Zoo.open(folder).close()
+        except ZooLocked:
+            raise ZooOutdated(f"{outdated} as soon as no other process writes to it") from None
+        except ZooReadOnly:
+            raise ZooOutdated(f"{outdated} as a user who may write to it, or after copying its folder") from None
+        finally:
+            report.cancel()
 
 
 def open_or_create_zoo(folder: Path, space: str, dim: int) -> AnyZoo:

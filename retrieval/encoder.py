@@ -1,6 +1,7 @@
 """Encoders: everything that turns model files, texts and pictures into vectors of one space, from one folder.
 
-The folder holds ``space.safetensors``, ``labels.safetensors``, ``experts/<tree>.safetensors`` for LoRAs,
+The folder holds ``space.safetensors``, ``labels.safetensors`` and, where these are few, ``everyday.safetensors``,
+``experts/<tree>.safetensors`` for LoRAs,
 ``categories/<tree>.safetensors`` for classifiers and, if ``loradex space use`` made it, the text encoder in ``clip``.
 """
 
@@ -29,8 +30,15 @@ from loradex.retrieval.space.text_tower import CONFIG_FILE
 
 PICTURE_BATCH = 64
 LABELS_FILE = "labels.safetensors"
+EVERYDAY_FILE = "everyday.safetensors"
+MIN_EVERYDAY_TEXTS = 500  # of a comparison: the more likely of few texts is not yet likely
 SPACE_FILE = "space.safetensors"
-CACHED = ("signature", "default_labels", "text_encoder")  # what an encoder computes or loads when it is first needed
+CACHED = (
+    "signature",
+    "default_labels",
+    "everyday_texts",
+    "text_encoder",
+)  # what an encoder computes or loads when it is first needed
 CLIP_FOLDER = "clip"
 ExpertT = TypeVar("ExpertT", Expert, CategoryExpert)
 
@@ -129,14 +137,27 @@ class Encoder:
         return LabelList(everyday_words(), self.encode_texts(everyday_words()))
 
     @cached_property
+    def everyday_texts(self) -> Tensor | None:
+        """Unit vectors (n, dim) of the texts with which what evidence says of a query is compared.
+
+        Those of ``everyday.safetensors``, else the default labels; None if there is no file of enough texts.
+
+        Raises:
+            CheckpointError: the file is damaged.
+        """
+        if (self.folder / EVERYDAY_FILE).is_file():
+            return LabelList.load(self.folder / EVERYDAY_FILE).vectors
+        texts = self.default_labels.vectors if self.has_labels else torch.empty(0)
+        return texts if len(texts) >= MIN_EVERYDAY_TEXTS else None
+
+    @cached_property
     def likelihoods(self) -> dict[str | None, Likelihood]:
         """What makes scores of vectors compare: of each expert by its tree, and of pictures under None.
 
-        Empty if there are no default labels to compare with.
+        Empty if there are no everyday texts to compare with.
         """
-        if not self.has_labels:
+        if (texts := self.everyday_texts) is None:
             return {}
-        texts = self.default_labels.vectors
         likelihoods: dict[str | None, Likelihood] = {None: Likelihood.of_pictures(texts)}
         for tree, expert in self.experts.items():
             likelihoods[tree] = Likelihood.of_expert(expert.calibration, texts)
@@ -144,11 +165,11 @@ class Encoder:
 
     @cached_property
     def query_spread(self) -> QuerySpread | None:
-        """What makes scores of texts compare; None if there are no experts, or no default labels to compare with."""
-        if not self.experts or not self.has_labels:
+        """What makes scores of texts compare; None if there are no experts, or no everyday texts to compare with."""
+        if not self.experts or (texts := self.everyday_texts) is None:
             return None
         backgrounds = [expert.calibration.background for expert in self.experts.values()]
-        return QuerySpread.of(backgrounds, self.default_labels.vectors)
+        return QuerySpread.of(backgrounds, texts)
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
         """Encode texts as unit vectors (n, dim).

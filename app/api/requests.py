@@ -1,8 +1,8 @@
 """Requests of the REST API; all names here are public (docs/openapi.json)."""
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from loradex.app.backend import MAX_PATH_LENGTH
 from loradex.app.search.query import MAX_QUERY_PARTS
@@ -21,6 +21,16 @@ KINDS_DESCRIPTION: Final = (
 
 ShortText = Annotated[str, Field(max_length=MAX_TEXT_LENGTH)]
 KindName = Evidence | Literal["weights"]  # as ``parse_evidence`` reads them
+
+
+def as_list(value: Any) -> Any:
+    """Return a single value, as agents and clients of earlier versions send it, as a list."""
+    return [] if value is None else [value] if isinstance(value, str) else value
+
+
+FoundBy = Annotated[
+    list[KindName], BeforeValidator(as_list), Field(max_length=MAX_KINDS, description=KINDS_DESCRIPTION)
+]
 
 
 class StrictModel(BaseModel):
@@ -53,7 +63,7 @@ class Filters(StrictModel):
         examples=["2026-11-24"],
     )
     before: ShortText | None = Field(None, description="Only models added before this date or duration.")
-    found_by: list[KindName] = Field([], max_length=MAX_KINDS, description=KINDS_DESCRIPTION)
+    found_by: FoundBy = []
 
 
 class SearchFields(Filters):

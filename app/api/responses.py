@@ -49,7 +49,7 @@ class Hit(Named):
     family: Family
     score: float | None = Field(
         description="Log-odds that it draws what the query says: above 0 it is more likely than not. "
-        "The best of `scores`; null for a model that is known by its metadata alone; a cosine if the model was indexed without calibration.",
+        "The score of the evidence that carries the hit; null if that is its metadata; a cosine if the model was indexed without calibration.",
         examples=[2.3],
     )
     found_by: Evidence = Field(description="The kind of evidence that carries the hit.")

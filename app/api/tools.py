@@ -10,14 +10,13 @@ from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp_types import ToolAnnotations
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 from starlette.applications import Starlette
 
 from loradex.app.api import tool_results
 from loradex.app.api.requests import (
-    KINDS_DESCRIPTION,
-    MAX_KINDS,
     MAX_TEXT_LENGTH,
+    FoundBy,
     KindName,
     ModelFields,
     SearchFields,
@@ -64,15 +63,6 @@ Rank = Annotated[
     Field(max_length=MAX_TEXT_LENGTH, description="Only LoRAs of this rank or range of ranks: 8, 4-16 or 32-."),
 ]
 
-
-def as_list(value: Any) -> Any:
-    """Return a single value, as agents send it too, as a list."""
-    return [] if value is None else [value] if isinstance(value, str) else value
-
-
-FoundByFilter = Annotated[
-    list[KindName], BeforeValidator(as_list), Field(max_length=MAX_KINDS, description=KINDS_DESCRIPTION)
-]
 Paths = Annotated[
     list[str],
     Field(min_length=1, max_length=MAX_TOOL_FILES, description="Paths of .safetensors files on this machine."),
@@ -102,7 +92,7 @@ class Tools:
         family: Family = None,
         tag: Tag = None,
         rank: Rank = None,
-        found_by: FoundByFilter = ANY,
+        found_by: FoundBy = ANY,
         limit: Limit = 10,
         offset: Annotated[
             int,
@@ -127,7 +117,7 @@ class Tools:
         family: Family = None,
         tag: Tag = None,
         rank: Rank = None,
-        found_by: FoundByFilter = ANY,
+        found_by: FoundBy = ANY,
         limit: Limit = 20,
         cursor: Annotated[
             str, Field(max_length=MAX_TEXT_LENGTH, description="next_cursor of the previous answer.")

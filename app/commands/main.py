@@ -5,13 +5,14 @@ Heavy libraries are imported inside the commands, so that ``--help`` answers at 
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import typer
 
 from loradex.app.commands import draw, experts, files, find, library, serve, space, zoo
 from loradex.app.commands.options import ZOO_PANEL, examples
-from loradex.app.commands.output import print_message
+from loradex.app.commands.output import LogToMessages, print_message
 
 HELP = """Find fine-tuned image models by what their weights say.
 
@@ -37,6 +38,9 @@ app.add_typer(experts.app)
 
 def main() -> None:
     """Run the command line; an error of Loradex or of the system is printed in one line, with exit status 1."""
+    log = logging.getLogger("loradex")
+    log.addHandler(LogToMessages())
+    log.setLevel(logging.INFO)
     try:
         app()
     except Exception as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from io import TextIOWrapper
 from typing import Any
@@ -29,6 +30,14 @@ def exit_if_refused(reasons: list[str], files: int) -> None:
         print_message(reason)
     if reasons:
         raise typer.Exit(1 if len(reasons) == files else 3)
+
+
+class LogToMessages(logging.Handler):
+    """Prints what Loradex logs, each record as a message."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the message of a record."""
+        print_message(record.getMessage())
 
 
 def print_message(message: str) -> None:

@@ -45,7 +45,7 @@ class LoraEvaluation:
         self.vectors: Tensor = expert.encode_factors(self.models)
         self.held_out = np.flatnonzero(self.gallery.split == HELD_OUT)
         self.labels, self.texts = labels, encoder.encode_texts(labels)
-        everyday = encoder.default_labels.vectors if encoder.has_labels else self.texts
+        everyday = self.texts if encoder.everyday_texts is None else encoder.everyday_texts
         self.likelihood = Likelihood.of_expert(expert.calibration, everyday)
         backgrounds = [each.calibration.background for each in encoder.experts.values()]
         self.query_spread = QuerySpread.of(backgrounds, everyday)

@@ -22,10 +22,11 @@ from loradex.app.experts.training_options import (
 )
 from loradex.app.experts.training_steps import choose_layers, open_encoder
 from loradex.app.pictures import picture_beside
-from loradex.retrieval.encoder import Encoder
+from loradex.retrieval.encoder import EVERYDAY_FILE, LABELS_FILE, MIN_EVERYDAY_TEXTS, Encoder
 from loradex.retrieval.errors import FileUnsupported, LoradexError
 from loradex.retrieval.lora import LoraFile
 from loradex.retrieval.lora.header import Header
+from loradex.retrieval.space.everyday import everyday_words
 from loradex.retrieval.space.labels import LabelList
 from loradex.retrieval.training.build import build_expert
 from loradex.retrieval.training.concept_dataset import make_concept_dataset
@@ -79,8 +80,10 @@ def train_lora_expert(
     metrics = {name: {"value": value, "n": validation_models} for name, value in validation.items()}
     measured_on = f"LoRAs of the validation concepts of {folder.name}, by which the training was stopped"
     ExpertMetrics(measured_on, metrics).save(checkpoint)
-    if not (out / "labels.safetensors").exists():
-        LabelList(dataset.names, dataset.labels).save(out / "labels.safetensors")
+    if not (out / LABELS_FILE).exists():
+        LabelList(dataset.names, dataset.labels).save(out / LABELS_FILE)
+    if encoder.everyday_texts is None and len(dataset.names) < MIN_EVERYDAY_TEXTS:
+        LabelList(everyday_words(), encoder.encode_texts(everyday_words())).save(out / EVERYDAY_FILE)
     training_state.unlink(missing_ok=True)
     has_picture_targets = len(pictures) and not torch.equal(dataset.targets, dataset.labels[dataset.concept])
     return TrainAnswer(

@@ -7,7 +7,7 @@ from typing import Final
 
 from loradex.app.experts.training_options import TrainOptions, TrainProgress
 from loradex.app.paths import MINIATURE
-from loradex.retrieval.encoder import Encoder
+from loradex.retrieval.encoder import EVERYDAY_FILE, LABELS_FILE, SPACE_FILE, Encoder
 from loradex.retrieval.errors import QueryError
 from loradex.retrieval.lora import WeightsFile
 from loradex.retrieval.space.embedding_space import Space
@@ -47,7 +47,8 @@ def make_space(out: Path, text_encoder: str | None, names: Sequence[str]) -> Non
     out.mkdir(parents=True, exist_ok=True)
     if text_encoder is None:
         shutil.copytree(MINIATURE / "encoder" / "clip", out / "clip", dirs_exist_ok=True)
-        shutil.copy(MINIATURE / "encoder" / "space.safetensors", out)
+        shutil.copy(MINIATURE / "encoder" / SPACE_FILE, out)
+        shutil.copy(MINIATURE / "encoder" / LABELS_FILE, out / EVERYDAY_FILE)
         return
     clip = TextEncoder.load(text_encoder, TEMPLATES)
     centre = clip.encode(names).mean(0)

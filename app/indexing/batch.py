@@ -1,15 +1,19 @@
 """What some read files change in a zoo: which models are written, with the row of which file."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
+
+import numpy as np
 
 from loradex.app.indexing.copies import OtherFiles, with_row_of
 from loradex.app.indexing.evidence.preview import PreviewPlacer, open_copy
 from loradex.app.indexing.file_reader import ReadResult, ZooEntry
+from loradex.app.indexing.model_pictures import pictures_of_model
 from loradex.app.indexing.picture_mark import has_pictures
+from loradex.app.pictures import PictureFinder
 from loradex.app.previews import store_preview
-from loradex.index import AnyZoo, Evidence, Position
+from loradex.index import AnyZoo, Evidence, KnownFile, Position
 from loradex.index.evidence import evidence_of
 
 PICTURES_AT_A_TIME = 64  # encoded together
@@ -31,30 +35,42 @@ class Batch:
         gone: paths of known files that no longer exist.
     """
 
-    def __init__(self, zoo: AnyZoo, results: Sequence[ReadResult]) -> None:
-        """Fetch what the zoo knows of the models that were read."""
-        self.zoo = zoo
+    def __init__(
+        self, zoo: AnyZoo, results: Sequence[ReadResult], finder: PictureFinder, added: Mapping[str, int]
+    ) -> None:
+        """Fetch what the zoo knows of the models that were read.
+
+        Args:
+            zoo: the zoo.
+            results: what was read.
+            finder: finds the pictures of other files of these models.
+            added: when models were first added, by id, in seconds since 1970; the others are added now.
+        """
+        self.zoo, self._finder, self._added = zoo, finder, added
         self.gone: list[str] = []
-        ids = list({result.entry.model.id for result in results if result.entry})
+        self._read: dict[str, dict[str, ReadResult]] = {}  # by id, then by path
+        for result in results:
+            if result.entry:
+                self._read.setdefault(result.entry.model.id, {})[result.file.path] = result
+        ids = list(self._read)
         self._paths = {result.file.path for result in results}
         self._files, self._stored = zoo.files_by_model(ids), zoo.models_by_id(ids)
+        self._positions_before = zoo.positions_by_id(ids)
         self._entries: dict[str, ZooEntry] = {}  # to be written
         self._previews: dict[str, Position] = {}
 
-    def add(self, path: str, entry: ZooEntry) -> Role:
+    def add(self, file: KnownFile, entry: ZooEntry) -> Role:
         """Add what was read of a file; if another file gives the row of its model, it changes no more than it must."""
-        id = entry.model.id
+        path, id = file.path, entry.model.id
         others = OtherFiles.of(path, self._files.get(id, ()))
         self.gone += others.gone
         stored, pending = self._stored.get(id), self._entries.get(id)
         row = pending.model if pending else stored
         if row and row.path != path and (pending or row.path in others.present):
-            if pending:
-                self._entries[id] = replace(pending, pictures=pending.pictures or entry.pictures)
-            elif self._says_more(entry):
+            if not pending and (others.gone or self._says_more(file, entry)):
                 self._entries[id] = replace(entry, model=with_row_of(entry.model, row))
             return Role.COPY
-        self._entries[id] = replace(entry, pictures=entry.pictures or pending.pictures) if pending else entry
+        self._entries[id] = entry
         if stored is None:
             return Role.ADDED
         is_moved = stored.path in others.gone or (others.gone and not others.present)
@@ -62,6 +78,7 @@ class Batch:
 
     def place(self, placer: PreviewPlacer, progress: Callable[[str], None]) -> None:
         """Place the models by their pictures; ``progress`` is called with the name of a model now and then."""
+        self._entries = {id: replace(entry, pictures=self._pictures(id)) for id, entry in self._entries.items()}
         waiting: list[str] = []
         count = 0
         with_pictures = [id for id, entry in self._entries.items() if entry.pictures]
@@ -82,11 +99,11 @@ class Batch:
             ZooError: the zoo cannot be written.
         """
         ids = list(self._entries)
-        kept = self.zoo.positions_by_id([id for id in ids if self._keeps_preview(id)])
-        self._previews |= {id: positions[Evidence.PREVIEW] for id, positions in kept.items()}
+        self._previews |= {id: self._positions_before[id][Evidence.PREVIEW] for id in ids if self._keeps_preview(id)}
         models = [
             replace(
                 entry.model,
+                added=self._added.get(id),
                 preview=store_preview(open_copy(entry.pictures[0]) if entry.pictures else None, id, self.zoo.folder),
             )
             for id, entry in self._entries.items()
@@ -98,12 +115,25 @@ class Batch:
         """The kinds of evidence that a model has after ``write``."""
         return evidence_of(self._positions(id)) if id in self._entries else self._stored[id].evidence
 
-    def _says_more(self, entry: ZooEntry) -> bool:
-        """Whether a copy has evidence that its model in the zoo lacks, or lacks some by weights that is outdated."""
-        evidence = set(self._stored[entry.model.id].evidence)
-        return evidence - {Evidence.PREVIEW} != set(entry.positions) or bool(
-            entry.pictures and Evidence.PREVIEW not in evidence
+    def _says_more(self, file: KnownFile, entry: ZooEntry) -> bool:
+        """Whether a copy has other evidence than its model in the zoo, or had other pictures when it was read last."""
+        id = entry.model.id
+        before = dict(self._positions_before.get(id, {}))
+        if before.pop(Evidence.PREVIEW, None) is None and entry.pictures:
+            return True
+        if any(known.path == file.path and known.reader != file.reader for known in self._files.get(id, ())):
+            return True
+        return before.keys() != entry.positions.keys() or not all(
+            is_same(before[kind], position) for kind, position in entry.positions.items()
         )
+
+    def _pictures(self, id: str) -> tuple[bytes, ...]:
+        """The pictures that place a model, with those of its files that were not read now."""
+        others = [file for file in self._files.get(id, ()) if file.path not in {*self._paths, *self.gone}]
+        read = self._read[id]
+        pictures = {path: result.entry.pictures for path, result in read.items() if result.entry}
+        files = [*others, *(result.file for result in read.values())]
+        return pictures_of_model(self._entries[id].model.path, files, self._finder, pictures)
 
     def _keeps_preview(self, id: str) -> bool:
         """Whether a model keeps its old position by previews: by those of another file, or as none can be placed."""
@@ -117,3 +147,9 @@ class Batch:
         """All positions of a model."""
         previews = {Evidence.PREVIEW: self._previews[id]} if id in self._previews else {}
         return {**self._entries[id].positions, **previews}
+
+
+def is_same(position: Position, other: Position) -> bool:
+    """Whether two positions differ by no more than two machines do."""
+    numbers, others = ([*each.vector, each.scale, each.bias] for each in (position, other))
+    return np.allclose(numbers, others, rtol=1e-4, atol=1e-5)

@@ -5,8 +5,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from loradex.app.indexing.evidence.preview import PreviewPlacer, open_copy
 from loradex.app.indexing.file_reader import OWN_WORDS, ZooEntry, display_name
-from loradex.index import AnyZoo, KnownFile, Model
+from loradex.app.indexing.model_pictures import pictures_of_model
+from loradex.app.indexing.picture_mark import has_pictures
+from loradex.app.pictures import PictureFinder
+from loradex.index import AnyZoo, Evidence, KnownFile, Model, Position
 from loradex.retrieval.remote import is_remote
 
 
@@ -60,20 +64,39 @@ def with_row_of(model: Model, row: Model) -> Model:
     return replace(row, family=model.family, facts=facts | own_words(row.facts))
 
 
-def hand_over(zoo: AnyZoo, ids: Sequence[str], gone: Collection[str]) -> None:
-    """Let another file give the row of each model of ``ids`` whose row is that of a file in ``gone``.
+def hand_over(
+    zoo: AnyZoo, ids: Sequence[str], gone: Collection[str], placer: PreviewPlacer, finder: PictureFinder
+) -> None:
+    """Let other files give what the files in ``gone`` gave to the models of ``ids``: the row, and the preview.
 
     Files that exist come first; a model without any other file is left as it is.
 
     Raises:
         ZooError: the zoo cannot be written.
     """
-    files = zoo.files_by_model(ids)
-    rows = []
+    files, positions = zoo.files_by_model(ids), zoo.positions_by_id(ids)
+    rows, placed = [], []
     for id, model in zoo.models_by_id(ids).items():
         remaining = sorted((file for file in files.get(id, []) if file.path not in gone), key=lambda file: file.path)
-        if model.path in gone and remaining:
-            rows.append(row_of_file(model, next((file for file in remaining if exists(file.path)), remaining[0])))
+        if not remaining or (model.path not in gone and Evidence.PREVIEW not in model.evidence):
+            continue
+        if model.path in gone:
+            model = row_of_file(model, next((file for file in remaining if exists(file.path)), remaining[0]))
+        rows.append(model)
+        of_model = dict(positions.get(id, {}))
+        old = of_model.pop(Evidence.PREVIEW, None)
+        if old and (preview := remaining_preview(old, model.path, remaining, placer, finder)):
+            of_model[Evidence.PREVIEW] = preview
+        placed.append(of_model)
     if rows:
-        positions = zoo.positions_by_id([row.id for row in rows])
-        zoo.add(rows, [positions.get(row.id) for row in rows])
+        zoo.add(rows, placed)
+
+
+def remaining_preview(
+    old: Position, row: str | None, files: Sequence[KnownFile], placer: PreviewPlacer, finder: PictureFinder
+) -> Position | None:
+    """The position by the pictures of remaining files; the old one if those cannot be read now, None without any."""
+    if not any(has_pictures(file.reader) for file in files):
+        return None
+    pictures = [open_copy(copy) for copy in pictures_of_model(row, files, finder)]
+    return placer.place([pictures])[0] or old

@@ -3,7 +3,7 @@
 A reading engine reads the files; ``IndexRun`` is the only writer, and the same for every engine.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import islice
@@ -19,6 +19,7 @@ from loradex.app.indexing.folder_scan import FolderScan
 from loradex.app.indexing.local_reading_engine import LocalReadingEngine
 from loradex.app.indexing.picture_mark import marked, not_placed
 from loradex.app.indexing.reading_engines import ReadingEngine
+from loradex.app.indexing.recalibration import calibrate_old_positions, note_calibrated
 from loradex.app.pictures import PictureFinder
 from loradex.app.reporting import ProgressCallback
 from loradex.index import AnyZoo, KnownFile, open_or_create_zoo
@@ -27,6 +28,7 @@ from loradex.retrieval.errors import FetchError
 from loradex.retrieval.remote import RemoteFolder, is_remote, open_folder
 
 BATCH: Final = 64  # files a transaction
+NO_TIMES: Final[Mapping[str, int]] = {}
 
 
 def index_places(
@@ -37,6 +39,7 @@ def index_places(
     *,
     prune: bool = False,
     engine: ReadingEngine | None = None,
+    added: Mapping[str, int] = NO_TIMES,
 ) -> IndexAnswer:
     """Add the LoRAs and full models below folders and remote folders to a zoo, which is made if there is none.
 
@@ -48,6 +51,7 @@ def index_places(
         progress: called after each file.
         prune: whether to forget files that no longer exist, and models without any file left.
         engine: reads the files; by default threads of this machine.
+        added: when models were first added to another zoo, by id, in seconds since 1970.
 
     Raises:
         FileMissing: there is nothing to index.
@@ -61,12 +65,14 @@ def index_places(
     scan = FolderScan.of(local_places) if local_places else FolderScan()
     engine = engine or LocalReadingEngine()
     with open_or_create_zoo(zoo_folder, encoder.space.name, encoder.space.dim) as zoo:
+        calibrate_old_positions(zoo, encoder, progress)
         total = len(scan.files) + sum(len(folder.files) for folder in remote_folders)
-        run = IndexRun(zoo, FileReader(encoder), total, progress)
+        run = IndexRun(zoo, FileReader(encoder), total, progress, added)
         run.answer.refused |= unlisted
         run.read_and_commit(engine, scan, remote_folders)
         run.report_missing(scan, prune)
         zoo.save_engine()
+        note_calibrated(zoo, encoder)
         return run.answer
 
 
@@ -90,9 +96,11 @@ def list_remote_folders(places: Sequence[str], *, required: bool) -> tuple[list[
 class IndexRun:
     """One run of indexing into one zoo."""
 
-    def __init__(self, zoo: AnyZoo, reader: FileReader, total: int, progress: ProgressCallback) -> None:
+    def __init__(
+        self, zoo: AnyZoo, reader: FileReader, total: int, progress: ProgressCallback, added: Mapping[str, int]
+    ) -> None:
         """Prepare to write what ``reader`` reads of ``total`` files to ``zoo``."""
-        self.zoo, self.reader, self.total, self.progress = zoo, reader, total, progress
+        self.zoo, self.reader, self.total, self.progress, self.added = zoo, reader, total, progress, added
         self.answer = IndexAnswer(str(zoo.folder))
         self.known_files = zoo.known_files()
         self.finder, self.placer = PictureFinder(), PreviewPlacer(reader.encoder)
@@ -143,8 +151,8 @@ class IndexRun:
 
     def commit(self, results: Sequence[ReadResult]) -> None:
         """Write the entries to the zoo in one transaction, then the states of their files."""
-        batch = Batch(self.zoo, results)
-        roles = {result.file.path: batch.add(result.file.path, result.entry) for result in results if result.entry}
+        batch = Batch(self.zoo, results, self.finder, self.added)
+        roles = {result.file.path: batch.add(result.file, result.entry) for result in results if result.entry}
         batch.place(self.placer, lambda name: self.progress(self.answer.file_count, self.total, name))
         batch.write()
         read_files: list[KnownFile] = []
@@ -170,18 +178,34 @@ class IndexRun:
         former = {file.path: self.known_files[file.path].model_id for file in files if file.path in self.known_files}
         changed = {file.path: id for file in files if (id := former.get(file.path)) not in (None, file.model_id)}
         if changed:
-            hand_over(self.zoo, [id for id in changed.values() if id], set(changed))
+            self.hand_over([id for id in changed.values() if id], set(changed))
+
+    def hand_over(self, ids: Sequence[str], gone: Collection[str]) -> None:
+        """Let other files give the rows and previews of models that files in ``gone`` gave."""
+        hand_over(self.zoo, ids, gone, self.placer, self.finder)
+
+    def replaced(self, scan: FolderScan) -> set[str]:
+        """The ids of models whose last file now holds another model."""
+        held = {file.model_id for file in self.known_files.values() if file.model_id}
+        if len(held) == len(self.zoo):
+            return set()
+        paths = {path for path, file in self.known_files.items() if file.model_id and scan.covers(path)}
+        return {model.id for model in self.zoo.models() if model.id not in held and model.path in paths}
 
     def report_missing(self, scan: FolderScan, prune: bool) -> None:
-        """Report known files that the scan did not find; with ``prune`` forget them, and models without a file."""
+        """Report known files that the scan did not find; with ``prune`` forget them, and models without a file.
+
+        A file that now holds another model, or cannot be read, may be put back: without ``prune`` its model stays.
+        """
         missing = [path for path in self.known_files if scan.covers(path) and path not in scan.files]
         self.answer.missing = missing
-        if prune and missing:
+        replaced = self.replaced(scan) if prune else set()
+        if prune and (missing or replaced):
             missing_set = set(missing)
             ids = sorted({id for path in missing if (id := self.known_files[path].model_id) is not None})
             files = self.zoo.files_by_model(ids)
             orphans = {id for id in ids if all(file.path in missing_set for file in files.get(id, []))}
             # Models go first, with their files: if this is interrupted, the next run finds the rest again.
-            self.answer.removed = self.zoo.remove(sorted(orphans))
-            hand_over(self.zoo, [id for id in ids if id not in orphans], missing_set)
+            self.answer.removed = self.zoo.remove(sorted(orphans | replaced))
+            self.hand_over([id for id in ids if id not in orphans], missing_set)
             self.zoo.note_files([], missing)

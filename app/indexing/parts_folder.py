@@ -26,9 +26,9 @@ FORMAT: Final = "loradex-parts-1"
 MANIFEST_NAME: Final = "manifest.json"
 PART_NAME: Final = re.compile(r"part-([0-9a-f]{64})\.parquet")
 TEMPORARY_SUFFIX: Final = ".part"  # of a file that is being written
-MAX_PART_BYTES: Final = 128 * 2**20
+MAX_PART_BYTES: Final = 512 * 2**20  # more than 64 files with all their pictures and the longest texts
 MAX_MANIFEST_BYTES: Final = 2**16
-MAX_CACHED_PARTS: Final = 16
+MAX_CACHED_BYTES: Final = 256 * 2**20  # of parts; the last one is kept in any case
 
 FileState = tuple[str, int, int, str]
 
@@ -50,7 +50,7 @@ class PartsFolder:
         """Use ``open`` instead, which prepares the folder and finds its parts."""
         self.folder, self.manifest = folder, manifest
         self._locations: dict[FileState, tuple[str, int]] = {}  # name of the part, row
-        self._cache: OrderedDict[str, list[ReadResult]] = OrderedDict()
+        self._cache: OrderedDict[str, tuple[list[ReadResult], int]] = OrderedDict()  # results of a part, its bytes
 
     @classmethod
     def open(cls, folder: Path, manifest: PartsManifest) -> "PartsFolder":
@@ -89,13 +89,13 @@ class PartsFolder:
         name, row = self._locations[state_of(file)]
         if name not in self._cache:
             try:
-                self._add_to_cache(name, self._read_part(name))
+                self._add_to_cache(name, *self._read_part(name))
             except (BadPart, FileError) as error:
                 raise EngineError(
                     f"{self.folder / name}: expected the part that was written, found it damaged ({error}); run it again to go on"
                 ) from None
         self._cache.move_to_end(name)
-        return self._cache[name][row]
+        return self._cache[name][0][row]
 
     def add(self, raw: bytes) -> None:
         """Write a part from a worker; it is on disk when this returns.
@@ -113,7 +113,7 @@ class PartsFolder:
             ) from None
         except OSError as error:
             raise disk_error(self.folder, error) from None
-        self._add_part(name, results)
+        self._add_part(name, results, len(raw))
 
     def remove(self) -> None:
         """Delete all parts, and the folder if it holds nothing else.
@@ -155,14 +155,14 @@ class PartsFolder:
         for name in sorted(os.listdir(self.folder)):  # noqa: PTH208
             if PART_NAME.fullmatch(name):
                 try:
-                    self._add_part(name, self._read_part(name), lambda result: result.permanent)
+                    self._add_part(name, *self._read_part(name), lambda result: result.permanent)
                 except (BadPart, FileError):
                     (self.folder / name).unlink()
             elif name.endswith(TEMPORARY_SUFFIX):
                 (self.folder / name).unlink()
 
-    def _read_part(self, name: str) -> list[ReadResult]:
-        """Read and check a part.
+    def _read_part(self, name: str) -> tuple[list[ReadResult], int]:
+        """Read and check a part; returns its results and its size in bytes.
 
         Raises:
             BadPart: the part is damaged.
@@ -171,7 +171,7 @@ class PartsFolder:
         raw = self._read_bytes(self.folder / name, MAX_PART_BYTES)
         if name != part_name(raw):
             raise BadPart("other bytes than its name says")
-        return decode_part(raw, self.manifest.dim)
+        return decode_part(raw, self.manifest.dim), len(raw)
 
     def _read_bytes(self, path: Path, most: int) -> bytes:
         with open_regular_file(path) as file:
@@ -181,15 +181,19 @@ class PartsFolder:
         return raw
 
     def _add_part(
-        self, name: str, results: list[ReadResult], include: Callable[[ReadResult], bool] = lambda result: True
+        self,
+        name: str,
+        results: list[ReadResult],
+        size: int,
+        include: Callable[[ReadResult], bool] = lambda result: True,
     ) -> None:
         """Remember where the results of a part are, those that ``include`` selects."""
         self._locations |= {state_of(result.file): (name, row) for row, result in enumerate(results) if include(result)}
-        self._add_to_cache(name, results)
+        self._add_to_cache(name, results, size)
 
-    def _add_to_cache(self, name: str, results: list[ReadResult]) -> None:
-        self._cache[name] = results
-        while len(self._cache) > MAX_CACHED_PARTS:
+    def _add_to_cache(self, name: str, results: list[ReadResult], size: int) -> None:
+        self._cache[name] = results, size
+        while len(self._cache) > 1 and sum(size for _, size in self._cache.values()) > MAX_CACHED_BYTES:
             self._cache.popitem(last=False)
 
     def _write(self, name: str, raw: bytes) -> None:

@@ -49,8 +49,17 @@ def find_place(
         return Place(None, model.name)
     wanted = [folded_words(query_words(text)) for text in texts]
     path = max(paths, key=lambda path: most_words(folded_words(written[path].words), wanted))
-    name = next((file.name for file in files if file.path == path), None)
-    return Place(absolute_path(path, zoo), name or model.name)
+    answer = next((file for file in files if file.path == path), None)
+    return Place(absolute_path(path, zoo), model.name if answer is None else name_of(model, answer))
+
+
+def name_of(model: Model, file: KnownFile) -> str:
+    """Return the name of a file of a model; an older Loradex noted none."""
+    if file.name or file.path == model.path:
+        return file.name or model.name
+    from loradex.app.indexing.copies import row_of_file  # with clients of servers, which few searches need
+
+    return row_of_file(model, file).name
 
 
 def most_words(words: set[str], wanted: Iterable[set[str]]) -> int:

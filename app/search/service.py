@@ -13,7 +13,7 @@ from loradex.app.paths import SHIPPED_ZOO, encoder_folders
 from loradex.app.search.answers import LabelAnswer, SearchAnswer
 from loradex.app.search.places import find_place
 from loradex.app.search.query import PartKind, Query, open_picture
-from loradex.app.search.ranking import SearchHit, fold_copies, fuse, is_calibrated, position_scores, possible_copies
+from loradex.app.search.ranking import SearchHit, fold_copies, fuse, possible_copies
 from loradex.index import AnyZoo, Evidence, Filter, open_zoo
 from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.errors import FileError, NoExpert, NoExpertReason, QueryError
@@ -77,7 +77,7 @@ class Loradex:
         ranked = self.rank(query, direction, scale, own_ids, offset + k, where)
         hits = self.add_places(ranked[offset : offset + k], query.values(PartKind.TEXT), where.folder)
         if is_text:
-            hits = self.add_probabilities(hits)
+            hits = with_probabilities(hits)
         return SearchAnswer(
             query, str(self.zoo_folder), self.encoder.space.name, (perf_counter() - start) * 1e3, hits, offset
         )
@@ -100,14 +100,29 @@ class Loradex:
                 total += part.weight * self.zoo.vector(part.value)
                 own_ids.add(part.value)
             elif part.kind is PartKind.FILE:
-                model = self.encoder.router.open(part.value)
-                total += part.weight * self.encoder.encode_file(model).numpy()
-                own_ids.add(model.id)
+                id, file_vector = self.file_vector(part.value)
+                total += part.weight * file_vector
+                own_ids.add(id)
         if np.linalg.norm(total) < MIN_NORM:
             raise QueryError(
                 f"query {str(query)[:80]!r}: expected parts that leave a direction, found that they cancel out; change a weight"
             )
         return total, own_ids
+
+    def file_vector(self, path: str) -> tuple[str, NDArray[np.float32]]:
+        """Return the id of a file's model, and its vector (dim,): by its expert, else as the zoo knows the model.
+
+        Raises:
+            FileError: the file cannot be used.
+            NoExpert: no expert reads it, and the zoo has no position of its model.
+        """
+        model = self.encoder.router.open(path)
+        try:
+            return model.id, self.encoder.encode_file(model).numpy()
+        except NoExpert:
+            if known := self.zoo.vectors_by_id([model.id]):
+                return model.id, known[model.id]
+            raise
 
     def rank(
         self, query: Query, direction: NDArray[np.float32], scale: float, own_ids: set[str], depth: int, where: Filter
@@ -123,17 +138,23 @@ class Loradex:
             where: which models may be hits.
         """
         texts = query.values(PartKind.TEXT)
-        by_words = self.zoo.find(texts, MAX_BY_WORDS, where, query.values(PartKind.TEXT, -1)) if texts else []
+        words_count = not where.found_by or Evidence.METADATA in where.found_by
+        by_words = (
+            self.zoo.find(texts, MAX_BY_WORDS, where, query.values(PartKind.TEXT, -1)) if texts and words_count else []
+        )
         count = depth + len(own_ids) + EXTRA_HITS
         while True:
             by_position = self.zoo.search(direction, count, where, scale=scale)
             found = {hit.model.id for hit in by_position}
-            positions = self.zoo.positions_by_id([model.id for model in by_words if model.id not in found])
-            scores = {id: position_scores(each, scale * direction, where.kinds) for id, each in positions.items()}
+            others = [model for model in by_words if model.id not in found]
+            scored = self.zoo.score(others, direction, where, scale=scale)
             is_whole = len(by_position) < count
-            hits = [hit for hit in fuse(by_position, by_words, scores, is_whole) if hit.model.id not in own_ids]
-            vectors = {hit.model.id: hit.vector for hit in by_position if hit.found_by is hit.model.found_by}
-            vectors |= {id: next(iter(each.values())).vector for id, each in positions.items()}
+            hits = [hit for hit in fuse(by_position, by_words, scored, is_whole) if hit.model.id not in own_ids]
+            vectors = {
+                hit.model.id: hit.positions[hit.model.found_by].vector
+                for hit in (*by_position, *scored)
+                if hit.model.found_by in hit.positions
+            }
             vectors |= self.zoo.vectors_by_id(
                 [hit.model.id for hit in hits if hit.scores and hit.model.id not in vectors]
             )
@@ -141,17 +162,6 @@ class Loradex:
             if len(folded) >= depth or is_whole:
                 return folded
             count *= 2
-
-    def add_probabilities(self, hits: Sequence[SearchHit]) -> list[SearchHit]:
-        """Return the hits with the probability that each draws what the query says, by its best position.
-
-        It stays None where the position is not calibrated, so that its score is a cosine.
-        """
-        positions = self.zoo.positions_by_id([hit.model.id for hit in hits if hit.scores])
-        calibrated = [hit for hit in hits if is_calibrated(hit, positions.get(hit.model.id, {}))]
-        values = probability(np.array([hit.score for hit in calibrated], np.float64)).tolist()
-        by_id = {hit.model.id: value for hit, value in zip(calibrated, values, strict=True)}
-        return [replace(hit, probability=by_id.get(hit.model.id)) for hit in hits]
 
     def add_places(self, hits: Sequence[SearchHit], texts: Sequence[str], folder: str | None) -> list[SearchHit]:
         """Return the hits with the file of each that answers the query; texts count for hits found by words."""
@@ -200,6 +210,16 @@ class Loradex:
                 )
             except (FileError, NoExpert) as error:
                 yield LabelAnswer(file, family, [], str(error), refused=True)
+
+
+def with_probabilities(hits: Sequence[SearchHit]) -> list[SearchHit]:
+    """Return hits with the probability that each draws what the query says, where its score is calibrated."""
+    return [
+        replace(hit, probability=float(probability(np.array(hit.score))))
+        if hit.is_calibrated and hit.score is not None
+        else hit
+        for hit in hits
+    ]
 
 
 def read_labels(path: Path) -> list[str]:

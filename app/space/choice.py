@@ -1,13 +1,17 @@
 """``loradex space use``: makes the person's own space from a CLIP, and puts the one that was in use aside."""
 
+import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
+from glob import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from loradex.app.reporting import ProgressCallback
+from loradex.index.errors import ZooError
+from loradex.index.lock import WriterLock
 from loradex.retrieval.encoder import CLIP_FOLDER, LABELS_FILE, SPACE_FILE
 from loradex.retrieval.errors import CheckpointError
 from loradex.retrieval.space.clip_download import Download
@@ -93,6 +97,7 @@ def use_clip(
     Raises:
         CheckpointError: the files are no CLIP, or the folder is no encoder or cannot be written.
     """
+    folder = folder.absolute()
     check_replaceable(folder)
     with writable(folder), new_folder_beside(folder) as new:
         files.write(new / CLIP_FOLDER)
@@ -102,9 +107,11 @@ def use_clip(
         space.save(new / SPACE_FILE)
         labels.save(new / LABELS_FILE)
         if (folder / SPACE_FILE).is_file() and Space.load(folder / SPACE_FILE).name == space.name:
+            mend(folder, new)
             return UseAnswer(space.name, name, str(folder), downloaded, changed=False)
         set_aside, before = put_aside(folder), aside(folder, space.name)
-        restored = before.is_dir()
+        if restored := before.is_dir():
+            mend(before, new)
         (before if restored else new).rename(folder)
     return UseAnswer(space.name, name, str(folder), downloaded, set_aside=set_aside, restored=restored)
 
@@ -115,6 +122,7 @@ def use_shipped(folder: Path) -> UseAnswer:
     Raises:
         CheckpointError: as ``use_clip``.
     """
+    folder = folder.absolute()
     check_replaceable(folder)
     return UseAnswer(None, None, str(folder), changed=folder.exists(), set_aside=put_aside(folder))
 
@@ -148,6 +156,16 @@ def put_aside(folder: Path) -> str | None:
     return str(target)
 
 
+def mend(folder: Path, new: Path) -> None:
+    """Give an encoder the CLIP of a new one of the same space, and its labels if it has none; its own files stay."""
+    clip = folder / CLIP_FOLDER
+    if clip.exists():
+        clip.rename(new / "old")
+    (new / CLIP_FOLDER).rename(clip)
+    if not (folder / LABELS_FILE).is_file():
+        (new / LABELS_FILE).rename(folder / LABELS_FILE)
+
+
 def aside(folder: Path, space: str) -> Path:
     """Where an encoder lies while another space is in use."""
     return folder.with_name(f"{folder.name}-{space}")
@@ -155,9 +173,15 @@ def aside(folder: Path, space: str) -> Path:
 
 @contextmanager
 def new_folder_beside(folder: Path) -> Iterator[Path]:
-    """Yield a new folder on the same disk; it is removed if it has not been moved."""
+    """Yield a new folder on the same disk; it is removed if it has not been moved, as are those of killed runs."""
+    prefix, suffix = f".{folder.name}-", ".part"
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent, ignore_cleanup_errors=True) as parent:
+    for left in folder.parent.glob(f"{escape(prefix)}*{suffix}"):
+        with suppress(ZooError):  # another run is still making it
+            WriterLock(left).release()
+            shutil.rmtree(left, ignore_errors=True)
+    with TemporaryDirectory(suffix, prefix, folder.parent, ignore_cleanup_errors=True) as parent, ExitStack() as stack:
+        stack.callback(WriterLock(Path(parent)).release)
         new = Path(parent, "encoder")
         new.mkdir()
         yield new

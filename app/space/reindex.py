@@ -18,6 +18,7 @@ from loradex.app.paths import SHIPPED_ZOO
 from loradex.app.reporting import ProgressCallback
 from loradex.index import AnyZoo, open_zoo
 from loradex.index.base import PREVIEWS
+from loradex.index.disk import typed_errors
 from loradex.index.errors import ZooError
 from loradex.index.opening import zoo_class
 from loradex.index.sqlite.zoo import Zoo
@@ -25,6 +26,8 @@ from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.errors import FileMissing
 from loradex.retrieval.remote import is_remote
 
+DONE: Final = "reindexed"  # file in a new zoo that may take the place of the old one
+NOT_IN_NAMES: Final = re.compile(r"[^\w.-]")  # of folders, while a space may have any name
 COMMIT: Final = re.compile(r"(hf://.+?@[0-9a-f]{40})/")  # in the address of a file of a repository
 
 
@@ -79,7 +82,7 @@ def reindex_zoo(
         ZooError: a zoo cannot be read, written or moved.
     """
     new = zoo.with_name(f"{zoo.name}.reindexed")
-    if not zoo.exists() and zoo_class(new).exists(new):
+    if not zoo.exists() and (new / DONE).is_file():
         new.rename(zoo)  # a run was stopped between its two renames
     if zoo == SHIPPED_ZOO or zoo_class(zoo) is not Zoo:
         raise ZooError(
@@ -99,11 +102,19 @@ def reindex_zoo(
         remove_other_space(new, encoder.space.name)
         if (zoo / PREVIEWS).is_dir():  # drawings are kept; pictures beside files are read again
             shutil.copytree(zoo / PREVIEWS, new / PREVIEWS, dirs_exist_ok=True)
-        answer = index_places(places, new, encoder, progress, engine=engine)
+        old_zoo = free_name(zoo.with_name(f"{zoo.name}.{NOT_IN_NAMES.sub('_', old_space)[:80]}"))
+        added = {model.id: model.added for model in old.models() if model.added is not None}
+        answer = index_places(places, new, encoder, progress, engine=engine, added=added)
         lost, models = compare(old, new)
-    old_zoo = free_name(zoo.with_name(f"{zoo.name}.{old_space}"))
-    zoo.rename(old_zoo)
-    new.rename(zoo)
+        (new / DONE).touch()
+    with typed_errors(zoo):
+        zoo.rename(old_zoo)
+        try:
+            new.rename(zoo)
+        except OSError:
+            old_zoo.rename(zoo)
+            raise
+        (zoo / DONE).unlink(missing_ok=True)
     answer.zoo = str(zoo)
     return ReindexAnswer(str(zoo), encoder.space.name, old_space, str(old_zoo), models, missing, lost, answer)
 

@@ -11,6 +11,7 @@ import gradio as gr
 import uvicorn
 from fastapi import FastAPI, Response
 from fastapi.responses import FileResponse
+from PIL import Image
 
 from loradex.app.api.multipart import MAX_FILE_BYTES
 from loradex.app.api.rest import rest_api
@@ -101,6 +102,12 @@ def preview_response(backend: Backend, id: str) -> Response:
     return FileResponse(path, media_type="image/png", headers={"cache-control": f"private, max-age={PREVIEW_MAX_AGE}"})
 
 
+def warm_up(backend: Backend) -> None:
+    """Load both towers of CLIP and the zoo, so that the first queries by text and by picture do not wait."""
+    backend.loradex.search("warm up", 1)
+    backend.loradex.encoder.encode_pictures([Image.new("RGB", (8, 8))])
+
+
 def serve(backend: Backend, options: ServerOptions, on_ready: Callable[[str], None]) -> None:
     """Serve until interrupted; ``on_ready`` gets the address once the models are loaded.
 
@@ -110,7 +117,7 @@ def serve(backend: Backend, options: ServerOptions, on_ready: Callable[[str], No
     """
     uploads = UploadFolder()
     try:
-        backend.loradex.search("warm up", 1)
+        warm_up(backend)
         app = build_app(backend, uploads, options)
         listener = listen(options.host, options.port)
         config = uvicorn.Config(

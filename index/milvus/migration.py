@@ -13,7 +13,7 @@ from loradex.index.checks import checked_position
 from loradex.index.entry import Entry
 from loradex.index.errors import BadModel, BadVector
 from loradex.index.evidence import Evidence
-from loradex.index.milvus.collections import collection_names, create_models, create_positions
+from loradex.index.milvus.collections import change_engine, collection_names, create_models, create_positions
 from loradex.index.milvus.connection import Connection
 from loradex.index.milvus.derived import ModelRows
 from loradex.index.milvus.model_table import ModelTable
@@ -48,6 +48,8 @@ def migrate(tables: Tables, row: ZooRow) -> None:
         replace(row, version=VERSION).write(tables.files, finished=True)
     if connection.call("has_collection", names.models):
         connection.call("drop_collection", names.models)
+    if row.engine != "exact":  # which new positions have
+        change_engine(connection, row.engine)
     connection.call("rename_collection", names.new_models, names.models)
 
 

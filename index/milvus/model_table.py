@@ -3,15 +3,14 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
-import numpy as np
-
 from loradex.index.entry import Entry
 from loradex.index.evidence import Evidence, Position, Positions
 from loradex.index.milvus.expressions import WordQuery, all_of
 from loradex.index.milvus.rows import FILTERED, Row, model_of_row, positions_of_row, unpack
 from loradex.index.milvus.table import Table, batches
 from loradex.index.model import Hit, KnownFile, Model
-from loradex.index.vectors import Vector, exact_scores, scored_rows
+from loradex.index.scoring import hit_of
+from loradex.index.vectors import Vector
 
 MODEL_FIELDS: Final = ("id", "record", "evidence")
 POSITIONED_FIELDS: Final = (*MODEL_FIELDS, "places")
@@ -117,13 +116,3 @@ class ModelTable(Table):
             ranks.setdefault(row["distance"], rank)
         best = sorted(rows, key=lambda row: (ranks[row["distance"]], row["id"]))[:k]
         return [self.model_of(row) for row in best]
-
-
-def hit_of(model: Model, positions: Positions, query: Vector) -> Hit:
-    """Return a model as a hit of a query (dim + 1,) by the best of its positions."""
-    places = list(positions.values())
-    vectors = np.stack([place.vector for place in places])
-    rows = scored_rows(vectors, [place.scale for place in places], [place.bias for place in places])
-    scores = dict(zip(positions, exact_scores(rows, query).tolist(), strict=True))
-    best = max(scores, key=lambda kind: scores[kind])  # of equal ones the weightiest
-    return Hit(model, scores[best], best, scores, positions[best].vector)

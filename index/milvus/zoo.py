@@ -23,9 +23,9 @@ from loradex.index.errors import (
     BadQuery,
     ZooExists,
     ZooMissing,
-    ZooReadOnly,
     no_model_for_file,
     no_model_for_fingerprint,
+    outdated_error,
     read_only_error,
 )
 from loradex.index.evidence import PLACED, Evidence, Positions, from_bits
@@ -91,7 +91,7 @@ class MilvusZoo(BaseZoo):
 
         Raises:
             ZooLocked: also if another process has the files of milvus-lite open.
-            ZooReadOnly: also if it has an earlier layout, and ``read_only`` is true.
+            ZooOutdated: it has an earlier layout, and ``read_only`` is true.
         """
         zoo = cls(folder, read_only=read_only)
         try:
@@ -324,15 +324,13 @@ class MilvusZoo(BaseZoo):
         """Load the collections; bring a zoo of an earlier layout, or an interrupted change, to its end.
 
         Raises:
-            ZooReadOnly: the zoo has an earlier layout, and was opened for reading only.
+            ZooOutdated: the zoo has an earlier layout, and was opened for reading only.
         """
         row = ZooRow.read(self._files)
         if not is_current(self._connection, row):
             if self.read_only:
                 found = row.version if row.version < VERSION else "one on the way to it"
-                raise ZooReadOnly(
-                    f"{self._connection}: expected layout {VERSION}, found {found}; open it for writing once"
-                )
+                raise outdated_error(self._connection, self.folder, f"layout {VERSION}", found)
             migrate(self._tables, row)
         load_collections(self._connection, repair=not self.read_only)
         self._unfinished = not self.read_only and read_unfinished(self._files) != []

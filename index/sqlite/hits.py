@@ -6,7 +6,7 @@ from sqlite3 import Connection
 
 import numpy as np
 
-from loradex.index.evidence import Evidence
+from loradex.index.evidence import Evidence, Position
 from loradex.index.model import Hit
 from loradex.index.sqlite.commits import rows_to_search, unit_vectors
 from loradex.index.sqlite.reads import read_models_by_key, read_slots
@@ -30,14 +30,15 @@ def hits_of(
     rows, dim = read_slots(connection, path, np.array(slots, np.int64)), len(query) - 1
     places = {slot: place for place, slot in enumerate(slots)}
     scores = exact_scores(rows_to_search(rows, dim, path), query).tolist()
-    vectors = unit_vectors(rows, dim)
+    positions = [Position(vector, *row[2:4]) for vector, row in zip(unit_vectors(rows, dim), rows, strict=True)]
     hits = []
     for key, own_kinds in evidence.items():
         if not own_kinds:
             raise damaged_row_error(path, models[key].id)
         own_scores = {kind: scores[places[slot_of(key, kind)]] for kind in own_kinds}
         best = max(own_scores, key=own_scores.__getitem__)  # of equal ones the weightiest, which comes first
-        hits.append(Hit(models[key], own_scores[best], best, own_scores, vectors[places[slot_of(key, best)]]))
+        own_positions = {kind: positions[places[slot_of(key, kind)]] for kind in own_kinds}
+        hits.append(Hit(models[key], own_scores[best], best, own_scores, own_positions))
     return sorted(hits, key=lambda hit: (-hit.score, hit.model.id))
 
 

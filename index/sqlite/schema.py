@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlite3 import Connection
 from typing import Final
 
-from loradex.index.errors import RESTORE, ZooDamaged, ZooReadOnly, ZooTooNew
+from loradex.index.errors import RESTORE, ZooDamaged, ZooTooNew, outdated_error
 from loradex.index.sqlite.derived_words import rewrite_words
 from loradex.index.sqlite.migrations import MIGRATIONS
 
@@ -40,13 +40,11 @@ def expect_current(connection: Connection, path: Path) -> None:
     Raises:
         ZooDamaged: it is an SQLite file of another program.
         ZooTooNew: a later version of Loradex wrote it.
-        ZooReadOnly: it must be migrated first, which only a writer can do.
+        ZooOutdated: it must be migrated first, which only a writer can do.
     """
     version = version_of(connection, path)
     if version < len(MIGRATIONS):
-        raise ZooReadOnly(
-            f"{path}: expected schema version {len(MIGRATIONS)}, found {version}; open it for writing once"
-        )
+        raise outdated_error(path, path.parent, f"schema version {len(MIGRATIONS)}", version)
 
 
 def migrate(connection: Connection, path: Path, version: int = 0) -> None:

@@ -128,7 +128,7 @@ def fit_line(scores: Tensor, right: Tensor) -> tuple[float, float]:
         optimizer.zero_grad()
         odds = line[0] * scores + line[1]
         value = torch.nn.functional.binary_cross_entropy_with_logits(odds, right, weights)
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         return float(value.detach())
 
     optimizer.step(loss)

@@ -16,6 +16,7 @@ from loradex.app.experts.category_evaluation import evaluate_classifiers
 from loradex.app.experts.evaluation import evaluate_miniature
 from loradex.app.paths import MINIATURE, SHIPPED_ZOO
 from loradex.app.search.service import Loradex
+from loradex.index import Zoo
 from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.training.labelled_classifiers import find_classifiers
 
@@ -42,6 +43,12 @@ def test_golden_answers(loradex: Loradex, query: str) -> None:
     hits = loradex.search(query, 3).hits
     assert [hit.model.name for hit in hits] == [name for name, _ in GOLDEN[query]]
     np.testing.assert_allclose([hit.score for hit in hits], [score for _, score in GOLDEN[query]], atol=2e-3)
+
+
+def test_the_zoo_is_of_the_current_version() -> None:
+    """It may lie where it cannot be written, so it needs no migration; ``open_zoo`` would make one."""
+    with Zoo.open(SHIPPED_ZOO, read_only=True) as zoo:
+        assert len(zoo) == 300
 
 
 def test_every_held_out_concept_ships_and_the_split_is_by_concept() -> None:

@@ -4,6 +4,7 @@ import os
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -125,6 +126,24 @@ def test_pictures_are_read_small_and_in_three_colours(tmp_path: Path) -> None:
     assert (read.mode, read.size) == ("RGB", (384, 128))
     Image.new("RGB", (20, 10), (9, 99, 199)).save(tmp_path / "small.webp", lossless=True)
     assert read_picture(str(tmp_path / "small.webp")).getcolors() == [(200, (9, 99, 199))]
+
+
+def test_grey_of_16_bits_keeps_its_tones_and_what_is_transparent_is_white(tmp_path: Path) -> None:
+    Image.fromarray(np.linspace(0, 65_535, 256, dtype=np.uint16)[None].repeat(4, 0)).save(tmp_path / "grey.png")
+    read = np.asarray(read_picture(str(tmp_path / "grey.png")))
+    assert np.array_equal(read[0], np.arange(256)[:, None].repeat(3, 1))
+    seen = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    seen.putpixel((0, 0), (255, 0, 0, 255))
+    seen.putpixel((1, 0), (255, 0, 0, 51))
+    for picture, name in ((seen, "seen.png"), (seen.quantize(), "palette.png")):
+        picture.save(tmp_path / name)
+        read = np.asarray(read_picture(str(tmp_path / name)))
+        assert read[0, :3].tolist() == [[255, 0, 0], [255, 204, 204], [255, 255, 255]]
+
+
+def test_nothing_but_pixels_is_taken_from_a_picture(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "cat.jpg", icc_profile=bytes(1000), comment=b"hello")
+    assert read_picture(str(tmp_path / "cat.jpg")).info == {}
 
 
 def test_bad_pictures_are_named_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
 """Vector search against brute force in NumPy."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -18,6 +20,29 @@ def test_search_equals_brute_force(zoo: Zoo, n: int, k: int) -> None:
     for query, hits in zip(queries, zoo.search_many(queries, k), strict=True):
         assert same(hits, nearest(state, query, k))
         assert hits == zoo.search(query, k)  # to the last bit, though FAISS takes another path for a batch
+
+
+def test_models_are_scored_as_by_search(zoo: Zoo) -> None:
+    """To the last bit, whatever the length and the scale of the query: pages of a search then agree on ties."""
+    ids = [f"m{number:03}" for number in range(200)]
+    zoo.add(models([*ids, "unplaced"]), [*random_positions(200), None])
+    listed = [*zoo.models()][::-1]
+    for query, scale in zip(random_vectors(20, seed=2), np.random.default_rng(3).uniform(0.5, 2, 20), strict=True):
+        for where in (Filter(), Filter(found_by=(Evidence.WORDS, Evidence.PREVIEW))):
+            scored = zoo.score(listed, query, where, scale=scale)
+            assert [hit.model.id for hit in scored] == sorted((hit.model.id for hit in scored), reverse=True)
+            by_id = {hit.model.id: (hit, dict(hit.scores)) for hit in scored}
+            searched = zoo.search(query, 999, where, scale=scale)
+            assert by_id == {hit.model.id: (hit, dict(hit.scores)) for hit in searched}
+            stored = zoo.positions_by_id(ids)
+            for hit in (*scored, *searched):
+                place = stored[hit.model.id][hit.found_by]
+                assert list(hit.positions) == list(hit.scores) and hit.is_calibrated
+                assert hit.positions[hit.found_by] == replace(place, vector=hit.vector)
+                np.testing.assert_array_equal(hit.vector, place.vector)
+    assert zoo.score([], random_vectors(1)[0]) == []
+    with pytest.raises(BadQuery, match="query: expected"):
+        zoo.score(listed, np.zeros(DIM))
 
 
 def test_ties_are_in_order_of_id(zoo: Zoo) -> None:

@@ -34,12 +34,12 @@ def test_exported_names() -> None:
     errors = "BadModel BadQuery BadVector DiskRefused ModelMissing SpaceMismatch ZooClosed ZooDamaged ZooError ZooExists ZooLocked ZooUnreachable"
     others = (
         "AnyZoo open_or_create_zoo open_zoo Evidence Filter Hit KnownFile Model Position Positions Zoo ZooMissing"
-        " ZooReadOnly ZooTooNew"
+        " ZooOutdated ZooReadOnly ZooTooNew"
     )
     assert sorted(loradex.index.__all__) == sorted([*errors.split(), *others.split()])
     assert all(
         issubclass(getattr(loradex.index, name), ZooError)
-        for name in [*errors.split(), "ZooMissing", "ZooReadOnly", "ZooTooNew"]
+        for name in [*errors.split(), "ZooMissing", "ZooOutdated", "ZooReadOnly", "ZooTooNew"]
     )
 
 

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from loradex.app.search.lookalikes import DuplicatesAnswer, LookalikeHit, MergeAnswer, SimilarAnswer, WeightedLora
 
 MAX_PAIRS = 50
+NOTHING_FOUND = (
+    "Nothing is left to show: this page lies after the last one, or the filters leave no model. "
+    "`loradex zoo list` shows what the zoo holds, and where its files lie."
+)
 HIT_COLUMNS = (
     Column("", Kind.NUMBER),
     Column("score", Kind.NUMBER),
@@ -53,7 +57,7 @@ def hits_table(answer: SearchAnswer, ids: bool = False) -> AdaptiveTable:
         for rank, hit in enumerate(answer.hits, answer.offset + 1)
     ]
     title = f"{answer.query}: {len(rows)} models in {answer.took_ms:.0f} ms"
-    return AdaptiveTable(title, HIT_COLUMNS, rows, ids=ids)
+    return AdaptiveTable(title, HIT_COLUMNS, rows, [] if rows else [NOTHING_FOUND], ids=ids)
 
 
 def similar_table(answer: SimilarAnswer) -> AdaptiveTable:

@@ -43,6 +43,8 @@ def notes(answer: IndexAnswer) -> Iterator[str]:
         if by_metadata := names(file for file in answer.no_expert if not answer.evidence[file]):
             yield f"By metadata only: {by_metadata}."
         yield answer.advice
+    if answer.missing and not answer.removed:
+        yield f"Missing: {names(answer.missing)}. `loradex index FOLDER --prune` forgets them."
     if answer.no_previews:
         yield f"The pictures beside LoRAs were not placed: {answer.no_previews}."
     if answer.bad_pictures:

@@ -34,10 +34,24 @@ def small_copies(paths: Sequence[str]) -> tuple[tuple[bytes, ...], dict[str, str
     bad: dict[str, str] = {}
     for path in paths:
         try:
-            copies[small_copy(read_picture(path))] = None
+            copies[checked_copy(path)] = None
         except BadPicture as error:
             bad[path] = str(error)
     return tuple(copies), bad
+
+
+def checked_copy(path: str) -> bytes:
+    """The small copy of a picture file.
+
+    Raises:
+        BadPicture: the file cannot be used.
+    """
+    copy = small_copy(read_picture(path))
+    if len(copy) > MAX_COPY_BYTES:
+        raise BadPicture(
+            f"{path}: expected a picture that is small when scaled down, found {len(copy):,} bytes; save it anew"
+        )
+    return copy
 
 
 def small_copy(picture: Image.Image) -> bytes:

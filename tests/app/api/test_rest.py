@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from loradex.app.api.errors import Busy
 from loradex.app.api.limiter import RequestLimiter
+from loradex.app.api.requests import ModelFields, SearchFields
 from loradex.app.backend import Backend, IndexingRun, State
 from loradex.app.commands.main import app
 from loradex.app.models import model_document
@@ -88,11 +89,26 @@ def test_searches_are_limited_to_kinds_of_evidence(http: TestClient, backend: Ba
             ["words", "preview", "metadata"],
             {"words", "preview"},
         )
-        assert hit["place"] == "/loras/b.safetensors" and hit["score"] == pytest.approx(5, abs=1e-3)
+        assert (spread := shipped.encoder.query_spread) is not None
+        assert hit["score"] == pytest.approx(9 * spread.scale(vector) - 4, abs=1e-3)
+        assert hit["place"] == "/loras/b.safetensors"
         bare = http.get("search", params={"text": "dog", "found_by": "metadata"}).json()["hits"][0]
         assert (bare["score"], bare["scores"], bare["probability"]) == (None, {}, None)
         assert [http.get(f"models/{id}").json()["evidence"] for id in "bd"] == [["words", "preview"], []]
         assert http.get("zoo").json()["found_by"] == {"preview": 2, "picture": 1, "words": 1, "metadata": 1}
+
+
+def test_the_filter_found_by_takes_what_it_took_before(http: TestClient) -> None:
+    """A single name or null, where it is a list now: in queries, forms and the fields of Python code alike."""
+    picture = sorted((SHIPPED_ZOO / "previews").glob("*.png"))[0]
+    for value, count in (("weights", 300), ("picture", 300), ("metadata", 0)):
+        for fields in (SearchFields, ModelFields):
+            assert fields.model_validate({"found_by": value}).found_by == [value]
+        assert len(http.get("models", params={"found_by": value, "limit": 500}).json()["models"]) == count
+        form = {"found_by": value, "limit": "3"}
+        found = http.post("search", files=[("picture", ("a.png", picture.read_bytes()))], data=form)
+        assert found.status_code == 200 and len(found.json()["hits"]) == min(count, 3), found.text
+    assert SearchFields.model_validate({"found_by": None}).found_by == []
 
 
 def test_search_with_a_picture_hides_its_path(http: TestClient, loradex: Loradex) -> None:

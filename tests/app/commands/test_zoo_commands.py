@@ -1,14 +1,20 @@
 """The commands of ``loradex zoo``."""
 
 import json
+import logging
+import shutil
+import sqlite3
+import sys
+import time
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
-from loradex.app.commands.main import app
+from loradex.app.commands.main import app, main
 from loradex.app.paths import SHIPPED_ZOO
-from loradex.index import Zoo
+from loradex.index import Zoo, opening
+from loradex.index.sqlite import schema
 
 
 def run(*arguments: object) -> Result:
@@ -78,3 +84,34 @@ def test_rebuilding_compacting_and_verifying_a_lost_preview(zoo: Path) -> None:
     next((zoo / "previews").iterdir()).unlink()
     verified = run("verify", "--zoo", zoo)
     assert verified.exit_code == 1 and "1 problems" in " ".join(verified.stdout.split())
+
+
+DATA = Path(__file__).parents[2] / "data"
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+@pytest.mark.parametrize("command", ["list", "verify", "copy", "export"])
+def test_reading_commands_migrate_a_zoo(tmp_path: Path, version: int, command: str) -> None:
+    old = shutil.copytree(DATA / f"zoo-v{version}", tmp_path / "zoo")
+    target = [tmp_path / "target"] if command in ("copy", "export") else []
+    done = run(command, *target, "--zoo", old)
+    assert (done.exit_code, done.stderr) == (0, ""), done.exception
+    Zoo.open(old, read_only=True).close()
+
+
+def test_a_long_migration_is_one_line_on_stderr(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def slow(connection: sqlite3.Connection, path: Path) -> None:
+        time.sleep(0.2)
+
+    old = shutil.copytree(DATA / "zoo-v3", tmp_path / "zoo")
+    monkeypatch.setattr(opening, "LONG", 0.01)
+    monkeypatch.setattr(schema, "rewrite_words", slow)
+    monkeypatch.setattr(sys, "argv", ["loradex", "zoo", "list", "--json", "--zoo", str(old)])
+    monkeypatch.setattr(logging.getLogger("loradex"), "handlers", [])
+    with pytest.raises(SystemExit, match="^0$"):
+        main()
+    printed = capsys.readouterr()
+    assert printed.err == f"loradex: {old}: migrating the zoo, which an earlier Loradex wrote; this happens once\n"
+    assert len(json.loads(printed.out)["models"]) == 4

@@ -17,7 +17,7 @@ from loradex.app.experts.category_prediction import predict_categories
 from loradex.app.indexing.ingest import index_places
 from loradex.app.paths import MINIATURE
 from loradex.app.search.service import Loradex
-from loradex.index import FoundBy, open_zoo
+from loradex.index import Evidence, open_zoo
 from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.errors import FileCorrupt, FileUnsupported, NoExpert, QueryError
 from loradex.retrieval.lora.header import Header
@@ -74,7 +74,7 @@ def test_full_models_are_found_by_their_categories(models_folder: Path, encoder:
         labels = {
             model.path: [name for name, _ in model.facts["labels"]] for model in zoo.models() if model.family == "mini"
         }
-        assert all(model.found_by is FoundBy.WEIGHTS for model in zoo.models())
+        assert all(model.found_by is Evidence.PICTURE for model in zoo.models())
     truth = dict(
         zip(
             sorted(map(str, (models_folder / "test").rglob("*.safetensors"))),

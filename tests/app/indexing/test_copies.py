@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 
 from loradex.app.indexing.ingest import index_places
 from loradex.app.paths import MINIATURE
-from loradex.index import Evidence, KnownFile, Zoo
+from loradex.index import Evidence, KnownFile, Position, Zoo
 from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.lora import LoraFile
 from tests.app.describe.samples import write_lora
@@ -136,6 +137,93 @@ def test_files_of_an_older_loradex_keep_what_is_known(loras: Path, tmp_path: Pat
     (loras / "cats" / "whiskers.safetensors").unlink()
     index_places([loras], zoo, encoder, prune=True)
     assert row(zoo) == ("watercolour_v2", "watercolour_v2.safetensors", ["wsk"])
+
+
+def preview(zoo: Path) -> list[float] | None:
+    """The vector of the only model by its preview."""
+    with Zoo.open(zoo, read_only=True) as opened:
+        (model,) = opened.models()
+        position = opened.positions_by_id([model.id]).get(model.id, {}).get(Evidence.PREVIEW)
+    return None if position is None else position.vector.tolist()
+
+
+def test_pictures_beside_a_copy_may_change_and_go(loras: Path, tmp_path: Path, encoder: Encoder) -> None:
+    zoo, picture = tmp_path / "zoo", loras / "old" / "watercolour_v2.png"
+    index_places([loras], zoo, encoder)
+    drawings = sorted((MINIATURE / "zoo" / "previews").glob("*.png"))
+    seen = []
+    for number in (0, 50):
+        shutil.copy(drawings[number], picture)
+        os.utime(picture, (number, number))
+        assert index_places([loras], zoo, encoder).copies == 1
+        seen.append(preview(zoo))
+        expected = encoder.encode_pictures([Image.open(drawings[number])])[0].tolist()
+        assert seen[-1] == pytest.approx(expected, abs=1e-4)
+    assert seen[0] != seen[1]
+    picture.unlink()
+    assert index_places([loras], zoo, encoder).copies == 1
+    assert preview(zoo) is None
+
+
+@pytest.mark.parametrize("is_row", [True, False])
+def test_the_preview_goes_with_the_last_file_that_had_pictures(
+    loras: Path, tmp_path: Path, encoder: Encoder, is_row: bool
+) -> None:
+    zoo = tmp_path / "zoo"
+    gone, kept = loras / "cats" / "whiskers", loras / "old" / "watercolour_v2"
+    if not is_row:
+        gone, kept = kept, gone
+    drawings = sorted((MINIATURE / "zoo" / "previews").glob("*.png"))
+    shutil.copy(drawings[0], gone.with_suffix(".png"))
+    index_places([loras], zoo, encoder)
+    shutil.copy(drawings[50], kept.with_suffix(".png"))
+    index_places([loras], zoo, encoder)
+    gone.with_suffix(".safetensors").unlink()
+    index_places([loras], zoo, encoder, prune=True)
+    expected = encoder.encode_pictures([Image.open(drawings[50])])[0].tolist()
+    assert preview(zoo) == pytest.approx(expected, abs=1e-4)  # by the pictures of the other file
+
+    shutil.copy(kept.with_suffix(".safetensors"), gone.with_suffix(".safetensors"))
+    kept.with_suffix(".png").unlink()
+    index_places([loras], zoo, encoder)
+    assert preview(zoo) is not None
+    gone.with_suffix(".safetensors").unlink()
+    index_places([loras], zoo, encoder, prune=True)
+    assert preview(zoo) is None
+
+
+def test_a_copy_renews_outdated_positions_of_its_model(tmp_path: Path, encoder: Encoder) -> None:
+    shipped, zoo = sorted(MINIATURE.glob("models/mini-a/test/*/*.safetensors"))[0], tmp_path / "zoo"
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        shutil.copy(shipped, tmp_path / name / f"{name}.safetensors")
+    index_places([tmp_path / "a", tmp_path / "b"], zoo, encoder)
+    with Zoo.open(zoo) as opened:
+        (model,) = opened.models()
+        expected = opened.positions_by_id([model.id])[model.id][Evidence.PICTURE]
+        opened.add([model], [{Evidence.PICTURE: Position(-expected.vector, 3.0, -2.0)}])
+        opened.note_files([replace(file, reader="older") for file in opened.known_files().values()])
+    assert index_places([tmp_path / "b"], zoo, encoder).copies == 1
+    with Zoo.open(zoo, read_only=True) as opened:
+        position = opened.positions_by_id([model.id])[model.id][Evidence.PICTURE]
+        assert opened.get(model.id).name == "a"
+    assert (position.scale, position.bias) == pytest.approx((expected.scale, expected.bias), rel=1e-4)
+    assert position.vector == pytest.approx(expected.vector, abs=1e-5)
+
+
+def test_a_replaced_model_without_another_file_goes_when_pruned(loras: Path, tmp_path: Path, encoder: Encoder) -> None:
+    zoo, file = tmp_path / "zoo", loras / "cats" / "whiskers.safetensors"
+    (loras / "old" / "watercolour_v2.safetensors").unlink()
+    index_places([loras], zoo, encoder)
+    file.write_text("<!DOCTYPE html>")
+    assert index_places([loras], zoo, encoder, prune=True).removed == 0  # it may be put right again
+    new = write_lora(file, "wan")
+    assert index_places([loras], zoo, encoder).removed == 0
+    write_lora(loras / "elsewhere" / "another.safetensors", "unknown")
+    assert index_places([loras / "elsewhere"], zoo, encoder, prune=True).removed == 0
+    assert index_places([loras], zoo, encoder, prune=True).removed == 1
+    with Zoo.open(zoo, read_only=True) as opened:
+        assert opened.has(new.id) and len(opened) == 2
 
 
 def test_pictures_beside_a_copy_place_the_model(loras: Path, tmp_path: Path, encoder: Encoder) -> None:

@@ -123,9 +123,10 @@ def test_moved_changed_copied_and_missing_files(loras: Path, tmp_path: Path, enc
     assert counts(index_places([loras], zoo, encoder, prune=True)) == {
         "unchanged": 3,
         "missing": 2,
-        "removed": 1,
-    }  # the copy's model has another file
+        "removed": 2,
+    }  # the copy's model has another file, the replaced LoRA has none
     with Zoo.open(zoo, read_only=True) as opened:
+        assert not opened.has(LoraFile.open(SHIPPED[2]).id)
         assert not opened.has(LoraFile.open(SHIPPED[3]).id)
         assert opened.has(LoraFile.open(SHIPPED[0]).id)
 

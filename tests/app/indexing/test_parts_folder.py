@@ -14,9 +14,19 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from loradex.app.indexing.evidence.preview import MAX_COPY_BYTES
 from loradex.app.indexing.file_reader import ReadResult, ZooEntry
-from loradex.app.indexing.part_format import BadPart, decode_part, encode_part, encode_row, part_schema
-from loradex.app.indexing.parts_folder import MANIFEST_NAME, PartsFolder, PartsManifest
+from loradex.app.indexing.part_format import (
+    MAX_JSON_CHARACTERS,
+    BadPart,
+    decode_part,
+    encode_part,
+    encode_row,
+    part_schema,
+)
+from loradex.app.indexing.parts_folder import MANIFEST_NAME, MAX_PART_BYTES, PartsFolder, PartsManifest
+from loradex.app.indexing.ray.reading_engine import BATCH
+from loradex.app.pictures import MAX_PICTURES
 from loradex.index import Evidence, KnownFile, Model, Position
 from loradex.retrieval.errors import EngineError
 from loradex.retrieval.fingerprint import SIZE
@@ -99,13 +109,30 @@ def test_a_damaged_part_is_deleted(tmp_path: Path, damage: Callable[[bytes], byt
 
 
 def test_a_part_damaged_during_a_run_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("loradex.app.indexing.parts_folder.MAX_CACHED_PARTS", 1)
+    monkeypatch.setattr("loradex.app.indexing.parts_folder.MAX_CACHED_BYTES", 1)
     parts = PartsFolder.open(tmp_path, MANIFEST)
     parts.add(encode_part([result(0)], DIM))
     path = next(tmp_path.glob("part-*"))
     parts.add(encode_part([result(1)], DIM))
     path.write_bytes(b"")
     with pytest.raises(EngineError, match="expected the part that was written"):
+        parts.get(result(0).file)
+
+
+def test_the_largest_part_may_be_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of as many files as a worker reads, each with as many pictures of the largest size as there may be."""
+    texts = 4 * MAX_JSON_CHARACTERS  # file, model, bad pictures, and all numbers
+    assert BATCH * (MAX_PICTURES * MAX_COPY_BYTES + texts) <= MAX_PART_BYTES
+    raws = [encode_part([result(number)], DIM) for number in range(3)]
+    monkeypatch.setattr("loradex.app.indexing.parts_folder.MAX_CACHED_BYTES", len(raws[1]) + len(raws[2]))
+    parts = PartsFolder.open(tmp_path, MANIFEST)
+    for raw in raws:
+        parts.add(raw)
+    for path in tmp_path.glob("part-*"):
+        path.unlink()
+    assert_same(parts.get(result(1).file), result(1))
+    assert_same(parts.get(result(2).file), result(2))
+    with pytest.raises(EngineError):  # only the bytes of the other two fit into the cache
         parts.get(result(0).file)
 
 

@@ -70,15 +70,19 @@ def test_hits_say_what_carried_them_and_what_agrees(loradex: Loradex) -> None:
     assert order.index("captioned") < order.index("named") < order.index("named wrongly") < order.index("umbrella")
     assert order[:2] == ["captioned", "drawn"]  # equal scores, in order of id
     assert hits["named"].score is None and hits["named"].scores == {}
-    assert hits["drawn"].score == pytest.approx(SCALE + BIAS, abs=1e-3)
-    assert hits["uncalibrated"].score == pytest.approx(1, abs=1e-3)
+    assert (spread := loradex.encoder.query_spread) is not None
+    scale = spread.scale(loradex.encoder.encode_texts(["dog"]).numpy()[0])
+    assert hits["drawn"].score == pytest.approx(SCALE * scale + BIAS, abs=1e-3)
+    assert hits["uncalibrated"].score == pytest.approx(scale, abs=1e-3)
     assert set(hits["captioned"].scores) == {WORDS, PREVIEW}
 
 
 def test_probabilities_come_from_calibrated_positions_alone(loradex: Loradex) -> None:
     hits = {hit.model.name: hit for hit in loradex.search("dog", 10).hits}
-    assert hits["named"].probability is None and hits["uncalibrated"].probability is None
-    for name in ("drawn", "captioned", "named wrongly", "umbrella"):
+    for name in ("named", "uncalibrated", "named wrongly"):  # the last has its name against its position
+        assert hits[name].probability is None
+    assert hits["named wrongly"].score is None and hits["named wrongly"].scores
+    for name in ("drawn", "captioned", "umbrella"):
         score = hits[name].score
         assert score is not None and hits[name].probability == pytest.approx(float(probability(np.array([score]))[0]))
     like = loradex.search(Query.from_parts(["dog"], models=["umbrella"]), 10).hits
@@ -151,3 +155,12 @@ def test_the_document_has_a_number_or_null_for_a_score(loradex: Loradex) -> None
 def test_pages_follow_each_other_with_several_kinds(loradex: Loradex) -> None:
     at_once = [hit.model.id for hit in loradex.search("dog", 10).hits]
     assert [loradex.search("dog", 1, offset=at).hits[0].model.id for at in range(len(at_once))] == at_once
+
+
+def test_a_search_reads_no_positions_again(loradex: Loradex, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What tells probabilities and copies comes with the hits; only models found by words alone are looked up."""
+    read = []
+    positions_by_id = loradex.zoo.positions_by_id
+    monkeypatch.setattr(Zoo, "positions_by_id", lambda zoo, ids: read.extend(ids) or positions_by_id(ids))
+    hits = loradex.search("dog", 10).hits
+    assert read == ["named"] and any(hit.probability for hit in hits)

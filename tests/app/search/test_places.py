@@ -53,6 +53,17 @@ def test_two_words_beat_one() -> None:
     assert find_place(MODEL, FILES, "/zoo", ["hands", "fixed fingers old"]).path == FINGERS
 
 
+def test_a_file_noted_without_its_name_has_that_of_its_path() -> None:
+    """An older Loradex noted no names; trainers give every file the same one, so then it is the folder's."""
+    for path, name in (
+        ("/old/canine.safetensors", "canine"),
+        ("/old/canine/pytorch_lora_weights.safetensors", "canine"),
+        ("hf://owner/canine/dog.safetensors", "dog.safetensors"),
+    ):
+        files = [*FILES, KnownFile(path, 1, 1, "id")]
+        assert find_place(MODEL, files, "/zoo", folder=path.rpartition("/")[0]) == Place(path, name)
+
+
 def test_a_model_without_known_files_is_at_its_own_path() -> None:
     assert find_place(replace(MODEL, path=None), [], "/zoo", ["hands"]) == Place(None, MODEL.name)
     assert find_place(replace(MODEL, path="../models/a.safetensors"), [], "/zoo/z").path == "/zoo/models/a.safetensors"

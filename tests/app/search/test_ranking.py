@@ -10,13 +10,11 @@ from loradex.app.search.ranking import (
     fuse,
     matching_evidence,
     near_rows,
-    position_scores,
     possible_copies,
 )
 from loradex.index import Evidence, Hit, Model, Position
 
 PICTURE, WORDS, PREVIEW, METADATA = Evidence
-QUERY = np.array([0.6, 0.8], np.float32)
 
 
 def model(id: str, *evidence: Evidence) -> Model:
@@ -24,7 +22,7 @@ def model(id: str, *evidence: Evidence) -> Model:
 
 
 def hit(id: str, score: float, kind: Evidence = PICTURE) -> Hit:
-    return Hit(model(id, kind), score, kind, {kind: score}, np.zeros(2, np.float32))
+    return Hit(model(id, kind), score, kind, {kind: score}, {kind: Position(np.zeros(2, np.float32), 2.0)})
 
 
 def order(hits: list[SearchHit]) -> list[str]:
@@ -35,7 +33,7 @@ def test_words_count_as_a_score_to_which_a_position_adds() -> None:
     """``cheese`` has the word in its tags, but draws something else; ``pie`` has it too, and draws it."""
     by_position = [hit("pizza", WORDS_SCORE + 3), hit("pie", 1), hit("plate", 0.5), hit("cheese", -2), hit("camel", -3)]
     by_words = [model("named"), model("cheese", PICTURE), model("pie", PICTURE)]
-    hits = fuse(by_position, by_words, {})
+    hits = fuse(by_position, by_words)
     assert order(hits) == ["pizza", "pie", "named", "cheese", "plate", "camel"]
     assert [hit.matched for hit in hits] == [
         (PICTURE,),
@@ -45,16 +43,16 @@ def test_words_count_as_a_score_to_which_a_position_adds() -> None:
         (PICTURE,),
         (PICTURE,),
     ]
-    assert [hit.score for hit in hits] == [WORDS_SCORE + 3, 1, None, -2, 0.5, -3]
+    assert [hit.score for hit in hits] == [WORDS_SCORE + 3, 1, None, None, 0.5, -3]
     assert fold_copies(hits, {}) == hits
 
 
 def test_models_that_may_come_after_unknown_hits_are_left_out() -> None:
     by_position = [hit("a", WORDS_SCORE + 2), hit("b", WORDS_SCORE + 1)]
-    by_words, scores = [model("x"), model("y")], {"y": {PREVIEW: 1.5}}
-    assert order(fuse(by_position, by_words, scores, is_whole=False)) == ["a", "y", "b"]
-    assert order(fuse(by_position, by_words, scores)) == ["a", "y", "b", "x"]
-    assert order(fuse([], by_words, scores, is_whole=False)) == ["y", "x"]
+    by_words, scored = [model("x"), model("y")], [hit("y", 1.5, PREVIEW)]
+    assert order(fuse(by_position, by_words, scored, is_whole=False)) == ["a", "y", "b"]
+    assert order(fuse(by_position, by_words, scored)) == ["a", "y", "b", "x"]
+    assert order(fuse([], by_words, scored, is_whole=False)) == ["y", "x"]
 
 
 def test_a_longer_list_by_position_only_appends() -> None:
@@ -65,7 +63,7 @@ def test_a_longer_list_by_position_only_appends() -> None:
         by_position = [hit(f"{i:03}", float(score)) for i, score in enumerate(scores)]
         named = [by_position[i].model for i in random.permutation(200)[:25]]
         by_words = [*named, *(model(f"named {i}") for i in range(5))]
-        known = {hit.model.id: hit.scores for hit in by_position if hit.model in named}
+        known = [hit for hit in by_position if hit.model in named]
         whole = [(hit.model.id, hit.matched) for hit in fuse(by_position, by_words, known)]
         assert len(whole) == 205
         for count in (1, 30, 120):
@@ -85,16 +83,6 @@ def test_a_longer_list_by_position_only_appends() -> None:
 )
 def test_matching_evidence(scores: dict[Evidence, float], has_words: bool, expected: tuple[Evidence, ...]) -> None:
     assert matching_evidence(scores, has_words) == expected
-
-
-def test_scores_of_positions() -> None:
-    positions = {
-        PICTURE: Position(np.array([1, 0], np.float32), 10, -2),
-        PREVIEW: Position(np.array([0, 1], np.float32)),
-    }
-    assert position_scores(positions, QUERY, tuple(Evidence)) == pytest.approx({PICTURE: 4, PREVIEW: 0.8})
-    assert position_scores(positions, QUERY, (PREVIEW,)) == pytest.approx({PREVIEW: 0.8})
-    assert position_scores({}, QUERY, tuple(Evidence)) == {}
 
 
 def test_possible_copies_are_near_by_the_same_kind() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ from typer.testing import CliRunner, Result
 
 from loradex.app.commands.main import app
 from loradex.app.paths import MINIATURE, encoder_folders, user_encoder, user_zoo
-from loradex.app.space.reindex import remote_places
-from loradex.index import open_zoo
+from loradex.app.space.choice import new_folder_beside
+from loradex.app.space.reindex import DONE, remote_places
+from loradex.index import Zoo, open_zoo
 from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.space.labels import LabelList
 from tests.app.describe.samples import write_lora
@@ -92,6 +94,46 @@ def test_the_same_clip_is_not_made_twice_and_another_is_put_aside_with_its_exper
     assert not [path for path in own_encoder.parent.iterdir() if path.name.startswith(".")]
 
 
+def test_a_broken_encoder_is_mended_in_use_and_put_aside(own_encoder: Path, clip_folder: Path) -> None:
+    labels = LabelList.load(own_encoder / "labels.safetensors")
+    own = LabelList(labels.names[:2], labels.vectors[:2])
+    own.save(own_encoder / "labels.safetensors")
+    (own_encoder / "clip" / "open_clip_model.safetensors").write_bytes(b"")
+    assert document("space", "use", clip_folder)["changed"] is False
+    encoder = Encoder.load(own_encoder)
+    assert encoder.encode_texts(["dog"]).shape == (1, 16)
+    assert encoder.default_labels.names == own.names
+    document("space", "use", "miniature")
+    aside = own_encoder.with_name(f"{own_encoder.name}-{encoder.space.name}")
+    shutil.rmtree(aside / "clip")
+    (aside / "labels.safetensors").unlink()
+    assert document("space", "use", clip_folder)["restored"]
+    encoder = Encoder.load(own_encoder)
+    assert encoder.encode_texts(["dog"]).shape == (1, 16)
+    assert encoder.default_labels.names == labels.names
+
+
+def test_what_a_killed_run_left_is_removed_and_what_another_run_makes_is_not(
+    own_encoder: Path, clip_folder: Path
+) -> None:
+    with new_folder_beside(own_encoder) as new:
+        killed = own_encoder.parent / f".{own_encoder.name}-0123abcd.part"
+        shutil.copytree(clip_folder, killed / "encoder" / "clip")
+        document("space", "use", clip_folder)
+        assert not killed.exists() and new.is_dir()
+    assert not [path for path in own_encoder.parent.iterdir() if path.name.startswith(".")]
+
+
+def test_the_encoder_may_be_the_working_folder(
+    own_encoder: Path, clip_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(own_encoder)
+    monkeypatch.setenv("LORADEX_ENCODER", ".")
+    assert document("space", "use", clip_folder)["folder"] == str(own_encoder)
+    set_aside = document("space", "use", "miniature")["set_aside"]
+    assert str(set_aside).startswith(f"{own_encoder}-clip-16-") and Path(str(set_aside)).is_dir()
+
+
 def test_a_folder_with_other_files_is_left_alone(clip_folder: Path) -> None:
     user_encoder().mkdir(parents=True)
     (user_encoder() / "letter.txt").write_text("dear")
@@ -152,6 +194,25 @@ def test_a_zoo_is_made_again_from_its_files(made_encoder: Path, tmp_path: Path) 
     assert "nothing was done" in run("space", "reindex").stdout
 
 
+def test_models_keep_their_times_and_a_space_may_have_any_name(made_encoder: Path, tmp_path: Path) -> None:
+    """A name that is no name of a folder, though the old zoo is kept by it."""
+    folder = lora_folder(tmp_path / "loras")
+    document("index", folder, "--zoo", tmp_path / "source")
+    with (
+        open_zoo(tmp_path / "source", read_only=True) as source,
+        Zoo.create(user_zoo(), "a/b\nc" + "d" * 300, 8) as old,
+    ):
+        models = [replace(model, added=1_600_000_000 + number) for number, model in enumerate(source.models())]
+        old.add(models, [None] * len(models))
+        old.note_files(source.known_files().values())
+    shutil.copytree(made_encoder, user_encoder())
+    done = document("space", "reindex")
+    assert Path(str(done["old_zoo"])).name == ("zoo.a_b_c" + "d" * 300)[:84]
+    with open_zoo(user_zoo(), read_only=True) as zoo:
+        assert {model.id: model.added for model in zoo.models()} == {model.id: model.added for model in models}
+    assert not (user_zoo() / DONE).exists()
+
+
 def test_files_that_are_gone_are_named_and_nothing_is_lost(made_encoder: Path, tmp_path: Path) -> None:
     folder = lora_folder(tmp_path / "loras")
     document("index", folder)
@@ -166,6 +227,8 @@ def test_files_that_are_gone_are_named_and_nothing_is_lost(made_encoder: Path, t
 
     # a run that was stopped between its renames is ended by the next
     user_zoo().rename(user_zoo().with_name("zoo.reindexed"))
+    assert "expected a zoo" in str(run("space", "reindex").exception)  # it may not be whole
+    (user_zoo().with_name("zoo.reindexed") / DONE).touch()
     assert document("space", "reindex")["models"] == 2
     shutil.rmtree(folder)
     document("space", "use", "miniature")

@@ -1,5 +1,8 @@
 """Zoos of layout 1 are brought to today's, whenever that was interrupted; the rows are those that layout 1 wrote."""
 
+import re
+import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +11,12 @@ import pytest
 from layout_1 import make_zoo, stored_rows
 from zoo_oracle import DIM, SPACE, models, nearest, random_vectors, same
 
-from loradex.index import Evidence, Filter, KnownFile, ZooReadOnly, ZooUnreachable, open_zoo
+from loradex.index import Evidence, Filter, KnownFile, ZooOutdated, ZooUnreachable, open_zoo
+from loradex.index.milvus.collections import ENGINES
 from loradex.index.milvus.connection import Connection
+from loradex.index.milvus.tables import Tables
 from loradex.index.milvus.zoo import MilvusZoo
+from loradex.index.milvus.zoo_row import ZooRow
 
 QUERY = random_vectors(1, seed=3)[0]
 
@@ -56,7 +62,8 @@ def check(zoo: MilvusZoo) -> None:
 def test_zoo_of_layout_1(folder: Path) -> None:
     """All of it is there after it was opened for writing; a damaged model is reported still, and removed on request."""
     make_zoo(folder)
-    with pytest.raises(ZooReadOnly, match=r"^[^\n]*expected layout 2, found 1; open it for writing once$"):
+    command = re.escape(f"loradex zoo compact --zoo {shlex.quote(str(folder))}")
+    with pytest.raises(ZooOutdated, match=f"^[^\n]*expected layout 2, found 1; migrate it with `{command}`$"):
         open_zoo(folder, read_only=True)
     assert MilvusZoo.exists(folder)
     with open_zoo(folder) as zoo:
@@ -68,6 +75,21 @@ def test_zoo_of_layout_1(folder: Path) -> None:
         assert zoo.rebuild() == ["d"] and zoo.verify() == []
         zoo.add(models("z"), [{Evidence.WORDS: QUERY}])
         assert zoo.search(QUERY, 1)[0].model.id == "z"
+
+
+@pytest.mark.parametrize("engine", ["exact", "auto"])
+def test_the_engine_is_kept(folder: Path, engine: str) -> None:
+    """The index of the positions is that of the row, as ``zoo rebuild --engine`` chose it."""
+    make_zoo(folder)
+    connection = Connection(folder)
+    files = Tables(connection).files
+    files.call("load_collection")
+    replace(ZooRow.read(files), engine=engine).write(files, finished=True)
+    connection.close()
+    with MilvusZoo.open(folder) as zoo:
+        index = zoo._connection.call("describe_index", "loradex_positions", index_name="vector")
+        assert (zoo.engine, index["index_type"]) == (engine, ENGINES[engine])
+        check(zoo)
 
 
 @pytest.mark.parametrize("limit", range(9))
@@ -88,7 +110,7 @@ def test_interrupted_migration(folder: Path, monkeypatch: pytest.MonkeyPatch, li
     with pytest.raises(ZooUnreachable):
         MilvusZoo.open(folder)
     monkeypatch.undo()
-    with pytest.raises(ZooReadOnly, match=r"^[^\n]*; open it for writing once$"):
+    with pytest.raises(ZooOutdated, match=r"^[^\n]*; migrate it with `loradex zoo compact --zoo [^\n]*`$"):
         MilvusZoo.open(folder, read_only=True)
     with MilvusZoo.open(folder) as zoo:
         check(zoo)

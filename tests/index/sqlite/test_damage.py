@@ -14,7 +14,7 @@ from zoo_child import BATCH, batch_of
 from zoo_oracle import DIM, SPACE, agree, models, nearest, random_positions, random_vectors, same, stores
 
 import loradex.index.sqlite.schema
-from loradex.index import KnownFile, Zoo, ZooDamaged, ZooError, ZooReadOnly, ZooTooNew
+from loradex.index import KnownFile, Zoo, ZooDamaged, ZooError, ZooOutdated, ZooTooNew
 from loradex.index.lock import LOCK
 from loradex.index.sqlite.catalogue import CATALOGUE
 
@@ -132,7 +132,7 @@ def test_migrations(catalogue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         loradex.index.sqlite.schema, "MIGRATIONS", (*loradex.index.sqlite.schema.MIGRATIONS, add_extras)
     )
-    with pytest.raises(ZooReadOnly, match="schema version 5, found 4; open it for writing once"):
+    with pytest.raises(ZooOutdated, match="schema version 5, found 4; migrate it with"):
         check_zoo(catalogue.parent, True)
     check_zoo(catalogue.parent, False)
     check_zoo(catalogue.parent, True)

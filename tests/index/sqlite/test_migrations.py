@@ -1,7 +1,11 @@
 """Zoos of every earlier version, which are in tests/data as the Loradex of that version wrote them."""
 
+import os
+import re
 import shutil
 import sqlite3
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -9,7 +13,10 @@ import numpy as np
 import pytest
 from zoo_oracle import DIM, KINDS, SPACE, agree, nearest, random_positions, random_vectors, same, stores
 
-from loradex.index import Evidence, Filter, KnownFile, Model, Zoo, ZooReadOnly
+import loradex.index.opening
+import loradex.index.sqlite.schema
+from loradex.index import Evidence, Filter, KnownFile, Model, Zoo, ZooOutdated, open_zoo
+from loradex.index.lock import LOCK, WriterLock
 from loradex.index.sqlite.catalogue import CATALOGUE
 from loradex.index.sqlite.saved_engines import FOLDER
 
@@ -35,7 +42,9 @@ def test_every_version_is_migrated(tmp_path: Path, version: int) -> None:
     """A vector of before is a position by pictures, scored by its cosine; all else is as it was."""
     folder = old_zoo(version, tmp_path)
     ids = ["a", "b", "c"] if version == 1 else ["a", "b", "c", "d"]
-    with pytest.raises(ZooReadOnly, match=f"found {version}; open it for writing once"):
+    with pytest.raises(
+        ZooOutdated, match=rf"schema version 4, found {version}; migrate it with `loradex zoo compact --zoo "
+    ):
         Zoo.open(folder, read_only=True)
     with Zoo.open(folder) as zoo:
         assert zoo.verify() == []
@@ -105,3 +114,63 @@ def test_damage_is_kept(tmp_path: Path) -> None:
         assert zoo.rebuild() == ["a", "c", "d"]
         assert zoo.verify() == [] and list(zoo.known_files()) == ["/loras/bad"]
         np.testing.assert_allclose(zoo.search(STATE["b"], 9)[0].score, 1, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_every_version_is_migrated_to_be_read(tmp_path: Path, version: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Reading answers at once, and leaves a zoo that a reader without ``open_zoo`` opens too."""
+    folder = old_zoo(version, tmp_path)
+    with open_zoo(folder, read_only=True) as zoo:
+        assert zoo.read_only and stores(zoo, STATE)
+        assert same(zoo.search(QUERY, 9), nearest(STATE, QUERY, 9))
+    with Zoo.open(folder, read_only=True) as zoo:
+        assert zoo.verify() == []
+    assert not caplog.records  # it was fast
+
+
+def test_a_long_migration_is_logged_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def slow(connection: sqlite3.Connection, path: Path) -> None:
+        time.sleep(0.2)
+
+    folder = old_zoo(3, tmp_path)
+    caplog.set_level("INFO", "loradex")
+    monkeypatch.setattr(loradex.index.opening, "LONG", 0.01)
+    monkeypatch.setattr(loradex.index.sqlite.schema, "rewrite_words", slow)
+    for _ in range(2):
+        open_zoo(folder, read_only=True).close()
+    (message,) = caplog.messages
+    assert message == f"{folder}: migrating the zoo, which an earlier Loradex wrote; this happens once"
+
+
+def test_threads_wait_for_the_one_that_migrates(tmp_path: Path) -> None:
+    folder = old_zoo(3, tmp_path)
+
+    def count() -> int:
+        with open_zoo(folder, read_only=True) as zoo:
+            return len(zoo)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert [done.result() for done in [pool.submit(count) for _ in range(8)]] == [4] * 8
+
+
+def test_an_old_zoo_with_another_writer_stays(tmp_path: Path) -> None:
+    """The message is one line that names the command, quoted, and says what it waits for."""
+    folder = shutil.copytree(DATA / "zoo-v3", tmp_path / "a zoo")
+    before = (folder / CATALOGUE).read_bytes()
+    lock = WriterLock(folder)
+    expected = f"migrate it with `loradex zoo compact --zoo '{folder}'` as soon as no other process writes to it"
+    with pytest.raises(ZooOutdated, match=f"^[^\n]*found 3; {re.escape(expected)}$"):
+        open_zoo(folder, read_only=True)
+    assert (folder / CATALOGUE).read_bytes() == before
+    lock.release()
+    open_zoo(folder, read_only=True).close()
+
+
+def test_an_old_zoo_that_may_not_be_written_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = old_zoo(3, tmp_path)
+    (folder / LOCK).touch()
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write all files
+    with pytest.raises(ZooOutdated, match=r"^[^\n]*compact --zoo \S+` as a user who may write to it, or after copying"):
+        open_zoo(folder, read_only=True)

@@ -44,6 +44,24 @@ def test_copies_are_exact_or_nearly_so(tmp_path: Path) -> None:
     assert np.abs(np.asarray(large, float) - np.asarray(noise, float)).mean() < 4
 
 
+def test_profiles_do_not_make_copies_too_large(tmp_path: Path) -> None:
+    """Pillow would copy them, beyond what it reads itself."""
+    paths = [str(tmp_path / name) for name in ("a.jpg", "b.png", "c.webp")]
+    for number, (path, size) in enumerate(zip(paths, (900_000, 900_000, 5_000_000), strict=True)):
+        profile = np.random.default_rng(0).bytes(size)
+        Image.new("RGB", (64, 64), (100 * number, 0, 0)).save(path, icc_profile=profile)
+    copies, bad = small_copies(paths)
+    assert (len(copies), bad) == (3, {})
+    assert [len(copy) < 1000 and open_copy(copy).size for copy in copies] == [(64, 64)] * 3
+
+
+def test_a_copy_that_is_too_large_is_a_bad_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loradex.app.indexing.evidence.preview.MAX_COPY_BYTES", 1000)
+    Image.effect_noise((64, 64), 60).save(tmp_path / "noise.png")
+    copies, bad = small_copies([str(tmp_path / "noise.png")])
+    assert copies == () and "bytes; save it anew" in bad[str(tmp_path / "noise.png")]
+
+
 @pytest.mark.parametrize("copy", [b"", b"GIF89a", small_copy(drawing("red", 64))[:100]])
 def test_what_is_no_copy_is_refused(copy: bytes) -> None:
     with pytest.raises(ValueError, match="picture"):
