@@ -30,7 +30,7 @@ PROBABILITY_HELP: Final = "Calibrated probability that the model draws what the 
 def hit_card(hit: SearchHit, zoo: Path) -> str:
     """Card of a search hit: its probability or score, by which evidence it was found, and which file answers."""
     if hit.score is None:
-        score = bar(0, "known by name or tags only")
+        score = bar(0, "its name or tags match" if hit.scores else "known by name or tags only")
     elif hit.probability is None:
         score = bar(hit.score, f"score {hit.score:.2f}", SCORE_HELP)
     else:

@@ -29,7 +29,7 @@ MODEL = Model("id", "hands", "sd1", "/loras/hands.safetensors")
             ["only", "likely"],
         ),
         ({}, (METADATA,), None, ["found by name or tags<", "known by name or tags only"], ["score", "likely"]),
-        ({WORDS: -2.0}, (METADATA,), 0.01, ["found by name or tags<", "1% likely"], ["only"]),  # its words were read
+        ({WORDS: -2.0}, (METADATA,), None, ["found by name or tags<", "its name or tags match"], ["only", "likely"]),
     ],
 )
 def test_a_hit_says_how_it_was_found(
@@ -39,7 +39,7 @@ def test_a_hit_says_how_it_was_found(
     shown: list[str],
     hidden: list[str],
 ) -> None:
-    card = hit_card(SearchHit(MODEL, scores, matched, Place(MODEL.path, "hands"), probability), Path("/zoo"))
+    card = hit_card(SearchHit(MODEL, scores, matched, place=Place(MODEL.path, "hands"), probability=probability), Path("/zoo"))
     assert all(text in card for text in shown)
     assert not any(text in card for text in hidden)
     assert "file:" not in card
@@ -47,7 +47,7 @@ def test_a_hit_says_how_it_was_found(
 
 def test_a_hit_by_a_copy_has_its_name_and_place() -> None:
     place = Place("/backup/old/<b>fingers.safetensors", "<b>fingers")
-    card = hit_card(SearchHit(MODEL, {}, (METADATA,), place), Path("/zoo"))
+    card = hit_card(SearchHit(MODEL, {}, (METADATA,), place=place), Path("/zoo"))
     assert "file: <bdi>old/&lt;b&gt;fingers.safetensors</bdi>" in card and "&lt;b&gt;fingers</bdi></h3>" in card
     assert 'data-copy="/backup/old/&lt;b&gt;fingers.safetensors"' in card and "<b>fingers" not in card
 
