@@ -1,8 +1,10 @@
 """Opens the zoo of a folder: in SQLite, or in Milvus if the folder has an address file."""
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock, Timer
+from time import sleep
 from typing import Final
 
 from loradex.index.errors import ZooDamaged, ZooLocked, ZooOutdated, ZooReadOnly
@@ -14,6 +16,8 @@ AnyZoo = Zoo | MilvusZoo
 
 UNFINISHED: Final = "copying"  # a file that marks a folder while a zoo is copied into it
 
+TRIES: Final = 10  # to migrate a zoo that another process has open for writing
+PAUSE: Final = 0.2  # seconds between them
 LONG: Final = 1.0  # seconds after which a migration is reported
 MIGRATING: Final = Lock()  # so that a thread waits for another that migrates the same zoo
 
@@ -64,13 +68,23 @@ def migrate(folder: Path, outdated: ZooOutdated) -> None:
     with MIGRATING:
         report.start()
         try:
-            Zoo.open(folder).close()
-        except ZooLocked:
-            raise ZooOutdated(f"{outdated} as soon as no other process writes to it") from None
-        except ZooReadOnly:
-            raise ZooOutdated(f"{outdated} as a user who may write to it, or after copying its folder") from None
+            open_for_writing_once(folder, outdated)
         finally:
             report.cancel()
+
+
+def open_for_writing_once(folder: Path, outdated: ZooOutdated) -> None:
+    """Open a zoo for writing, unless another thread or process migrates it first; raises as ``migrate``."""
+    for _ in range(TRIES):
+        with suppress(ZooOutdated):
+            return Zoo.open(folder, read_only=True).close()
+        try:
+            return Zoo.open(folder).close()
+        except ZooLocked:
+            sleep(PAUSE)
+        except ZooReadOnly:
+            raise ZooOutdated(f"{outdated} as a user who may write to it, or after copying its folder") from None
+    raise ZooOutdated(f"{outdated} as soon as no other process writes to it")
 
 
 def open_or_create_zoo(folder: Path, space: str, dim: int) -> AnyZoo:

@@ -1,6 +1,6 @@
 """Files with the same weights: one of them gives the row of their model, and each keeps its own name and words."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -65,9 +65,11 @@ def with_row_of(model: Model, row: Model) -> Model:
 
 
 def hand_over(
-    zoo: AnyZoo, ids: Sequence[str], gone: Collection[str], placer: PreviewPlacer, finder: PictureFinder
+    zoo: AnyZoo, ids: Sequence[str], gone: Iterable[KnownFile], placer: PreviewPlacer, finder: PictureFinder
 ) -> None:
     """Let other files give what the files in ``gone`` gave to the models of ``ids``: the row, and the preview.
+
+    Each file in ``gone`` has left the model that it names, and may hold another now.
 
     Files that exist come first; a model without any other file is left as it is.
 
@@ -75,16 +77,21 @@ def hand_over(
         ZooError: the zoo cannot be written.
     """
     files, positions = zoo.files_by_model(ids), zoo.positions_by_id(ids)
+    left: dict[str | None, dict[str, KnownFile]] = {}
+    for file in gone:
+        left.setdefault(file.model_id, {})[file.path] = file
     rows, placed = [], []
     for id, model in zoo.models_by_id(ids).items():
-        remaining = sorted((file for file in files.get(id, []) if file.path not in gone), key=lambda file: file.path)
-        if not remaining or (model.path not in gone and Evidence.PREVIEW not in model.evidence):
+        lost = left.get(id, {})
+        remaining = sorted((file for file in files.get(id, []) if file.path not in lost), key=lambda file: file.path)
+        lost_row, lost_pictures = model.path in lost, any(has_pictures(file.reader) for file in lost.values())
+        if not remaining or not (lost_row or lost_pictures):
             continue
-        if model.path in gone:
+        if lost_row:
             model = row_of_file(model, next((file for file in remaining if exists(file.path)), remaining[0]))
         rows.append(model)
         of_model = dict(positions.get(id, {}))
-        old = of_model.pop(Evidence.PREVIEW, None)
+        old = of_model.pop(Evidence.PREVIEW, None) if lost_pictures else None
         if old and (preview := remaining_preview(old, model.path, remaining, placer, finder)):
             of_model[Evidence.PREVIEW] = preview
         placed.append(of_model)

@@ -92,10 +92,11 @@ class FileReader:
     """Reads files with the experts of one encoder. Thread-safe; can be pickled."""
 
     def __init__(self, encoder: Encoder) -> None:
-        """Load the default labels now: a worker on another machine has no access to their file."""
+        """Load labels and everyday texts now: a worker on another machine has no access to their files."""
         self.encoder, self.signature = encoder, f"{encoder.signature}-{READER_VERSION}"
         if encoder.has_labels:
             encoder.default_labels  # noqa: B018
+        encoder.everyday_texts  # noqa: B018
 
     def to(self, device: str) -> "FileReader":
         """Return a copy whose experts encode on a device."""

@@ -3,7 +3,7 @@
 A reading engine reads the files; ``IndexRun`` is the only writer, and the same for every engine.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import islice
@@ -22,7 +22,7 @@ from loradex.app.indexing.reading_engines import ReadingEngine
 from loradex.app.indexing.recalibration import calibrate_old_positions, note_calibrated
 from loradex.app.pictures import PictureFinder
 from loradex.app.reporting import ProgressCallback
-from loradex.index import AnyZoo, KnownFile, open_or_create_zoo
+from loradex.index import AnyZoo, KnownFile, ZooDamaged, open_or_create_zoo
 from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.errors import FetchError
 from loradex.retrieval.remote import RemoteFolder, is_remote, open_folder
@@ -65,14 +65,19 @@ def index_places(
     scan = FolderScan.of(local_places) if local_places else FolderScan()
     engine = engine or LocalReadingEngine()
     with open_or_create_zoo(zoo_folder, encoder.space.name, encoder.space.dim) as zoo:
-        calibrate_old_positions(zoo, encoder, progress)
+        is_sound = True
+        try:
+            calibrate_old_positions(zoo, encoder, progress)
+        except ZooDamaged:  # which `loradex zoo verify` names; files are read all the same
+            is_sound = False
         total = len(scan.files) + sum(len(folder.files) for folder in remote_folders)
         run = IndexRun(zoo, FileReader(encoder), total, progress, added)
         run.answer.refused |= unlisted
         run.read_and_commit(engine, scan, remote_folders)
         run.report_missing(scan, prune)
         zoo.save_engine()
-        note_calibrated(zoo, encoder)
+        if is_sound:
+            note_calibrated(zoo, encoder)
         return run.answer
 
 
@@ -178,19 +183,25 @@ class IndexRun:
         former = {file.path: self.known_files[file.path].model_id for file in files if file.path in self.known_files}
         changed = {file.path: id for file in files if (id := former.get(file.path)) not in (None, file.model_id)}
         if changed:
-            self.hand_over([id for id in changed.values() if id], set(changed))
+            self.hand_over([id for id in changed.values() if id], changed)
 
-    def hand_over(self, ids: Sequence[str], gone: Collection[str]) -> None:
-        """Let other files give the rows and previews of models that files in ``gone`` gave."""
-        hand_over(self.zoo, ids, gone, self.placer, self.finder)
+    def hand_over(self, ids: Sequence[str], paths: Iterable[str]) -> None:
+        """Let other files give the rows and previews that the files of some paths gave, as they were known."""
+        hand_over(self.zoo, ids, [self.known_files[path] for path in paths], self.placer, self.finder)
 
     def replaced(self, scan: FolderScan) -> set[str]:
         """The ids of models whose last file now holds another model."""
         held = {file.model_id for file in self.known_files.values() if file.model_id}
         if len(held) == len(self.zoo):
             return set()
-        paths = {path for path, file in self.known_files.items() if file.model_id and scan.covers(path)}
-        return {model.id for model in self.zoo.models() if model.id not in held and model.path in paths}
+        paths = {
+            path
+            for path, file in self.known_files.items()
+            if (file.model_id or path not in scan.files) and scan.covers(path)
+        }
+        ids = sorted(model.id for model in self.zoo.models() if model.id not in held and model.path in paths)
+        files = self.zoo.files_by_model(ids)  # as they are now: others may write to a server, too
+        return {id for id in ids if not files.get(id)}
 
     def report_missing(self, scan: FolderScan, prune: bool) -> None:
         """Report known files that the scan did not find; with ``prune`` forget them, and models without a file.
@@ -207,5 +218,5 @@ class IndexRun:
             orphans = {id for id in ids if all(file.path in missing_set for file in files.get(id, []))}
             # Models go first, with their files: if this is interrupted, the next run finds the rest again.
             self.answer.removed = self.zoo.remove(sorted(orphans | replaced))
-            self.hand_over([id for id in ids if id not in orphans], missing_set)
+            self.hand_over([id for id in ids if id not in orphans], missing)
             self.zoo.note_files([], missing)

@@ -11,12 +11,12 @@ import gradio as gr
 import uvicorn
 from fastapi import FastAPI, Response
 from fastapi.responses import FileResponse
-from PIL import Image
 
 from loradex.app.api.multipart import MAX_FILE_BYTES
 from loradex.app.api.rest import rest_api
 from loradex.app.api.tools import agent_tools, http_app
 from loradex.app.backend import Backend
+from loradex.app.indexing.evidence.preview import PreviewPlacer
 from loradex.app.previews import preview_path
 from loradex.app.web.middleware import AccessMiddleware, Login, allowed_host_names
 from loradex.app.web.page import build_page
@@ -103,9 +103,9 @@ def preview_response(backend: Backend, id: str) -> Response:
 
 
 def warm_up(backend: Backend) -> None:
-    """Load both towers of CLIP and the zoo, so that the first queries by text and by picture do not wait."""
+    """Load the zoo and CLIP's towers, so that the first queries do not wait; a CLIP without pictures is served too."""
     backend.loradex.search("warm up", 1)
-    backend.loradex.encoder.encode_pictures([Image.new("RGB", (8, 8))])
+    PreviewPlacer(backend.loradex.encoder).can_place()
 
 
 def serve(backend: Backend, options: ServerOptions, on_ready: Callable[[str], None]) -> None:

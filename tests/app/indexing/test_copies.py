@@ -257,3 +257,31 @@ def test_pictures_beside_a_copy_place_the_model(loras: Path, tmp_path: Path, enc
     index_places([loras], zoo, encoder)
     with Zoo.open(zoo, read_only=True) as opened:
         assert [model.found_by for model in opened.models()] == [Evidence.METADATA]
+
+
+def test_files_that_swap_their_names_swap_the_rows(tmp_path: Path, encoder: Encoder) -> None:
+    folder, zoo = tmp_path / "loras", tmp_path / "zoo"
+    first, second = write_lora(folder / "a.safetensors").id, write_lora(folder / "b.safetensors", "wan").id
+    index_places([folder], zoo, encoder)
+    (folder / "a.safetensors").rename(folder / "t")
+    (folder / "b.safetensors").rename(folder / "a.safetensors")
+    (folder / "t").rename(folder / "b.safetensors")
+    for time, name in enumerate("ab", 1):
+        os.utime(folder / f"{name}.safetensors", (time, time))
+    index_places([folder], zoo, encoder)
+    with Zoo.open(zoo, read_only=True) as opened:
+        names = {id: (opened.get(id).name, Path(str(opened.get(id).path)).name) for id in (first, second)}
+    assert names == {first: ("b", "b.safetensors"), second: ("a", "a.safetensors")}
+
+
+def test_a_model_whose_file_broke_and_went_is_pruned(loras: Path, tmp_path: Path, encoder: Encoder) -> None:
+    zoo, file = tmp_path / "zoo", loras / "cats" / "whiskers.safetensors"
+    (loras / "old" / "watercolour_v2.safetensors").unlink()
+    other = write_lora(loras / "other.safetensors", "wan").id
+    index_places([loras], zoo, encoder)
+    file.write_text("<!DOCTYPE html>")
+    index_places([loras], zoo, encoder)
+    file.unlink()
+    assert index_places([loras], zoo, encoder, prune=True).removed == 1
+    with Zoo.open(zoo, read_only=True) as opened:
+        assert [model.id for model in opened.models()] == [other]
