@@ -32,7 +32,7 @@ def certain_family(lora: LoraFile) -> str:
 
 
 def summary_line(lora: LoraFile, answer: LabelAnswer) -> str:
-    """Labels and facts in one line of text."""
+    """Labels, if an expert reads the file, and facts in one line of text."""
     labels = ", ".join(
         f"{label.label} {label.probability:.0%}"
         for label in answer.labels
@@ -40,4 +40,5 @@ def summary_line(lora: LoraFile, answer: LabelAnswer) -> str:
     )
     facts = f"Family {lora.family}, format {lora.format}, rank {', '.join(map(str, lora.ranks))}"
     trainer = f", trained with {lora.facts.trainer}" if lora.facts.trainer else ""
-    return f"Loradex read from the weights: {UNKNOWN if answer.abstained else labels}. {facts}{trainer}."
+    read = "" if answer.refused else f"Loradex read from the weights: {UNKNOWN if answer.abstained else labels}. "
+    return f"{read}{facts}{trainer}."

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from samples import DOG, PIZZA, SPACE, UNSURE, snapshot, write_lora
+from samples import DOG, PIZZA, SPACE, UNSURE, label_answer, snapshot, write_lora
 
 from loradex.app.describe.inspection import inspect_lora
+from loradex.app.describe.predictions import summary_line
 from loradex.app.describe.side_cars import new_side_car, plan_side_car
 from loradex.app.describe.text_edit import PlannedEdit, apply_edit
 from loradex.app.indexing.file_reader import facts_document
@@ -308,3 +309,11 @@ def test_a_side_car_for_download(cat: Path) -> None:
     document = new_side_car(LoraFile.open(cat), PIZZA, SPACE)
     assert (document["file_path"], document["preview_url"], document["tags"]) == (cat.name, "", ["pizza"])
     assert str(cat.parent) not in json.dumps(document) and snapshot(cat.parent) == before
+
+
+def test_notes_claim_to_have_read_weights_only_where_an_expert_did(cat: Path) -> None:
+    refused = LabelAnswer("x.safetensors", "sd1", [], "no expert reads sd1", refused=True)
+    assert summary_line(LoraFile.open(cat), refused).startswith("Family sd1, format kohya")
+    assert summary_line(LoraFile.open(cat), label_answer(("dog", 0.1), reason="a doubt")).startswith(
+        "Loradex read from the weights: unknown. Family sd1"
+    )

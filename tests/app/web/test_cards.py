@@ -39,7 +39,9 @@ def test_a_hit_says_how_it_was_found(
     shown: list[str],
     hidden: list[str],
 ) -> None:
-    card = hit_card(SearchHit(MODEL, scores, matched, place=Place(MODEL.path, "hands"), probability=probability), Path("/zoo"))
+    card = hit_card(
+        SearchHit(MODEL, scores, matched, place=Place(MODEL.path, "hands"), probability=probability), Path("/zoo")
+    )
     assert all(text in card for text in shown)
     assert not any(text in card for text in hidden)
     assert "file:" not in card
