@@ -29,18 +29,14 @@ def calibrate_old_positions(zoo: AnyZoo, encoder: Encoder, progress: ProgressCal
     trees = {expert.family: tree for tree, expert in encoder.experts.items() if families.count(expert.family) == 1}
 
     def renewed(family: str, kind: Evidence, position: Position) -> Position:
-        if (position.scale, position.bias) != (1, 0):
+        if position.is_calibrated:
             return position
         return calibrated(encoder, trees.get(family) if kind is Evidence.PICTURE else None, position.vector)
 
     models, done = zoo.models(), 0
     while batch := list(islice(models, BATCH)):
         placed = zoo.positions_by_id([model.id for model in batch])
-        old = [
-            model
-            for model in batch
-            if any((each.scale, each.bias) == (1, 0) for each in placed.get(model.id, {}).values())
-        ]
+        old = [model for model in batch if not all(each.is_calibrated for each in placed.get(model.id, {}).values())]
         if old:
             new = [
                 {kind: renewed(model.family, kind, each) for kind, each in placed[model.id].items()} for model in old

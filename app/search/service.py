@@ -138,9 +138,11 @@ class Loradex:
             where: which models may be hits.
         """
         texts = query.values(PartKind.TEXT)
-        words_count = not where.found_by or Evidence.METADATA in where.found_by
+        searches_words = not where.found_by or Evidence.METADATA in where.found_by
         by_words = (
-            self.zoo.find(texts, MAX_BY_WORDS, where, query.values(PartKind.TEXT, -1)) if texts and words_count else []
+            self.zoo.find(texts, MAX_BY_WORDS, where, query.values(PartKind.TEXT, -1))
+            if texts and searches_words
+            else []
         )
         count = depth + len(own_ids) + EXTRA_HITS
         while True:
