@@ -15,7 +15,7 @@ from loradex.index.errors import BadQuery, BadVector, ModelMissing, SpaceMismatc
 from loradex.index.evidence import Evidence, Position, Positions
 from loradex.index.filters import Filter
 from loradex.index.model import Hit, KnownFile, Model, State
-from loradex.index.scoring import hit_of
+from loradex.index.scoring import hits_of
 from loradex.index.vectors import Vector, batch_length, scored_queries, to_unit
 
 ALL: Final = Filter()
@@ -283,12 +283,12 @@ class BaseZoo(ABC):
             BadQuery: as ``search``.
         """
         (scored,) = scored_queries(self._checked_queries([query], [scale]))
-        hits, positions = [], self.positions_by_id([model.id for model in models])
-        for model in models:
-            counted = {kind: each for kind, each in positions.get(model.id, {}).items() if kind in where.kinds}
-            if counted:
-                hits.append(hit_of(model, counted, scored))
-        return hits
+        positions = self.positions_by_id([model.id for model in models])
+        counted = (
+            (model, {kind: each for kind, each in positions.get(model.id, {}).items() if kind in where.kinds})
+            for model in models
+        )
+        return hits_of([(model, own) for model, own in counted if own], scored)
 
     @abstractmethod
     def _search(self, queries: Vector, k: int, where: Filter) -> list[list[Hit]]:

@@ -9,7 +9,7 @@ from loradex.index.milvus.expressions import WordQuery, all_of
 from loradex.index.milvus.rows import FILTERED, Row, model_of_row, positions_of_row, unpack
 from loradex.index.milvus.table import Table, batches
 from loradex.index.model import Hit, KnownFile, Model
-from loradex.index.scoring import hit_of
+from loradex.index.scoring import hits_of
 from loradex.index.vectors import Vector
 
 MODEL_FIELDS: Final = ("id", "record", "evidence")
@@ -96,12 +96,12 @@ class ModelTable(Table):
         The query (dim + 1,) is one of ``vectors.scored_queries``. A model that has none of these positions, as it was
         changed after it was found, is left out.
         """
-        hits = []
+        placed = []
         for row in self.get(ids, POSITIONED_FIELDS):
             positions = self.positions_of(row, len(query) - 1)
             if counted := [kind for kind in kinds if kind in positions]:
-                hits.append(hit_of(self.model_of(row), {kind: positions[kind] for kind in counted}, query))
-        return sorted(hits, key=lambda hit: (-hit.score, hit.model.id))
+                placed.append((self.model_of(row), {kind: positions[kind] for kind in counted}))
+        return sorted(hits_of(placed, query), key=lambda hit: (-hit.score, hit.model.id))
 
     def match(self, query: WordQuery, k: int, condition: str) -> list[Model]:
         """Return the ``k`` best models of a full-text search by Milvus's BM25, ties in order of id."""

@@ -6,17 +6,17 @@ from sqlite3 import Connection
 
 import numpy as np
 
-from loradex.index.evidence import Evidence, Position
+from loradex.index.evidence import Evidence
 from loradex.index.model import Hit
-from loradex.index.sqlite.commits import rows_to_search, unit_vectors
+from loradex.index.scoring import hits_of
 from loradex.index.sqlite.reads import read_models_by_key, read_slots
-from loradex.index.sqlite.rows import damaged_row_error, select_in
+from loradex.index.sqlite.rows import damaged_row_error, position_of_row, select_in
 from loradex.index.sqlite.slots import keys_of, slot_of
 from loradex.index.sqlite.snapshot import Matches
-from loradex.index.vectors import Vector, exact_scores
+from loradex.index.vectors import Vector
 
 
-def hits_of(
+def best_hits(
     connection: Connection, path: Path, query: Vector, matches: Matches, k: int, kinds: Sequence[Evidence]
 ) -> list[Hit]:
     """Return the ``k`` best matches of a query of ``scored_queries`` (dim + 1,) as hits, ties in order of id.
@@ -25,21 +25,17 @@ def hits_of(
         ZooDamaged: a row that is needed is not as it was written.
     """
     models = read_models_by_key(connection, path, best_keys(connection, matches, k))
-    evidence = {key: [kind for kind in model.evidence if kind in kinds] for key, model in models.items()}
-    slots = [slot_of(key, kind) for key, own_kinds in evidence.items() for kind in own_kinds]
-    rows, dim = read_slots(connection, path, np.array(slots, np.int64)), len(query) - 1
-    places = {slot: place for place, slot in enumerate(slots)}
-    scores = exact_scores(rows_to_search(rows, dim, path), query).tolist()
-    positions = [Position(vector, *row[2:4]) for vector, row in zip(unit_vectors(rows, dim), rows, strict=True)]
-    hits = []
-    for key, own_kinds in evidence.items():
+    counted = {key: [kind for kind in model.evidence if kind in kinds] for key, model in models.items()}
+    slots = [slot_of(key, kind) for key, own_kinds in counted.items() for kind in own_kinds]
+    length = 4 * (len(query) - 1)
+    rows = read_slots(connection, path, np.array(slots, np.int64))
+    positions = {row[0]: position_of_row(row, length, path) for row in rows}
+    placed = []
+    for key, own_kinds in counted.items():
         if not own_kinds:
             raise damaged_row_error(path, models[key].id)
-        own_scores = {kind: scores[places[slot_of(key, kind)]] for kind in own_kinds}
-        best = max(own_scores, key=own_scores.__getitem__)  # of equal ones the weightiest, which comes first
-        own_positions = {kind: positions[places[slot_of(key, kind)]] for kind in own_kinds}
-        hits.append(Hit(models[key], own_scores[best], best, own_scores, own_positions))
-    return sorted(hits, key=lambda hit: (-hit.score, hit.model.id))
+        placed.append((models[key], {kind: positions[slot_of(key, kind)] for kind in own_kinds}))
+    return sorted(hits_of(placed, query), key=lambda hit: (-hit.score, hit.model.id))
 
 
 def best_keys(connection: Connection, matches: Matches, k: int) -> list[int]:

@@ -12,7 +12,7 @@ from loradex.index.sqlite.catalogue import Catalogue
 from loradex.index.sqlite.commits import is_past_state, read_state, rows_to_search
 from loradex.index.sqlite.conditions import filter_condition
 from loradex.index.sqlite.engine import AUTO, ENGINES, Mask
-from loradex.index.sqlite.hits import hits_of
+from loradex.index.sqlite.hits import best_hits
 from loradex.index.sqlite.reads import read_matching_keys, read_slots
 from loradex.index.sqlite.saved_engines import delete_engines, load_snapshot, save_engine, saved_engines
 from loradex.index.sqlite.slots import Slots, slots_of
@@ -52,7 +52,7 @@ class VectorIndex:
             return rows_to_search(read_slots(connection, path, slots), self._catalogue.dim, path)
 
         found = zip(rows, snapshot.search(rows, k, masks, fetch), strict=True)
-        return [hits_of(connection, path, query, matches, k, where.kinds) for query, matches in found]
+        return [best_hits(connection, path, query, matches, k, where.kinds) for query, matches in found]
 
     def reset(self) -> None:
         """Drop the snapshot and the saved engines.
