@@ -98,10 +98,9 @@ class Hub:
         return {"type": "file", "path": name, "oid": SHA, "size": size, **lfs}
 
 
-class Handler(BaseHTTPRequestHandler):
-    """As much of the hub's API as fetching needs."""
+class Responder(BaseHTTPRequestHandler):
+    """Answers HEAD as GET without a body, and logs nothing."""
 
-    hub: Hub
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True  # which delays a body by 40 ms after its header
 
@@ -118,6 +117,15 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_HEAD(self) -> None:
         self.do_GET()
+
+    def do_GET(self) -> None:
+        raise NotImplementedError
+
+
+class Handler(Responder):
+    """As much of the hub's API as fetching needs."""
+
+    hub: Hub
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)

@@ -4,7 +4,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -16,6 +16,8 @@ import torch
 from huggingface_hub.utils import close_session
 from open_clip.model import CLIP
 from safetensors.torch import save_file
+
+from tests.hub import Responder
 
 DIM = 16
 MODEL_CONFIG: dict[str, Any] = {
@@ -67,23 +69,8 @@ class ClipHub(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
 
-class ClipHubHandler(BaseHTTPRequestHandler):
+class ClipHubHandler(Responder):
     server: ClipHub
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def respond(self, status: int, body: bytes, **headers: str) -> None:
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **headers}.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
 
     def do_GET(self) -> None:
         path, hub = unquote(urlsplit(self.path).path), self.server
