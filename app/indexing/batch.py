@@ -129,10 +129,9 @@ class Batch:
 
     def _pictures(self, id: str) -> tuple[bytes, ...]:
         """The pictures that place a model, with those of its files that were not read now."""
-        others = [file for file in self._files.get(id, ()) if file.path not in {*self._paths, *self.gone}]
         read = self._read[id]
         pictures = {path: result.entry.pictures for path, result in read.items() if result.entry}
-        files = [*others, *(result.file for result in read.values())]
+        files = [*self._unread_files(id), *(result.file for result in read.values())]
         return pictures_of_model(self._entries[id].model.path, files, self._finder, pictures)
 
     def _keeps_preview(self, id: str) -> bool:
@@ -140,8 +139,12 @@ class Batch:
         stored = self._stored.get(id)
         if stored is None or Evidence.PREVIEW not in stored.evidence or id in self._previews:
             return False
-        others = (file for file in self._files.get(id, ()) if file.path not in {*self._paths, *self.gone})
-        return bool(self._entries[id].pictures) or any(has_pictures(file.reader) for file in others)
+        return bool(self._entries[id].pictures) or any(has_pictures(file.reader) for file in self._unread_files(id))
+
+    def _unread_files(self, id: str) -> list[KnownFile]:
+        """The known files of a model that were not read now, and are there as far as is known."""
+        paths = self._paths.union(self.gone)
+        return [file for file in self._files.get(id, ()) if file.path not in paths]
 
     def _positions(self, id: str) -> dict[Evidence, Position]:
         """All positions of a model."""

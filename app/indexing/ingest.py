@@ -208,7 +208,7 @@ class IndexRun:
 
         A file that now holds another model, or cannot be read, may be put back: without ``prune`` its model stays.
         """
-        missing = [path for path in self.known_files if scan.covers(path) and path not in scan.files]
+        missing = [path for path in self.known_files if path not in scan.files and scan.covers(path)]
         self.answer.missing = missing
         replaced = self.replaced(scan) if prune else set()
         if prune and (missing or replaced):

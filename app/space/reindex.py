@@ -94,7 +94,8 @@ def reindex_zoo(
             return ReindexAnswer(str(zoo), old_space, old_space, models=len(old))
         known = old.known_files()
         missing = [path for path in known if not is_remote(path) and not Path(path).is_file()]
-        places = [path for path in known if not is_remote(path) and path not in set(missing)] + remote_places(known)
+        gone = set(missing)
+        places = [path for path in known if not is_remote(path) and path not in gone] + remote_places(known)
         if not places:
             raise FileMissing(
                 f"{zoo}: expected its files at their known places, found none of {len(known)}; connect the drive that holds them"
