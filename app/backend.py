@@ -9,11 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from loradex.app.bases import Bases
 from loradex.app.indexing.answer import IndexAnswer
 from loradex.app.indexing.folder_scan import is_below
 from loradex.app.indexing.ingest import index_places
 from loradex.app.paths import SHIPPED_ZOO, user_zoo
 from loradex.app.search.service import Loradex
+from loradex.app.words import FileWords, WordsService
 from loradex.index import ZooError, open_zoo
 from loradex.retrieval.errors import LoradexError, QueryError
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 MAX_PATH_LENGTH: Final = 4096  # characters
 DRAWING_TIMEOUT: Final = 300.0  # seconds
+MAX_WORDS_RUNS: Final = 16  # at a time, most of which wait while one prepares a base model
 SHUTDOWN_TIMEOUT: Final = 30.0  # seconds to wait for background threads
 
 
@@ -62,7 +65,29 @@ class RunUnderWay(QueryError):
 
 
 class RunStopped(Exception):
-    """The indexing run was stopped by a user."""
+    """A run was stopped: by a user, or as the server ends."""
+
+
+class TooManyRuns(LoradexError):
+    """Words of too many sets of files are being read."""
+
+
+class WordsRun:
+    """Words of some files, read one file after another in the background.
+
+    Attributes:
+        files: their paths.
+        results: of the files that were read so far, in order.
+        error: why the run ended before all were read, if it did.
+        stop: to be set to end the run after the current file.
+        ended: set once no more results will come.
+    """
+
+    def __init__(self, files: Sequence[str]) -> None:
+        """Nothing is read yet."""
+        self.files, self.results = files, list[FileWords]()
+        self.error: LoradexError | None = None
+        self.stop, self.ended = threading.Event(), threading.Event()
 
 
 class Backend:
@@ -71,8 +96,9 @@ class Backend:
     Attributes:
         loradex: searches the zoo; replaced when an indexing run has filled another zoo.
         roots: folders below which indexing is allowed; None allows any folder, an empty list none.
-        bases: base models to draw with, as FAMILY=FOLDER.
+        bases: base models to draw and to read words with, as FAMILY=PATH.
         indexing_run: the current or last indexing run.
+        preparing: while a base model is prepared for reading words, the texts that were encoded, and those in all.
     """
 
     def __init__(self, loradex: Loradex, roots: Sequence[Path] | None = None, bases: Sequence[str] = ()) -> None:
@@ -82,6 +108,10 @@ class Backend:
         self.indexing_run = IndexingRun()
         self._start_lock, self._stop = threading.Lock(), threading.Event()
         self._threads: dict[threading.Thread, threading.Event] = {}
+        self.preparing: tuple[int, int] | None = None
+        self._words: WordsService | None = None
+        self._words_runs: list[WordsRun] = []
+        self._words_lock, self._closing = threading.Lock(), threading.Event()
 
     def start_indexing(self, folders: Sequence[str]) -> None:
         """Start to index folders of this machine in the background.
@@ -102,6 +132,30 @@ class Backend:
             self._stop = threading.Event()
             self.indexing_run = IndexingRun(State.RUNNING, folders=[str(path) for path in paths])
             self.run_in_background(lambda: self._index(paths), self._stop)
+
+    def read_words(self, files: Sequence[str], k: int, candidates: Sequence[str] = ()) -> WordsRun:
+        """Start to read the words that files were trained with, in the background.
+
+        The first file of a family takes seconds to minutes more, in which its base model is prepared.
+
+        Args:
+            files: paths of LoRA files.
+            k: the number of words of each.
+            candidates: the words to choose from; none for the usual ones.
+
+        Raises:
+            TooManyRuns: too many runs are in progress.
+        """
+        with self._words_lock:
+            self._words_runs = [run for run in self._words_runs if not run.ended.is_set()]
+            if len(self._words_runs) >= MAX_WORDS_RUNS:
+                raise TooManyRuns(
+                    f"words: expected fewer than {MAX_WORDS_RUNS} sets of files that are being read, found so many; try again in a minute"
+                )
+            run = WordsRun(files)
+            self._words_runs.append(run)
+            self.run_in_background(lambda: self._read_words(run, k, candidates), run.stop)
+        return run
 
     @cached_property
     def renderer(self) -> "Renderer":
@@ -158,6 +212,7 @@ class Backend:
 
     def close(self) -> None:
         """Stop all background threads and wait for them, so that none is killed in the middle of a computation."""
+        self._closing.set()
         for stop in self._threads.values():
             stop.set()
         self.wait(SHUTDOWN_TIMEOUT)
@@ -166,7 +221,9 @@ class Backend:
         try:
             zoo_folder = user_zoo() if self.loradex.zoo_folder == SHIPPED_ZOO else self.loradex.zoo_folder
             loradex = self.loradex if zoo_folder == self.loradex.zoo_folder else Loradex(zoo_folder)
-            answer = index_places(paths, zoo_folder, loradex.encoder, self._report_progress)
+            answer = index_places(
+                paths, zoo_folder, loradex.encoder, self._report_progress, words=self._words_service()
+            )
             self.loradex = loradex
             self.indexing_run = replace(self.indexing_run, answer=answer, doing="drawing", done=0, total=0, file="")
             self._draw_previews(zoo_folder)
@@ -182,6 +239,36 @@ class Backend:
                 reason="indexing: expected to finish, found an error of Loradex itself; see the server's log",
             )
             raise
+
+    def _read_words(self, run: WordsRun, k: int, candidates: Sequence[str]) -> None:
+        try:
+            for file in run.files:
+                if run.stop.is_set():
+                    break
+                run.results.append(self._words_service().read_path(Path(file), k, candidates))
+        except LoradexError as error:
+            run.error = error
+        except RunStopped:
+            pass
+        except BaseException:
+            run.error = LoradexError(
+                "words: expected to read them, found an error of Loradex itself; see the server's log"
+            )
+            raise
+        finally:
+            self.preparing = None  # another run that prepares one reports it again
+            run.ended.set()
+
+    def _words_service(self) -> WordsService:
+        with self._words_lock:
+            if self._words is None:
+                self._words = WordsService(Bases.load(self.bases), self._report_preparing)
+            return self._words
+
+    def _report_preparing(self, done: int, total: int) -> None:
+        if self._closing.is_set():
+            raise RunStopped
+        self.preparing = (done, total) if done < total else None
 
     def _draw_previews(self, zoo_folder: Path) -> None:
         """Draw the models that have no preview and whose base model is available."""

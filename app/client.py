@@ -118,6 +118,18 @@ class Client:
         """Upload LoRA files and label what they draw."""
         return self._upload("label", "files", files, {"labels": labels, "count": count})
 
+    def words(self, *files: str | Path, words: Sequence[str] = (), count: int = 10) -> Document:
+        """Upload LoRA files and read the words that they were trained with from their weights.
+
+        The first call for a family may fail with status 503 while the server reads the base model: call it again.
+
+        Args:
+            files: LoRA files.
+            words: the words to choose from, in place of the usual ones.
+            count: number of words for each file.
+        """
+        return self._upload("words", "files", files, {"words": words, "count": count})
+
     def inspect(self, *files: str | Path, hash: bool = False) -> Document:
         """Upload LoRA files and return the facts in them: format, ranks, trigger words, ..."""
         return self._upload("inspect", "files", files, {"hash": hash})

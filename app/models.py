@@ -33,6 +33,23 @@ def absolute_path(path: str, zoo: str) -> str:
     return path if "://" in path else str((Path(zoo) / path).resolve())
 
 
+def stored_pairs(model: Model, fact: str) -> list[tuple[str, float]]:
+    """A fact of a model that is a list of names with probabilities; a zoo may hold any JSON there."""
+    stored = model.facts.get(fact)
+    pairs = [pair for pair in stored if isinstance(pair, list) and len(pair) == 2] if isinstance(stored, list) else []
+    return [(str(name), float(share)) for name, share in pairs if isinstance(share, int | float) and 0 <= share <= 1]
+
+
+def stored_words(model: Model) -> list[tuple[str, float]]:
+    """The words that a model was trained with as read from its weights, with their probabilities, best first."""
+    return stored_pairs(model, "words")
+
+
+def words_document(model: Model) -> list[dict[str, Any]]:
+    """Return the words that a model was trained with as a JSON document."""
+    return [{"word": word, "probability": probability} for word, probability in stored_words(model)]
+
+
 def known_by(model: Model) -> str:
     """Return in words how a model is known."""
     return evidence_words(model.evidence or (Evidence.METADATA,))

@@ -21,7 +21,7 @@ class Texts:
         names: of the model, and of those files that have another.
         tags: tags and trigger words.
         titles: of the same.
-        notes: of the same, and the name of the folder that holds each file.
+        notes: of the same, with words that were read from the weights, and the name of the folder that holds each file.
     """
 
     names: tuple[str, ...] = ()
@@ -36,7 +36,7 @@ class Texts:
             names=() if name is None else (name,),
             tags=(*strings(facts, "tags"), *strings(facts, "trigger_words")),
             titles=tuple(strings(facts, "title")),
-            notes=(*strings(facts, "notes"), *folder_name(path)),
+            notes=(*strings(facts, "notes"), *read_words(facts), *folder_name(path)),
         )
 
     def merged(self, others: Iterable["Texts"]) -> "Texts":
@@ -185,6 +185,12 @@ def as_list(facts: Mapping[str, Any], name: str) -> list[Any]:
 def strings(facts: Mapping[str, Any], name: str) -> list[str]:
     """Return the strings of a fact that is a list."""
     return [value for value in as_list(facts, name) if isinstance(value, str)]
+
+
+def read_words(facts: Mapping[str, Any]) -> list[str]:
+    """Return the words that were read from the weights, of a fact that lists them with their probabilities."""
+    pairs = [pair for pair in as_list(facts, "words") if isinstance(pair, list | tuple)]
+    return [word for word, *_ in filter(None, pairs) if isinstance(word, str)]
 
 
 def normalize_tag(text: str) -> str:

@@ -19,7 +19,7 @@ from torch import Tensor
 from loradex.app.paths import MINIATURE
 from loradex.retrieval.fingerprint import Fingerprint
 from loradex.retrieval.lora import LayerUpdate, LoraFile
-from scripts.miniature.fleet import FleetTrainer, chunk_recipes, make_recipes
+from scripts.miniature.fleet import TRAINERS, FleetTrainer, chunk_recipes, make_recipes
 from scripts.miniature.settings import Build
 
 Updates = dict[str, LayerUpdate]
@@ -124,7 +124,10 @@ def make_variants(all_updates: list[Updates]) -> Iterator[tuple[str, Updates, Up
 
 def retrain_checkpoints(build: Build) -> Iterator[tuple[str, Updates, Updates]]:
     """Triples (kind, final, earlier checkpoint) of LoRAs trained with the same seeds, drawings and noise."""
-    trainer, chunk = FleetTrainer(build, "a"), next(chunk_recipes(make_recipes(build, "a")))
+    trainer, chunk = (
+        FleetTrainer(build, build / "fleet-a", TRAINERS["a"]),
+        next(chunk_recipes(make_recipes(build, "a"))),
+    )
     finals = split_loras(trainer.train(chunk)[0])
     for share in CHECKPOINT_SHARES:
         for final, earlier in zip(

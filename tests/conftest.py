@@ -12,6 +12,9 @@ import pytest
 # Tests run in parallel: threads of torch that wait for each other would be a hundred times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"  # huggingface_hub reads it when it is imported, before any fixture runs
+
+import tests.few_words  # noqa: E402, F401
+
 USER_FOLDER_VARIABLES = (
     "HOME",
     "USERPROFILE",

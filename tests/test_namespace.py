@@ -118,6 +118,7 @@ def test_wheel_contents(wheel: Path) -> None:
     with ZipFile(wheel) as archive:
         files = set(archive.namelist())
     assert {"loradex/py.typed", "loradex/app/web/page.css", "loradex/index/__init__.py"} <= files
+    assert {"loradex/retrieval/space/everyday_words.txt", "loradex/retrieval/words/english_words.txt.gz"} <= files
     shipped = [path for path in (TREE / "app/miniature/zoo").rglob("*") if path.is_file()]
     assert {f"loradex/{path.relative_to(TREE).as_posix()}" for path in shipped} <= files
     folders = {file.split("/")[0] for file in files}

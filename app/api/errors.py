@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from loradex.app.backend import RunUnderWay
+from loradex.app.backend import RunUnderWay, TooManyRuns
 from loradex.index.errors import BadQuery, DiskRefused, ModelMissing, ZooClosed, ZooError, ZooLocked, ZooUnreachable
 from loradex.retrieval.errors import FileError, LoradexError, NoExpert, QueryError
 
@@ -22,7 +22,7 @@ class Busy(LoradexError):
 
 
 STATUS: Final[tuple[tuple[int, ErrorTypes], ...]] = (  # the first match counts
-    (503, (Busy, ZooLocked, ZooClosed, ZooUnreachable)),
+    (503, (Busy, TooManyRuns, ZooLocked, ZooClosed, ZooUnreachable)),
     (409, (RunUnderWay,)),
     (404, (ModelMissing, DrawingMissing)),
     (413, (TooLarge,)),

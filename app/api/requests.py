@@ -12,6 +12,7 @@ from loradex.index.filters import MAX_VALUES
 
 MAX_TEXT_LENGTH: Final = 300  # characters
 MAX_PAGE_SIZE: Final = 500
+MAX_WORDS: Final = 100  # of a file
 MAX_FOLDERS: Final = 100
 MAX_KINDS: Final = 10
 KINDS_DESCRIPTION: Final = (
@@ -97,6 +98,15 @@ class LabelFields(StrictModel):
         [], max_length=MAX_LABELS, description="The labels to choose from. Default: the shipped concepts."
     )
     count: int = Field(5, ge=1, le=MAX_HITS, description="Number of labels for each file.")
+
+
+class WordsFields(StrictModel):
+    """Options of reading words."""
+
+    words: list[ShortText] = Field(
+        [], max_length=MAX_LABELS, description="The words to choose from, in place of the usual ones."
+    )
+    count: int = Field(10, ge=1, le=MAX_WORDS, description="Number of words for each file.")
 
 
 class InspectFields(StrictModel):

@@ -43,6 +43,13 @@ class Named(BaseModel):
     path: Path
 
 
+class StoredWord(BaseModel):
+    """A word that a model was trained with, as its weights say."""
+
+    word: str = Field(examples=["kozu"])
+    probability: float = Field(ge=0, le=1)
+
+
 class Hit(Named):
     """A hit of a search."""
 
@@ -60,6 +67,7 @@ class Hit(Named):
     place: str | None = Field(
         description="The file that answers the query: below the folder of the filter, or with the words of the query; else `path`."
     )
+    words: list[StoredWord] = Field(description="Words that it was trained with, read from its weights, best first.")
     copies: list[Named] = Field(description="Models with the same update, folded into this hit.")
 
 
@@ -104,6 +112,7 @@ class Model(Named):
     facts: dict[str, Any] = Field(
         description="Facts from its file (format, ranks, tags, trigger_words, title, notes, ...) and its most likely labels."
     )
+    words: list[StoredWord] = Field(description="Words that it was trained with, read from its weights, best first.")
     added: int | None = Field(description="When it was first indexed, in seconds since 1970.")
 
 
@@ -221,6 +230,29 @@ class Labelled(BaseModel):
     results: list[LabelledFile]
 
 
+class Word(StoredWord):
+    """A word read from the weights of a file."""
+
+    score: float
+
+
+class ReadFile(BaseModel):
+    """The words that a file was trained with, best first."""
+
+    file: str = Field(description="Name of the uploaded file.")
+    family: Family
+    readable: bool = Field(description="Whether words can be read from files like this on this server.")
+    reason: str | None = Field(description="Why not, and what to do about it.")
+    nothing: float | None = Field(description="Probability that there are no words to be read.", ge=0, le=1)
+    words: list[Word]
+
+
+class WordsRead(BaseModel):
+    """The words of some files."""
+
+    results: list[ReadFile]
+
+
 class InspectedFile(BaseModel):
     """Facts from a file; id, data_hash and sha256 only if hashes were requested."""
 
@@ -263,7 +295,8 @@ class Indexed(BaseModel):
     """Result of indexing a set of files."""
 
     zoo: str
-    by_weights: int
+    by_weights: int = Field(description="Files that an expert read, or that words in their weights place.")
+    by_words: int = Field(description="Files that words in their weights place, whether an expert read them or not.")
     by_preview: int = Field(
         description="Files that the pictures beside them place, whether an expert read them or not."
     )
@@ -279,6 +312,9 @@ class Indexed(BaseModel):
     bad_pictures: list[Refusal] = Field(description="Pictures beside files that could not be used, and why.")
     no_previews: str | None = Field(description="Why no picture was placed, if there are some and none could be.")
     advice: str | None = Field(description="What to do about files of this run that no expert reads; null if none are.")
+    words_advice: str | None = Field(
+        description="What to do about files whose words are not read, as their base model is missing; null if there are none."
+    )
 
 
 class Run(BaseModel):

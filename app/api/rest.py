@@ -18,13 +18,13 @@ from loradex.app.api.requests import (
     LabelFields,
     ModelFields,
     SearchFields,
+    WordsFields,
 )
 from loradex.app.api.texts import map_strings, valid_utf8
 from loradex.app.api.uploads import Form, form_dependency, request_body
-from loradex.app.api.zoo_reader import ZooReader
+from loradex.app.api.zoo_reader import ZooReader, described
 from loradex.app.backend import Backend
 from loradex.app.describe.inspection import inspect_files
-from loradex.app.models import model_document
 
 VERSION: Final = "1"  # of the API; increase it with a change that breaks clients
 DESCRIPTION: Final = (
@@ -53,6 +53,7 @@ Id = Annotated[str, Path(max_length=MAX_TEXT_LENGTH, description="Id of a model,
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE, description="Maximum number of results, of each kind.")]
 SearchForm = Annotated[Form[SearchFields], Depends(form_dependency(SearchFields, "picture", PICTURE_UPLOADS))]
 LabelForm = Annotated[Form[LabelFields], Depends(form_dependency(LabelFields, "files", LORA_UPLOADS))]
+WordsForm = Annotated[Form[WordsFields], Depends(form_dependency(WordsFields, "files", LORA_UPLOADS))]
 InspectForm = Annotated[Form[InspectFields], Depends(form_dependency(InspectFields, "files", LORA_UPLOADS))]
 
 
@@ -97,7 +98,7 @@ class Routes:
         """List models in order of id."""
         page, next_cursor = self.reader.models(fields)
         folder = str(self.backend.loradex.zoo_folder)
-        return json_safe({"models": [model_document(model, folder) for model in page], "next": next_cursor})
+        return json_safe({"models": [described(model, folder) for model in page], "next": next_cursor})
 
     def model(self, id: Id) -> Any:
         """Get all that is known about a model, with its files."""
@@ -125,6 +126,12 @@ class Routes:
         with form.restore_names_in_errors(), self.reader.heavy_limiter:
             answers = list(self.backend.loradex.label(form.files, form.fields.labels, form.fields.count))
             return form.restore_names(json_safe({"results": [answer.document() for answer in answers]}))
+
+    def words(self, form: WordsForm) -> Any:
+        """Read the words that LoRAs were trained with from their weights; 503 while the base model is prepared."""
+        with form.restore_names_in_errors():
+            results = self.reader.words(form.files, form.fields.count, form.fields.words)
+            return form.restore_names(json_safe({"results": [result.as_json() for result in results]}))
 
     def inspect(self, form: InspectForm) -> Any:
         """Read format, family, ranks, trainer and trigger words from the headers of LoRAs."""
@@ -203,6 +210,15 @@ def add_routes(api: FastAPI, routes: Routes) -> None:
         methods=["POST"],
         operation_id="label_files",
         response_model=responses.Labelled,
+        openapi_extra=body,
+    )
+    body = request_body(WordsFields, "files", LORA_UPLOADS)
+    add(
+        "/words",
+        routes.words,
+        methods=["POST"],
+        operation_id="read_words",
+        response_model=responses.WordsRead,
         openapi_extra=body,
     )
     body = request_body(InspectFields, "files", LORA_UPLOADS)

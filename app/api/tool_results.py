@@ -5,18 +5,23 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, Field
 
 from loradex.app.api.texts import bounded_line, valid_utf8
-from loradex.app.models import model_path
+from loradex.app.models import model_path, stored_pairs
 from loradex.app.search.answers import LabelAnswer
 from loradex.app.search.ranking import SearchHit
+from loradex.app.words import FileWords
 from loradex.index import Model
 
 MAX_LENGTH: Final = 200  # characters of a text from a file
 MAX_NOTES_LENGTH: Final = 1000
+MAX_REASON_LENGTH: Final = 400  # with the commands that help
 MAX_FIELDS: Final = 50  # of an object, such as families or formats
 MAX_ITEMS: Final = 12  # of a list, such as tags or trigger words
 
 Labels = Annotated[
     dict[str, float], Field(description="Its most likely labels, by its weights, with their probabilities.")
+]
+Words = Annotated[
+    dict[str, float], Field(description="Words that it was trained with, read from its weights, with probabilities.")
 ]
 FirstItems = Annotated[list[str], Field(description="The first few.")]
 
@@ -29,6 +34,7 @@ class BriefModel(BaseModel):
     family: Annotated[str, Field(description="The architecture of its base model.")]
     concept: str | None = None
     labels: Labels = {}
+    words: Words = {}
     path: Annotated[str | None, Field(description="Its file, if the agent runs on the same machine as the zoo.")] = None
 
 
@@ -124,6 +130,22 @@ class Labelled(BaseModel):
     results: list[LabelledFile]
 
 
+class ReadFile(BaseModel):
+    """The words that a file was trained with."""
+
+    file: str
+    family: str
+    words: Words
+    no_words: Annotated[float | None, Field(description="Probability that there are no words to be read.")] = None
+    reason: Annotated[str | None, Field(description="Why words cannot be read, if so, and what to do.")] = None
+
+
+class WordsRead(BaseModel):
+    """The words of some files."""
+
+    results: list[ReadFile]
+
+
 class Inspected(BaseModel):
     """Facts from some files, and why others cannot be read."""
 
@@ -161,14 +183,9 @@ def first_items(fact: Any) -> list[str]:
     return [str(shorten_text(item)) for item in fact[:MAX_ITEMS]] if isinstance(fact, list) else []
 
 
-def stored_labels(fact: Any) -> dict[str, float]:
-    """Return a model's labels as stored in the zoo; pairs that are not a label and a number are left out."""
-    pairs = [pair for pair in fact if isinstance(pair, list) and len(pair) == 2] if isinstance(fact, list) else []
-    return {
-        str(shorten_text(label)): probability
-        for label, probability in pairs[:MAX_ITEMS]
-        if isinstance(probability, float | int)
-    }
+def probabilities(model: Model, fact: str) -> dict[str, float]:
+    """Return the probabilities in a fact of a model as stored in the zoo, by label or word; only the first few."""
+    return {str(shorten_text(name)): probability for name, probability in stored_pairs(model, fact)[:MAX_ITEMS]}
 
 
 def model_fields(model: Model, zoo: str | None) -> dict[str, Any]:
@@ -179,7 +196,8 @@ def model_fields(model: Model, zoo: str | None) -> dict[str, Any]:
         "name": shorten_text(model.name),
         "family": shorten_text(model.family),
         "concept": shorten_text(model.concept),
-        "labels": stored_labels(model.facts.get("labels")),
+        "labels": probabilities(model, "labels"),
+        "words": probabilities(model, "words"),
         "path": None if path is None else valid_utf8(path),
     }
 
@@ -217,4 +235,15 @@ def labelled_file(answer: LabelAnswer) -> LabelledFile:
         family=answer.family,
         labels={label.label: round(label.probability, 3) for label in answer.labels},
         unknown=shorten_text(answer.reason),
+    )
+
+
+def read_file(result: FileWords) -> ReadFile:
+    """Return the words of a file, for agents."""
+    return ReadFile(
+        file=valid_utf8(result.file),
+        family=result.family,
+        words={str(shorten_text(word.word)): round(word.probability, 3) for word in result.words},
+        no_words=None if result.nothing is None else round(result.nothing, 3),
+        reason=result.reason and shorten_text(result.reason.removeprefix(f"{result.file}: "), MAX_REASON_LENGTH),
     )

@@ -6,13 +6,14 @@ from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from threading import Lock
+from time import monotonic
 from typing import Any, Final
 
-from loradex.app.api.errors import DrawingMissing
+from loradex.app.api.errors import Busy, DrawingMissing
 from loradex.app.api.limiter import RequestLimiter
 from loradex.app.api.requests import Filters, ModelFields, SearchFields
 from loradex.app.backend import Backend
-from loradex.app.models import model_document
+from loradex.app.models import model_document, words_document
 from loradex.app.paths import SHIPPED_NAME, SHIPPED_ZOO
 from loradex.app.previews import preview_path
 from loradex.app.search.answers import SearchAnswer
@@ -20,10 +21,12 @@ from loradex.app.search.filters import parse_filter
 from loradex.app.search.lookalikes import DuplicatesAnswer, Library
 from loradex.app.search.query import Query
 from loradex.app.search.service import MAX_OFFSET
+from loradex.app.words import FileWords
 from loradex.index import Filter, Model
 from loradex.index.model import State
 from loradex.retrieval.errors import QueryError
 
+MAX_PREPARING: Final = 60.0  # seconds for which a request waits for a base model; the client's timeout is twice as long
 MAX_COMPARED: Final = 100_000  # models; a fingerprint takes 4 KiB of memory
 FILTERS: Final = {"families": "family", "formats": "format", "tags": "tag"} | {
     name: name for name in ("rank", "folder", "after", "before", "found_by")
@@ -105,7 +108,7 @@ class ZooReader:
             ModelMissing: there is none.
         """
         zoo = self.backend.loradex.zoo
-        return model_document(zoo.get(id), str(zoo.folder)) | {
+        return described(zoo.get(id), str(zoo.folder)) | {
             "files": [asdict(file) for file in zoo.files_by_model([id]).get(id, [])]
         }
 
@@ -123,6 +126,31 @@ class ZooReader:
                 f"model {id!r}: expected a drawing, found none; it had no picture beside it when it was indexed"
             )
         return path
+
+    def words(self, files: Sequence[str], count: int, words: Sequence[str] = ()) -> list[FileWords]:
+        """Read the words that files were trained with.
+
+        Args:
+            files: paths of LoRA files.
+            count: the number of words of each.
+            words: to choose from; none for the usual ones.
+
+        Raises:
+            QueryError: the words to choose from cannot be used.
+            Busy, TooManyRuns: a base model is still being prepared, or too many requests wait.
+        """
+        with self.heavy_limiter:
+            run, start = self.backend.read_words(files, count, words), monotonic()
+            while not run.ended.wait(1):
+                if (preparing := self.backend.preparing) and monotonic() > start + MAX_PREPARING:
+                    run.stop.set()
+                    done, total = preparing
+                    raise Busy(
+                        f"words: expected a base model that is prepared for reading them, found {done:,} of {total:,} texts encoded; try again later"
+                    )
+        if run.error:
+            raise run.error
+        return run.results
 
     def similar(self, id: str, limit: int) -> dict[str, Any]:
         """Find the look-alikes of a model.
@@ -195,6 +223,11 @@ class ZooReader:
                 )
             self._comparison = Comparison(key, Library.from_zoo(zoo.folder, lambda done, total, name: None))
         return self._comparison
+
+
+def described(model: Model, zoo: str) -> dict[str, Any]:
+    """Return all that is known about a model but its files; ``zoo`` is the folder of its zoo."""
+    return model_document(model, zoo) | {"words": words_document(model)}
 
 
 def filter_from(fields: Filters) -> Filter:

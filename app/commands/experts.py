@@ -106,6 +106,7 @@ def train(
         "loradex evaluate --tree mini-b",
         "loradex evaluate --tree mini-vit",
         "loradex evaluate my-loras --labels labels.csv",
+        "loradex evaluate --words",
     ),
     rich_help_panel=EXPERTS_PANEL,
 )
@@ -121,12 +122,29 @@ def evaluate(
         MiniatureTree,
         typer.Option(help="Which of the miniature's model trees to measure: two of LoRAs, two of classifiers."),
     ] = MiniatureTree.A,
+    words: Annotated[
+        bool,
+        typer.Option(
+            "--words",
+            help="Measure how words are read from LoRAs whose captions are known (FOLDER has a captions.json), no expert.",
+        ),
+    ] = False,
+    spell: Annotated[
+        bool, typer.Option("--spell", help="With --words: also spell trigger words without any list; takes long.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Measure an expert on held-out concepts, or on unseen classifiers; the miniature's beside baselines."""
-    from loradex.app.commands.progress import spinner
+    from loradex.app.commands.progress import progress_bar, spinner
     from loradex.app.commands.tables.experts import evaluation_tables
 
+    if words:
+        from loradex.app.experts.words_evaluation import evaluate_words
+
+        with progress_bar() as bar:
+            document = evaluate_words(folder, spell, lambda done, total: bar(done, total, ""))
+        print_answer(document, evaluation_tables(document), as_json)
+        return
     with spinner("Reading LoRAs and measuring"):
         from loradex.app.experts.evaluation import evaluate_folder, evaluate_miniature
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loradex.app.commands.options import FILES_PANEL, Count, Json, LabelFile, examples
+from loradex.app.commands.options import FILES_PANEL, Count, Json, LabelFile, WordsBases, examples
 from loradex.app.commands.output import exit_if_refused, print_answer
 
 if TYPE_CHECKING:
@@ -75,18 +75,24 @@ def describe(
         DescriptionForm, typer.Option("--as", help="A .metadata.json beside each file, or the README.md of its folder.")
     ] = DescriptionForm.SIDE_CAR,
     labels: LabelFile = None,
+    base: WordsBases = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, and write nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write labels and facts beside LoRAs, for ComfyUI-Lora-Manager or the Hugging Face hub; your texts are kept."""
-    from loradex.app.commands.progress import progress_bar
+    """Write labels, words and facts beside LoRAs, for ComfyUI-Lora-Manager or the hub; your own texts are kept."""
+    from loradex.app.bases import Bases
+    from loradex.app.commands.progress import progress_bar, words_progress
     from loradex.app.commands.tables.files import describe_table
     from loradex.app.describe.descriptions import describe_files
     from loradex.app.search.service import read_labels
+    from loradex.app.words import WordsService
 
     candidates = read_labels(labels) if labels else None
     with progress_bar() as progress:
-        answer = describe_files(places, open_labeller(), form, candidates, dry_run=dry_run, progress=progress)
+        words = WordsService(Bases.load(base or ()), words_progress(progress))
+        answer = describe_files(
+            places, open_labeller(), form, candidates, dry_run=dry_run, progress=progress, words=words
+        )
     if answer.files or as_json:
         print_answer(answer.document(), describe_table(answer), as_json)
     exit_if_refused(list(answer.refused.values()), len(answer.files) + len(answer.refused))

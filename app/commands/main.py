@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from loradex.app.commands import draw, experts, files, find, library, serve, space, zoo
+from loradex.app.commands import bases, draw, experts, files, find, library, serve, space, words, zoo
 from loradex.app.commands.options import ZOO_PANEL, examples
 from loradex.app.commands.output import LogToMessages, print_message
 
@@ -29,9 +29,10 @@ app = typer.Typer(
         'loradex search "a slice of pizza" --zoo miniature', "loradex index ~/ComfyUI/models/loras", "loradex serve"
     ),
 )
-for commands in find, files, draw, library, serve:
+for commands in find, files, words, draw, library, serve:
     app.add_typer(commands.app)
 app.add_typer(zoo.app, name="zoo", rich_help_panel=ZOO_PANEL)
+app.add_typer(bases.app, name="base", rich_help_panel=ZOO_PANEL)
 app.add_typer(space.app, name="space", rich_help_panel=ZOO_PANEL)
 app.add_typer(experts.app)
 

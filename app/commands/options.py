@@ -76,7 +76,16 @@ BaseModelFolders = Annotated[
     typer.Option(
         "--base",
         metavar="FAMILY=FOLDER",
-        help="A base model to draw with, saved by diffusers; may be repeated. Also: $LORADEX_BASES.",
+        help="A base model to draw with, saved by diffusers; may be repeated. Also: $LORADEX_BASES, `loradex base add`.",
+    ),
+]
+WordsBases = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--base",
+        metavar="FAMILY=PATH",
+        help="A base model whose text encoder reads words: a folder of diffusers or a checkpoint in one file; may be repeated. "
+        "Also: `loradex base add`, $LORADEX_BASES.",
     ),
 ]
 Engine = Annotated[

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
@@ -55,6 +55,16 @@ def progress_bar(verb: str = "Reading") -> Iterator[ProgressCallback]:
         yield lambda done, total, file: progress.update(
             task, completed=done, total=total, description=plain(file[-room:])
         )
+
+
+def words_progress(progress: ProgressCallback) -> Callable[[int, int], None]:
+    """Return what reports how many words a base model's text encoder has read, in the bar of ``progress``."""
+    return lambda done, total: progress(done, total, "candidate words, which are kept for later")
+
+
+def spelling_progress(progress: ProgressCallback) -> Callable[[int, int], None]:
+    """Return what reports how far the spelling of a file's words is, in the bar of ``progress``."""
+    return lambda done, total: progress(done, total, "Spelling")
 
 
 def track(answers: Iterable[T], total: int) -> Iterable[T]:

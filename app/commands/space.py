@@ -99,17 +99,20 @@ def reindex(
     as_json: Json = False,
 ) -> None:
     """Make a zoo of another space again from its files, in the space in use; the old zoo is kept beside it."""
-    from loradex.app.commands.progress import progress_bar
+    from loradex.app.bases import Bases
+    from loradex.app.commands.progress import progress_bar, words_progress
     from loradex.app.commands.tables.space import reindex_tables
     from loradex.app.indexing.reading_engines import make_reading_engine
     from loradex.app.paths import encoder_folders, zoo_to_write
     from loradex.app.space.reindex import reindex_zoo
+    from loradex.app.words import WordsService
     from loradex.retrieval.encoder import Encoder
 
     target = zoo_to_write(zoo)
     reading_engine = make_reading_engine(engine, f"{target.absolute()} reindexed", parts, ray_address)
     with progress_bar() as progress:
-        answer = reindex_zoo(target, Encoder.load(*encoder_folders()), progress, reading_engine)
+        words = WordsService(Bases.load(), words_progress(progress))
+        answer = reindex_zoo(target, Encoder.load(*encoder_folders()), progress, reading_engine, words)
     print_answer(answer.document(), reindex_tables(answer), as_json)
     gone = [
         f"{path}: expected a file of the zoo, found it gone; put it back and run `loradex index` on it"

@@ -7,18 +7,20 @@ from typing import Final
 
 from loradex.app.describe.inspection import expand_folders
 from loradex.app.describe.model_cards import plan_card
+from loradex.app.describe.predictions import Words
 from loradex.app.describe.side_cars import plan_side_car
 from loradex.app.describe.text_edit import FieldChange, PlannedEdit, apply_edit
 from loradex.app.reporting import ProgressCallback, refusal_list
 from loradex.app.search.answers import LabelAnswer
 from loradex.app.search.service import Loradex
+from loradex.app.words import WordsService
 from loradex.retrieval.errors import DescriptionError, FileError
 from loradex.retrieval.lora import LoraFile
 
 MAX_LABELS: Final = 5  # a file
 
 # By the value of --as.
-PLANNERS: Final[dict[str, Callable[[LoraFile, LabelAnswer, str], PlannedEdit]]] = {
+PLANNERS: Final[dict[str, Callable[[LoraFile, LabelAnswer, str, Words], PlannedEdit]]] = {
     "side-car": plan_side_car,
     "card": plan_card,
 }
@@ -60,6 +62,7 @@ def describe_files(
     *,
     dry_run: bool,
     progress: ProgressCallback,
+    words: WordsService | None = None,
 ) -> DescribeAnswer:
     """Describe files, and the ``.safetensors`` files below folders; a bad file is refused and does not stop the others.
 
@@ -70,6 +73,7 @@ def describe_files(
         labels: the candidates; None for the default labels.
         dry_run: only return the changes, without writing them.
         progress: called after each file.
+        words: reads the words that files were trained with; without it those stay that were written before.
 
     Raises:
         QueryError: there are too many labels.
@@ -80,7 +84,7 @@ def describe_files(
     for number, (path, answer) in enumerate(zip(files, answers, strict=True), 1):
         try:
             lora = LoraFile.open(path)
-            edit = PLANNERS[form](lora, answer, loradex.encoder.space.name)
+            edit = PLANNERS[form](lora, answer, loradex.encoder.space.name, words_in_weights(words, lora))
             if edit.changes and not dry_run:
                 apply_edit(edit, permissions_like=path)
             descriptions.append(Description(str(path), str(edit.path), edit.changes))
@@ -88,3 +92,9 @@ def describe_files(
             refused[str(path)] = str(error)
         progress(number, len(files), path.name)
     return DescribeAnswer(form, dry_run, descriptions, refused)
+
+
+def words_in_weights(service: WordsService | None, lora: LoraFile) -> Words:
+    """The words that a file was likely trained with; None if they cannot be read."""
+    found = service.read(lora) if service else None
+    return found.likely if found and found.readable else None

@@ -1,12 +1,20 @@
 """Model cards: the fields of the Hugging Face hub at the head of the ``README.md`` beside a LoRA."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
 from loradex.app.describe.ownership import plan_changes
-from loradex.app.describe.predictions import certain_family, likely_labels, predictions_document
+from loradex.app.describe.predictions import (
+    Words,
+    certain_family,
+    likely_labels,
+    predictions_document,
+    read_or_written,
+    trigger_words,
+)
 from loradex.app.describe.text_edit import PlannedEdit, read_text, replace_surrogates
 from loradex.app.describe.yaml_block import YamlBlock
 from loradex.app.indexing.file_reader import display_name
@@ -15,6 +23,7 @@ from loradex.app.search.answers import LabelAnswer
 from loradex.retrieval.errors import DescriptionError
 from loradex.retrieval.lora import LoraFile
 from loradex.retrieval.lora.facts import LORADEX_KEY
+from loradex.retrieval.words import Word
 
 CARD_NAME: Final = "README.md"
 BOM: Final = "\ufeff"
@@ -31,8 +40,10 @@ BASE_MODELS: Final = {
 VIDEO_FAMILIES: Final = ("wan", "hunyuan-video", "ltx-video")
 
 
-def plan_card(lora: LoraFile, answer: LabelAnswer, space: str | None = None) -> PlannedEdit:
+def plan_card(lora: LoraFile, answer: LabelAnswer, space: str | None = None, words: Words = None) -> PlannedEdit:
     """Plan the edit of the card in a file's folder; nothing is written.
+
+    ``words`` are those in the file's weights; if they could not be read, those stay that were written before.
 
     Raises:
         DescriptionError: there are other LoRAs in the folder, or the card exists and cannot be edited.
@@ -51,10 +62,17 @@ def plan_card(lora: LoraFile, answer: LabelAnswer, space: str | None = None) -> 
         raise DescriptionError(
             f"{target}: expected a folder with one LoRA, found {count}; a card describes one, so write side-cars (--as side-car)"
         )
-    return plan_edit(target, read_text(target), lora, answer, space)
+    return plan_edit(target, read_text(target), lora, answer, space, words)
 
 
-def plan_edit(target: Path, before: str | None, lora: LoraFile, answer: LabelAnswer, space: str | None) -> PlannedEdit:
+def plan_edit(
+    target: Path,
+    before: str | None,
+    lora: LoraFile,
+    answer: LabelAnswer,
+    space: str | None = None,
+    words: Words = None,
+) -> PlannedEdit:
     """Plan the edit of a card with the text ``before``; None for a new card.
 
     Raises:
@@ -62,9 +80,10 @@ def plan_edit(target: Path, before: str | None, lora: LoraFile, answer: LabelAns
     """
     try:
         head, block, tail = split_card(new_body(lora) if before is None else before)
-        desired = desired_fields(lora, answer)
+        in_weights = read_or_written(words, block.comparable_fields([LORADEX_KEY]))
+        desired = desired_fields(lora, answer, in_weights)
         fields = block.comparable_fields([*desired, LORADEX_KEY])
-        changes = plan_changes(fields, desired, predictions_document(answer, space))
+        changes = plan_changes(fields, desired, predictions_document(answer, space, in_weights))
         return PlannedEdit(target, before, head + block.with_changes(changes) + tail, changes)
     except DescriptionError as error:
         raise DescriptionError(f"{target}: {error}") from None
@@ -97,7 +116,7 @@ def split_card(text: str) -> tuple[str, YamlBlock, str]:
     )
 
 
-def desired_fields(lora: LoraFile, answer: LabelAnswer) -> dict[str, Any]:
+def desired_fields(lora: LoraFile, answer: LabelAnswer, words: Sequence[Word]) -> dict[str, Any]:
     """Every field that Loradex fills, with its value; None where it has none."""
     family = certain_family(lora)
     return {
@@ -105,7 +124,7 @@ def desired_fields(lora: LoraFile, answer: LabelAnswer) -> dict[str, Any]:
         "pipeline_tag": "text-to-video" if family in VIDEO_FAMILIES else "text-to-image",
         "tags": ["lora", *(label for label in likely_labels(answer) if label != "lora")],
         "base_model": BASE_MODELS.get(family),
-        "instance_prompt": ", ".join(lora.facts.trigger_words) or None,
+        "instance_prompt": ", ".join(trigger_words(lora, words)) or None,
     }
 
 

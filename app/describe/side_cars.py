@@ -11,7 +11,15 @@ from typing import Any, Final
 
 from loradex.app.describe.json_edit import indent_of, member_spans, set_members, set_nested_members
 from loradex.app.describe.ownership import plan_changes, written_by_loradex
-from loradex.app.describe.predictions import certain_family, likely_labels, predictions_document, summary_line
+from loradex.app.describe.predictions import (
+    Words,
+    certain_family,
+    likely_labels,
+    predictions_document,
+    read_or_written,
+    summary_line,
+    trigger_words,
+)
 from loradex.app.describe.text_edit import FieldChange, PlannedEdit, read_text, replace_surrogates
 from loradex.app.indexing.file_reader import display_name
 from loradex.app.pictures import pictures_beside
@@ -20,6 +28,7 @@ from loradex.retrieval.errors import DescriptionError
 from loradex.retrieval.lora import LoraFile
 from loradex.retrieval.lora.facts import TRAINED_WORDS, read_facts
 from loradex.retrieval.lora.regular_file import is_regular_file
+from loradex.retrieval.words import Word
 
 SIDE_CAR_SUFFIX: Final = ".metadata.json"
 BOM: Final = "\ufeff"
@@ -43,18 +52,27 @@ BASE_MODELS: Final = {
 }
 
 
-def new_side_car(lora: LoraFile, answer: LabelAnswer, space: str | None = None) -> dict[str, Any]:
+def new_side_car(
+    lora: LoraFile, answer: LabelAnswer, space: str | None = None, words: Sequence[Word] = ()
+) -> dict[str, Any]:
     """A new side-car for download: without the file's folder, and without the picture beside it.
+
+    ``words`` are the likely ones in the file's weights.
 
     Raises:
         FileError: the LoRA cannot be read.
     """
-    desired = desired_fields(lora, answer, {}) | {"file_path": replace_surrogates(lora.path.name), "preview_url": ""}
-    return json.loads(apply_changes(plan_changes({}, desired, predictions_document(answer, space)), "{}"))
+    desired = desired_fields(lora, answer, {}, words) | {
+        "file_path": replace_surrogates(lora.path.name),
+        "preview_url": "",
+    }
+    return json.loads(apply_changes(plan_changes({}, desired, predictions_document(answer, space, words)), "{}"))
 
 
-def plan_side_car(lora: LoraFile, answer: LabelAnswer, space: str | None = None) -> PlannedEdit:
+def plan_side_car(lora: LoraFile, answer: LabelAnswer, space: str | None = None, words: Words = None) -> PlannedEdit:
     """Plan the edit of a file's side-car; nothing is written.
+
+    ``words`` are the likely ones in the file's weights; if they could not be read, those stay that were written before.
 
     Raises:
         DescriptionError: the side-car exists and cannot be edited.
@@ -65,7 +83,9 @@ def plan_side_car(lora: LoraFile, answer: LabelAnswer, space: str | None = None)
     text = "{}" if before is None else before.removeprefix(BOM)
     try:
         fields = parse_fields(text)
-        changes = plan_changes(fields, desired_fields(lora, answer, fields), predictions_document(answer, space))
+        in_weights = read_or_written(words, fields)
+        desired = desired_fields(lora, answer, fields, in_weights)
+        changes = plan_changes(fields, desired, predictions_document(answer, space, in_weights))
         after = apply_changes(changes, text)
     except DescriptionError as error:
         raise DescriptionError(f"{target}: {error}") from None
@@ -89,13 +109,16 @@ def parse_fields(text: str) -> dict[str, Any]:
     return fields
 
 
-def desired_fields(lora: LoraFile, answer: LabelAnswer, fields: Mapping[str, Any]) -> dict[str, Any]:
+def desired_fields(
+    lora: LoraFile, answer: LabelAnswer, fields: Mapping[str, Any], words: Sequence[Word]
+) -> dict[str, Any]:
     """Every field that Loradex fills, in the manager's order, with its value; None where it has none.
 
     Args:
         lora: the file.
         answer: its labels.
         fields: the side-car as it is.
+        words: the likely ones in its weights.
     """
     # The base model of other side-cars is in Civitai's words, as the manager expects; that of the header is not.
     side_car_facts = read_facts(lora.path, {})
@@ -109,14 +132,14 @@ def desired_fields(lora: LoraFile, answer: LabelAnswer, fields: Mapping[str, Any
         "sha256": sha256_of(lora, fields),
         "base_model": side_car_facts.base_model or BASE_MODELS.get(certain_family(lora), "Unknown"),
         "preview_url": replace_surrogates(picture.absolute().as_posix()) if picture else "",
-        "notes": summary_line(lora, answer),
+        "notes": summary_line(lora, answer, words),
         "tags": likely_labels(answer) or None,
     }
     # The manager reads Civitai's facts from this file, but only as long as the field "civitai" is empty.
     has_civitai_file = is_regular_file(lora.path.with_name(lora.path.stem + ".civitai.info"))
     if has_civitai_file or not isinstance(fields.get("civitai") or {}, dict):
         return desired
-    return desired | {TRAINED_WORDS: list(lora.facts.trigger_words) or None}
+    return desired | {TRAINED_WORDS: trigger_words(lora, words) or None}
 
 
 def sha256_of(lora: LoraFile, fields: Mapping[str, Any]) -> str:

@@ -1,22 +1,23 @@
 """The available base models, by family."""
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+from loradex.app.bases.bases import Bases, named_bases, no_base
+from loradex.app.bases.entry import Entry
+from loradex.app.bases.shipped import SHIPPED
 from loradex.app.drawing.errors import NoBase
-from loradex.app.drawing.loaded_models import DiffusersBaseModel, LoadedBaseModel, MiniatureBaseModel
+from loradex.app.drawing.loaded_models import ONE_FILE, DiffusersBaseModel, LoadedBaseModel, MiniatureBaseModel
 from loradex.app.drawing.options import MAX_PROMPT_LENGTH, DrawOptions
 from loradex.app.miniature.pipeline import CONSTANT_PROMPT
 from loradex.app.paths import TREES, UPSAMPLER
 from loradex.retrieval.errors import QueryError
 from loradex.retrieval.lora import WeightsFile
 
-BASES_VARIABLE: Final = "LORADEX_BASES"  # environment variable: FAMILY=FOLDER pairs, separated by os.pathsep
 # With this guidance the mini-CLIP names 48 to 55 % of the drawings of validation LoRAs rightly, without it 14 to 33 %.
 MINIATURE_DEFAULTS: Final = DrawOptions(CONSTANT_PROMPT, steps=16, guidance=2.0)
 DIFFUSERS_DEFAULTS: Final = DrawOptions("a picture", steps=20)
@@ -77,15 +78,13 @@ class BaseModel:
 
 
 class BaseModels:
-    """Base models by family: the miniature's two, and further ones. Only one at a time is in memory."""
+    """Base models by family: given ones, then those that were added, then the miniature's; one is in memory."""
 
-    def __init__(self, *further: BaseModel) -> None:
-        """Add ``further`` base models to the miniature's; of several for one family, the last is used."""
-        self.by_family = {
-            base.family: base
-            for base in (BaseModel.from_miniature("mini-a"), BaseModel.from_miniature("mini-b"), *further)
-        }
-        self._loaded: tuple[str, LoadedBaseModel] | None = None
+    def __init__(self, *given: BaseModel) -> None:
+        """Let ``given`` base models go before the others; of several for one family, the last is used."""
+        self.given = {base.family: base for base in given}
+        self.shipped = {tree: BaseModel.from_miniature(tree) for tree in SHIPPED}
+        self._loaded: tuple[tuple[Path, ...], LoadedBaseModel] | None = None
 
     @classmethod
     def from_pairs(cls, pairs: Sequence[str] = ()) -> "BaseModels":
@@ -94,20 +93,37 @@ class BaseModels:
         Raises:
             QueryError: a pair cannot be parsed.
         """
-        configured = [pair for pair in os.environ.get(BASES_VARIABLE, "").split(os.pathsep) if pair.strip()]
-        return cls(*(BaseModel.from_folder(*parse_pair(pair)) for pair in (*configured, *pairs)))
+        return cls(*(BaseModel.from_folder(family, folder) for family, folder in named_bases(pairs).items()))
+
+    @property
+    def by_family(self) -> dict[str, BaseModel]:
+        """All that can draw, with those that were added by now.
+
+        Raises:
+            RegistryError: the list of base models that were added is damaged.
+        """
+        added = {
+            family: BaseModel.from_folder(family, Path(entry.path))
+            for family, entry in Bases.load().defaults.items()
+            if entry.kind == "folder"
+        }
+        return self.shipped | added | self.given
 
     def get(self, family: str) -> BaseModel:
         """Return the base model of a family.
 
         Raises:
-            NoBase: there is none.
+            NoBase: there is none, or the one that was added cannot draw, has moved or has changed.
+            RegistryError: the list of base models that were added is damaged.
         """
-        if family not in self.by_family:
-            available = ", ".join(self.by_family)
-            how = f"name its base model, a folder of diffusers, with --base {family}=FOLDER or in ${BASES_VARIABLE}"
-            raise NoBase(f"base model: expected one of family {family}, found those of {available}; {how}")
-        return self.by_family[family]
+        if family in self.given:
+            return self.given[family]
+        entry = Bases.load().defaults.get(family)
+        if entry is not None:
+            return drawing_base(entry)
+        if family not in self.shipped:
+            raise no_base(family, self.by_family)
+        return self.shipped[family]
 
     def load(self, base: BaseModel) -> LoadedBaseModel:
         """Return a base model in memory, loading it in place of the one before; for one thread at a time.
@@ -115,21 +131,24 @@ class BaseModels:
         Raises:
             BadBase: it cannot be loaded.
         """
-        if self._loaded is None or self._loaded[0] != base.family:
+        if self._loaded is None or self._loaded[0] != base.folders:
             self._loaded = None  # frees the memory first
-            self._loaded = base.family, base.load()
+            self._loaded = base.folders, base.load()
         return self._loaded[1]
 
 
-def parse_pair(pair: str) -> tuple[str, Path]:
-    """Parse FAMILY=FOLDER.
+def drawing_base(entry: Entry) -> BaseModel:
+    """The base model that draws, of one that was added.
 
     Raises:
-        QueryError: it has another form.
+        NoBase: it cannot draw, has moved or has changed.
     """
-    family, _, folder = (part.strip() for part in pair.partition("="))
-    if not family or not folder:
-        raise QueryError(
-            f"base model: expected FAMILY=FOLDER, such as sdxl=models/sdxl, found {pair[:80]!r}; write it so"
+    base = entry.open()
+    if entry.kind != "folder":
+        raise NoBase(f"base model of {entry.family}: {entry.path}: {ONE_FILE}, and `loradex base add` that")
+    if base.parts.keys().isdisjoint(("unet", "transformer")):
+        raise NoBase(
+            f"base model of {entry.family}: {entry.path}: expected a U-Net or a transformer as safetensors to draw with, "
+            f"found {', '.join(base.parts)} alone; download the whole model, or `loradex base add` another"
         )
-    return family, Path(folder).expanduser()
+    return BaseModel.from_folder(entry.family, Path(entry.path))

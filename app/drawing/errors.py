@@ -1,22 +1,21 @@
 """Errors of drawing, besides those of reading the model's file.
 
+NoBase           no base model of the file's family is at hand (``loradex.app.bases``)
 DrawingError
-├── NoBase       no base model of the file's family is available
 ├── BadBase      a base model cannot be loaded, or cannot draw
 ├── Busy         too many drawings wait already
 ├── TooSlow      a drawing took longer than its timeout
 └── Stopped      a drawing was stopped by the user
 """
 
+from loradex.app.bases import NoBase
 from loradex.retrieval.errors import LoradexError
+
+__all__ = ["BadBase", "Busy", "DrawingError", "NoBase", "Stopped", "TooSlow"]
 
 
 class DrawingError(LoradexError):
     """Base class of these errors; the message is one line: what, expected, found, how to mend."""
-
-
-class NoBase(DrawingError):
-    """No base model of the file's family is available."""
 
 
 class BadBase(DrawingError):

@@ -18,12 +18,17 @@ from loradex.app.drawing.lora_hooks import DENOISER, Components, apply_updates
 from loradex.app.drawing.options import DrawOptions
 from loradex.app.miniature.pipeline import CONSTANT_PROMPT, MiniaturePipeline, embed_prompts, image_grid
 from loradex.app.paths import CLIP, UPSAMPLER
+from loradex.retrieval.base_model import find_weights
 from loradex.retrieval.errors import LoradexError
 from loradex.retrieval.lora import WeightsFile
 from loradex.retrieval.space.text_encoder import TextEncoder
 
 IMAGES_PER_DRAWING: Final = 4  # of the miniature, as their images are small; in a square
 MAX_REASON_LENGTH: Final = 200  # characters
+ONE_FILE: Final = (
+    "expected a folder of diffusers to draw with, found a checkpoint in one file; save it as a folder with diffusers "
+    "(StableDiffusionPipeline or StableDiffusionXLPipeline: from_single_file, then save_pretrained)"
+)
 
 StepCallback = Callable[[], None]  # called after each denoising step; an exception that it raises ends the drawing
 
@@ -97,6 +102,8 @@ class DiffusersBaseModel(LoadedBaseModel):
             BadBase: it cannot be loaded.
         """
         self.folder = folder
+        if folder.is_file():
+            raise BadBase(f"{folder}: {ONE_FILE}")
         device, dtype = ("cuda", torch.float16) if torch.cuda.is_available() else ("cpu", torch.float32)
         for library in (diffusers, transformers):
             library.utils.logging.disable_progress_bar()
@@ -104,7 +111,7 @@ class DiffusersBaseModel(LoadedBaseModel):
             index = AutoPipelineForText2Image.load_config(folder, local_files_only=True)
             checker = {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in index else {}
             loaded = AutoPipelineForText2Image.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, **checker
+                folder, local_files_only=True, use_safetensors=True, variant=variant_of(folder), **checker
             )
             self.pipeline: Any = loaded.to(device, dtype)
         self.pipeline.set_progress_bar_config(disable=True)
@@ -136,6 +143,15 @@ class DiffusersBaseModel(LoadedBaseModel):
             )
             image: Image.Image = output.images[0]
         return image
+
+
+def variant_of(folder: Path) -> str | None:
+    """The variant of which a folder has weights that it lacks without a variant; None if there are none such.
+
+    diffusers takes a component that lacks the variant without one.
+    """
+    found = filter(None, (find_weights(component) for component in sorted(folder.iterdir()) if component.is_dir()))
+    return next((weights.variant for weights in found if weights.variant), None)
 
 
 @contextmanager

@@ -87,7 +87,8 @@ class Renderer:
 
         Raises:
             FileError: the file cannot be read, or does not fit the base model.
-            DrawingError: there is no base model, it cannot draw, too many wait, or it was stopped or timed out.
+            NoBase: there is no base model of the file's family.
+            DrawingError: it cannot draw, too many wait, or it was stopped or timed out.
             QueryError: the base model does not support an option.
             OSError: the cache cannot be written.
         """

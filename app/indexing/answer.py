@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Final
 
 from loradex.app.indexing.batch import Role
-from loradex.app.indexing.evidence.kinds import FROM_WEIGHTS
 from loradex.app.indexing.file_reader import ZooEntry
+from loradex.app.models import FROM_WEIGHTS
 from loradex.app.reporting import refusal_list
 from loradex.index import Evidence
 from loradex.retrieval.errors import NoExpertReason
@@ -23,15 +23,14 @@ ADVICE: Final = {
     NoExpertReason.KIND: "Of another kind (LoRA or classifier) than the experts of their family read: {families}. "
     "Train an expert on labelled models of that kind (`loradex train FOLDER --tree NAME`).",
 }
-UNTIL_THEN: Final = "Then index again. Until then these files are found by names, tags, notes and trigger words, and local ones as look-alikes."
-ALL_WITH_PREVIEWS: Final = (
-    "Then index again. Until then these files are found by their previews, by names, tags, notes and trigger words, "
-    "and local ones as look-alikes."
+UNTIL_THEN: Final = "Then index again. Until then these files are found {how}, and local ones as look-alikes."
+BY_NAMES: Final = "by names, tags, notes and trigger words"
+FOUND_BY: Final = {Evidence.WORDS: "words in their weights", Evidence.PREVIEW: "their previews"}
+WORDS_WAIT: Final = (
+    "The words that {count} files were trained with can be read with the base models of their families, {families}; "
+    "`loradex base add --find` looks for them. Then index again."
 )
-SOME_WITH_PREVIEWS: Final = (
-    "Then index again. Until then these files are found by names, tags, notes and trigger words, {count} of them also by their previews, "
-    "and local ones as look-alikes."
-)
+BASE_IS_BAD: Final = "The words of {count} files are not read: {reason}."
 
 
 @dataclass(slots=True)
@@ -50,6 +49,8 @@ class IndexAnswer:
         refused: the reason for each file that could not be read, by path.
         bad_pictures: the reason for each picture beside a file that could not be used, by its path.
         no_previews: why no pictures were placed, if there are some and none could be.
+        waiting_for_base: the number of files by family, unchanged ones included, whose words wait for a base model.
+        bad_bases: by family, why a base model that is named cannot be used.
     """
 
     zoo: str
@@ -66,6 +67,8 @@ class IndexAnswer:
     refused: dict[str, str] = field(default_factory=dict)
     bad_pictures: dict[str, str] = field(default_factory=dict)
     no_previews: str | None = None
+    waiting_for_base: dict[str, int] = field(default_factory=dict)
+    bad_bases: dict[str, str] = field(default_factory=dict)
 
     def count(self, path: str, entry: ZooEntry, evidence: tuple[Evidence, ...], role: Role) -> None:
         """Count a file that was read, by the evidence for its model and by what it is to the zoo."""
@@ -86,8 +89,13 @@ class IndexAnswer:
 
     @property
     def by_weights(self) -> int:
-        """The number of files that an expert read."""
+        """The number of files that an expert read, or that words in their weights place."""
         return sum(any(kind in FROM_WEIGHTS for kind in evidence) for evidence in self.evidence.values())
+
+    @property
+    def by_words(self) -> int:
+        """The number of files that words in their weights place, those included that an expert read."""
+        return sum(Evidence.WORDS in evidence for evidence in self.evidence.values())
 
     @property
     def by_preview(self) -> int:
@@ -121,17 +129,38 @@ class IndexAnswer:
 
     def _until_then(self) -> str:
         """How files that no expert reads are found meanwhile."""
-        count = sum(Evidence.PREVIEW in self.evidence[file] for file in self.no_expert)
-        if count == len(self.no_expert):
-            return ALL_WITH_PREVIEWS
-        return SOME_WITH_PREVIEWS.format(count=count) if count else UNTIL_THEN
+        counts = {
+            words: sum(kind in self.evidence[file] for file in self.no_expert) for kind, words in FOUND_BY.items()
+        }
+        of_all = [words for words, count in counts.items() if count == len(self.no_expert)]
+        of_some = [
+            f"{count} of them also by {words}" for words, count in counts.items() if 0 < count < len(self.no_expert)
+        ]
+        return UNTIL_THEN.format(how=", ".join([*(f"by {words}" for words in of_all), BY_NAMES, *of_some]))
+
+    @property
+    def words_advice(self) -> str | None:
+        """Whose words are not read as their base model is missing, and what to do about it; None if there are none."""
+        missing = Counter({family: n for family, n in self.waiting_for_base.items() if family not in self.bad_bases})
+        sentences = [WORDS_WAIT.format(count=f"{missing.total():,}", families=listed(missing))] if missing else []
+        sentences += [
+            BASE_IS_BAD.format(count=f"{count:,}", reason=self.bad_bases[family])
+            for family, count in self.waiting_for_base.items()
+            if family in self.bad_bases
+        ]
+        return " ".join(sentences) or None
 
     def document(self) -> dict[str, object]:
         """The JSON of ``loradex index --json``."""
         document = asdict(self)
         for name in ("no_expert", "evidence"):
             del document[name]
-        counts = {"by_weights": self.by_weights, "by_preview": self.by_preview, "by_metadata": self.by_metadata}
+        counts = {
+            "by_weights": self.by_weights,
+            "by_words": self.by_words,
+            "by_preview": self.by_preview,
+            "by_metadata": self.by_metadata,
+        }
         files = [
             {
                 "file": file,
@@ -143,8 +172,9 @@ class IndexAnswer:
             for kind, families in self.understood.items()
             for file, family in families.items()
         ]
+        advice = {"advice": self.advice, "words_advice": self.words_advice}
         lists = {"refused": refusal_list(self.refused), "bad_pictures": refusal_list(self.bad_pictures)}
-        return document | counts | {"advice": self.advice, "understood": files} | lists
+        return document | counts | advice | {"understood": files} | lists
 
 
 def listed(counts: Counter[str]) -> str:

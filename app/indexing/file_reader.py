@@ -5,7 +5,7 @@ To add a kind of evidence that is read from weights:
 1. Name it in ``Evidence``, with its code in ``CODES`` (``index/evidence.py``): stores, filters, search, the Parquet
    parts of Ray workers and the answer of ``loradex index`` know it by that.
 2. Make it in a file beside ``evidence/picture.py``, listed in ``evidence/kinds.py``; its scale in
-   ``evidence/positions.py``.
+   ``evidence/positions.py``. If it needs what workers lack, make it where the zoo is written, as ``evidence/words.py``.
 3. Name it for people: on the page ``EVIDENCE`` in ``app/web/cards.py``, in the terminal
    ``app/commands/tables/library.py`` and the help of ``--found-by`` (``app/commands/options.py``).
 
@@ -31,7 +31,7 @@ from loradex.retrieval.fingerprint import Fingerprint
 from loradex.retrieval.lora.facts import Facts, clean_text
 from loradex.retrieval.remote import RemoteFolder
 
-READER_VERSION: Final = 2  # to be raised when the same experts make another entry of the same file
+READER_VERSION: Final = 3  # to be raised when the same experts make another entry of the same file
 OWN_WORDS: Final = ("title", "base_model", "trainer", "trigger_words", "tags", "notes")  # facts that a file states
 GENERIC_STEMS: Final = {"pytorch_lora_weights", "adapter_model", "diffusion_pytorch_model", "model"}
 

@@ -14,6 +14,7 @@ from loradex.app.indexing.answer import IndexAnswer
 from loradex.app.indexing.batch import Batch
 from loradex.app.indexing.copies import hand_over, noted
 from loradex.app.indexing.evidence.preview import PreviewPlacer
+from loradex.app.indexing.evidence.words import WordsEvidence
 from loradex.app.indexing.file_reader import FileReader, ReadResult, ReadTask
 from loradex.app.indexing.folder_scan import FolderScan
 from loradex.app.indexing.local_reading_engine import LocalReadingEngine
@@ -22,6 +23,7 @@ from loradex.app.indexing.reading_engines import ReadingEngine
 from loradex.app.indexing.recalibration import calibrate_old_positions, note_calibrated
 from loradex.app.pictures import PictureFinder
 from loradex.app.reporting import ProgressCallback
+from loradex.app.words import WordsService
 from loradex.index import AnyZoo, KnownFile, ZooDamaged, open_or_create_zoo
 from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.errors import FetchError
@@ -40,6 +42,7 @@ def index_places(
     prune: bool = False,
     engine: ReadingEngine | None = None,
     added: Mapping[str, int] = NO_TIMES,
+    words: WordsService | None = None,
 ) -> IndexAnswer:
     """Add the LoRAs and full models below folders and remote folders to a zoo, which is made if there is none.
 
@@ -52,6 +55,7 @@ def index_places(
         prune: whether to forget files that no longer exist, and models without any file left.
         engine: reads the files; by default threads of this machine.
         added: when models were first added to another zoo, by id, in seconds since 1970.
+        words: reads the words that files were trained with; without it those stay that the zoo has.
 
     Raises:
         FileMissing: there is nothing to index.
@@ -71,7 +75,7 @@ def index_places(
         except ZooDamaged:  # which `loradex zoo verify` names; files are read all the same
             is_sound = False
         total = len(scan.files) + sum(len(folder.files) for folder in remote_folders)
-        run = IndexRun(zoo, FileReader(encoder), total, progress, added)
+        run = IndexRun(zoo, FileReader(encoder), total, progress, added, words)
         run.answer.refused |= unlisted
         run.read_and_commit(engine, scan, remote_folders)
         run.report_missing(scan, prune)
@@ -102,13 +106,20 @@ class IndexRun:
     """One run of indexing into one zoo."""
 
     def __init__(
-        self, zoo: AnyZoo, reader: FileReader, total: int, progress: ProgressCallback, added: Mapping[str, int]
+        self,
+        zoo: AnyZoo,
+        reader: FileReader,
+        total: int,
+        progress: ProgressCallback,
+        added: Mapping[str, int],
+        words: WordsService | None = None,
     ) -> None:
         """Prepare to write what ``reader`` reads of ``total`` files to ``zoo``."""
         self.zoo, self.reader, self.total, self.progress, self.added = zoo, reader, total, progress, added
         self.answer = IndexAnswer(str(zoo.folder))
         self.known_files = zoo.known_files()
         self.finder, self.placer = PictureFinder(), PreviewPlacer(reader.encoder)
+        self.words = WordsEvidence(zoo, reader.encoder, words)
 
     def read_and_commit(
         self, engine: ReadingEngine, scan: FolderScan, remote_folders: Sequence[RemoteFolder[Any]]
@@ -123,6 +134,7 @@ class IndexRun:
                 self.commit(batch)
         engine.finish()
         self.answer.no_previews = self.placer.reason
+        self.answer.waiting_for_base, self.answer.bad_bases = dict(self.words.waiting), self.words.reasons
         self.progress(self.answer.file_count, self.total, "")
 
     def tasks(self, scan: FolderScan, remote_folders: Sequence[RemoteFolder[Any]]) -> Iterator[ReadTask]:
@@ -130,7 +142,8 @@ class IndexRun:
         self.answer.refused |= scan.refused
         for path, (size, mtime_ns) in scan.files.items():
             pictures = self.finder.of(path)
-            file = marked(KnownFile(path, size, mtime_ns, reader=self.reader.signature), pictures)
+            reader = self.reader.signature + self.words.expected_mark(self.known_files.get(path))
+            file = marked(KnownFile(path, size, mtime_ns, reader=reader), pictures)
             if not self.count_unchanged(file):
                 yield ReadTask(file, pictures=tuple(picture.path for picture in pictures))
         for folder in remote_folders:
@@ -150,15 +163,17 @@ class IndexRun:
             self.answer.refused[file.path] = known.refusal
         else:
             self.answer.unchanged += 1
+            self.words.count_waiting(file)
         if self.answer.file_count % BATCH == 0:
             self.progress(self.answer.file_count, self.total, "")
         return True
 
     def commit(self, results: Sequence[ReadResult]) -> None:
         """Write the entries to the zoo in one transaction, then the states of their files."""
+        results = self.words.read(results, self.report_file)
         batch = Batch(self.zoo, results, self.finder, self.added)
         roles = {result.file.path: batch.add(result.file, result.entry) for result in results if result.entry}
-        batch.place(self.placer, lambda name: self.progress(self.answer.file_count, self.total, name))
+        batch.place(self.placer, self.report_file)
         batch.write()
         read_files: list[KnownFile] = []
         for result in results:
@@ -171,12 +186,16 @@ class IndexRun:
             self.answer.count(file.path, entry, batch.evidence(entry.model.id), roles[file.path])
             state = not_placed(file) if entry.pictures and self.placer.reason else file
             read_files.append(noted(state, entry))
-            self.progress(self.answer.file_count, self.total, Path(file.path).name)
+            self.report_file(file.path)
         self.zoo.note_files(read_files, batch.gone)
         self.hand_over_changed(read_files)
         for path in batch.gone:
             self.known_files.pop(path, None)
         self.known_files |= {file.path: file for file in read_files}
+
+    def report_file(self, file: str) -> None:
+        """Report progress at a file or a model."""
+        self.progress(self.answer.file_count, self.total, Path(file).name)
 
     def hand_over_changed(self, files: Sequence[KnownFile]) -> None:
         """Let other files give the rows of models that these files held before, and no longer hold."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from loradex.app.models import model_path
+from loradex.app.models import model_path, words_document
 from loradex.app.search.query import Query
 from loradex.app.search.ranking import SearchHit
 from loradex.index import Model
@@ -36,6 +36,7 @@ class SearchAnswer:
                 "probability": None if hit.probability is None else round(hit.probability, 6),
                 "scores": {str(kind): round(score, 6) for kind, score in hit.scores.items()},
                 "place": hit.place.path if hit.place else None,
+                "words": words_document(hit.model),
                 "copies": [self.reference(copy) for copy in hit.copies],
             }
             for hit in self.hits

@@ -16,6 +16,7 @@ from loradex.app.indexing.ingest import index_places
 from loradex.app.indexing.reading_engines import ReadingEngine
 from loradex.app.paths import SHIPPED_ZOO
 from loradex.app.reporting import ProgressCallback
+from loradex.app.words import WordsService
 from loradex.index import AnyZoo, open_zoo
 from loradex.index.base import PREVIEWS
 from loradex.index.disk import typed_errors
@@ -67,6 +68,7 @@ def reindex_zoo(
     encoder: Encoder,
     progress: ProgressCallback = lambda done, total, file: None,
     engine: ReadingEngine | None = None,
+    words: WordsService | None = None,
 ) -> ReindexAnswer:
     """Make a zoo again in the space of an encoder; nothing is done if it is of that space.
 
@@ -75,6 +77,7 @@ def reindex_zoo(
         encoder: the experts, and the space of the new zoo.
         progress: called after each file.
         engine: reads the files; by default threads of this machine.
+        words: reads the words that files were trained with; without it the new zoo has none.
 
     Raises:
         FileMissing: no file of the zoo is there any more.
@@ -105,7 +108,7 @@ def reindex_zoo(
             shutil.copytree(zoo / PREVIEWS, new / PREVIEWS, dirs_exist_ok=True)
         old_zoo = free_name(zoo.with_name(f"{zoo.name}.{NOT_IN_NAMES.sub('_', old_space)[:80]}"))
         added = {model.id: model.added for model in old.models() if model.added is not None}
-        answer = index_places(places, new, encoder, progress, engine=engine, added=added)
+        answer = index_places(places, new, encoder, progress, engine=engine, added=added, words=words)
         lost, models = compare(old, new)
         (new / DONE).touch()
     with typed_errors(zoo):

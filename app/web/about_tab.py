@@ -8,6 +8,7 @@ import numpy as np
 
 from loradex.app.backend import Backend
 from loradex.app.experts.expert_metrics import ExpertMetrics, load_metrics
+from loradex.app.web.base_models import render_families
 from loradex.app.web.elements import EVENT_OPTIONS, escape_text, html_view, notice, table
 from loradex.retrieval.encoder import Encoder
 
@@ -15,15 +16,19 @@ TEXT: Final = """
 ### What Loradex can know
 - **What a LoRA draws**, if there is an expert for its base model: a small model that maps the weights of LoRAs to vectors in the
   space of CLIP, where texts and images have vectors as well. The name of the file does not matter.
+- **Which words a LoRA was trained with**: the trigger word and other words of its training prompts (captions), read from the layers
+  that attend to the prompt. This needs no expert, but the text encoder of the base model, which has to be on the server's disk. Each
+  word has a probability, and “no words to be read” is an answer: some LoRAs were trained with prompts that name nothing.
 - **What a classifier was trained on**, if there is an expert for its base model: categories, each with a probability.
 - **Which LoRAs hold the same update** (the change to the base model), or were made from one another. This works for every family
   (architecture of the base model) and needs no expert.
-- **Facts**: format, family, ranks, scale, trainer and trigger words, from the file's header and from JSON files beside it.
+- **Facts**: format, family, ranks, scale, trainer and noted trigger words, from the file's header and from JSON files beside it.
 
 ### What it cannot know
 - What a LoRA of **another base model** draws, until an expert is trained for it (`loradex train`). Such files are found by their
-  names and tags, and their cards say so.
-- What the **training prompt already named**: if the base model could draw it before, the weights changed little.
+  words, previews, names and tags, and their cards say so.
+- What a LoRA **draws whose training prompt named it**, by an expert: if the base model could draw it before, the layers that an
+  expert reads changed little. The words of the prompt stand in other layers, and are read there.
 - Whether an image is **good**, or whether a model is safe, licensed, or what its author claims.
 - Probabilities are calibrated over the labels that were offered. “unknown” means that no label had a
   probability above one half.
@@ -56,8 +61,9 @@ METRIC_NAMES: Final = {
 
 def build(backend: Backend, page: gr.Blocks) -> None:
     """Build the tab."""
-    metrics = html_view(elem_id="ld-figures")
+    metrics, families = html_view(elem_id="ld-figures"), html_view(elem_id="ld-families")
     gr.Markdown(TEXT)
+    page.load(lambda: render_words(backend), None, families, **EVENT_OPTIONS)
     page.load(lambda: render_experts(backend.loradex.encoder), None, metrics, **EVENT_OPTIONS)
 
 
@@ -81,6 +87,11 @@ def render_experts(encoder: Encoder) -> str:
         )
         parts.append(metrics_table(metrics) if metrics else notice("There are no metrics beside this expert."))
     return "".join(parts)
+
+
+def render_words(backend: Backend) -> str:
+    """Of which families words can be read."""
+    return f"<h4>Words of training prompts, read with the text encoders of base models</h4>{render_families(backend)}"
 
 
 def metrics_table(metrics: ExpertMetrics) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from loradex.app.models import evidence_words, known_by, model_path
+from loradex.app.models import evidence_words, known_by, model_path, stored_pairs, stored_words
 from loradex.app.previews import preview_path
 from loradex.app.search.ranking import SearchHit
 from loradex.app.web.elements import (
@@ -23,7 +23,9 @@ from loradex.app.web.elements import (
 from loradex.index import Model
 
 MAX_TAGS: Final = 3  # on a card
+MAX_WORDS: Final = 4  # on a card
 SCORE_HELP: Final = "Log-odds that the model draws what is asked for, if it was indexed with calibration; else a cosine"
+WORDS_HELP: Final = "Words of its training prompts, read from its weights, each with its probability"
 PROBABILITY_HELP: Final = "Calibrated probability that the model draws what the query says"
 
 
@@ -39,6 +41,14 @@ def hit_card(hit: SearchHit, zoo: Path) -> str:
     note = f"found by {escape(evidence_words(hit.matched))}{concept}"
     shown = replace(hit.model, name=hit.name, path=hit.place.path if hit.place else hit.model.path)
     return card(shown, zoo, score, note, place_line(hit, zoo) + copies_line(hit.copies))
+
+
+def words_line(model: Model) -> str:
+    """The words that a model was trained with, as its weights say; nothing if none were read."""
+    words = ", ".join(
+        f"{escape_text(word, 30)} {100 * probability:.0f} %" for word, probability in stored_words(model)[:MAX_WORDS]
+    )
+    return f'<p class="ld-why" title={quote_attribute(WORDS_HELP)}>trained with: {words}</p>' if words else ""
 
 
 def place_line(hit: SearchHit, zoo: Path) -> str:
@@ -77,7 +87,7 @@ def card(model: Model, zoo: Path, score: str, note: str, more: str = "") -> str:
     return (
         f'<article class="ld-card">{action_button("open", model.id, f"Open {short_name}", preview(model, zoo), "ld-open")}'
         f'<h3 title={quote_attribute(name)}>{escape_text(name)}</h3>{score}<div class="ld-chips">{chips(words)}</div>'
-        f'<p class="ld-why">{note}</p>{more}<div class="ld-acts">{buttons}</div></article>'
+        f'<p class="ld-why">{note}</p>{words_line(model)}{more}<div class="ld-acts">{buttons}</div></article>'
     )
 
 
@@ -113,10 +123,4 @@ def string_list(model: Model, fact: str) -> list[str]:
 
 def stored_labels(model: Model) -> list[tuple[str, float]]:
     """The labels that the zoo holds of a model with their probabilities, best first."""
-    stored = model.facts.get("labels")
-    pairs = (
-        [pair for pair in stored if isinstance(pair, list) and len(pair) == 2 and isinstance(pair[1], int | float)]
-        if isinstance(stored, list)
-        else []
-    )
-    return [(str(label), float(probability)) for label, probability in pairs]
+    return stored_pairs(model, "labels")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from loradex.app.backend import Backend
+from loradex.app.models import stored_words
 from loradex.app.web.cards import format_ranks, preview, stored_labels, string_list
 from loradex.app.web.elements import action_button, escape_text, label_bars, notice, table, warning
 from loradex.index import Model
@@ -37,6 +38,7 @@ def render_column(model: Model, preview_html: str, cosine: str) -> str:
         ("rank", format_ranks(model).removeprefix("rank ")),
         ("format", escape_text(model.facts.get("format") or "")),
         ("made for", escape_text(model.concept or "")),
+        ("trained with", ", ".join(escape_text(word, 40) for word, _ in stored_words(model)[:8])),
         ("tags", ", ".join(escape_text(tag, 40) for tag in string_list(model, "tags")[:8])),
         ("trigger words", ", ".join(escape_text(word, 40) for word in string_list(model, "trigger_words")[:8])),
     ]

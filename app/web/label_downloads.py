@@ -1,4 +1,4 @@
-"""Labels as files to download: a CSV table, and an archive of side-cars."""
+"""Labels and words as files to download: CSV tables, and an archive of side-cars."""
 
 import base64
 import csv
@@ -12,16 +12,22 @@ from typing import Final
 
 from loradex.app.describe.side_cars import new_side_car
 from loradex.app.search.answers import LabelAnswer
+from loradex.app.words import FileWords
 from loradex.retrieval.errors import LoradexError
 from loradex.retrieval.lora import LoraFile
 
 FORMULA_PREFIXES: Final = ("=", "+", "-", "@", "\t", "\r")  # of cells that spreadsheets would run
 
 
-def download_links(answers: Sequence[LabelAnswer], space: str) -> str:
-    """Links that hold their files as data: addresses, so that nothing is stored on the server."""
+def download_links(answers: Sequence[LabelAnswer], space: str, read: Sequence[FileWords] = ()) -> str:
+    """Links that hold their files as data: addresses, so that nothing is stored on the server.
+
+    ``read`` has the words of the files, once they are read.
+    """
     labels = download_link("labels.csv", "text/csv", labels_csv(answers).encode())
-    side_cars = download_link("side-cars.zip", "application/zip", side_cars_zip(answers, space))
+    if read:
+        labels += download_link("words.csv", "text/csv", words_csv(read).encode())
+    side_cars = download_link("side-cars.zip", "application/zip", side_cars_zip(answers, space, read))
     explanation = '<span class="ld-why">(JSON files to put beside the LoRAs, for ComfyUI-Lora-Manager)</span>'
     return f'<p class="ld-links">{labels}{side_cars}{explanation}</p>'
 
@@ -45,18 +51,31 @@ def labels_csv(answers: Sequence[LabelAnswer]) -> str:
     return table.getvalue()
 
 
+def words_csv(read: Sequence[FileWords]) -> str:
+    """A row for each word of each file."""
+    table = io.StringIO()
+    writer = csv.writer(table)
+    writer.writerow(("file", "family", "word", "probability"))
+    for found in read:
+        rows = [(word.word, f"{word.probability:.4f}") for word in found.words] or [("", "")]
+        name = Path(found.file).name
+        writer.writerows([escape_formula(cell) for cell in (name, found.family, *row)] for row in rows)
+    return table.getvalue()
+
+
 def escape_formula(cell: str) -> str:
     """Quote a cell that a spreadsheet would take for a formula."""
     return f"'{cell}" if cell.startswith(FORMULA_PREFIXES) else cell
 
 
-def side_cars_zip(answers: Sequence[LabelAnswer], space: str) -> bytes:
+def side_cars_zip(answers: Sequence[LabelAnswer], space: str, read: Sequence[FileWords] = ()) -> bytes:
     """An archive of side-cars in the form of ComfyUI-Lora-Manager, for all readable files; deterministic."""
-    archive = io.BytesIO()
+    archive, words = io.BytesIO(), {found.file: found.likely for found in read}
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as opened:
         for number, answer in enumerate(answers, 1):
             name = f"{Path(answer.file).stem}.metadata.json"
             with suppress(LoradexError):
-                content = json.dumps(new_side_car(LoraFile.open(answer.file), answer, space), indent=2)
+                lora = LoraFile.open(answer.file)
+                content = json.dumps(new_side_car(lora, answer, space, words.get(answer.file, ())), indent=2)
                 opened.writestr(zipfile.ZipInfo(f"{number}/{name}" if name in opened.namelist() else name), content)
     return archive.getvalue()

@@ -1,4 +1,4 @@
-"""The Label tab: uploaded LoRA files in, labels with calibrated probabilities out, or the answer "unknown"."""
+"""The Label tab: uploaded LoRA files in; labels with calibrated probabilities, or "unknown", and trained words out."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +22,7 @@ from loradex.app.web.elements import (
     warning,
 )
 from loradex.app.web.label_downloads import download_links
+from loradex.app.web.label_words import WordReading, cards_of, lines_of
 from loradex.app.web.labelled_file import LabelledFile
 from loradex.app.web.model_panel import ModelPanel
 from loradex.app.web.upload_inputs import file_input
@@ -38,7 +39,8 @@ SESSION_LIFETIME: Final = 900  # seconds
 def build(backend: Backend, panel: ModelPanel) -> gr.State:
     """Build the tab; returns the state that holds the files labelled last."""
     gr.Markdown(
-        "Predicts what a LoRA draws, from its weights alone: labels with probabilities, or “unknown” if no label has a probability above one half."
+        "Predicts what a LoRA draws, from its weights alone: labels with probabilities, or “unknown” if no label has a probability above one half. "
+        "Then reads the words that it was trained with, such as a trigger word, if its base model is at hand."
     )
     labelled_files = gr.State([], time_to_live=SESSION_LIFETIME)
     with gr.Row():
@@ -51,15 +53,24 @@ def build(backend: Backend, panel: ModelPanel) -> gr.State:
                 max_lines=12,
                 max_length=MAX_LABELS_LENGTH,
             )
-            count = gr.Slider(1, 20, value=5, step=1, label="Labels per file")
+            words = gr.Textbox(
+                "",
+                label="Words to look for, one per line (empty: common English words)",
+                lines=2,
+                max_lines=12,
+                max_length=MAX_LABELS_LENGTH,
+            )
+            count = gr.Slider(1, 20, value=5, step=1, label="Labels and words per file")
     button = gr.Button("Label", variant="primary")
+    links, reading = html_view(), WordReading(backend)
     results = html_view()
-    button.click(
+    labelled = button.click(
         lambda paths, text, k: label_files(backend, paths, text, k),
         [files, labels, count],
-        [results, labelled_files],
+        [results, labelled_files, links],
         **EVENT_OPTIONS,
     )
+    reading.start_after(labelled, [labelled_files, words, count], [results, links])
     panel.open_models_of(results)
     panel.draw_files_of(results, labelled_files)
     return labelled_files
@@ -67,25 +78,24 @@ def build(backend: Backend, panel: ModelPanel) -> gr.State:
 
 def label_files(
     backend: Backend, files: Sequence[str] | None, labels_text: str, k: float
-) -> tuple[str, list[LabelledFile]]:
-    """Label uploaded files with their ``k`` best labels; returns HTML (links and a card per file), and the files."""
+) -> tuple[str, list[LabelledFile], str]:
+    """Label uploaded files with their ``k`` best labels; returns a card for each, the files, and links to downloads."""
     if not files or len(files) > MAX_LABELLED_FILES:
-        return warning(
-            f"files: expected 1 to {MAX_LABELLED_FILES}, found {len(files or [])}; drop some .safetensors files above"
-        ), []
-    labels = [line.strip() for line in labels_text.splitlines() if line.strip()] or None
+        expected = f"expected 1 to {MAX_LABELLED_FILES}, found {len(files or [])}"
+        return warning(f"files: {expected}; drop some .safetensors files above"), [], ""
     try:
-        answers = list(backend.loradex.label(files, labels, int(k)))
+        answers = list(backend.loradex.label(files, lines_of(labels_text) or None, int(k)))
     except LoradexError as error:
-        return warning(str(error)), []
-    links = download_links(answers, backend.loradex.encoder.space.name)
-    cards = "".join(file_card(backend, number, answer) for number, answer in enumerate(answers))
-    labelled = [LabelledFile(Path(answer.file).name, answer.file, answer.vector) for answer in answers]
-    return f'{links}<div class="ld-files">{cards}</div>', labelled
+        return warning(str(error)), [], ""
+    labelled = [
+        LabelledFile(Path(answer.file).name, answer.file, answer, file_card(backend, number, answer))
+        for number, answer in enumerate(answers)
+    ]
+    return cards_of(labelled), labelled, download_links(answers, backend.loradex.encoder.space.name)
 
 
-def file_card(backend: Backend, number: int, answer: LabelAnswer) -> str:
-    """Card of a file: labels, or why there are none; the nearest models of the zoo; facts from its header."""
+def file_card(backend: Backend, number: int, answer: LabelAnswer) -> tuple[str, str]:
+    """Card of a file: labels, or why there are none; after its words the nearest models of the zoo, and facts."""
     name = Path(answer.file).name
     reason = (answer.reason or "").replace(answer.file, name)
     verdict = ""
@@ -100,12 +110,12 @@ def file_card(backend: Backend, number: int, answer: LabelAnswer) -> str:
         details = f"<details><summary>Facts from the file</summary>{facts_table(facts)}</details>{problems}"
     except FileError:
         draw_button = details = ""
-    return (
+    before = (
         f'<section class="ld-file"><h3>{escape_text(name)}</h3>'
         f'<div class="ld-chips">{chips([answer.family])}{draw_button}</div>{verdict}'
         f"{label_bars((label.label, label.probability) for label in answer.labels)}"
-        f"{nearest_models(backend, nearest)}{details}</section>"
     )
+    return before, f"{nearest_models(backend, nearest)}{details}</section>"
 
 
 def nearest_models(backend: Backend, hits: Sequence[Hit]) -> str:

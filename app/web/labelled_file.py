@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from loradex.app.search.answers import LabelAnswer
+
 
 @dataclass(frozen=True, slots=True)
 class LabelledFile:
@@ -13,9 +15,16 @@ class LabelledFile:
     Attributes:
         name: file name, as uploaded.
         path: where the server keeps the file until it expires.
-        vector: (dim,), its position in the space; None if no expert could read it.
+        answer: its labels.
+        card: the HTML of its card, before and after the words that it was trained with.
     """
 
     name: str
     path: str
-    vector: NDArray[np.float32] | None = field(repr=False)
+    answer: LabelAnswer = field(repr=False)
+    card: tuple[str, str] = field(repr=False)
+
+    @property
+    def vector(self) -> NDArray[np.float32] | None:
+        """Its position (dim,) in the space; None if no expert could read it."""
+        return self.answer.vector

@@ -13,6 +13,7 @@ from loradex.app.backend import Backend, IndexingRun, State
 from loradex.app.indexing.answer import IndexAnswer
 from loradex.app.models import evidence_words
 from loradex.app.search.lookalikes import Library, LookalikeHit
+from loradex.app.web.base_models import render_families
 from loradex.app.web.cards import plain_card
 from loradex.app.web.elements import EVENT_OPTIONS, bar, escape_text, html_view, notice, pluralize, table, warning
 from loradex.app.web.model_panel import ModelPanel
@@ -44,6 +45,8 @@ def build(
         "The files are read where they are and never changed. What is learned about them is kept in a zoo, the index that all tabs use. "
         "Files that have not changed since the last run are skipped."
     )
+    families = html_view()
+    page.load(lambda: render_families(backend), None, families, **EVENT_OPTIONS)
     with gr.Row():
         folders = gr.Textbox(
             "",
@@ -61,7 +64,7 @@ def build(
     def poll() -> tuple[str, gr.Timer, gr.Button, gr.Button, str]:
         running = backend.indexing_run.state is State.RUNNING
         return (
-            render_run(backend.indexing_run),
+            render_run(backend.indexing_run, backend.preparing),
             gr.Timer(active=running),
             gr.Button(interactive=not running),
             gr.Button(interactive=running),
@@ -92,12 +95,14 @@ def build(
     panel.open_models_of(report)
 
 
-def render_run(run: IndexingRun) -> str:
-    """The progress of an indexing run, or its result."""
+def render_run(run: IndexingRun, preparing: tuple[int, int] | None = None) -> str:
+    """The progress of an indexing run, or its result; ``preparing`` is how far words to be read are prepared."""
     match run:
         case IndexingRun(state=State.RUNNING):
             fraction = run.done / run.total if run.total else 0.0
             line = f"{escape(run.doing)} {run.done:,} of {run.total:,} · {escape_text(run.file)}"
+            if preparing:
+                line += f" · preparing to read words, once: {preparing[0]:,} of {preparing[1]:,} texts"
             result = render_files(run.answer) if run.answer else ""  # known while previews are drawn
             return f'<p class="ld-why">{line}</p>{bar(fraction, f"{fraction:.0%}")}{result}'
         case IndexingRun(state=State.STOPPED):
@@ -118,6 +123,8 @@ def render_files(answer: IndexAnswer) -> str:
     ]
     if answer.advice:
         parts.append(notice(answer.advice))
+    if answer.words_advice:
+        parts.append(notice(answer.words_advice))
     if answer.refused:
         parts.append(file_list("refused", [(reason, "") for reason in answer.refused.values()], is_open=True))
     if answer.no_previews:

@@ -28,7 +28,7 @@ HOST_HEADER: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]/\\@?#:\s]+))(?
 MAX_RUNNING: Final = 3  # calls of the page's functions that run at a time
 MAX_WAITING: Final = 256  # calls that wait for one of them to end
 PAGE_CALL_PATH: Final = "/gradio_api/run/predict"
-UPLOAD_PATHS: Final = re.compile(r"/gradio_api/upload/?|/api/v1/(label|inspect|search)")
+UPLOAD_PATHS: Final = re.compile(r"/gradio_api/upload/?|/api/v1/(label|words|inspect|search)")
 # The routes of Gradio that the page needs. Its proxy, URL downloads, queue, run history and deep links stay shut.
 GRADIO_PATHS: Final = re.compile(
     r"/|/(config|theme\.css|favicon\.ico|manifest\.json|robots\.txt)/?|/(assets|static|svelte)/.*"

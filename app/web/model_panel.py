@@ -6,7 +6,7 @@ from typing import Final
 import gradio as gr
 
 from loradex.app.backend import Backend
-from loradex.app.models import model_path
+from loradex.app.models import model_path, stored_words
 from loradex.app.web.cards import preview, stored_labels
 from loradex.app.web.drawing_controls import DrawingControls
 from loradex.app.web.elements import (
@@ -89,7 +89,7 @@ def render_model(backend: Backend, id: str) -> str:
         files = loradex.zoo.files_by_model([id]).get(id, [])
     except ZooError as error:
         return warning(str(error))
-    labels = stored_labels(model)
+    labels, words = stored_labels(model), stored_words(model)
     rows = [
         ("family", escape_text(model.family)),
         ("made for", escape_text(model.concept) if model.concept else ""),
@@ -108,5 +108,6 @@ def render_model(backend: Backend, id: str) -> str:
         f'<div class="ld-drawing">{preview(model, loradex.zoo_folder)}</div><h2>{escape_text(model.name)}</h2>'
         f'<div class="ld-acts">{buttons}</div>'
         + (f"<h4>Labels predicted from its weights</h4>{label_bars(labels)}" if labels else "")
+        + (f"<h4>Trained with, as its weights say</h4>{label_bars(words)}" if words else "")
         + f"<h4>Facts</h4>{table(rows)}{facts}<h4>Files</h4>{path_lines}"
     )

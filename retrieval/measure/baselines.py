@@ -14,7 +14,10 @@ from loradex.retrieval.probex.batched_factors import Factors, to_float32
 from loradex.retrieval.probex.sketch import BATCH, principal_outputs
 from loradex.retrieval.space.calibration import Background
 
-FORMAT: Final = "loradex-baselines-1"
+FORMAT: Final = "loradex-baselines-2"
+BLOCK: Final = 16  # numbers that share a scale in a checkpoint
+SCALES: Final = ".scales"  # the ending of their name
+SMALLEST_SCALE: Final = 2.0**-24  # above zero in float16
 RANK: Final = 64  # of a dense map
 GROUP: Final = 64  # models of one rank multiplied at a time
 
@@ -241,17 +244,20 @@ class Baselines:
         return replace(self, dense=replace(self.dense, weight=self.dense.weight[:rank], basis=self.dense.basis[:rank]))
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint, with large tensors in float16.
+        """Write a checkpoint, with large matrices at one byte a number.
 
         Raises:
             CheckpointError: the file cannot be written.
         """
         dense, statistics = self.dense, self.statistics
-        tensors = {"dense.weight": dense.weight.half(), "dense.basis": dense.basis.half(), "dense.bias": dense.bias}
+        tensors = {"dense.basis": dense.basis.half(), "dense.bias": dense.bias}
         tensors |= {"statistics.mean": statistics.mean, "statistics.scale": statistics.scale}
-        tensors |= {f"statistics.{i}": tensor.half() for i, tensor in enumerate(statistics.tensors)}
+        tensors |= {f"statistics.{i}": statistics.tensors[i] for i in (1, 3)}
+        matrices = {"dense.weight": dense.weight} | {f"statistics.{i}": statistics.tensors[i] for i in (0, 2)}
         for name, background in (DENSE_LINEAR, self.dense_background), (WEIGHT_STATISTICS, self.statistics_background):
-            tensors |= {f"{name}.mean": background.mean, f"{name}.covariance": background.covariance.half()}
+            tensors[f"{name}.mean"], matrices[f"{name}.covariance"] = background.mean, background.covariance
+        for name, matrix in matrices.items():
+            tensors[name], tensors[name + SCALES] = to_bytes(matrix)
         save_checkpoint(path, FORMAT, {"layer": dense.layer, "layers": statistics.layers}, tensors)
 
     @classmethod
@@ -261,8 +267,11 @@ class Baselines:
         Raises:
             CheckpointError: the file is missing, damaged or of another format.
         """
-        settings, tensors = load_checkpoint(path, FORMAT)
-        tensors = {name: tensor.float() for name, tensor in tensors.items()}
+        settings, stored = load_checkpoint(path, FORMAT)
+        tensors = {
+            name: from_bytes(tensor, stored[name + SCALES]) if name + SCALES in stored else tensor.float()
+            for name, tensor in stored.items()
+        }
         parts = (tensors["statistics.0"], tensors["statistics.1"], tensors["statistics.2"], tensors["statistics.3"])
         dense_background, statistics_background = (
             Background(tensors[f"{name}.mean"], tensors[f"{name}.covariance"])
@@ -274,3 +283,16 @@ class Baselines:
             WeightStatistics(tuple(settings["layers"]), tensors["statistics.mean"], tensors["statistics.scale"], parts),
             statistics_background,
         )
+
+
+def to_bytes(tensor: Tensor) -> tuple[Tensor, Tensor]:
+    """A tensor in int8, of its shape, and the scales (blocks,) in float16 of its numbers, ``BLOCK`` at a time."""
+    blocks = F.pad(tensor.float().flatten(), (0, -tensor.numel() % BLOCK)).unflatten(0, (-1, BLOCK))
+    scales = (blocks.abs().amax(1) / 127).half().clamp(min=SMALLEST_SCALE)
+    rounded = (blocks / scales[:, None].float()).round().clamp(-127, 127).to(torch.int8)
+    return rounded.flatten()[: tensor.numel()].reshape(tensor.shape), scales
+
+
+def from_bytes(rounded: Tensor, scales: Tensor) -> Tensor:
+    """The tensor that ``to_bytes`` rounded."""
+    return rounded * scales.float().repeat_interleave(BLOCK)[: rounded.numel()].reshape(rounded.shape)

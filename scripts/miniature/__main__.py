@@ -1,8 +1,8 @@
 """``python -m scripts.miniature [--build FOLDER] [STEP ...]``: builds the miniature; finished steps are skipped.
 
-Without STEP all steps run. Three more run only when they are named: ``restore`` first copies the shipped base models
-into the build folder, to train more LoRAs from them; ``zoo`` indexes what ships again; ``report`` prints the results as
-tables.
+Without STEP all steps run. Four more run only when they are named: ``restore`` first copies the shipped base models
+into the build folder, to train more LoRAs from them; ``zoo`` indexes what ships again; ``captioned`` writes the LoRAs
+with known captions that ship; ``report`` prints the results as tables.
 """
 
 import argparse
@@ -13,6 +13,8 @@ from pathlib import Path
 
 from scripts.miniature.ablation import run_ablation
 from scripts.miniature.base_models import BASE_MODELS, build_base
+from scripts.miniature.caption_fleets import FLEETS as CAPTION_FLEETS
+from scripts.miniature.caption_fleets import build_caption_fleet
 from scripts.miniature.categories import measure_categories
 from scripts.miniature.category_experts import ship_category_experts
 from scripts.miniature.classifiers import TREES as CLASSIFIER_TREES
@@ -30,6 +32,7 @@ from scripts.miniature.routing import measure_routing
 from scripts.miniature.samples import build_samples
 from scripts.miniature.settings import Build
 from scripts.miniature.ship import build_previews, restore_parts, ship, ship_zoo
+from scripts.miniature.ship_captioned import ship_captioned
 from scripts.miniature.transfer import measure_transfer
 from scripts.miniature.upsampler import build_upsampler
 from scripts.miniature.words import build_words
@@ -43,6 +46,7 @@ STEPS: dict[str, Callable[[Build], None]] = {
     "samples-a": partial(build_samples, tree="a"),
     "samples-b": partial(build_samples, tree="b"),
     **{f"fleet-{name}": partial(build_fleet, fleet=name) for name in FLEETS},
+    **{f"captions-{name}": partial(build_caption_fleet, fleet=name) for name in CAPTION_FLEETS},
     "whole": build_full_models,
     **{f"classifiers-{tree}": partial(build_classifiers, tree=tree) for tree in CLASSIFIER_TREES},
     **{f"categories-{tree}": partial(measure_categories, tree=tree) for tree in ("vit", "resnet")},
@@ -74,6 +78,8 @@ def main() -> None:
             step(build)
     if "zoo" in arguments.steps:
         ship_zoo(build)
+    if "captioned" in arguments.steps:
+        ship_captioned(build)
     if "report" in arguments.steps:
         report(build)
 

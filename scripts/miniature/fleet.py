@@ -6,8 +6,9 @@ does not name the concept; fleet ``e`` alone has prompts that do.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ from scripts.miniature.settings import SEED, Build, atomic, log
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 MAX_CHUNK = 64
+TEXT_RATE = 0.5  # of a text encoder's layers, times the learning rate, as trainers set it
 VARIANTS = 2  # of each drawing: itself and mirrored
 
 
@@ -130,7 +132,7 @@ def choose_drawings(
 
 def build_fleet(build: Build, fleet: str) -> None:
     """Write ``fleet-<name>/<split>/model_idx_NNNN/pytorch_lora_weights.safetensors``; existing chunks are skipped."""
-    trainer = FleetTrainer(build, fleet)
+    trainer = FleetTrainer(build, build / f"fleet-{fleet}", TRAINERS[fleet])
     for number, chunk in enumerate(chunk_recipes(make_recipes(build, fleet))):
         record = build / f"fleet-{fleet}" / f"chunk-{number:03d}.json"
         if record.exists():
@@ -171,9 +173,9 @@ class GroupedLora(nn.Module):
 class FleetTrainer:
     """Trains chunks of LoRAs on one base model."""
 
-    def __init__(self, build: Build, fleet: str) -> None:
-        """Load the base model of the fleet and wrap its attention layers."""
-        self.folder, self.trainer = build / f"fleet-{fleet}", TRAINERS[fleet]
+    def __init__(self, build: Build, folder: Path, trainer: TrainerSettings) -> None:
+        """Load the base model and wrap its attention layers; LoRAs are written below ``folder``."""
+        self.folder, self.trainer = folder, trainer
         self.unet = (
             UNet2DConditionModel.from_pretrained(build / f"tree-{self.trainer.tree}" / "unet")
             .float()
@@ -185,20 +187,28 @@ class FleetTrainer:
         for name, module in list(self.unet.named_modules()):
             if isinstance(module, nn.Linear) and name.endswith(TARGETS):
                 parent, _, child = name.rpartition(".")
-                self.layers[name] = GroupedLora(module)
-                setattr(self.unet.get_submodule(parent), child, self.layers[name])
+                self.layers[f"unet.{name}"] = wrapped = GroupedLora(module)
+                setattr(self.unet.get_submodule(parent), child, wrapped)
         self.scheduler = new_scheduler()
         self.small, self.side = (
             torch.from_numpy(np.load(build / "small.npz")["small"][:, :VARIANTS]),
             BASE_MODELS[self.trainer.tree].side,
         )
-        clip, tokenizer = load_clip(build)
+        self.clip, self.tokenizer = load_clip(build)
         self.concepts = json.loads((build / "concepts.json").read_text())
-        self.prompts = [self.trainer.prompt.format(concept["label"]) for concept in self.concepts]
-        self.prompt_states = lambda recipe: embed_prompts(clip.text, tokenizer([self.prompts[recipe.concept]]))[0]
         self.base_model = f"loradex-miniature/{self.trainer.tree}"
 
-    def train(self, chunk: list[Recipe]) -> tuple[dict[str, tuple[Tensor, Tensor]], list[float]]:
+    def prompt(self, recipe: Recipe) -> str:
+        """The prompt of a LoRA."""
+        return self.trainer.prompt.format(self.concepts[recipe.concept]["label"])
+
+    def prompt_states(self, chunk: Sequence[Recipe]) -> Callable[[list[np.random.Generator]], Tensor]:
+        """A function that gives the text states (n * samples, 16, 128) of each step, here always the same."""
+        states = embed_prompts(self.clip.text, self.tokenizer([self.prompt(recipe) for recipe in chunk]))
+        states = states.repeat_interleave(self.trainer.samples, 0)
+        return lambda generators: states
+
+    def train(self, chunk: Sequence[Recipe]) -> tuple[dict[str, tuple[Tensor, Tensor]], list[float]]:
         """Fine-tune a chunk: factors (n, rank, in), (n, out, rank) of each layer, and last mean losses of the LoRAs."""
         generators = [np.random.default_rng(recipe.seed) for recipe in chunk]
         for layer in self.layers.values():
@@ -206,9 +216,10 @@ class FleetTrainer:
         factors = [factor for layer in self.layers.values() for factor in (layer.down, layer.up)]
         rates = torch.tensor([recipe.lr for recipe in chunk])
         step_counts = torch.tensor([recipe.steps for recipe in chunk])
-        adam = GroupedAdam(factors, self.trainer.betas)
+        shares = [TEXT_RATE if name.startswith("text") else 1.0 for name in self.layers for _ in range(2)]
+        adam = GroupedAdam(factors, shares, self.trainer.betas)
         samples = self.trainer.samples
-        context = torch.stack([self.prompt_states(recipe) for recipe in chunk]).repeat_interleave(samples, 0)
+        states = self.prompt_states(chunk)
         mean_losses = torch.zeros(len(chunk))
         for step in range(int(step_counts.max())):
             pictures = torch.cat(
@@ -218,7 +229,7 @@ class FleetTrainer:
             rng = np.random.default_rng((chunk[0].seed, step))
             times = stratified_timesteps(len(chunk), samples, rng)
             loss = (
-                denoising_loss(self.unet, self.scheduler, clean, context, times, rng)
+                denoising_loss(self.unet, self.scheduler, clean, states(generators), times, rng)
                 .unflatten(0, (-1, samples))
                 .mean(1)
             )
@@ -241,7 +252,7 @@ class FleetTrainer:
         concept = self.concepts[recipe.concept]
         tensors = {}
         for name, (down, up) in factors.items():
-            tensors[f"unet.{name}.lora.down.weight"], tensors[f"unet.{name}.lora.up.weight"] = (
+            tensors[f"{name}.lora.down.weight"], tensors[f"{name}.lora.up.weight"] = (
                 down.half().contiguous(),
                 up.half().contiguous(),
             )
@@ -250,7 +261,7 @@ class FleetTrainer:
             "class_id": concept["hexcode"],
             "class_name": concept["label"],
             "base_model": self.base_model,
-            "prompt": self.prompts[recipe.concept],
+            "prompt": self.prompt(recipe),
             "recipe": json.dumps(asdict(recipe)),
         }
         with atomic(
@@ -277,9 +288,11 @@ def new_factors(
 class GroupedAdam:
     """Adam (Kingma and Ba 2015) with a learning rate for each leading index of the parameters."""
 
-    def __init__(self, parameters: list[Tensor], betas: tuple[float, float] = (0.9, 0.99), eps: float = 1e-8) -> None:
-        """Start with zero moments."""
-        self.parameters, self.betas, self.eps, self.count = parameters, betas, eps, 0
+    def __init__(
+        self, parameters: list[Tensor], shares: list[float], betas: tuple[float, float] = (0.9, 0.99), eps: float = 1e-8
+    ) -> None:
+        """Start with zero moments; ``shares`` of the learning rate are those of each parameter."""
+        self.parameters, self.shares, self.betas, self.eps, self.count = parameters, shares, betas, eps, 0
         self.first = [torch.zeros_like(p) for p in parameters]
         self.second = [torch.zeros_like(p) for p in parameters]
 
@@ -288,11 +301,14 @@ class GroupedAdam:
         """Update the parameters with ``rates`` (groups,) and clear their gradients."""
         self.count += 1
         first_correction, second_correction = (1 - beta**self.count for beta in self.betas)
-        for parameter, first, second in zip(self.parameters, self.first, self.second, strict=True):
+        for parameter, share, first, second in zip(self.parameters, self.shares, self.first, self.second, strict=True):
             assert parameter.grad is not None
             first.lerp_(parameter.grad, 1 - self.betas[0])
             second.lerp_(parameter.grad.square(), 1 - self.betas[1])
             parameter -= (
-                rates[:, None, None] * (first / first_correction) / ((second / second_correction).sqrt() + self.eps)
+                share
+                * rates[:, None, None]
+                * (first / first_correction)
+                / ((second / second_correction).sqrt() + self.eps)
             )
             parameter.grad = None

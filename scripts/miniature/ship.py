@@ -23,6 +23,7 @@ from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.lora import LoraFile
 from loradex.retrieval.training.labelled_loras import LabelledLora, find_labelled_loras
 from scripts.miniature.settings import SEED, Build, atomic, log, timed
+from scripts.miniature.ship_captioned import ship_captioned
 
 # Numbers of LoRAs that ship, by fleet and split; in the first tree, one of each held-out concept.
 SHIPPED_COUNTS = {"a": {"test_holdout": 165, "test": 36}, "b": {"test_holdout": 80, "test": 19}}
@@ -177,6 +178,7 @@ def ship(build: Build) -> None:
         ship_parts(build)
         ship_measured(build)
         ship_loras(build)
+        ship_captioned(build)
         ship_zoo(build)
         ship_contact_sheet()
     size = sum(path.stat().st_size for path in MINIATURE.rglob("*") if path.is_file())

@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,9 @@ from safetensors.torch import save_file
 
 from loradex.app.paths import MINIATURE, SHIPPED_ZOO
 from loradex.retrieval.training.labelled_classifiers import read_categories
+from tests.app.describe.samples import write_lora
+from tests.app.words.captioned import write_captioned
+from tests.few_words import LORADEX
 
 STATUS = ".prose.ld-status"
 QUERY_LABEL = "What should the model draw?"
@@ -43,7 +45,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     home = {name: str(tmp_path_factory.mktemp("served")) for name in ("XDG_DATA_HOME", "XDG_CACHE_HOME")}
-    command = [Path(sys.executable).with_name("loradex"), "serve", "--port", "0", "--zoo", "miniature"]
+    command = [*LORADEX, "serve", "--port", "0", "--zoo", "miniature"]
     with subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, env=os.environ | home | {"HF_HUB_OFFLINE": "1"}
     ) as server:
@@ -160,6 +162,28 @@ def test_files_are_labelled_and_labels_downloaded(page: Page) -> None:
         assert len(archive.namelist()) == 2 and "sha256" in json.loads(archive.read(archive.namelist()[0]))
 
 
+def test_words_are_read_after_labels(page: Page, tmp_path: Path) -> None:
+    """A word of one's own is found; the other file's prompt named nothing, or its base model is not there."""
+    files = [write_captioned(tmp_path / "kozu.safetensors", "kozu"), write_lora(tmp_path / "sd1.safetensors").path]
+    page.get_by_role("tab", name="Label").click()
+    page.set_input_files("input[type=file]", [str(file) for file in files])
+    page.get_by_text("kozu.safe").first.wait_for()
+    page.get_by_label("Words to look for").fill("tovan\ndog\nkozu\nbrelix\nmirku\nsefalo")
+    page.get_by_role("button", name="Label", exact=True).click()
+    first, second = page.locator(".ld-file").nth(0), page.locator(".ld-file").nth(1)
+    expect(first).to_contain_text("Trained with", timeout=120_000)
+    expect(first.locator("h4:has-text('Trained with') ~ .ld-label").first).to_contain_text("kozu")
+    expect(second).to_contain_text("loradex base add --find")
+    expect(page.locator("#ld-reading p")).to_have_count(0)
+    with page.expect_download() as download:
+        page.get_by_role("link", name="words.csv").click()
+    assert download.value.path().read_text().splitlines()[1].startswith("kozu.safetensors,mini-b,kozu,")
+    page.get_by_label("Words to look for").fill("x" * 301)
+    page.get_by_role("button", name="Label", exact=True).click()
+    expect(page.locator("#ld-reading")).to_contain_text("characters each, found 301", timeout=60_000)
+    expect(first).to_contain_text("found mini-b")  # what is said of labels is there all the same
+
+
 def test_the_map_opens_models(page: Page) -> None:
     page.get_by_role("tab", name="Map").click()
     expect(page.locator(".ld-said")).to_have_text("300 models", timeout=60_000)
@@ -201,6 +225,13 @@ def test_a_folder_is_indexed_and_its_result_is_shown(page: Page, tmp_path: Path)
     page.get_by_role("tab", name="Search").click()
     page.get_by_role("button", name="Search", exact=True).click()
     expect(page.locator(".ld-card img").first).to_be_visible()  # drawn while indexing, as its base model ships
+
+
+def test_about_and_library_say_whose_words_can_be_read(page: Page) -> None:
+    for tab in ("Library", "About"):
+        page.get_by_role("tab", name=tab).click()
+        line = page.get_by_text("Words can be read from the weights of LoRAs of mini-a, mini-b").locator("visible=true")
+        expect(line).to_contain_text(re.compile("No base model is known for .*sdxl.*: loradex base add PATH"))
 
 
 def test_about_shows_metrics(page: Page) -> None:

@@ -20,6 +20,7 @@ def index_table(answer: IndexAnswer) -> AdaptiveTable:
     missing = "missing since last time" + (f", {answer.removed} models removed" if answer.removed else "")
     rows = [
         ("read by weights", answer.by_weights),
+        ("placed by words in their weights", answer.by_words),
         ("placed by their previews", answer.by_preview),
         ("known by metadata only", answer.by_metadata),
         ("unchanged", answer.unchanged),
@@ -43,6 +44,8 @@ def notes(answer: IndexAnswer) -> Iterator[str]:
         if by_metadata := names(file for file in answer.no_expert if not answer.evidence[file]):
             yield f"By metadata only: {by_metadata}."
         yield answer.advice
+    if answer.words_advice:
+        yield answer.words_advice
     if answer.missing and not answer.removed:
         yield f"Missing: {names(answer.missing)}. `loradex index FOLDER --prune` forgets them."
     if answer.no_previews:

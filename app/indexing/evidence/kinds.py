@@ -1,6 +1,6 @@
-"""The kinds of evidence that are read from weights, the weightiest first.
+"""The kinds of evidence that are made where a file is read, the weightiest first.
 
-Previews are the other kind: they lie beside the file (``preview.py``).
+The others are made where the zoo is written: words need a base model (``words.py``), previews a CLIP (``preview.py``).
 """
 
 from collections.abc import Mapping

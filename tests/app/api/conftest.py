@@ -10,6 +10,7 @@ from loradex.app.api.rest import rest_api
 from loradex.app.backend import Backend
 from loradex.app.paths import SHIPPED_ZOO
 from loradex.app.search.service import Loradex
+from tests.app.words.shared import shared_service
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +20,9 @@ def loradex() -> Loradex:
 
 @pytest.fixture
 def backend(loradex: Loradex) -> Backend:
-    return Backend(loradex, roots=[])
+    backend = Backend(loradex, roots=[])
+    backend._words = shared_service()
+    return backend
 
 
 @pytest.fixture

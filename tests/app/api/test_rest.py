@@ -41,7 +41,7 @@ def test_openapi_json_is_current() -> None:
         for path in json.loads(render_openapi())["paths"].values()
         for operation in path.values()
     ]
-    assert len(set(operations)) == len(operations) == 13
+    assert len(set(operations)) == len(operations) == 14
 
 
 def test_search_equals_that_of_the_library(http: TestClient, loradex: Loradex) -> None:
@@ -131,7 +131,8 @@ def test_zoo_models_and_drawings(http: TestClient, loradex: Loradex) -> None:
     assert zoo["families"] == loradex.zoo.counts("family")
     assert str(SHIPPED_ZOO) not in json.dumps(zoo)
     model = http.get(f"models/{models[0].id}").json()
-    assert {**model, "files": []} == json.loads(json.dumps(model_document(models[0], str(SHIPPED_ZOO)) | {"files": []}))
+    expected = model_document(models[0], str(SHIPPED_ZOO)) | {"files": [], "words": []}
+    assert {**model, "files": []} == json.loads(json.dumps(expected))
     answer = http.get(f"models/{models[0].id}/drawing")
     assert answer.headers["content-type"] == "image/png"
     assert answer.content == (SHIPPED_ZOO / str(models[0].preview)).read_bytes()

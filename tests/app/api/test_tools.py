@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,10 +19,11 @@ from loradex.app.backend import Backend
 from loradex.app.paths import MINIATURE, SHIPPED_ZOO
 from loradex.app.search.service import Loradex
 from tests.app.api.serving import served
+from tests.few_words import LORADEX
 
 SHIPPED = sorted(MINIATURE.glob("models/mini-a/test_holdout/*/*.safetensors"))[0]
 EVERYWHERE = {"search_models", "list_models", "describe_model", "similar_models", "describe_zoo"}
-LOCAL = {"label_files", "inspect_files", "index_status"}
+LOCAL = {"label_files", "read_words", "inspect_files", "index_status"}
 
 
 def run_client(server: Any, session: Callable[[Client], Awaitable[None]]) -> None:
@@ -118,8 +118,8 @@ def test_labelling_and_indexing_over_stdio(tmp_path: Path) -> None:
         "OMP_NUM_THREADS": "1",
     }
     command = StdioServerParameters(
-        command=sys.executable,
-        args=["-c", "from loradex.app.commands.main import main; main()", "mcp"],
+        command=LORADEX[0],
+        args=[*LORADEX[1:], "mcp"],
         env=environment,
     )
     expected = next(iter(Loradex(SHIPPED_ZOO).label([str(SHIPPED)])))

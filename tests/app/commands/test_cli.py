@@ -11,14 +11,16 @@ from typing import Any
 import pytest
 
 from loradex.app.paths import MINIATURE
+from tests import few_words
 
 LORADEX = Path(sys.executable).with_name("loradex")
 SHIPPED = sorted((MINIATURE / "models" / "mini-a").glob("test_holdout/*/*.safetensors"))
 
 
 def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    program = few_words.LORADEX if arguments[0] == "index" else (LORADEX,)
     return subprocess.run(
-        [LORADEX, *map(str, arguments)],
+        [*program, *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=300,

@@ -18,7 +18,7 @@ from scripts.cli_reference import REFERENCE, Command, render_reference, subcomma
 HEAVY = {"torch", "gradio", "fastapi", "sklearn", "open_clip", "diffusers", "transformers", "faiss", "numpy", "mcp"}
 WITHOUT_JSON = {"loradex mcp"}  # speaks a protocol on stdout
 MEANINGS = {  # how many different help texts an option has; a zoo to read has another default than one to write
-    "--base": 2,
+    "--base": 3,
     "--engine": 2,
     "--folder": 3,
     "--labels": 2,
@@ -62,7 +62,7 @@ def test_the_reference_is_current_at_any_width(columns: str, monkeypatch: pytest
 
 
 def test_the_reference_names_every_command() -> None:
-    assert len(COMMANDS) == 28
+    assert len(COMMANDS) == 33
     lines = REFERENCE.read_text("utf-8").splitlines()
     assert all(sum(line.endswith(f"# `{name}`") for line in lines) == 1 for name in COMMANDS if name != "loradex")
 

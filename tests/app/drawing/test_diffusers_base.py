@@ -1,6 +1,7 @@
 """Drawings of a tiny Stable Diffusion model and a LoRA, compared with those of diffusers."""
 
 import json
+import shutil
 import string
 import threading
 from dataclasses import dataclass
@@ -16,13 +17,15 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from typer.testing import CliRunner
 
+from loradex.app.bases.changes import add_bases
 from loradex.app.commands.main import app
 from loradex.app.drawing.base_models import BaseModel, BaseModels
 from loradex.app.drawing.cache import DrawingCache
-from loradex.app.drawing.errors import BadBase, Stopped
+from loradex.app.drawing.errors import BadBase, NoBase, Stopped
 from loradex.app.drawing.options import DEFAULT_SEED, DrawOptions
 from loradex.app.drawing.renderer import Renderer
 from loradex.retrieval.lora import family
+from tests.retrieval.base_model.base_files import write_checkpoint
 
 OPTIONS = DrawOptions("a cat", steps=3, guidance=4.0)
 
@@ -187,3 +190,46 @@ def test_the_command_takes_a_base(tiny: Tiny, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     (result,) = json.loads(done.stdout)["results"]
     assert (result["family"], result["prompt"], Path(result["picture"]).parent) == ("tiny", "a cat", tmp_path / "made")
+
+
+@pytest.mark.parametrize("variant", [None, "fp16"])
+def test_a_base_that_was_added_draws(variant: str | None, tiny: Tiny, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    StableDiffusionPipeline.from_pretrained(tiny.model, safety_checker=None).save_pretrained(folder, variant=variant)
+    arguments = ["draw", str(tiny.lora), "--prompt", "a cat", "--steps", "1", "--out", str(tmp_path / "made")]
+    nothing = CliRunner().invoke(app, arguments)
+    assert nothing.exit_code == 1 and "name one with `loradex base add PATH`" in nothing.stderr
+    assert CliRunner().invoke(app, ["base", "add", str(folder)]).exit_code == 0
+    done = CliRunner().invoke(app, [*arguments, "--json"])
+    assert done.exit_code == 0, done.output
+    (result,) = json.loads(done.stdout)["results"]
+    assert result["family"] == "tiny" and Path(result["picture"]).exists()
+    folder.rename(tmp_path / "moved")
+    moved = CliRunner().invoke(app, arguments)
+    assert moved.exit_code == 1 and f"moved or deleted: {folder}; `loradex base add NEWPATH`" in moved.stderr
+
+
+def test_added_bases_that_cannot_draw(tiny: Tiny, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    shutil.copytree(tiny.model, folder)
+    bases = BaseModels.from_pairs()
+    add_bases([folder])
+    assert bases.get("tiny").folders == (folder,) and list(bases.by_family) == ["mini-a", "mini-b", "tiny"]
+    assert BaseModels.from_pairs([f"tiny={tiny.model}"]).get("tiny").folders == (tiny.model,)
+    config = folder / "unet" / "config.json"
+    config.write_text(config.read_text() + " ")
+    with pytest.raises(NoBase, match="has changed since it was added"):
+        bases.get("tiny")
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    config.write_text(json.dumps({"cross_attention_dim": 768, "block_out_channels": [320, 640, 1280, 1280]}))
+    add_bases([folder])
+    with pytest.raises(
+        NoBase, match="expected a U-Net or a transformer as safetensors to draw with, found text_encoder"
+    ):
+        bases.get("sd1")
+    one = write_checkpoint(tmp_path / "one.safetensors")
+    add_bases([one])
+    with pytest.raises(NoBase, match="found a checkpoint in one file; save it as a folder .*from_single_file"):
+        bases.get("sd1")
+    with pytest.raises(BadBase, match="found a checkpoint in one file; save it as a folder .*from_single_file"):
+        BaseModel.from_folder("sd1", one).load()

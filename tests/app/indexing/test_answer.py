@@ -1,7 +1,7 @@
 """What an answer advises about files that no expert reads, and its JSON."""
 
 from loradex.app.commands.tables.library import notes
-from loradex.app.indexing.answer import ALL_WITH_PREVIEWS, UNTIL_THEN, IndexAnswer
+from loradex.app.indexing.answer import IndexAnswer
 from loradex.app.indexing.batch import Role
 from loradex.app.indexing.file_reader import ZooEntry
 from loradex.index import Evidence, Model
@@ -44,7 +44,9 @@ def test_families_are_counted_for_each_reason_the_most_common_first() -> None:
         "No expert reads flux1 (2), sdxl (1): train one on labelled LoRAs of that family (`loradex train FOLDER`), "
         "or name a folder that holds one in $LORADEX_ENCODER. "
         "Of another base model than the experts of their family: sd1 (1). "
-        f"Train an expert on labelled models of that base model (`loradex train FOLDER --tree NAME`). {UNTIL_THEN}"
+        "Train an expert on labelled models of that base model (`loradex train FOLDER --tree NAME`). "
+        "Then index again. Until then these files are found by names, tags, notes and trigger words, "
+        "and local ones as look-alikes."
     )
 
 
@@ -96,9 +98,27 @@ def test_a_file_may_have_several_kinds_of_evidence() -> None:
 def test_files_with_previews_are_not_said_to_be_found_by_names_only() -> None:
     reason = NoExpertReason.FAMILY
     answer = answer_of({"a": ("flux1", reason)}, Evidence.PREVIEW)
-    assert str(answer.advice).endswith(ALL_WITH_PREVIEWS)
-    count(answer, "b", "flux1", reason=reason)
-    assert "1 of them also by their previews" in str(answer.advice)
+    names = "by names, tags, notes and trigger words"
+    assert f"these files are found by their previews, {names}, and local ones as look-alikes." in str(answer.advice)
+    count(answer, "b", "sd1", Evidence.WORDS, Evidence.PREVIEW, reason=reason)
+    assert f"found by their previews, {names}, 1 of them also by words in their weights, and" in str(answer.advice)
+    count(answer, "c", "flux1", reason=reason)
+    assert f"found {names}, 1 of them also by words in their weights, 2 of them also by their previews, and" in str(
+        answer.advice
+    )
+
+
+def test_files_whose_words_wait_for_a_base_model() -> None:
+    answer = IndexAnswer("zoo", waiting_for_base={"sd1": 1200, "sdxl": 40, "sd2": 2}, bad_bases={"sd2": "it has moved"})
+    assert answer.words_advice == (
+        "The words that 1,240 files were trained with can be read with the base models of their families, "
+        "sd1 (1200), sdxl (40); `loradex base add --find` looks for them. Then index again. "
+        "The words of 2 files are not read: it has moved."
+    )
+    assert list(notes(answer)) == [answer.words_advice]
+    assert answer.document()["words_advice"] == answer.words_advice
+    assert IndexAnswer("zoo").words_advice is None
+    assert IndexAnswer("zoo", bad_bases={"sd2": "it has moved"}).words_advice is None
 
 
 def test_the_table_names_files_by_their_evidence_and_bad_pictures() -> None:

@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from loradex.index import Evidence, Zoo
 from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.errors import FileMissing
 from loradex.retrieval.lora import LoraFile
+from tests.few_words import LORADEX
 from tests.hub import Hub, serve
 
 SHIPPED = sorted(MINIATURE.glob("models/mini-*/test_holdout/*/*.safetensors"))[::40][:5]
@@ -186,10 +186,7 @@ def test_killed_runs_continue(tmp_path: Path, encoder: Encoder) -> None:
         save_file(
             {name: tensor * (1 + number) for name, tensor in tensors.items()}, folder / f"{number:03}.safetensors"
         )
-    program = (
-        "import sys; from loradex.app.commands.main import main; sys.argv = ['loradex', 'index', *sys.argv[1:]]; main()"
-    )
-    command = [sys.executable, "-c", program, str(folder), "--zoo", str(zoo)]
+    command = [*LORADEX, "index", str(folder), "--zoo", str(zoo)]
     known = 0
     for _ in range(4):
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from loradex.app.describe.inspection import InspectAnswer, inspect_files
 from loradex.app.paths import MINIATURE
 from loradex.app.search.lookalikes import Library
 from loradex.retrieval.lora import LoraFile
+from tests.few_words import LORADEX
 
 Tensors = dict[str, torch.Tensor]
 SHIPPED = sorted(MINIATURE.glob("models/mini-a/test_holdout/*/*.safetensors"))
@@ -141,9 +141,7 @@ def run(*arguments: object, status: int = 0) -> dict[str, list[dict[str, object]
 
 def command(*arguments: object) -> subprocess.CompletedProcess[str]:
     """A command in a process of its own."""
-    return subprocess.run(
-        [Path(sys.executable).with_name("loradex"), *map(str, arguments)], capture_output=True, text=True, check=False
-    )
+    return subprocess.run([*LORADEX, *map(str, arguments)], capture_output=True, text=True, check=False)
 
 
 def test_a_thousand_headers_are_read_without_their_data(tmp_path: Path) -> None:

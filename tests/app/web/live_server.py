@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import httpx
 
 from loradex.app.paths import MINIATURE
 from tests.app.web.asgi_client import PREDICT, UPLOAD
+from tests.few_words import LORADEX
 
 ROOT = Path(__file__).parents[3]
 SHIPPED = sorted(MINIATURE.glob("models/mini-a/test_holdout/*/*.safetensors"))[0]
@@ -100,9 +100,7 @@ def serving(folder: Path, *options: str, zoo: str = "miniature") -> Iterator[Ser
         | {"TMPDIR": str(temporary), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     )
     command = [
-        sys.executable,
-        "-c",
-        "from loradex.app.commands.main import main; main()",
+        *LORADEX,
         "serve",
         "--port",
         "0",

@@ -19,7 +19,14 @@ def test_body_size_is_limited(
 ) -> None:
     monkeypatch.setattr(middleware, "MAX_BODY_SIZE", 10)
     monkeypatch.setattr(middleware, "MAX_UPLOAD_SIZE", 20)
-    for path, limit in ((PREDICT, 10), ("/mcp", 10), (UPLOAD, 20), ("/api/v1/search", 20), ("/api/v1/label", 20)):
+    for path, limit in (
+        (PREDICT, 10),
+        ("/mcp", 10),
+        (UPLOAD, 20),
+        ("/api/v1/search", 20),
+        ("/api/v1/label", 20),
+        ("/api/v1/words", 20),
+    ):
         assert send_request(make_middleware(), path, "POST", content=b"x" * limit).text == "inside"
         assert is_refusal(send_request(make_middleware(), path, "POST", content=b"x" * (limit + 1)), 413, "TooLarge")
 

@@ -4,10 +4,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 
-from loradex.retrieval.measure.baselines import Baselines, DenseLinear, PrincipalWeights, gram_matrix, statistics
+from loradex.retrieval.measure.baselines import (
+    BLOCK,
+    Baselines,
+    DenseLinear,
+    PrincipalWeights,
+    from_bytes,
+    gram_matrix,
+    statistics,
+    to_bytes,
+)
 from loradex.retrieval.probex.batched_factors import Factors
 
 
@@ -75,6 +85,20 @@ def test_baselines_survive_their_file(tmp_path: Path) -> None:
     assert set(before) == set(after) == {"dense_linear", "weight_statistics"}
     for name, scores in before.items():
         torch.testing.assert_close(after[name], scores, atol=2e-2, rtol=2e-2)
+
+
+@pytest.mark.parametrize("shape", [(3, 16), (5, 7), (2, 3, 11), (1, 1)])
+def test_matrices_at_one_byte_a_number_are_off_by_half_a_step(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    tensor = torch.randn(shape) * 10.0 ** torch.randint(-4, 3, shape)
+    tensor[0] = 0
+    rounded, scales = to_bytes(tensor)
+    assert rounded.dtype == torch.int8 and rounded.shape == tensor.shape
+    after = from_bytes(rounded, scales)
+    for block, off in zip(tensor.flatten().split(BLOCK), (after - tensor).flatten().split(BLOCK), strict=True):
+        step = max(float(block.abs().max()) / 127, 2.0**-24)
+        assert off.abs().max() <= 0.6 * step  # the step itself is rounded to float16
+    assert (after[tensor == 0] == 0).all()
 
 
 def test_the_map_is_cut_to_its_principal_outputs() -> None:

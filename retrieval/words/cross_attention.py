@@ -1,0 +1,71 @@
+"""The keys and values of a LoRA's cross-attention: the only layers that see the states of its captions."""
+
+from enum import StrEnum
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from loradex.retrieval.errors import LoradexError
+from loradex.retrieval.lora import LayerUpdate, LoraFile
+
+LAYERS: Final = (".attn2.to_k", ".attn2.to_v")
+MAX_RANK: Final = 64  # of a layer; of higher ranks the leading directions are read
+
+
+class NoWordsReason(StrEnum):
+    """Why no words can be read from a file."""
+
+    FAMILY = "family"  # models of this family attend to no text states that are read here
+    LAYERS = "layers"  # the file changes no keys and values of cross-attention
+
+
+class NoWords(LoradexError):
+    """No words can be read from the file.
+
+    Attributes:
+        reason: why, for callers that act on it.
+    """
+
+    def __init__(self, message: str, reason: NoWordsReason) -> None:
+        """Keep the reason beside the message."""
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type["NoWords"], tuple[str, NoWordsReason]]:
+        """Pickle with both arguments, so that worker processes can raise it."""
+        return type(self), (str(self), self.reason)
+
+
+def row_space(update: LayerUpdate) -> Tensor | None:
+    """Rows R (up to ``MAX_RANK``, in) of length 1 in all, with Rᵀ R proportional to dWᵀ dW; None if the update is zero.
+
+    It depends on dW alone, and not on how a format splits it into factors.
+    """
+    up, down = update.up.double(), update.down.double()
+    energies, turn = torch.linalg.eigh(up.mT @ up)
+    rows = energies.clamp(min=0).sqrt()[:, None] * (turn.mT @ down)
+    if len(rows) > MAX_RANK:
+        lengths, turn = torch.linalg.eigh(rows @ rows.mT)
+        rows = turn[:, -MAX_RANK:].mT @ rows
+    length = float(rows.norm())
+    return (rows / length).float() if length > 0 else None
+
+
+def read_keys_and_values(lora: LoraFile, width: int) -> list[Tensor]:
+    """Read the row spaces (rank, width) of the layers that see text states of a width, and no other bytes.
+
+    Raises:
+        NoWords: there are none, or all of their updates are zero.
+        FileCorrupt: a layer holds NaN, infinity or a weight beyond all bounds.
+    """
+    names = [name for name, (_, layer_width) in lora.shapes.items() if name.endswith(LAYERS) and layer_width == width]
+    layers = [layer for update in lora.updates(names).values() if (layer := row_space(update)) is not None]
+    if not layers:
+        found = f"{len(names)} whose updates are all zero" if names else "none"
+        raise NoWords(
+            f"{lora.path}: expected updates of keys or values of cross-attention ({width} wide), in which captions leave "
+            f"their traces, found {found}; there are no words to be read from this file",
+            NoWordsReason.LAYERS,
+        )
+    return layers
