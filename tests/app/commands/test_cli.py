@@ -73,6 +73,7 @@ def test_a_search_finds_the_models_of_a_concept() -> None:
         "copies",
         "scores",
         "place",
+        "words",
     }
     assert [hit["score"] for hit in found["hits"]] == sorted((hit["score"] for hit in found["hits"]), reverse=True)
     assert "pizza" in [hit["concept"] for hit in found["hits"]]
