@@ -36,6 +36,7 @@ from scripts.miniature.ship_captioned import ship_captioned
 from scripts.miniature.transfer import measure_transfer
 from scripts.miniature.upsampler import build_upsampler
 from scripts.miniature.words import build_words
+from scripts.miniature.words_ablation import run_words_ablation
 
 STEPS: dict[str, Callable[[Build], None]] = {
     "pictures": build_pictures,
@@ -54,6 +55,7 @@ STEPS: dict[str, Callable[[Build], None]] = {
     "tell": ship_category_experts,
     "previews": build_previews,
     **{f"ablation-{fleet}": partial(run_ablation, fleet=fleet) for fleet in ("a", "b")},
+    "ablation-words": run_words_ablation,
     **{f"recipes-{fleet}": partial(choose_recipes, fleet=fleet) for fleet in ("a", "b")},
     **{f"ranking-{fleet}": partial(measure_rankings, fleet=fleet) for fleet in ("a", "b")},
     "final": build_final_experts,

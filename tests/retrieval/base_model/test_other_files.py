@@ -42,6 +42,7 @@ def zipped() -> bytes:
         (b"", FileMissing, "an empty file"),
         (b"something else entirely", FileCorrupt, "no safetensors file"),
     ],
+    ids=["zip", "pickle", "lfs", "page", "json", "gguf", "empty", "other"],
 )
 def test_other_containers(raw: bytes, error: type[FileError], message: str, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
