@@ -4,9 +4,8 @@ Captions hold one label, a trigger word that means nothing, or several words. Tw
 templates; some LoRAs train the text encoder too. A fleet ``v`` is of validation concepts, others of held-out ones.
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -18,9 +17,17 @@ from loradex.app.bases.shipped import shipped_base
 from loradex.app.miniature.pipeline import CONTEXT_LENGTH, embed_prompts
 from loradex.retrieval.measure.nonsense import nonsense_words
 from loradex.retrieval.text_states import PromptEncoder
-from scripts.miniature.fleet import MAX_CHUNK, FleetTrainer, GroupedLora, Recipe, TrainerSettings, choose_drawings
+from scripts.miniature.fleet import (
+    MAX_CHUNK,
+    FleetTrainer,
+    GroupedLora,
+    Recipe,
+    TrainerSettings,
+    choose_drawings,
+    train_chunks,
+)
 from scripts.miniature.pictures import load_pictures
-from scripts.miniature.settings import SEED, Build, atomic, log
+from scripts.miniature.settings import SEED, Build
 from scripts.miniature.words import captions_of
 
 TEMPLATES: Final = (  # of captions, and how often each is used
@@ -186,19 +193,10 @@ class CaptionTrainer(FleetTrainer):
 
 def build_caption_fleet(build: Build, fleet: str) -> None:
     """Write ``captions-<fleet>/<split>/model_idx_NNNN/…`` as ``build_fleet`` does; existing chunks are skipped."""
-    tree = FLEETS[fleet][0]
     folder = build / f"captions-{fleet}"
-    for number, chunk in enumerate(caption_chunks(make_caption_recipes(build, fleet))):
-        record = folder / f"chunk-{number:03d}.json"
-        if record.exists():
-            continue
-        settings = replace(TRAINERS[chunk[0].trainer], tree=tree)
-        trainer = CaptionTrainer(build, folder, settings, trains_text=chunk[0].trains_text)
-        factors, losses = trainer.train(chunk)
-        for row, recipe in enumerate(chunk):
-            trainer.save(recipe, {name: (down[row], up[row]) for name, (down, up) in factors.items()})
-        with atomic(record) as path:
-            path.write_text(
-                json.dumps([asdict(recipe) | {"loss": loss} for recipe, loss in zip(chunk, losses, strict=True)])
-            )
-        log.info("captions %s: chunk %d, mean loss %.4f", fleet, number, float(np.mean(losses)))
+
+    def trainer_of(chunk: Sequence[CaptionRecipe]) -> CaptionTrainer:
+        settings = replace(TRAINERS[chunk[0].trainer], tree=FLEETS[fleet][0])
+        return CaptionTrainer(build, folder, settings, trains_text=chunk[0].trains_text)
+
+    train_chunks(folder, caption_chunks(make_caption_recipes(build, fleet)), trainer_of)

@@ -6,9 +6,10 @@ does not name the concept; fleet ``e`` alone has prompts that do.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -96,6 +97,9 @@ class Recipe:
     seed: int
 
 
+AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
+
+
 def make_recipes(build: Build, fleet: str) -> list[Recipe]:
     """The recipes of all LoRAs of a fleet, determined by the seed of the build."""
     _, concept_of, trained_on, concepts = load_pictures(build)
@@ -132,11 +136,20 @@ def choose_drawings(
 
 def build_fleet(build: Build, fleet: str) -> None:
     """Write ``fleet-<name>/<split>/model_idx_NNNN/pytorch_lora_weights.safetensors``; existing chunks are skipped."""
-    trainer = FleetTrainer(build, build / f"fleet-{fleet}", TRAINERS[fleet])
-    for number, chunk in enumerate(chunk_recipes(make_recipes(build, fleet))):
-        record = build / f"fleet-{fleet}" / f"chunk-{number:03d}.json"
+    folder = build / f"fleet-{fleet}"
+    trainer = FleetTrainer(build, folder, TRAINERS[fleet])
+    train_chunks(folder, chunk_recipes(make_recipes(build, fleet)), lambda chunk: trainer)
+
+
+def train_chunks(
+    folder: Path, chunks: Iterable[Sequence[AnyRecipe]], trainer_of: Callable[[Sequence[AnyRecipe]], "FleetTrainer"]
+) -> None:
+    """Train chunks of LoRAs and write them below ``folder``; chunks with a record are skipped."""
+    for number, chunk in enumerate(chunks):
+        record = folder / f"chunk-{number:03d}.json"
         if record.exists():
             continue
+        trainer = trainer_of(chunk)
         factors, losses = trainer.train(chunk)
         for row, recipe in enumerate(chunk):
             trainer.save(recipe, {name: (down[row], up[row]) for name, (down, up) in factors.items()})
@@ -144,7 +157,7 @@ def build_fleet(build: Build, fleet: str) -> None:
             path.write_text(
                 json.dumps([asdict(recipe) | {"loss": loss} for recipe, loss in zip(chunk, losses, strict=True)])
             )
-        log.info("fleet %s: chunk %d, mean loss %.4f", fleet, number, float(np.mean(losses)))
+        log.info("%s: chunk %d, mean loss %.4f", folder.name, number, float(np.mean(losses)))
 
 
 def chunk_recipes(recipes: list[Recipe]) -> Iterator[list[Recipe]]:
