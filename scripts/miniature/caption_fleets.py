@@ -4,6 +4,7 @@ Captions hold one label, a trigger word that means nothing, or several words. Tw
 templates; some LoRAs train the text encoder too. A fleet ``v`` is of validation concepts, others of held-out ones.
 """
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -192,11 +193,19 @@ class CaptionTrainer(FleetTrainer):
 
 
 def build_caption_fleet(build: Build, fleet: str) -> None:
-    """Write ``captions-<fleet>/<split>/model_idx_NNNN/…`` as ``build_fleet`` does; existing chunks are skipped."""
+    """Write ``captions-<fleet>/<split>/model_idx_NNNN/…`` and their list; existing chunks are skipped."""
     folder = build / f"captions-{fleet}"
 
     def trainer_of(chunk: Sequence[CaptionRecipe]) -> CaptionTrainer:
         settings = replace(TRAINERS[chunk[0].trainer], tree=FLEETS[fleet][0])
         return CaptionTrainer(build, folder, settings, trains_text=chunk[0].trains_text)
 
-    train_chunks(folder, caption_chunks(make_caption_recipes(build, fleet)), trainer_of)
+    recipes = make_caption_recipes(build, fleet)
+    train_chunks(folder, caption_chunks(recipes), trainer_of)
+    rows = [
+        {"file": f"{recipe.split}/model_idx_{recipe.index:04d}/pytorch_lora_weights.safetensors"}
+        | {name: getattr(recipe, name) for name in ("kind", "captions", "words", "trains_text")}
+        for recipe in recipes
+    ]
+    with atomic(folder / "captions.json") as path:
+        path.write_text(json.dumps(rows))
