@@ -28,7 +28,7 @@ from scripts.miniature.fleet import (
     train_chunks,
 )
 from scripts.miniature.pictures import load_pictures
-from scripts.miniature.settings import SEED, Build
+from scripts.miniature.settings import SEED, Build, atomic
 from scripts.miniature.words import captions_of
 
 TEMPLATES: Final = (  # of captions, and how often each is used
