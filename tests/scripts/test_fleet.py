@@ -85,7 +85,7 @@ def test_grouped_adam_equals_adam_for_each_group() -> None:
     start, gradients = torch.randn(2, 3, 4), torch.randn(5, 2, 3, 4)
     rates = torch.tensor([1e-2, 3e-3])
     together = start.clone().requires_grad_()
-    adam = GroupedAdam([together])
+    adam = GroupedAdam([together], [1.0])
     for gradient in gradients:
         together.grad = gradient.clone()
         adam.step(rates)
