@@ -167,7 +167,7 @@ def test_words_are_read_after_labels(page: Page, tmp_path: Path) -> None:
     files = [write_captioned(tmp_path / "kozu.safetensors", "kozu"), write_lora(tmp_path / "sd1.safetensors").path]
     page.get_by_role("tab", name="Label").click()
     page.set_input_files("input[type=file]", [str(file) for file in files])
-    page.get_by_text("kozu.safe").first.wait_for()
+    page.get_by_text("kozu.safe").first.wait_for(timeout=90_000)
     page.get_by_label("Words to look for").fill("tovan\ndog\nkozu\nbrelix\nmirku\nsefalo")
     page.get_by_role("button", name="Label", exact=True).click()
     first, second = page.locator(".ld-file").nth(0), page.locator(".ld-file").nth(1)

@@ -19,6 +19,8 @@ HEAVY = {"torch", "gradio", "fastapi", "sklearn", "open_clip", "diffusers", "tra
 WITHOUT_JSON = {"loradex mcp"}  # speaks a protocol on stdout
 MEANINGS = {  # how many different help texts an option has; a zoo to read has another default than one to write
     "--base": 3,
+    "--spell": 2,
+    "--words": 2,
     "--engine": 2,
     "--folder": 3,
     "--labels": 2,
