@@ -8,6 +8,7 @@ LoradexError
 │   └── FileUnsupported   a sound file without a low-rank update that can be read
 ├── FetchError            a hub, or a mirror of one, cannot be used
 ├── NoExpert              no expert was trained for the model tree of a file
+├── NoWords               the words that a file was trained with cannot be read
 ├── DescriptionError      a side-car or model card cannot be read, or is not Loradex's to change
 ├── EngineError           the engine that reads many files at once cannot be used
 ├── CheckpointError       an expert, a space or a text encoder cannot be used
@@ -17,6 +18,9 @@ LoradexError
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from typing import Generic, Self, TypeVar
+
+ReasonT = TypeVar("ReasonT", bound=StrEnum)
 
 
 class LoradexError(Exception):
@@ -56,21 +60,36 @@ class NoExpertReason(StrEnum):
     KIND = "kind"  # a model that draws was given to a command for classifiers, or the other way round
 
 
-class NoExpert(LoradexError):
-    """No expert was trained for the model tree of the file.
+class NoWordsReason(StrEnum):
+    """Why the words that a file was trained with cannot be read."""
+
+    FAMILY = "family"  # models of this family attend to no text states that are read
+    LAYERS = "layers"  # the file changes no keys and values of cross-attention
+
+
+class Unread(LoradexError, Generic[ReasonT]):
+    """A sound file that cannot be read in some way.
 
     Attributes:
         reason: why, for callers that act on it.
     """
 
-    def __init__(self, message: str, reason: NoExpertReason) -> None:
+    def __init__(self, message: str, reason: ReasonT) -> None:
         """Keep the reason beside the message."""
         super().__init__(message)
         self.reason = reason
 
-    def __reduce__(self) -> tuple[type["NoExpert"], tuple[str, NoExpertReason]]:
+    def __reduce__(self) -> tuple[type[Self], tuple[str, ReasonT]]:
         """Pickle with both arguments, so that worker processes can raise it."""
         return type(self), (str(self), self.reason)
+
+
+class NoExpert(Unread[NoExpertReason]):
+    """No expert was trained for the model tree of the file."""
+
+
+class NoWords(Unread[NoWordsReason]):
+    """The words that the file was trained with cannot be read."""
 
 
 class DescriptionError(LoradexError):

@@ -38,9 +38,9 @@ def label(
     """Name what LoRAs draw, also in words that no expert was trained on (zero-shot labels)."""
     from loradex.app.commands.progress import track
     from loradex.app.commands.tables.files import labels_table
-    from loradex.app.search.service import read_labels
+    from loradex.app.text_lists import read_lines
 
-    candidates = read_labels(labels) if labels else None
+    candidates = read_lines(labels, "label") if labels else None
     answers = list(track(open_labeller().label(files, candidates, k), len(files)))
     refused = [answer for answer in answers if answer.refused]
     if len(refused) < len(answers) or as_json:
@@ -84,10 +84,10 @@ def describe(
     from loradex.app.commands.progress import progress_bar, words_progress
     from loradex.app.commands.tables.files import describe_table
     from loradex.app.describe.descriptions import describe_files
-    from loradex.app.search.service import read_labels
+    from loradex.app.text_lists import read_lines
     from loradex.app.words import WordsService
 
-    candidates = read_labels(labels) if labels else None
+    candidates = read_lines(labels, "label") if labels else None
     with progress_bar() as progress:
         words = WordsService(Bases.load(base or ()), words_progress(progress))
         answer = describe_files(

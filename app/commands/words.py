@@ -54,10 +54,10 @@ def words(
     from loradex.app.commands.progress import progress_bar, words_progress
     from loradex.app.commands.tables.words import words_table
     from loradex.app.describe.inspection import expand_folders
+    from loradex.app.text_lists import read_lines
     from loradex.app.words import WordsService
-    from loradex.app.words.own_candidates import read_candidates
 
-    candidates = read_candidates(own_words) if own_words else []
+    candidates = read_lines(own_words, "word") if own_words else []
     files, refused = expand_folders(places)
     with progress_bar() as progress:
         service = WordsService(Bases.load(base or ()), words_progress(progress))

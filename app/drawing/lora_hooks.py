@@ -4,22 +4,21 @@ They add to a module's output, in factor form: no weight of the base model chang
 ``loradex.retrieval.lora`` reads can be drawn.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any, Final
+from typing import Final
 
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from loradex.retrieval.errors import FileUnsupported
-from loradex.retrieval.lora import LayerUpdate, WeightsFile
+from loradex.retrieval.lora import WeightsFile
+from loradex.retrieval.lora.hooks import update_hook
 from loradex.retrieval.lora.problems import printable
 
 DENOISER: Final = "denoiser"  # key of the UNet or transformer, whose layer names carry no component prefix
 TEXT_MODEL_PREFIX: Final = "text_model."  # of CLIP's module names in transformers up to version 4
 
 Components = Mapping[str, nn.Module]
-Hook = Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]
 
 
 @contextmanager
@@ -53,14 +52,3 @@ def find_module(components: Components, layer: str) -> nn.Linear | nn.Conv2d | N
     modules = dict(component.named_modules())
     module = modules.get(name) or modules.get(name.removeprefix(TEXT_MODEL_PREFIX))
     return module if isinstance(module, nn.Linear | nn.Conv2d) else None
-
-
-def update_hook(module: nn.Linear | nn.Conv2d, update: LayerUpdate, strength: float) -> Hook:
-    """Return a forward hook that adds an update to a module's output."""
-    down, up = update.down.to(module.weight), (update.up * strength).to(module.weight)
-    if isinstance(module, nn.Linear):
-        return lambda _, inputs, output: output + F.linear(F.linear(inputs[0], down), up)
-    down_kernel, up_kernel, padding = down.unflatten(1, module.weight.shape[1:]), up[..., None, None], module.padding
-    return lambda _, inputs, output: (
-        output + F.conv2d(F.conv2d(inputs[0], down_kernel, None, module.stride, padding, module.dilation), up_kernel)
-    )

@@ -4,7 +4,7 @@ Each LoRA is read alone, and its captions' beginning is not known to the reader.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,13 +43,14 @@ class WordsEvaluation:
         captioned = {word for lora in loras for word in lora.words}
         others = nonsense_words(NONSENSE, np.random.default_rng(SEED), captioned)
         words = list(dict.fromkeys((*english_words(), *others, *tags, *sorted(captioned))))
-        self.all = reader.candidates(words, progress)
+        self.all = replace(reader.candidates(words, progress), silent=reader.usual.silent)
         self.row = {word: row for row, word in enumerate(self.all.words)}
 
     def among(self, words: Sequence[str]) -> Candidates:
         """Some of the candidates."""
         rows = torch.tensor([self.row[word] for word in words])
-        return Candidates(tuple(words), self.all.ends[rows], self.all.states[:, rows], self.all.handicaps[rows])
+        states, handicaps = self.all.states[:, rows], self.all.handicaps[rows]
+        return Candidates(tuple(words), self.all.ends[rows], states, handicaps, self.all.silent)
 
     def metrics(self, uncaptioned: Sequence[Path], spell: bool) -> dict[str, Metric]:
         """All metrics; ``spell`` adds those of words that are spelt without a list, which takes long."""

@@ -222,21 +222,3 @@ def with_probabilities(hits: Sequence[SearchHit]) -> list[SearchHit]:
         else hit
         for hit in hits
     ]
-
-
-def read_labels(path: Path) -> list[str]:
-    """Read labels from a text file, one per line; empty lines are ignored.
-
-    Raises:
-        QueryError: the file cannot be read or holds none.
-    """
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise QueryError(
-            f"{path}: expected a UTF-8 text file with one label per line, found: {error}; check the path"
-        ) from None
-    labels = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
-    if not labels:
-        raise QueryError(f"{path}: expected one label per line, found an empty file; write some words into it")
-    return labels

@@ -1,7 +1,6 @@
 """The words that LoRAs were trained with, read from their weights with the text encoders of their base models.
 
-``service`` keeps what is slow to make, and answers for a file; ``file_words`` is the answer, ``own_candidates`` reads a
-person's list of words.
+``service`` keeps what is slow to make, and answers for a file; ``file_words`` is the answer.
 """
 
 from loradex.app.words.file_words import FileWords

@@ -12,10 +12,10 @@ from loradex.app.bases.registry import read_registry
 from loradex.app.paths import user_cache_dir
 from loradex.app.words.file_words import FileWords
 from loradex.retrieval.base_model import BaseModel
-from loradex.retrieval.errors import CheckpointError, FileError
+from loradex.retrieval.errors import CheckpointError, FileError, NoWords, NoWordsReason
 from loradex.retrieval.lora import LoraFile
 from loradex.retrieval.lora.family import UNKNOWN
-from loradex.retrieval.words import READABLE_FAMILIES, Candidates, NoWords, NoWordsReason, WordReader
+from loradex.retrieval.words import READABLE_FAMILIES, Candidates, WordReader
 
 MAX_READERS: Final = 2  # in memory: each holds a text encoder and the states of some 20,000 words
 MORE_LIKELY: Final = 0.5

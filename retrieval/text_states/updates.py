@@ -1,23 +1,21 @@
 """A LoRA's own update of a text encoder, added by forward hooks in factor form; no weight of the encoder changes."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from loradex.retrieval.errors import FileUnsupported
 from loradex.retrieval.lora import LayerUpdate
+from loradex.retrieval.lora.hooks import update_hook
 from loradex.retrieval.lora.problems import printable
 from loradex.retrieval.text_states.weights import TEXT_MODEL
 
 COMPONENT: Final = "text_encoder"  # beginning of the names of all text encoders in diffusers
 LAYER: Final = re.compile(r"encoder\.layers\.(\d{1,3})\.")
 PROJECTION: Final = "text_projection"  # behind the states
-
-Hook = Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]
 
 
 @contextmanager
@@ -65,9 +63,3 @@ def lies_behind(name: str, encoder: Any, saved_layers: int) -> bool:
         return False
     match = LAYER.match(name)
     return len(encoder.encoder.layers) <= int(match[1]) < saved_layers if match else name == PROJECTION
-
-
-def update_hook(module: nn.Linear, update: LayerUpdate) -> Hook:
-    """Return a forward hook that adds an update to the output of a linear layer."""
-    down, up = update.down.to(module.weight), update.up.to(module.weight)
-    return lambda _, inputs, output: output + F.linear(F.linear(inputs[0], down), up)

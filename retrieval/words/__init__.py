@@ -5,7 +5,6 @@ into prompts, and ``reader`` reads a file. Nothing is trained, and no other LoRA
 """
 
 from loradex.retrieval.text_states.families import FAMILIES
-from loradex.retrieval.words.cross_attention import NoWords, NoWordsReason
 from loradex.retrieval.words.prompts import Candidates
 from loradex.retrieval.words.reader import MIN_PROBABILITY, Reading, Word, WordReader
 
@@ -15,8 +14,6 @@ __all__ = [
     "MIN_PROBABILITY",
     "READABLE_FAMILIES",
     "Candidates",
-    "NoWords",
-    "NoWordsReason",
     "Reading",
     "Word",
     "WordReader",

@@ -1,4 +1,4 @@
-"""The states of the usual candidates, kept in a folder for the next time."""
+"""The states of the usual candidates and what they share, kept in a folder for the next time."""
 
 import hashlib
 from collections.abc import Sequence
@@ -6,13 +6,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+import torch
 from torch import Tensor
 
 from loradex.retrieval.checkpoint import load_checkpoint, save_checkpoint
 from loradex.retrieval.errors import CheckpointError
+from loradex.retrieval.words.likelihood import CommonStates
 from loradex.retrieval.words.prompts import TEMPLATES, WORD_POSITIONS, Candidates
 
-FORMAT: Final = "loradex-words-1"  # to be raised when the same words get other states
+FORMAT: Final = "loradex-words-2"  # to be raised when the same words get other states
 
 
 def cache_path(folder: Path, fingerprint: str, words: Sequence[str]) -> Path:
@@ -21,25 +23,27 @@ def cache_path(folder: Path, fingerprint: str, words: Sequence[str]) -> Path:
     return folder / f"{hashlib.sha256(text.encode()).hexdigest()[:20]}.safetensors"
 
 
-def load_candidates(path: Path, words: Sequence[str]) -> Candidates | None:
-    """Load what ``save_candidates`` wrote; None if it is not there, damaged or of other words."""
+def load_states(path: Path, words: Sequence[str]) -> tuple[CommonStates, Candidates] | None:
+    """Load what ``save_states`` wrote; None if it is not there, damaged or of other words."""
     try:
-        _, tensors = load_checkpoint(path, FORMAT)
-        ends, states, handicaps = tensors["ends"], tensors["states"], tensors["handicaps"]
+        settings, tensors = load_checkpoint(path, FORMAT)
+        common = CommonStates(tensors["means"], tensors["shared"], float(settings["length"]))
+        ends, states = tensors["ends"], tensors["states"]
     except (CheckpointError, KeyError):
         return None
     shape = (len(TEMPLATES), len(words), WORD_POSITIONS, ends.shape[-1])
-    whole = tuple(states.shape) == shape and len(ends) == len(handicaps) == len(words)
-    return Candidates(tuple(words), ends, states, handicaps) if whole else None
+    if tuple(states.shape) != shape or len(ends) != len(words):
+        return None
+    return common, Candidates(tuple(words), ends, states, torch.zeros(len(words)))
 
 
-def save_candidates(path: Path, candidates: Candidates) -> None:
+def save_states(path: Path, common: CommonStates, candidates: Candidates) -> None:
     """Keep states; a folder that cannot be written to keeps none."""
     tensors: dict[str, Tensor] = {
+        "means": common.means,
+        "shared": common.shared,
         "ends": candidates.ends,
         "states": candidates.states,
-        "handicaps": candidates.handicaps,
     }
-    with suppress(CheckpointError, OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_checkpoint(path, FORMAT, {}, tensors)
+    with suppress(CheckpointError):
+        save_checkpoint(path, FORMAT, {"length": common.length}, tensors)

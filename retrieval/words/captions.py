@@ -14,8 +14,7 @@ from torch import Tensor
 from loradex.retrieval.words.likelihood import CommonStates
 from loradex.retrieval.words.prompts import Candidates, Template, with_beginning
 
-NEAR: Final = 2000  # candidates among which further words are looked for, the best after a quick look at all
-COMPARED: Final = 64  # of them, that are compared in full at each step
+COMPARED: Final = 64  # candidates that are compared in full at each step, after a quick look at all
 MIN_GAIN: Final = 5.0  # of a further word
 
 
@@ -39,13 +38,11 @@ class Opening:
     """How a caption may begin: with a candidate in a template, or with a prompt that names nothing.
 
     Attributes:
-        near: (NEAR,), the candidates that a quick look finds best.
-        rows: (n,), those that were compared in full.
+        rows: (n,), the candidates that were compared in full.
         scores: (n,), of each in the template that fits it best.
         templates: (n,), the number of that template.
     """
 
-    near: Tensor
     rows: Tensor
     scores: Tensor
     templates: Tensor
@@ -56,8 +53,7 @@ def compare_openings(
 ) -> Opening:
     """Compare the ``count`` candidates that a quick look finds best in all templates."""
     quick = common.quick_scores(layers, candidates.ends) - candidates.handicaps
-    near = quick.topk(min(NEAR, len(quick))).indices
-    rows = near[:count]
+    rows = quick.topk(min(count, len(quick))).indices
     in_templates = torch.stack(
         [
             common.scores(layers, with_beginning(template, states[rows]))
@@ -65,7 +61,7 @@ def compare_openings(
         ]
     )
     scores, numbers = in_templates.max(0)
-    return Opening(near, rows, scores - candidates.handicaps[rows], numbers)
+    return Opening(rows, scores - candidates.handicaps[rows], numbers)
 
 
 def grow_caption(

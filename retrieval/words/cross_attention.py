@@ -1,40 +1,15 @@
 """The keys and values of a LoRA's cross-attention: the only layers that see the states of its captions."""
 
-from enum import StrEnum
 from typing import Final
 
 import torch
 from torch import Tensor
 
-from loradex.retrieval.errors import LoradexError
+from loradex.retrieval.errors import NoWords, NoWordsReason
 from loradex.retrieval.lora import LayerUpdate, LoraFile
 
 LAYERS: Final = (".attn2.to_k", ".attn2.to_v")
 MAX_RANK: Final = 64  # of a layer; of higher ranks the leading directions are read
-
-
-class NoWordsReason(StrEnum):
-    """Why no words can be read from a file."""
-
-    FAMILY = "family"  # models of this family attend to no text states that are read here
-    LAYERS = "layers"  # the file changes no keys and values of cross-attention
-
-
-class NoWords(LoradexError):
-    """No words can be read from the file.
-
-    Attributes:
-        reason: why, for callers that act on it.
-    """
-
-    def __init__(self, message: str, reason: NoWordsReason) -> None:
-        """Keep the reason beside the message."""
-        super().__init__(message)
-        self.reason = reason
-
-    def __reduce__(self) -> tuple[type["NoWords"], tuple[str, NoWordsReason]]:
-        """Pickle with both arguments, so that worker processes can raise it."""
-        return type(self), (str(self), self.reason)
 
 
 def row_space(update: LayerUpdate) -> Tensor | None:

@@ -19,6 +19,7 @@ NOTHING: Final = (
     "best quality", "masterpiece", "masterpiece, best quality", "high quality", "simple background", "an object",
     "a thing", "something", "a style", "in the style of", "style", "a person", "1girl", "1boy",
 )  # fmt: skip
+NAMES_NOTHING: Final = frozenset(word.strip(",") for prompt in NOTHING for word in prompt.split())
 ENCODED_AT_ONCE: Final = 1024  # texts between two reports of progress
 
 Progress = Callable[[int, int], None]  # called with: texts encoded, texts in all
@@ -47,12 +48,14 @@ class Candidates:
         states: (templates, n, WORD_POSITIONS, width), the centred states of each word in each template, from the word
             on.
         handicaps: (n,), what a word's scores are reduced by, as it was chosen among many.
+        silent: words that may explain a part of a caption, and are no answers.
     """
 
     words: tuple[str, ...]
     ends: Tensor
     states: Tensor
     handicaps: Tensor
+    silent: frozenset[str] = frozenset()
 
     def joined(self, other: "Candidates") -> "Candidates":
         """These candidates and others."""
@@ -61,6 +64,7 @@ class Candidates:
             torch.cat([self.ends, other.ends]),
             torch.cat([self.states, other.states], 1),
             torch.cat([self.handicaps, other.handicaps]),
+            self.silent | other.silent,
         )
 
 

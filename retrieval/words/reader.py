@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 from typing import Final
@@ -15,12 +15,13 @@ from loradex.retrieval.errors import QueryError, located
 from loradex.retrieval.lora import LoraFile
 from loradex.retrieval.space.everyday import everyday_words
 from loradex.retrieval.text_states import PromptEncoder
-from loradex.retrieval.words.cached import cache_path, load_candidates, save_candidates
+from loradex.retrieval.words.cached import cache_path, load_states, save_states
 from loradex.retrieval.words.captions import Found, compare_openings, grow_caption
 from loradex.retrieval.words.cross_attention import read_keys_and_values
 from loradex.retrieval.words.english import english_words
 from loradex.retrieval.words.likelihood import CommonStates
 from loradex.retrieval.words.prompts import (
+    NAMES_NOTHING,
     NOTHING,
     Candidates,
     Progress,
@@ -37,7 +38,6 @@ FROM_ENCODER: Final = 100  # of them, if the file trains the text encoder too an
 COMMON_TEXTS: Final = 1000
 COMMON_POSITIONS: Final = 24
 MIN_PROBABILITY: Final = 0.5  # of a word that is shown as one that the file was trained with
-NAMES_NOTHING: Final = frozenset(word.strip(",") for prompt in NOTHING for word in prompt.split())
 # Fitted on the miniature's validation concepts (docs/experiments.md).
 TEMPERATURE: Final = 3.0  # of a word among its rivals
 GAIN_MIDDLE: Final = 10.0  # of a word that is as likely as not
@@ -78,18 +78,16 @@ class WordReader:
         self.encoder, self.family, self.fingerprint = encoder, encoder.family, encoder.fingerprint
         self._lock = Lock()
         words = usual_words()
-        common = words[:: max(1, len(words) // COMMON_TEXTS)]
-        self.common = CommonStates.of(encoder.states(encoder.tokenize(common), min(COMMON_POSITIONS, encoder.length)))
+        path = cache_path(cache, self.fingerprint, words) if cache else None
+        kept = load_states(path, words) if path else None
+        self.common = kept[0] if kept else common_states(encoder, words)
         self.templates = make_templates(encoder, self.common)
+        usual = kept[1] if kept else make_candidates(encoder, self.common, self.templates, words, progress)
+        if path and not kept:
+            save_states(path, self.common, usual)
+        self.usual = replace(usual, silent=NAMES_NOTHING)
         self.nothing = self.common.centred(prompt_states(encoder, NOTHING))
         self.speller = Speller(encoder, self.common)
-        path = cache_path(cache, self.fingerprint, words) if cache else None
-        usual = load_candidates(path, words) if path else None
-        if usual is None:
-            usual = make_candidates(encoder, self.common, self.templates, words, progress)
-            if path:
-                save_candidates(path, usual)
-        self.usual = usual
 
     @classmethod
     def load(
@@ -154,7 +152,8 @@ class WordReader:
             words = [candidates.words[row] for row in best.indices.tolist()]
             updates = lora.updates(text_layers)
             with located(lora.path), self._lock, self.encoder.with_updates(updates):
-                candidates = make_candidates(self.encoder, self.common, self.templates, words)
+                own = make_candidates(self.encoder, self.common, self.templates, words)
+            candidates = replace(own, silent=candidates.silent)
         return self._read(layers, k, candidates, spell, progress)
 
     def _read(
@@ -164,18 +163,25 @@ class WordReader:
             candidates = candidates.joined(self._spelt(layers, candidates, progress))
         opening = compare_openings(self.common, self.templates, layers, candidates, COMPARED)
         found = grow_caption(
-            self.common, self.templates, layers, candidates, opening, self.nothing, k + len(NAMES_NOTHING), TEMPERATURE
+            self.common,
+            self.templates,
+            layers,
+            candidates,
+            opening,
+            self.nothing,
+            k + len(candidates.silent),
+            TEMPERATURE,
         )
         words = [
             Word(candidates.words[each.row], each.gain, probability(each))
             for each in found
-            if each.row is not None and candidates.words[each.row] not in NAMES_NOTHING
+            if each.row is not None and candidates.words[each.row] not in candidates.silent
         ]
         words.sort(key=lambda word: (-word.probability, -word.score))
-        known = {word.word for word in words}
+        known = {word.word for word in words} | candidates.silent
         best = opening.scores.argsort(descending=True).tolist()
         rivals = (candidates.words[int(opening.rows[place])] for place in best)
-        words += [Word(word, 0.0, 0.0) for word in rivals if word not in known and word not in NAMES_NOTHING]
+        words += [Word(word, 0.0, 0.0) for word in rivals if word not in known]
         lead = float(opening.scores.max()) - max(0.0, float(self.common.scores(layers, self.nothing).max()))
         return Reading(tuple(words[:k]), sigmoid((LEAD_MIDDLE - lead) / LEAD_SCALE))
 
@@ -185,8 +191,8 @@ class WordReader:
         Raises:
             NoWords, FileCorrupt: as ``read``.
         """
-        with located(lora.path), self._lock:
-            layers = self.common.own_layers(read_keys_and_values(lora, self.encoder.width))
+        layers = self.common.own_layers(read_keys_and_values(lora, self.encoder.width))
+        with self._lock:
             return [word for word, _ in self.speller.spell(layers, k, progress)]
 
     def _spelt(self, layers: Sequence[Tensor], candidates: Candidates, progress: Progress) -> Candidates:
@@ -210,6 +216,12 @@ def probability(found: Found) -> float:
 def sigmoid(log_odds: float) -> float:
     """A probability by its log-odds."""
     return 1 / (1 + math.exp(min(-log_odds, 700.0)))  # beyond which ``exp`` overflows
+
+
+def common_states(encoder: PromptEncoder, words: Sequence[str]) -> CommonStates:
+    """Average the states of some of the usual candidates."""
+    some = words[:: max(1, len(words) // COMMON_TEXTS)]
+    return CommonStates.of(encoder.states(encoder.tokenize(some), min(COMMON_POSITIONS, encoder.length)))
 
 
 def usual_words() -> list[str]:

@@ -24,8 +24,15 @@ from loradex.retrieval.words.captions import compare_openings, grow_caption
 from loradex.retrieval.words.cross_attention import read_keys_and_values
 from loradex.retrieval.words.english import english_words
 from loradex.retrieval.words.likelihood import CommonStates
-from loradex.retrieval.words.prompts import NOTHING, Candidates, make_candidates, make_templates, prompt_states
-from loradex.retrieval.words.reader import COMPARED, NAMES_NOTHING, TEMPERATURE
+from loradex.retrieval.words.prompts import (
+    NAMES_NOTHING,
+    NOTHING,
+    Candidates,
+    make_candidates,
+    make_templates,
+    prompt_states,
+)
+from loradex.retrieval.words.reader import COMPARED, TEMPERATURE
 from scripts.miniature.settings import SEED, Build, atomic, log
 
 MOST: Final = 30  # LoRAs of each kind

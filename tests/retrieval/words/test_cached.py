@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from loradex.retrieval.words import Candidates, WordReader
-from loradex.retrieval.words.cached import cache_path, load_candidates, save_candidates
+from loradex.retrieval.words.cached import cache_path, load_states, save_states
 from loradex.retrieval.words.prompts import make_candidates
 from tests.few_words import FEW_WORDS
 from tests.retrieval.words.captioned_layers import word_reader
@@ -27,9 +27,12 @@ def equal(first: Candidates, second: Candidates) -> bool:
 
 def test_states_come_back_as_they_were_kept(candidates: Candidates, tmp_path: Path) -> None:
     path = cache_path(tmp_path / "new" / "folder", "fingerprint", WORDS)
-    save_candidates(path, candidates)
-    loaded = load_candidates(path, WORDS)
-    assert loaded is not None and equal(loaded, candidates)
+    common = word_reader().common
+    save_states(path, common, candidates)
+    loaded = load_states(path, WORDS)
+    assert loaded is not None and equal(loaded[1], candidates)
+    assert loaded[0].length == common.length and torch.equal(loaded[0].means, common.means)
+    assert torch.equal(loaded[0].shared, common.shared)
 
 
 def test_each_encoder_and_list_of_words_has_its_own_file(tmp_path: Path) -> None:
@@ -39,18 +42,18 @@ def test_each_encoder_and_list_of_words_has_its_own_file(tmp_path: Path) -> None
 
 def test_what_cannot_be_used_is_not_loaded(candidates: Candidates, tmp_path: Path) -> None:
     path = tmp_path / "states.safetensors"
-    assert load_candidates(path, WORDS) is None
-    save_candidates(path, candidates)
-    assert load_candidates(path, WORDS[:2]) is None
+    assert load_states(path, WORDS) is None
+    save_states(path, word_reader().common, candidates)
+    assert load_states(path, WORDS[:2]) is None
     path.write_bytes(path.read_bytes()[:-100])
-    assert load_candidates(path, WORDS) is None
+    assert load_states(path, WORDS) is None
     path.write_bytes(b"nonsense")
-    assert load_candidates(path, WORDS) is None
+    assert load_states(path, WORDS) is None
 
 
 def test_a_folder_that_cannot_be_written_to_keeps_none(candidates: Candidates, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    save_candidates(tmp_path / "file" / "states.safetensors", candidates)
+    save_states(tmp_path / "file" / "states.safetensors", word_reader().common, candidates)
 
 
 def test_a_reader_encodes_once_and_again_after_damage(tmp_path: Path) -> None:

@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from loradex.retrieval.errors import FileCorrupt
+from loradex.retrieval.errors import FileCorrupt, NoWords, NoWordsReason
 from loradex.retrieval.lora import LayerUpdate, LoraFile
-from loradex.retrieval.words import NoWords, NoWordsReason
 from loradex.retrieval.words.cross_attention import MAX_RANK, read_keys_and_values, row_space
 from tests.retrieval.words.captioned_layers import save_lora
 

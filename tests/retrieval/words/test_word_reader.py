@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from loradex.retrieval.errors import FileCorrupt, FileError, QueryError
+from loradex.retrieval.errors import FileCorrupt, FileError, NoWords, QueryError
 from loradex.retrieval.lora import LoraFile
-from loradex.retrieval.words import NoWords, Reading, reader
+from loradex.retrieval.words import Reading, reader
 from loradex.retrieval.words.captions import Found
 from loradex.retrieval.words.english import COUNT, english_words
 from loradex.retrieval.words.reader import MAX_CANDIDATES, MAX_WORD, probability
@@ -61,6 +61,14 @@ def test_own_candidates_stand_in_place_of_the_usual_ones(tmp_path: Path) -> None
     reading = word_reader().read(lora_of("kozu", tmp_path / "a.safetensors"), candidates=own)
     check(reading)
     assert reading.words[0].word == "kozu" and {word.word for word in reading.words} == {"tovan", "kozu", "red dog"}
+
+
+def test_what_a_person_asks_for_is_answered(tmp_path: Path) -> None:
+    """A word that says nothing in captions is no answer among the usual candidates, but one among a person's own."""
+    file = lora_of("logo", tmp_path / "a.safetensors")
+    assert "logo" not in {word.word for word in word_reader().read(file).words}
+    reading = word_reader().read(file, candidates=word_reader().candidates(["dog", "logo"]))
+    assert reading.words[0].word == "logo" and reading.words[0].probability > 0.5
 
 
 @pytest.mark.parametrize("words", [[], ["dog"] * (MAX_CANDIDATES + 1), ["dog", " "], ["x" * (MAX_WORD + 1)]])

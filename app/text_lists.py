@@ -1,4 +1,4 @@
-"""A person's own words, among which those of a file are looked for."""
+"""A person's list of words or labels in a text file."""
 
 from pathlib import Path
 from typing import Final
@@ -9,8 +9,8 @@ from loradex.retrieval.lora.regular_file import open_regular_file
 MAX_BYTES: Final = 4 * 2**20
 
 
-def read_candidates(path: Path) -> list[str]:
-    """Read words from a text file, one a line, each once; empty lines are ignored.
+def read_lines(path: Path, what: str) -> list[str]:
+    """Read a text file, one ``what`` ("word", "label") a line, each once; empty lines are ignored.
 
     Raises:
         QueryError: the file cannot be read, is too large, or holds none.
@@ -19,14 +19,14 @@ def read_candidates(path: Path) -> list[str]:
         with open_regular_file(path) as file:
             raw = file.read(MAX_BYTES + 1)
         if len(raw) > MAX_BYTES:
-            raise QueryError(f"{path}: expected at most {MAX_BYTES >> 20} MiB of words, found more; leave some out")
+            raise QueryError(f"{path}: expected at most {MAX_BYTES >> 20} MiB of {what}s, found more; leave some out")
         lines = raw.decode("utf-8-sig").splitlines()
     except (FileMissing, OSError, ValueError) as error:
         found = "other bytes" if isinstance(error, ValueError) else "none that can be read"
         raise QueryError(
-            f"{path}: expected a UTF-8 text file with one word per line, found {found}; check the path"
+            f"{path}: expected a UTF-8 text file with one {what} per line, found {found}; check the path"
         ) from None
-    words = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
-    if not words:
-        raise QueryError(f"{path}: expected one word per line, found an empty file; write some words into it")
-    return words
+    texts = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    if not texts:
+        raise QueryError(f"{path}: expected one {what} per line, found an empty file; write some words into it")
+    return texts
