@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from zoo_oracle import DIM, SPACE
 
 from loradex.index import Zoo
 from loradex.index.milvus.zoo import MilvusZoo
+from tests.index.zoo_oracle import DIM, SPACE
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from zoo_oracle import DIM, SPACE, model, random_vectors
 
 from loradex.index import AnyZoo, Evidence, KnownFile, Model, Position, Zoo, ZooDamaged, ZooExists, open_zoo
 from loradex.index.copying import copy_zoo
 from loradex.index.milvus.address import folder_of_address
+from tests.index.zoo_oracle import DIM, SPACE, model, random_vectors
 
 
 def positions_of_every_kind(n: int) -> list[dict[Evidence, Position]]:

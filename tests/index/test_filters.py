@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from zoo_oracle import KINDS, agree, model, nearest, random_positions, random_vectors, same
 
 from loradex.index import BadQuery, Evidence, Filter, KnownFile, Model, Position, Positions, Zoo
+from tests.index.zoo_oracle import KINDS, agree, model, nearest, random_positions, random_vectors, same
 
 FAMILIES = ["sd-1.5", "sdxl", "flux", "Ünknown\udcff", "it's", '"; DROP TABLE models; --', "a\0b", "%", ""]
 FORMATS = ["kohya", "diffusers", "peft\ud800", None, 5, ["kohya"]]

@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from zoo_oracle import DIM, SPACE, model, models, nearest, random_vectors, same
 
 from loradex.index import (
     AnyZoo,
@@ -25,6 +24,7 @@ from loradex.index import (
     ZooError,
 )
 from loradex.index.parquet import export_zoo, import_zoo, layout
+from tests.index.zoo_oracle import DIM, SPACE, model, models, nearest, random_vectors, same
 
 QUERY = random_vectors(1, seed=9)[0]
 ODD = Model(

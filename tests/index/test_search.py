@@ -5,9 +5,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from zoo_oracle import DIM, KINDS, agree, models, nearest, random_positions, random_vectors, same, stores, unit
 
 from loradex.index import BadQuery, Evidence, Filter, Position, Zoo
+from tests.index.zoo_oracle import (
+    DIM,
+    KINDS,
+    agree,
+    models,
+    nearest,
+    random_positions,
+    random_vectors,
+    same,
+    stores,
+    unit,
+)
 
 
 @pytest.mark.parametrize("n", [1, 2, 17, 400])

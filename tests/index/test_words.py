@@ -5,9 +5,9 @@ import time
 from dataclasses import replace
 
 import pytest
-from zoo_oracle import model, random_vectors
 
 from loradex.index import BadQuery, Filter, KnownFile, Zoo
+from tests.index.zoo_oracle import model, random_vectors
 
 WORDS = "dog cat red blue castle dragon portrait anime watercolor knight robot forest".split()  # noqa: SIM905
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from zoo_oracle import DIM, KINDS, SPACE, agree, model, models, nearest, random_vectors, same, stores, unit
 
 import loradex.index
 from loradex.index import (
@@ -27,6 +26,7 @@ from loradex.index import (
     ZooMissing,
     ZooReadOnly,
 )
+from tests.index.zoo_oracle import DIM, KINDS, SPACE, agree, model, models, nearest, random_vectors, same, stores, unit
 
 
 def test_exported_names() -> None:

@@ -11,7 +11,9 @@ from loradex.index import Evidence, Hit, Model, Position, Positions, Zoo
 
 DIM = 12
 SPACE = "words-1"
-PYTHONPATH = os.pathsep.join([str(Path(__file__).parents[2] / "src"), str(Path(__file__).parent)])  # of child processes
+PYTHONPATH = os.pathsep.join(
+    [str(Path(__file__).parents[2] / "src"), str(Path(__file__).parents[2])]
+)  # of child processes
 KINDS = (Evidence.PICTURE, Evidence.WORDS, Evidence.PREVIEW)
 Array = NDArray[np.float32]
 Given = Array | Positions  # a vector stands for a position by pictures, scored by the cosine

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from samples import snapshot, write_lora
 from typer.testing import CliRunner, Result
 
 from loradex.app.commands.main import app
 from loradex.app.paths import MINIATURE
+from tests.app.describe.samples import snapshot, write_lora
 
 SCROLL = MINIATURE / "models" / "mini-a" / "test" / "model_idx_1304" / "pytorch_lora_weights.safetensors"
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
-from samples import DOG, PIZZA, SPACE, UNSURE, snapshot, write_lora
 
 from loradex.app.describe.model_cards import plan_card, plan_edit
 from loradex.app.describe.text_edit import PlannedEdit, apply_edit
 from loradex.app.search.answers import LabelAnswer
 from loradex.retrieval.errors import DescriptionError
 from loradex.retrieval.lora import LoraFile
+from tests.app.describe.samples import DOG, PIZZA, SPACE, UNSURE, snapshot, write_lora
 
 PERSONS_CARD = """---
 # my own card

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from samples import DOG, PIZZA, SPACE, UNSURE, label_answer, snapshot, write_lora
 
 from loradex.app.describe.inspection import inspect_lora
 from loradex.app.describe.predictions import summary_line
@@ -18,6 +17,7 @@ from loradex.app.search.answers import LabelAnswer
 from loradex.retrieval.errors import DescriptionError
 from loradex.retrieval.lora import LoraFile
 from loradex.retrieval.lora.facts import MAX_SIDE_CAR_BYTES, Facts, read_facts
+from tests.app.describe.samples import DOG, PIZZA, SPACE, UNSURE, label_answer, snapshot, write_lora
 
 KOHYA = {"ss_network_module": "networks.lora", "modelspec__trigger_phrase": "mycat, fluffy", "ss_output_name": "cat_v2"}
 PERSONS_SIDE_CAR = '{"favorite":true ,\n\t"tags" : ["mine"],"notes":"sch\\u00f6n 🍕","usage_tips":"{\\"strength\\": 0.80}","x":[1.50, 1e5],"base_model":"Pony"}'

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]
-from samples import PIZZA, SPACE, write_lora
 
 from loradex.app.bases import Bases
 from loradex.app.describe.descriptions import describe_files
@@ -20,6 +19,7 @@ from loradex.app.search.service import Loradex
 from loradex.app.words import WordsService
 from loradex.retrieval.lora import LoraFile
 from loradex.retrieval.words import Word
+from tests.app.describe.samples import PIZZA, SPACE, write_lora
 from tests.app.words.captioned import SHIPPED, write_captioned
 
 KOZU = [Word("kozu", 9.0, 0.9312), Word("dog", 5.0, 0.88)]

@@ -4,10 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from zoo_oracle import DIM
-
 from loradex.index.milvus.address import Address, write_address
 from loradex.index.milvus.connection import Connection
+from tests.index.zoo_oracle import DIM
 
 ROWS = Path(__file__).with_name("layout_1.json")  # model "d" with a damaged record
 TEXT: dict[str, Any] = {"max_length": 65_535}

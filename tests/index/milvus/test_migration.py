@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from layout_1 import make_zoo, stored_rows
-from zoo_oracle import DIM, SPACE, models, nearest, random_vectors, same
 
 from loradex.index import Evidence, Filter, KnownFile, ZooOutdated, ZooUnreachable, open_zoo
 from loradex.index.milvus.collections import ENGINES
@@ -17,6 +15,8 @@ from loradex.index.milvus.connection import Connection
 from loradex.index.milvus.tables import Tables
 from loradex.index.milvus.zoo import MilvusZoo
 from loradex.index.milvus.zoo_row import ZooRow
+from tests.index.milvus.layout_1 import make_zoo, stored_rows
+from tests.index.zoo_oracle import DIM, SPACE, models, nearest, random_vectors, same
 
 QUERY = random_vectors(1, seed=3)[0]
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from zoo_oracle import DIM, PYTHONPATH, SPACE, model, models, nearest, random_vectors, same
 
 from loradex.index import (
     BadModel,
@@ -32,6 +31,7 @@ from loradex.index.entry import Entry
 from loradex.index.milvus.address import folder_of_address
 from loradex.index.milvus.rows import folder_codes, pack, tokens, unpack, weighted_words
 from loradex.index.milvus.zoo import MilvusZoo
+from tests.index.zoo_oracle import DIM, PYTHONPATH, SPACE, model, models, nearest, random_vectors, same
 
 ROOT = Path(__file__).parents[3]
 
@@ -44,7 +44,10 @@ def milvus(folder: Path) -> Iterator[MilvusZoo]:
 
 def start_child(code: str, folder: Path) -> subprocess.Popen[str]:
     """Start a process that runs some code with a zoo's folder."""
-    code = f"import sys, os, time, pathlib\nfrom zoo_oracle import *\nfrom loradex.index import open_zoo\nfolder = pathlib.Path(sys.argv[1])\n{code}"
+    imports = (
+        "import sys, os, time, pathlib\nfrom tests.index.zoo_oracle import *\nfrom loradex.index import open_zoo\n"
+    )
+    code = f"{imports}folder = pathlib.Path(sys.argv[1])\n{code}"
     return subprocess.Popen(
         [sys.executable, "-c", code, str(folder)],
         stdout=subprocess.PIPE,

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from zoo_oracle import DIM, SPACE, model, models, random_vectors, unit
 
 from loradex.index import Evidence, Filter, KnownFile, Position, ZooUnreachable
 from loradex.index.evidence import PLACED
 from loradex.index.milvus import position_table, table
 from loradex.index.milvus.zoo import MilvusZoo
+from tests.index.zoo_oracle import DIM, SPACE, model, models, random_vectors, unit
 
 Places = dict[Evidence, Position]
 

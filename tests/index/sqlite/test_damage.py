@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_processes import run
-from zoo_child import BATCH, batch_of
-from zoo_oracle import DIM, SPACE, agree, models, nearest, random_positions, random_vectors, same, stores
 
 import loradex.index.sqlite.schema
 from loradex.index import KnownFile, Zoo, ZooDamaged, ZooError, ZooOutdated, ZooTooNew
 from loradex.index.lock import LOCK
 from loradex.index.sqlite.catalogue import CATALOGUE
+from tests.index.sqlite.test_processes import run
+from tests.index.sqlite.zoo_child import BATCH, batch_of
+from tests.index.zoo_oracle import DIM, SPACE, agree, models, nearest, random_positions, random_vectors, same, stores
 
 IDS = [f"m{i:02}" for i in range(40)]
 STATE = dict(zip(IDS, random_positions(len(IDS)), strict=True))

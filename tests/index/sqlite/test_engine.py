@@ -4,7 +4,6 @@ import gc
 
 import numpy as np
 import pytest
-from zoo_oracle import KINDS, unit
 
 import loradex.index.sqlite.engine
 from loradex.index.model import State
@@ -22,6 +21,7 @@ from loradex.index.sqlite.engine import (
 from loradex.index.sqlite.slots import slots_of
 from loradex.index.sqlite.snapshot import Segment, Snapshot
 from loradex.index.vectors import Vector, scored_queries, scored_rows
+from tests.index.zoo_oracle import KINDS, unit
 
 DIM = 40
 ENGINE_CLASSES = [

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from zoo_oracle import PYTHONPATH
+
+from tests.index.zoo_oracle import PYTHONPATH
 
 HERE = Path(__file__).parent
 KINDS = ["full", "broken", "short", "kill-before", "kill-after"]

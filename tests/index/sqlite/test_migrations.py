@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from zoo_oracle import DIM, KINDS, SPACE, agree, nearest, random_positions, random_vectors, same, stores
 
 import loradex.index.opening
 import loradex.index.sqlite.schema
@@ -19,6 +18,7 @@ from loradex.index import Evidence, Filter, KnownFile, Model, Zoo, ZooOutdated, 
 from loradex.index.lock import LOCK, WriterLock
 from loradex.index.sqlite.catalogue import CATALOGUE
 from loradex.index.sqlite.saved_engines import FOLDER
+from tests.index.zoo_oracle import DIM, KINDS, SPACE, agree, nearest, random_positions, random_vectors, same, stores
 
 DATA = Path(__file__).parents[2] / "data"
 QUERY = random_vectors(1, seed=9)[0]

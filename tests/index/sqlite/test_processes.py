@@ -13,8 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from zoo_child import BATCH, batch_of, is_found
-from zoo_oracle import (
+
+from loradex.index import Filter, Zoo, ZooLocked
+from loradex.index.sqlite.catalogue import CATALOGUE
+from loradex.index.sqlite.saved_engines import FOLDER
+from tests.index.sqlite.zoo_child import BATCH, batch_of, is_found
+from tests.index.zoo_oracle import (
     DIM,
     KINDS,
     PYTHONPATH,
@@ -30,10 +34,6 @@ from zoo_oracle import (
     random_vectors,
     same,
 )
-
-from loradex.index import Filter, Zoo, ZooLocked
-from loradex.index.sqlite.catalogue import CATALOGUE
-from loradex.index.sqlite.saved_engines import FOLDER
 
 HERE = Path(__file__).parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": PYTHONPATH, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

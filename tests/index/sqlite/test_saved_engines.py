@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from zoo_oracle import DIM, PYTHONPATH, SPACE, agree, models, nearest, random_positions, random_vectors, same
 
 import loradex.index.sqlite.saved_engines
 import loradex.index.sqlite.snapshot
@@ -20,6 +19,17 @@ import loradex.index.sqlite.vector_index
 from loradex.index import Zoo, ZooDamaged
 from loradex.index.sqlite.engine import GpuEngine
 from loradex.index.sqlite.saved_engines import FOLDER, LARGEST_MANIFEST, MANIFEST, read_array, write_array
+from tests.index.zoo_oracle import (
+    DIM,
+    PYTHONPATH,
+    SPACE,
+    agree,
+    models,
+    nearest,
+    random_positions,
+    random_vectors,
+    same,
+)
 
 N = 700
 IDS = [f"m{i:03}" for i in range(N)]

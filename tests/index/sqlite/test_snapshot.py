@@ -9,7 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from zoo_oracle import (
+
+import loradex.index.candidates
+import loradex.index.sqlite.engine
+from loradex.index import Evidence, Filter, Model, Zoo
+from loradex.index.sqlite.catalogue import CATALOGUE
+from loradex.index.sqlite.engine import ExactEngine
+from loradex.index.sqlite.snapshot import Segment, merge_segments
+from tests.index.zoo_oracle import (
     DIM,
     KINDS,
     SPACE,
@@ -26,13 +33,6 @@ from zoo_oracle import (
     same,
     stores,
 )
-
-import loradex.index.candidates
-import loradex.index.sqlite.engine
-from loradex.index import Evidence, Filter, Model, Zoo
-from loradex.index.sqlite.catalogue import CATALOGUE
-from loradex.index.sqlite.engine import ExactEngine
-from loradex.index.sqlite.snapshot import Segment, merge_segments
 
 FAMILIES = ["sd-1.5", "sdxl", "flux"]
 

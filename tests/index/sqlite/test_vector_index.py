@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import numpy as np
-from zoo_oracle import DIM, SPACE, models, random_vectors, unit
 
 from loradex.index import Zoo
 from loradex.index.sqlite.engine import ExactEngine
 from loradex.index.sqlite.snapshot import Segment
 from loradex.index.vectors import scored_queries, scored_rows
+from tests.index.zoo_oracle import DIM, SPACE, models, random_vectors, unit
 
 
 def test_order_in_float64() -> None:

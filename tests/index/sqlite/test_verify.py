@@ -6,11 +6,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from zoo_oracle import DIM, KINDS, SPACE, agree, model, models, nearest, random_positions, random_vectors, same
 
 from loradex.index import Filter, KnownFile, Model, Position, Zoo, ZooReadOnly
 from loradex.index.sqlite.catalogue import CATALOGUE
 from loradex.index.sqlite.saved_engines import FOLDER
+from tests.index.zoo_oracle import (
+    DIM,
+    KINDS,
+    SPACE,
+    agree,
+    model,
+    models,
+    nearest,
+    random_positions,
+    random_vectors,
+    same,
+)
 
 IDS = [f"m{i:02}" for i in range(30)]
 STATE = dict(zip(IDS, random_positions(len(IDS)), strict=True))

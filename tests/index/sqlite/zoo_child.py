@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-from zoo_oracle import DIM, SPACE, Given, State, models, positions_of, random_positions, random_vectors
 
 from loradex.index import Filter, Zoo
+from tests.index.zoo_oracle import DIM, SPACE, Given, State, models, positions_of, random_positions, random_vectors
 
 BATCH = 8
 MAINTENANCE = 0.3  # probability of maintenance after a batch

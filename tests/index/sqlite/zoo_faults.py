@@ -16,7 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow.parquet as pq
-from zoo_oracle import (
+
+from loradex.index import Filter, KnownFile, Zoo, ZooError
+from loradex.index.disk import typed_errors
+from loradex.index.parquet import export_zoo
+from loradex.index.sqlite.catalogue import CATALOGUE
+from tests.index.zoo_oracle import (
     DIM,
     KINDS,
     SPACE,
@@ -30,11 +35,6 @@ from zoo_oracle import (
     same,
     stores,
 )
-
-from loradex.index import Filter, KnownFile, Zoo, ZooError
-from loradex.index.disk import typed_errors
-from loradex.index.parquet import export_zoo
-from loradex.index.sqlite.catalogue import CATALOGUE
 
 KILLED = -signal.SIGKILL
 REFUSED = 3  # status of a session that ended with a ZooError
