@@ -15,6 +15,7 @@ from loradex.app.indexing.folder_scan import is_below
 from loradex.app.indexing.ingest import index_places
 from loradex.app.paths import SHIPPED_ZOO, user_zoo
 from loradex.app.search.service import Loradex
+from loradex.app.search.waiting import Waiting, WaitingModels
 from loradex.app.words import FileWords, WordsService
 from loradex.index import ZooError, open_zoo
 from loradex.retrieval.errors import LoradexError, QueryError
@@ -109,6 +110,7 @@ class Backend:
         self._start_lock, self._stop = threading.Lock(), threading.Event()
         self._threads: dict[threading.Thread, threading.Event] = {}
         self.preparing: tuple[int, int] | None = None
+        self._waiting = WaitingModels()
         self._words: WordsService | None = None
         self._words_runs: list[WordsRun] = []
         self._words_lock, self._closing = threading.Lock(), threading.Event()
@@ -156,6 +158,14 @@ class Backend:
             self._words_runs.append(run)
             self.run_in_background(lambda: self._read_words(run, k, candidates), run.stop)
         return run
+
+    def waiting(self) -> list[Waiting]:
+        """The families of the served zoo with models that no expert has read, the most models first.
+
+        Raises:
+            ZooError: the zoo cannot be read.
+        """
+        return self._waiting.of(self.loradex.zoo)
 
     @cached_property
     def renderer(self) -> "Renderer":

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from loradex.index import Evidence, Model
 
+NO_EXPERT: Final = "no_expert"  # the fact that says why no expert has read a model
 FROM_WEIGHTS: Final = (Evidence.PICTURE, Evidence.WORDS)  # the kinds that files with the same update share
 # After "found by" and "known by".
 EVIDENCE_WORDS: Final[Mapping[Evidence, str]] = {

@@ -35,11 +35,13 @@ MIN_EVERYDAY_TEXTS = 500  # of a comparison: the more likely of few texts is not
 SPACE_FILE = "space.safetensors"
 CACHED = (
     "signature",
+    "file_digests",
     "default_labels",
     "everyday_texts",
     "text_encoder",
 )  # what an encoder computes or loads when it is first needed
 CLIP_FOLDER = "clip"
+SIGNATURE_LENGTH = 12  # hexadecimal digits
 ExpertT = TypeVar("ExpertT", Expert, CategoryExpert)
 
 
@@ -97,9 +99,35 @@ class Encoder:
         """A digest of the space and all experts; a zoo records it to know which encoder read its files."""
         digest = hashlib.sha256()
         for path in self.files:
+            digest.update(self.file_digests[path])
+        return digest.hexdigest()[:SIGNATURE_LENGTH]
+
+    @cached_property
+    def file_digests(self) -> dict[Path, bytes]:
+        """SHA-256 of each of ``files``."""
+        digests = {}
+        for path in self.files:
             with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        return digest.hexdigest()[:12]
+                digests[path] = hashlib.file_digest(file, "sha256").digest()
+        return digests
+
+    def signature_of(self, family: str) -> str:
+        """A digest of all by which models of one family are read, so that other families' experts may come and go.
+
+        These are the space, the experts of the family, and the experts with a base model, as any file that is no LoRA
+        is compared with all base models. A file that cannot be read is of no family ("").
+        """
+        digest = hashlib.sha256(family.encode() + b"\0" + self.file_digests[self.files[0]])
+        experts: dict[str, Expert | CategoryExpert] = {**self.experts, **self.categories}
+        for tree, path in sorted(self.expert_files.items()):
+            if experts[tree].family == family or experts[tree].base:
+                digest.update(tree.encode() + b"\0" + self.file_digests[path])
+        return digest.hexdigest()[:SIGNATURE_LENGTH]
+
+    @property
+    def expert_files(self) -> dict[str, Path]:
+        """The checkpoint of each expert, those of classifiers included, by model tree."""
+        return dict(zip((*self.experts, *self.categories), self.files[1:], strict=True))
 
     @property
     def text_encoder_name(self) -> str:

@@ -12,6 +12,7 @@ from loradex.retrieval.probex.batched_factors import Factors
 from loradex.retrieval.probex.category_expert import CategoryExpert
 from loradex.retrieval.probex.expert import Expert
 from loradex.retrieval.probex.familiarity import MIN_FAMILIARITY
+from loradex.retrieval.ways_to_expert import ways
 
 AnyExpert = Expert | CategoryExpert
 
@@ -74,7 +75,8 @@ class Router:
         if not of_family:
             families = ", ".join(sorted({expert.family for expert in self.experts.values()})) or "none"
             raise NoExpert(
-                f"{model.path}: expected a model of a family with an expert ({families}), found family {model.family}; train an expert for it",
+                f"{model.path}: expected a model of a family with an expert ({families}), found family {model.family}; "
+                f"{ways(NoExpertReason.FAMILY, [model.family])}",
                 NoExpertReason.FAMILY,
             )
         candidates = [expert for expert in of_family if expert.readable_layers(model)]
@@ -83,7 +85,8 @@ class Router:
                 (layer, shape) for layer, shape in of_family[0].shapes.items() if model.shapes.get(layer) != shape
             )
             raise NoExpert(
-                f"{model.path}: expected layer {layer} of {shape}, found {model.shapes.get(layer)}; the model was trained on other layers",
+                f"{model.path}: expected layer {layer} of {shape}, found {model.shapes.get(layer)}; the model was trained on other layers: "
+                f"{ways(NoExpertReason.LAYERS, [model.family])}",
                 NoExpertReason.LAYERS,
             )
         if isinstance(model, FullModel):
@@ -96,9 +99,11 @@ class Router:
         of_base = [expert for expert in candidates if self.bases.get(expert.tree) == model.base.path]
         if not of_base or distance > of_base[0].max_distance:
             limit = f" ({of_base[0].max_distance:.0%} is the most)" if of_base else ""
+            draws = any(isinstance(expert, Expert) for expert in candidates)
+            how = ways(NoExpertReason.STRANGER if draws else NoExpertReason.KIND, [model.family])
             raise NoExpert(
                 f"{model.path}: expected a model fine-tuned from {model.base.path}, found weights at a distance of {distance:.0%} "
-                f"of that model's length{limit}; it has another base model, train an expert for that",
+                f"of that model's length{limit}; it has another base model: {how}",
                 NoExpertReason.STRANGER,
             )
         return of_base[0], of_base[0].read_layers([model])
@@ -112,7 +117,7 @@ class Router:
             listed = ", ".join(f"{tree} {score:.2f}" for tree, score in scores.items())
             raise NoExpert(
                 f"{lora.path}: expected updates like those of a known model tree (familiarity of {MIN_FAMILIARITY} to 1), found {listed}; "
-                f"it is of another base model of this family, train an expert for that",
+                f"it is of another base model of this family: {ways(NoExpertReason.STRANGER, [lora.family])}",
                 NoExpertReason.STRANGER,
             )
         return best, layers[best.tree]

@@ -4,22 +4,10 @@ The About tab of the page shows them.
 """
 
 from loradex.app.experts.evaluation import evaluate_miniature
-from loradex.app.experts.expert_metrics import ExpertMetrics
+from loradex.app.experts.expert_metrics import NOTED_METRICS, ExpertMetrics
 from loradex.app.paths import MINIATURE
 
 TREES = ("mini-a", "mini-b")
-METRICS = (
-    "zero_shot_top1_heldout",
-    "zero_shot_top5_heldout",
-    "zero_shot_top1_all",
-    "text_to_model_recall_at_1",
-    "text_to_model_recall_at_10",
-    "text_to_model_map",
-    "in_distribution_top1",
-    "answered",
-    "right_when_answered",
-    "calibration_error",
-)
 
 
 def main() -> None:
@@ -30,7 +18,7 @@ def main() -> None:
             "Shipped LoRAs of 165 concepts that no expert saw, 95 % intervals over concepts; "
             "in-distribution: new LoRAs of seen concepts (loradex evaluate)"
         )
-        ExpertMetrics(description, {name: metrics[name] for name in METRICS}).save(
+        ExpertMetrics(description, {name: metrics[name] for name in NOTED_METRICS}).save(
             MINIATURE / "encoder" / "experts" / f"{tree}.safetensors"
         )
 

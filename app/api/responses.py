@@ -32,6 +32,11 @@ class Zoo(BaseModel):
     found_by: dict[str, int] = Field(
         description="Number of models known by each kind of evidence; a model counts for every kind that it has, and for metadata if it has no other."
     )
+    waiting_for_expert: dict[str, int] = Field(
+        description="Number of models that no expert has read, by family, the most first. "
+        "`loradex expert add PLACE` adds an expert that somebody shares, and `loradex grow FAMILY` grows one from the base model.",
+        examples=[{"sdxl": 120}],
+    )
     version: str = Field(description="Version of Loradex.", examples=["0.1.0"])
 
 
@@ -222,6 +227,10 @@ class LabelledFile(BaseModel):
     abstained: bool = Field(description='Whether the answer is "unknown".')
     reason: str | None = Field(description="Why the answer is unknown.")
     labels: list[Label]
+    next: list[str] = Field(
+        description="If no expert reads the file, the commands that get one: one that somebody shares, or one that is grown from the base model.",
+        examples=[["loradex expert add PLACE", "loradex base add PATH", "loradex grow sdxl"]],
+    )
 
 
 class Labelled(BaseModel):
@@ -312,6 +321,10 @@ class Indexed(BaseModel):
     bad_pictures: list[Refusal] = Field(description="Pictures beside files that could not be used, and why.")
     no_previews: str | None = Field(description="Why no picture was placed, if there are some and none could be.")
     advice: str | None = Field(description="What to do about files of this run that no expert reads; null if none are.")
+    waiting_for_expert: dict[str, int] = Field(description="Files of this run that no expert reads, by family.")
+    next: list[str] = Field(
+        description="The commands after which an expert reads files of this run: for each family one is added, or grown."
+    )
     words_advice: str | None = Field(
         description="What to do about files whose words are not read, as their base model is missing; null if there are none."
     )

@@ -113,6 +113,12 @@ class ZooBrief(BaseModel):
     families: dict[str, int]
     formats: dict[str, int]
     found_by: dict[str, int]
+    waiting_for_expert: Annotated[
+        dict[str, int],
+        Field(
+            description="Models that no expert has read, by family; `loradex expert add` or `loradex grow FAMILY` gets one."
+        ),
+    ] = {}
 
 
 class LabelledFile(BaseModel):
@@ -121,7 +127,10 @@ class LabelledFile(BaseModel):
     file: str
     family: str
     labels: Labels
-    unknown: Annotated[str | None, Field(description="Why the answer is unknown, if it is.")] = None
+    unknown: Annotated[str | None, Field(description="Why the answer is unknown, if it is, and what to do.")] = None
+    next: Annotated[
+        list[str], Field(description="Commands that get an expert for the file: shared, or grown from the base model.")
+    ] = []
 
 
 class Labelled(BaseModel):
@@ -162,11 +171,18 @@ class Run(BaseModel):
     reason: Annotated[str | None, Field(description="Why the run failed, if it did.")] = None
     added: Annotated[int | None, Field(description="Number of new models, once the run is done.")] = None
     refused: Annotated[dict[str, str], Field(description="The first few files that could not be read, and why.")] = {}
+    waiting_for_expert: Annotated[dict[str, int], Field(description="Files that no expert reads, by family.")] = {}
+    next: Annotated[list[str], Field(description="Commands that get experts for them: shared, or grown.")] = []
 
 
 def shorten_text(text: Any, length: int = MAX_LENGTH) -> str | None:
     """Return a text from a file as one line, cut to a length; None stays None."""
     return None if text is None else bounded_line(str(text))[:length]
+
+
+def shorten_reason(reason: str | None, file: str) -> str | None:
+    """Return the reason why a file is not read, without its name, cut to a length that keeps commands that help."""
+    return reason and shorten_text(reason.removeprefix(f"{file}: "), MAX_REASON_LENGTH)
 
 
 def shorten(document: Any) -> Any:
@@ -234,7 +250,8 @@ def labelled_file(answer: LabelAnswer) -> LabelledFile:
         file=valid_utf8(answer.file),
         family=answer.family,
         labels={label.label: round(label.probability, 3) for label in answer.labels},
-        unknown=shorten_text(answer.reason),
+        unknown=shorten_reason(answer.reason, answer.file),
+        next=list(answer.next),
     )
 
 
@@ -245,5 +262,5 @@ def read_file(result: FileWords) -> ReadFile:
         family=result.family,
         words={str(shorten_text(word.word)): round(word.probability, 3) for word in result.words},
         no_words=None if result.nothing is None else round(result.nothing, 3),
-        reason=result.reason and shorten_text(result.reason.removeprefix(f"{result.file}: "), MAX_REASON_LENGTH),
+        reason=shorten_reason(result.reason, result.file),
     )

@@ -201,7 +201,8 @@ class Tools:
     def index_status(self) -> tool_results.Run:
         """Return the state of the current or last indexing run."""
         run = self.backend.indexing_run
-        counts = {"added": run.answer.added, "refused": run.answer.refused} if run.answer else {}
+        names = "added", "refused", "waiting_for_expert", "next"
+        counts = {name: getattr(run.answer, name) for name in names} if run.answer else {}
         return tool_results.Run(
             state=run.state, done=run.done, total=run.total, reason=run.reason, **tool_results.shorten(counts)
         )

@@ -67,7 +67,7 @@ class ZooReader:
         self._comparison: Comparison | None = None
 
     def zoo(self) -> dict[str, Any]:
-        """Describe the zoo: its name, space, and number of models by family, format and evidence."""
+        """Describe the zoo: its name, space, and number of models by family, format, evidence and lack of an expert."""
         loradex = self.backend.loradex
         name = SHIPPED_NAME if loradex.zoo_folder == SHIPPED_ZOO else loradex.zoo_folder.absolute().name
         counts = {
@@ -79,6 +79,7 @@ class ZooReader:
             "space": loradex.zoo.space,
             "models": len(loradex.zoo),
             **counts,
+            "waiting_for_expert": {each.family: each.count for each in self.backend.waiting()},
             "version": version("loradex"),
         }
 

@@ -33,18 +33,21 @@ class MiniatureTree(StrEnum):
 
 @app.command(
     epilog=examples(
-        "loradex train my-loras --labels labels.csv", "loradex train my-classifiers --base ancestor.safetensors"
+        "loradex train my-loras --labels labels.csv",
+        "loradex train my-loras --with grown-sdxl --like all-my-loras",
+        "loradex train my-classifiers --base ancestor.safetensors",
     ),
     rich_help_panel=EXPERTS_PANEL,
 )
 def train(
     folder: Annotated[
-        Path,
+        Path | None,
         typer.Argument(
-            metavar="FOLDER",
-            help="Folder of labelled models: Model-J's layout, or any folder with labels in headers, side-cars or a CSV file.",
+            metavar="[FOLDER]",
+            help="Folder of labelled models: Model-J's layout, or any folder with labels in headers, side-cars or a CSV file. "
+            "Not needed with --with.",
         ),
-    ],
+    ] = None,
     labels: LabelCsv = None,
     out: Annotated[
         Path | None,
@@ -59,7 +62,8 @@ def train(
         str,
         typer.Option(
             metavar="WHICH",
-            help="Layers to read: auto (the best, as many as fit into memory), all, a number of the best, or names with commas.",
+            help="Layers to read: auto (all; of classifiers the best, as many as fit into memory; of probes the best), all, a number of the "
+            "best, or names with commas.",
         ),
     ] = "auto",
     tree: Annotated[
@@ -87,6 +91,21 @@ def train(
         str | None,
         typer.Option(metavar="DEVICE", help="Where probes are trained. Default: cuda if there is one, else cpu."),
     ] = None,
+    grown: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--with",
+            metavar="FOLDER",
+            help="LoRAs that `loradex grow` made, to be trained on too; repeatable. Concepts that FOLDER keeps for validation or test are left out.",
+        ),
+    ] = None,
+    like: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="LoRAs of the same family, without labels, such as your own: their means are taken over, so that such LoRAs are read better.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train an expert on labelled LoRAs, or on classifiers with known categories; a run that was stopped is resumed."""
@@ -95,7 +114,7 @@ def train(
     from loradex.app.experts.training import train_expert
     from loradex.app.experts.training_options import TrainOptions
 
-    options = TrainOptions(kind, labels, layers, tree, text_encoder, base, seed, device)
+    options = TrainOptions(kind, labels, layers, tree, text_encoder, base, seed, device, tuple(grown or ()), like)
     with progress_bar("Training") as progress:
         answer = train_expert(folder, out, options, lambda what, done, total: progress(done, total, what))
     print_answer(answer.document(), train_table(answer), as_json)

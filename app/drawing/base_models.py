@@ -11,7 +11,8 @@ from loradex.app.bases.bases import Bases, named_bases, no_base
 from loradex.app.bases.entry import Entry
 from loradex.app.bases.shipped import SHIPPED
 from loradex.app.drawing.errors import NoBase
-from loradex.app.drawing.loaded_models import ONE_FILE, DiffusersBaseModel, LoadedBaseModel, MiniatureBaseModel
+from loradex.app.drawing.loaded_models import DiffusersBaseModel, LoadedBaseModel, MiniatureBaseModel
+from loradex.app.drawing.one_file import RECIPES, one_file
 from loradex.app.drawing.options import MAX_PROMPT_LENGTH, DrawOptions
 from loradex.app.miniature.pipeline import CONSTANT_PROMPT
 from loradex.app.paths import TREES, UPSAMPLER
@@ -28,14 +29,14 @@ class BaseModel:
     """A base model that can be loaded.
 
     Attributes:
-        folders: the folders of its files.
+        paths: the folders of its files, or its one file.
         defaults: values for options that are not given.
         load: loads it into memory.
         resizable: whether it draws in more than one size.
     """
 
     family: str
-    folders: tuple[Path, ...]
+    paths: tuple[Path, ...]
     defaults: DrawOptions
     load: Callable[[], LoadedBaseModel]
     resizable: bool
@@ -43,21 +44,20 @@ class BaseModel:
     @classmethod
     def from_miniature(cls, tree: str) -> "BaseModel":
         """Return the base model of a model tree of the miniature."""
-        folders = (TREES / tree, UPSAMPLER)
-        return cls(tree, folders, MINIATURE_DEFAULTS, lambda: MiniatureBaseModel(TREES / tree), resizable=False)
+        paths = (TREES / tree, UPSAMPLER)
+        return cls(tree, paths, MINIATURE_DEFAULTS, lambda: MiniatureBaseModel(TREES / tree), resizable=False)
 
     @classmethod
-    def from_folder(cls, family: str, folder: Path) -> "BaseModel":
-        """Return a base model saved by diffusers."""
-        return cls(family, (folder,), DIFFUSERS_DEFAULTS, lambda: DiffusersBaseModel(folder), resizable=True)
+    def from_path(cls, family: str, path: Path) -> "BaseModel":
+        """Return a base model in a folder of diffusers, or in one file."""
+        return cls(family, (path,), DIFFUSERS_DEFAULTS, lambda: DiffusersBaseModel(path), resizable=True)
 
     @cached_property
     def signature(self) -> str:
         """Hash of the paths, sizes and modification times of its files: changes whenever the base model does."""
         digest = hashlib.sha256()
-        for path in sorted(
-            path for folder in self.folders for depth in ("*", "*/*") for path in folder.glob(depth) if path.is_file()
-        ):
+        found = (file for path in self.paths for file in (path, *path.glob("*"), *path.glob("*/*")))
+        for path in sorted(file for file in found if file.is_file()):
             stat = path.stat()
             digest.update(f"{path.absolute()} {stat.st_size} {stat.st_mtime_ns}\n".encode(errors="surrogateescape"))
         return digest.hexdigest()[:20]
@@ -88,12 +88,12 @@ class BaseModels:
 
     @classmethod
     def from_pairs(cls, pairs: Sequence[str] = ()) -> "BaseModels":
-        """Create from FAMILY=FOLDER pairs: those of ``$LORADEX_BASES``, and ``pairs``, which override them.
+        """Create from FAMILY=PATH pairs: those of ``$LORADEX_BASES``, and ``pairs``, which override them.
 
         Raises:
             QueryError: a pair cannot be parsed.
         """
-        return cls(*(BaseModel.from_folder(family, folder) for family, folder in named_bases(pairs).items()))
+        return cls(*(BaseModel.from_path(family, path) for family, path in named_bases(pairs).items()))
 
     @property
     def by_family(self) -> dict[str, BaseModel]:
@@ -103,9 +103,9 @@ class BaseModels:
             RegistryError: the list of base models that were added is damaged.
         """
         added = {
-            family: BaseModel.from_folder(family, Path(entry.path))
+            family: BaseModel.from_path(family, Path(entry.path))
             for family, entry in Bases.load().defaults.items()
-            if entry.kind == "folder"
+            if entry.kind == "folder" or family in RECIPES
         }
         return self.shipped | added | self.given
 
@@ -131,9 +131,9 @@ class BaseModels:
         Raises:
             BadBase: it cannot be loaded.
         """
-        if self._loaded is None or self._loaded[0] != base.folders:
+        if self._loaded is None or self._loaded[0] != base.paths:
             self._loaded = None  # frees the memory first
-            self._loaded = base.folders, base.load()
+            self._loaded = base.paths, base.load()
         return self._loaded[1]
 
 
@@ -144,11 +144,11 @@ def drawing_base(entry: Entry) -> BaseModel:
         NoBase: it cannot draw, has moved or has changed.
     """
     base = entry.open()
-    if entry.kind != "folder":
-        raise NoBase(f"base model of {entry.family}: {entry.path}: {ONE_FILE}, and `loradex base add` that")
+    if entry.kind != "folder" and entry.family not in RECIPES:
+        raise NoBase(f"base model of {entry.family}: {one_file(entry.path, entry.family)}")
     if base.parts.keys().isdisjoint(("unet", "transformer")):
         raise NoBase(
             f"base model of {entry.family}: {entry.path}: expected a U-Net or a transformer as safetensors to draw with, "
             f"found {', '.join(base.parts)} alone; download the whole model, or `loradex base add` another"
         )
-    return BaseModel.from_folder(entry.family, Path(entry.path))
+    return BaseModel.from_path(entry.family, Path(entry.path))

@@ -1,5 +1,6 @@
 """Base models, loaded, that draw with or without a model."""
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -15,20 +16,17 @@ from PIL import Image
 
 from loradex.app.drawing.errors import BadBase
 from loradex.app.drawing.lora_hooks import DENOISER, Components, apply_updates
+from loradex.app.drawing.one_file import load_checkpoint
 from loradex.app.drawing.options import DrawOptions
 from loradex.app.miniature.pipeline import CONSTANT_PROMPT, MiniaturePipeline, embed_prompts, image_grid
 from loradex.app.paths import CLIP, UPSAMPLER
-from loradex.retrieval.base_model import find_weights
+from loradex.retrieval.base_model import BaseModel, find_weights
 from loradex.retrieval.errors import LoradexError
 from loradex.retrieval.lora import WeightsFile
 from loradex.retrieval.space.text_encoder import TextEncoder
 
 IMAGES_PER_DRAWING: Final = 4  # of the miniature, as their images are small; in a square
 MAX_REASON_LENGTH: Final = 200  # characters
-ONE_FILE: Final = (
-    "expected a folder of diffusers to draw with, found a checkpoint in one file; save it as a folder with diffusers "
-    "(StableDiffusionPipeline or StableDiffusionXLPipeline: from_single_file, then save_pretrained)"
-)
 
 StepCallback = Callable[[], None]  # called after each denoising step; an exception that it raises ends the drawing
 
@@ -90,30 +88,38 @@ class MiniatureBaseModel(LoadedBaseModel):
 
 
 class DiffusersBaseModel(LoadedBaseModel):
-    """A text-to-image model in a folder of diffusers.
+    """A text-to-image model in a folder of diffusers, or in one file.
 
-    Nothing is downloaded, no pickle is read, and no code in the folder is run.
+    Nothing is downloaded, no pickle is read, and no code beside the weights is run.
+
+    Attributes:
+        path: of the folder or file.
+        pipeline: the pipeline of diffusers.
+        device, dtype: of its weights.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, path: Path, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> None:
         """Load the model.
+
+        Args:
+            path: of the folder or file.
+            device: of the weights; CUDA if there is one, else the CPU, by default.
+            dtype: of the weights; float16 on CUDA and float32 elsewhere by default. On a CPU bfloat16 halves the
+                memory.
 
         Raises:
             BadBase: it cannot be loaded.
+            CheckpointError, FileError: a checkpoint in one file is of a family that is not loaded from one, lacks
+                parts, or cannot be read.
         """
-        self.folder = folder
-        if folder.is_file():
-            raise BadBase(f"{folder}: {ONE_FILE}")
-        device, dtype = ("cuda", torch.float16) if torch.cuda.is_available() else ("cpu", torch.float32)
+        self.path = path
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.dtype = dtype or (torch.float16 if self.device.type == "cuda" else torch.float32)
         for library in (diffusers, transformers):
             library.utils.logging.disable_progress_bar()
-        with bad_base_on_error(folder):
-            index = AutoPipelineForText2Image.load_config(folder, local_files_only=True)
-            checker = {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in index else {}
-            loaded = AutoPipelineForText2Image.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, variant=variant_of(folder), **checker
-            )
-            self.pipeline: Any = loaded.to(device, dtype)
+        with bad_base_on_error(path):
+            loaded = load_checkpoint(BaseModel.open(path), self.dtype) if path.is_file() else self.load_folder()
+            self.pipeline: Any = loaded.to(self.device)
         self.pipeline.set_progress_bar_config(disable=True)
         components = self.pipeline.components
         text_encoders = {
@@ -122,6 +128,31 @@ class DiffusersBaseModel(LoadedBaseModel):
             if name.startswith("text_encoder") and module is not None
         }
         self.components = {DENOISER: components.get("unet") or components.get("transformer"), **text_encoders}
+
+    def load_folder(self) -> Any:
+        """Load a pipeline from a folder of diffusers, on the CPU."""
+        index = AutoPipelineForText2Image.load_config(self.path, local_files_only=True)
+        without: dict[str, Any] = {name: None for name, value in index.items() if value == [None, None]}
+        if "safety_checker" in index:
+            without |= {"safety_checker": None, "requires_safety_checker": False}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch_dtype is the only name that diffusers 0.38 knows
+            return AutoPipelineForText2Image.from_pretrained(
+                self.path,
+                local_files_only=True,
+                use_safetensors=True,
+                variant=variant_of(self.path),
+                torch_dtype=self.dtype,
+                **without,
+            )
+
+    def release(self, *names: str) -> None:
+        """Free the memory of components, such as ``text_encoder``; what needs them fails from now on."""
+        for name in names:
+            setattr(self.pipeline, name, None)
+        self.components = {name: module for name, module in self.components.items() if name not in names}
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def generate(self, options: DrawOptions, on_step: StepCallback) -> Image.Image:
         """Draw one image."""
@@ -133,7 +164,7 @@ class DiffusersBaseModel(LoadedBaseModel):
         optional = {"guidance_scale": options.guidance, "height": options.size, "width": options.size}
         arguments = {name: value for name, value in optional.items() if value is not None}
         generator = torch.Generator().manual_seed(options.seed)  # on the CPU: a seed gives the same noise on any device
-        with bad_base_on_error(self.folder):
+        with bad_base_on_error(self.path):
             output = self.pipeline(
                 options.prompt,
                 num_inference_steps=options.steps,
@@ -166,7 +197,7 @@ def one_thread() -> Iterator[None]:
 
 
 @contextmanager
-def bad_base_on_error(folder: Path) -> Iterator[None]:
+def bad_base_on_error(path: Path) -> Iterator[None]:
     """Turn any error of diffusers into a BadBase with a one-line message; Loradex's own errors pass unchanged.
 
     Raises:
@@ -179,5 +210,5 @@ def bad_base_on_error(folder: Path) -> Iterator[None]:
     except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:MAX_REASON_LENGTH]}"
         raise BadBase(
-            f"{folder}: expected a text-to-image model of diffusers in safetensors files, found {reason}; name another folder"
+            f"{path}: expected a text-to-image model of diffusers in safetensors files, found {reason}; name another folder"
         ) from None

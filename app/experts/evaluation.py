@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from loradex.app.experts.category_evaluation import evaluate_classifiers, evaluate_shipped_classifiers
+from loradex.app.experts.expert_metrics import metrics_path, note_measured
 from loradex.app.experts.lora_evaluation import LoraEvaluation, cross_tree_metrics, metrics_document
 from loradex.app.paths import MINIATURE, encoder_folders, read_json
 from loradex.retrieval.encoder import Encoder
@@ -24,6 +25,8 @@ LORA_TREES: Final = ("mini-a", "mini-b")  # of the miniature; its other trees ar
 
 def evaluate_folder(folder: Path, labels: Path | None = None) -> dict[str, Any]:
     """Evaluate the expert that reads most files of a folder of labelled models.
+
+    What is measured takes the place of figures that are only claimed of an expert, as of one that somebody shared.
 
     Args:
         folder: classifiers, or LoRAs in Model-J's layout or split by the names of concepts as ``loradex train`` does.
@@ -51,7 +54,12 @@ def evaluate_folder(folder: Path, labels: Path | None = None) -> dict[str, Any]:
         )
     splits = split_concepts(concept, split, len(names))
     evaluation = LoraEvaluation(files, encoder.experts[tree], encoder, names, splits)
-    return evaluation.document(str(folder), evaluation.metrics())
+    document = evaluation.document(str(folder), evaluation.metrics())
+    checkpoint = encoder.expert_files[tree]
+    is_own = not checkpoint.is_relative_to(MINIATURE)
+    on = f"LoRAs of held-out concepts in {folder.absolute().name} (loradex evaluate)"
+    noted = is_own and note_measured(checkpoint, on, document["metrics"])
+    return document | {"tree": tree, "noted": str(metrics_path(checkpoint)) if noted else None}
 
 
 def evaluate_miniature(tree: str = "mini-a", folder: Path = MINIATURE) -> dict[str, Any]:

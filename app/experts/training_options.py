@@ -1,7 +1,7 @@
 """The options and the answer of ``loradex train``."""
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,6 +9,7 @@ import torch
 
 from loradex.app.paths import MINIATURE
 from loradex.retrieval.errors import QueryError
+from loradex.retrieval.probex.provenance import Provenance
 
 MIN_TRAINING_MODELS: Final = 20
 
@@ -32,6 +33,11 @@ class TrainOptions:
         base: the weights of the base model, so that full models can be read too.
         seed: of learned probes.
         device: of learned probes; by default CUDA if available.
+        grown: folders of LoRAs that were grown from the base model, to be trained on beside those of the folder.
+        like: a folder of LoRAs without labels, whose feature means are taken over in the end.
+        like_deviations: take the standard deviations of their features over too.
+        settings: of the expert's config, by name (``ExpertConfig.with_settings``), where they are not the default.
+        provenance: of the expert, if it was not just trained on LoRAs.
     """
 
     kind: str = "loradex"
@@ -42,6 +48,11 @@ class TrainOptions:
     base: Path | None = None
     seed: int = 0
     device: str | None = None
+    grown: tuple[Path, ...] = ()
+    like: Path | None = None
+    like_deviations: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Provenance | None = None
 
     @property
     def probe_device(self) -> str:
@@ -60,6 +71,9 @@ class TrainAnswer:
         concepts: the number of concepts in each split, or of categories.
         targets: what the expert was fitted to.
         left_out: the number of models that could not be used.
+        grown: the number of models that were grown from the base model, beside real ones.
+        grown_left_out: the number of those left out since the real models keep their concepts for validation or test.
+        like: the number of LoRAs without labels whose means were taken over.
         validation: metrics on ``validation_models`` models.
         took_s: seconds.
     """
@@ -77,6 +91,9 @@ class TrainAnswer:
     validation: dict[str, float]
     validation_models: int
     took_s: float
+    grown: int = 0
+    grown_left_out: int = 0
+    like: int = 0
 
     def document(self) -> dict[str, Any]:
         """The JSON of ``loradex train --json``."""
@@ -92,6 +109,11 @@ def check_options(options: TrainOptions) -> None:
     if options.layers.isdecimal() and not int(options.layers):
         raise QueryError(
             f"--layers: expected auto, all, a number from 1 or names, found {options.layers}; read at least one layer"
+        )
+    if options.kind != "loradex" and (options.grown or options.like):
+        name = "--with" if options.grown else "--like"
+        raise QueryError(
+            f"{name}: expected --expert loradex, found {options.kind}, which cannot use it; leave one of both out"
         )
     if options.tree is not None and (Path(options.tree).name != options.tree or options.tree[:1] in ("", ".")):
         raise QueryError(

@@ -16,7 +16,7 @@ from loradex.retrieval.training.dataset import Aim, Dataset
 from loradex.retrieval.training.layer_selection import rank_layers
 from loradex.retrieval.training.packing import packed_bytes
 
-MAX_PACKED_BYTES: Final = 8 * 2**30  # of factors in memory
+MAX_PACKED_BYTES: Final = 8 * 2**30  # of factors in memory, where they are not read file by file
 TEMPLATES: Final = ("a photo of a {}",)  # as in ProbeX
 
 
@@ -62,6 +62,7 @@ def choose_layers(
     shapes: dict[str, tuple[int, int]],
     open_file: Callable[[Path], WeightsFile],
     progress: TrainProgress,
+    streamed: bool = False,
 ) -> tuple[str, ...]:
     """Choose the layers to read, by the option ``--layers``.
 
@@ -72,14 +73,12 @@ def choose_layers(
         shapes: (out, in) of the layers that all files have.
         open_file: opens one of the files.
         progress: called for each layer that is ranked.
+        streamed: whether the files are read one after the other, so that any number of layers fits into memory.
 
     Raises:
         QueryError: the files do not have a layer that the option names.
     """
-    rank = max(max(open_file(path).ranks) for path in paths)
-    total_bytes = sum(packed_bytes(shape, rank, len(paths)) for shape in shapes.values())
-    fits_in_memory = total_bytes <= MAX_PACKED_BYTES
-    if options.layers == "all" or (options.layers == "auto" and options.kind == "loradex" and fits_in_memory):
+    if options.layers == "all" or (options.layers == "auto" and streamed):
         return tuple(shapes)
     if options.layers != "auto" and not options.layers.isdecimal():
         named = tuple(options.layers.split(","))
@@ -89,6 +88,10 @@ def choose_layers(
                 f"--layers: expected layers that nearly all files have, found {missing[0]!r}; the first of {len(shapes)} is {next(iter(shapes))}"
             )
         return named
+    rank = 0 if options.layers.isdecimal() else max(max(open_file(path).ranks) for path in paths)
+    bytes_of = {layer: packed_bytes(shape, rank, len(paths)) for layer, shape in shapes.items()}
+    if options.layers == "auto" and options.kind == "loradex" and sum(bytes_of.values()) <= MAX_PACKED_BYTES:
+        return tuple(shapes)
     rows = dataset.rows("train")
     ranking = rank_layers(
         [paths[row] for row in rows.tolist()],
@@ -103,7 +106,7 @@ def choose_layers(
     chosen: list[str] = []
     chosen_bytes = 0
     for layer in ranking:
-        chosen_bytes += packed_bytes(shapes[layer], rank, len(paths))
+        chosen_bytes += bytes_of[layer]
         if len(chosen) < max_layers and (chosen_bytes <= MAX_PACKED_BYTES or not chosen):
             chosen.append(layer)
     return tuple(chosen)

@@ -10,18 +10,16 @@ from loradex.app.models import FROM_WEIGHTS
 from loradex.app.reporting import refusal_list
 from loradex.index import Evidence
 from loradex.retrieval.errors import NoExpertReason
+from loradex.retrieval.ways_to_expert import next_commands, ways
 
 MAX_FAMILIES: Final = 10  # named for one reason
-# What the files of some families are, and what to do about it.
+# What the files of some families are, followed by what to do about it.
 ADVICE: Final = {
-    NoExpertReason.FAMILY: "No expert reads {families}: train one on labelled LoRAs of that family (`loradex train FOLDER`), "
-    "or name a folder that holds one in $LORADEX_ENCODER.",
-    NoExpertReason.STRANGER: "Of another base model than the experts of their family: {families}. "
-    "Train an expert on labelled models of that base model (`loradex train FOLDER --tree NAME`).",
-    NoExpertReason.LAYERS: "Without layers that the experts of their family need: {families}. `loradex label FILE` names such a layer. "
-    "Train an expert on labelled models with the layers of these files (`loradex train FOLDER --tree NAME`; --layers chooses among them).",
-    NoExpertReason.KIND: "Of another kind (LoRA or classifier) than the experts of their family read: {families}. "
-    "Train an expert on labelled models of that kind (`loradex train FOLDER --tree NAME`).",
+    NoExpertReason.FAMILY: "No expert reads {families}: {ways}.",
+    NoExpertReason.STRANGER: "Of another base model than the experts of their family: {families}; {ways}.",
+    NoExpertReason.LAYERS: "Without layers that the experts of their family need: {families}; "
+    "`loradex label FILE` names such a layer, {ways}.",
+    NoExpertReason.KIND: "Of another kind (LoRA or classifier) than the experts of their family read: {families}; {ways}.",
 }
 UNTIL_THEN: Final = "Then index again. Until then these files are found {how}, and local ones as look-alikes."
 BY_NAMES: Final = "by names, tags, notes and trigger words"
@@ -51,6 +49,7 @@ class IndexAnswer:
         no_previews: why no pictures were placed, if there are some and none could be.
         waiting_for_base: the number of files by family, unchanged ones included, whose words wait for a base model.
         bad_bases: by family, why a base model that is named cannot be used.
+        with_base: the families whose base model is at hand to grow an expert from; None if that is not known.
     """
 
     zoo: str
@@ -69,6 +68,7 @@ class IndexAnswer:
     no_previews: str | None = None
     waiting_for_base: dict[str, int] = field(default_factory=dict)
     bad_bases: dict[str, str] = field(default_factory=dict)
+    with_base: list[str] | None = None
 
     def count(self, path: str, entry: ZooEntry, evidence: tuple[Evidence, ...], role: Role) -> None:
         """Count a file that was read, by the evidence for its model and by what it is to the zoo."""
@@ -120,12 +120,39 @@ class IndexAnswer:
     @property
     def advice(self) -> str | None:
         """Why no expert reads some files of this run, and how to have them read by weights; None if all are."""
+        counts = self._without_expert()
+        sentences = [
+            text.format(families=listed(counts[reason]), ways=ways(reason, common(counts[reason]), self.with_base))
+            for reason, text in ADVICE.items()
+            if counts[reason]
+        ]
+        return " ".join([*sentences, self._until_then()]) if sentences else None
+
+    @property
+    def waiting_for_expert(self) -> dict[str, int]:
+        """The number of files of this run that no expert reads, by family, the most common first."""
+        return dict(sum(self._without_expert().values(), Counter[str]()).most_common())
+
+    @property
+    def next(self) -> list[str]:
+        """The commands after which an expert reads files of this run: for each family an expert is added, or grown."""
+        return list(dict.fromkeys(command for _, _, commands in self.ways() for command in commands))
+
+    def ways(self) -> list[tuple[str, int, list[str]]]:
+        """Of each family and reason: how many files of this run no expert reads, and the commands that get one."""
+        return [
+            (family, counts[family], next_commands(reason, family, self.with_base or ()))
+            for reason, counts in self._without_expert().items()
+            for family in common(counts)
+        ]
+
+    def _without_expert(self) -> dict[NoExpertReason, Counter[str]]:
+        """How many files no expert reads, by the reason and by family."""
         families = {file: family for files in self.understood.values() for file, family in files.items()}
-        counts = {reason: Counter[str]() for reason in ADVICE}
+        counts = {reason: Counter[str]() for reason in NoExpertReason}
         for file, reason in self.no_expert.items():
             counts[reason][families[file]] += 1
-        sentences = [ADVICE[reason].format(families=listed(each)) for reason, each in counts.items() if each]
-        return " ".join([*sentences, self._until_then()]) if sentences else None
+        return counts
 
     def _until_then(self) -> str:
         """How files that no expert reads are found meanwhile."""
@@ -153,7 +180,7 @@ class IndexAnswer:
     def document(self) -> dict[str, object]:
         """The JSON of ``loradex index --json``."""
         document = asdict(self)
-        for name in ("no_expert", "evidence"):
+        for name in ("no_expert", "evidence", "with_base"):
             del document[name]
         counts = {
             "by_weights": self.by_weights,
@@ -173,8 +200,14 @@ class IndexAnswer:
             for file, family in families.items()
         ]
         advice = {"advice": self.advice, "words_advice": self.words_advice}
+        waiting = {"waiting_for_expert": self.waiting_for_expert, "next": self.next}
         lists = {"refused": refusal_list(self.refused), "bad_pictures": refusal_list(self.bad_pictures)}
-        return document | counts | advice | {"understood": files} | lists
+        return document | counts | advice | waiting | {"understood": files} | lists
+
+
+def common(counts: Counter[str]) -> list[str]:
+    """The families that a sentence names, the most common first."""
+    return [family for family, _ in counts.most_common(MAX_FAMILIES)]
 
 
 def listed(counts: Counter[str]) -> str:

@@ -21,17 +21,21 @@ from typing import Any, Final
 
 import torch
 
-from loradex.app.indexing.evidence.finding import NO_EXPERT, Finding
+from loradex.app.indexing.evidence.finding import Finding
 from loradex.app.indexing.evidence.kinds import FROM_WEIGHTS
 from loradex.app.indexing.evidence.preview import small_copies
+from loradex.app.models import NO_EXPERT
 from loradex.index import Evidence, KnownFile, Model, Position
 from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.errors import FetchError, FileError, FileUnsupported, NoExpertReason
 from loradex.retrieval.fingerprint import Fingerprint
 from loradex.retrieval.lora.facts import Facts, clean_text
+from loradex.retrieval.lora.family import UNKNOWN
+from loradex.retrieval.probex.checkpoint_checks import FAMILIES
 from loradex.retrieval.remote import RemoteFolder
 
 READER_VERSION: Final = 3  # to be raised when the same experts make another entry of the same file
+NO_FAMILY: Final = ""  # of a file that cannot be read
 OWN_WORDS: Final = ("title", "base_model", "trainer", "trigger_words", "tags", "notes")  # facts that a file states
 GENERIC_STEMS: Final = {"pytorch_lora_weights", "adapter_model", "diffusion_pytorch_model", "model"}
 
@@ -97,6 +101,16 @@ class FileReader:
         if encoder.has_labels:
             encoder.default_labels  # noqa: B018
         encoder.everyday_texts  # noqa: B018
+
+    def signature_of(self, family: str) -> str:
+        """What a zoo notes of a file of a family: it changes with the experts of that family, and with this code."""
+        return f"{self.encoder.signature_of(family)}-{READER_VERSION}"
+
+    def current_signatures(self) -> frozenset[str]:
+        """The signatures of files that need not be read again; those of any family, and that of earlier Loradexes."""
+        experts = (*self.encoder.experts.values(), *self.encoder.categories.values())
+        families = {*FAMILIES, *(expert.family for expert in experts), UNKNOWN, NO_FAMILY}
+        return frozenset({self.signature, *map(self.signature_of, families)})
 
     def to(self, device: str) -> "FileReader":
         """Return a copy whose experts encode on a device."""

@@ -10,17 +10,19 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
+from loradex.app.bases.at_hand import families_at_hand
 from loradex.app.indexing.answer import IndexAnswer
 from loradex.app.indexing.batch import Batch
 from loradex.app.indexing.copies import hand_over, noted
 from loradex.app.indexing.evidence.preview import PreviewPlacer
 from loradex.app.indexing.evidence.words import WordsEvidence
-from loradex.app.indexing.file_reader import FileReader, ReadResult, ReadTask
+from loradex.app.indexing.file_reader import NO_FAMILY, FileReader, ReadResult, ReadTask
 from loradex.app.indexing.folder_scan import FolderScan
 from loradex.app.indexing.local_reading_engine import LocalReadingEngine
 from loradex.app.indexing.picture_mark import marked, not_placed
 from loradex.app.indexing.reading_engines import ReadingEngine
 from loradex.app.indexing.recalibration import calibrate_old_positions, note_calibrated
+from loradex.app.indexing.words_mark import bare_reader, with_reader
 from loradex.app.pictures import PictureFinder
 from loradex.app.reporting import ProgressCallback
 from loradex.app.words import WordsService
@@ -117,7 +119,7 @@ class IndexRun:
         """Prepare to write what ``reader`` reads of ``total`` files to ``zoo``."""
         self.zoo, self.reader, self.total, self.progress, self.added = zoo, reader, total, progress, added
         self.answer = IndexAnswer(str(zoo.folder))
-        self.known_files = zoo.known_files()
+        self.known_files, self.current_signatures = zoo.known_files(), reader.current_signatures()
         self.finder, self.placer = PictureFinder(), PreviewPlacer(reader.encoder)
         self.words = WordsEvidence(zoo, reader.encoder, words)
 
@@ -135,6 +137,7 @@ class IndexRun:
         engine.finish()
         self.answer.no_previews = self.placer.reason
         self.answer.waiting_for_base, self.answer.bad_bases = dict(self.words.waiting), self.words.reasons
+        self.answer.with_base = families_at_hand()
         self.progress(self.answer.file_count, self.total, "")
 
     def tasks(self, scan: FolderScan, remote_folders: Sequence[RemoteFolder[Any]]) -> Iterator[ReadTask]:
@@ -142,15 +145,26 @@ class IndexRun:
         self.answer.refused |= scan.refused
         for path, (size, mtime_ns) in scan.files.items():
             pictures = self.finder.of(path)
-            reader = self.reader.signature + self.words.expected_mark(self.known_files.get(path))
+            reader = self.current_reader(path) + self.words.expected_mark(self.known_files.get(path))
             file = marked(KnownFile(path, size, mtime_ns, reader=reader), pictures)
             if not self.count_unchanged(file):
                 yield ReadTask(file, pictures=tuple(picture.path for picture in pictures))
         for folder in remote_folders:
             for listed in folder.files:
-                file = KnownFile(listed.path, listed.size, listed.stamp, reader=self.reader.signature)
+                file = KnownFile(listed.path, listed.size, listed.stamp, reader=self.current_reader(listed.path))
                 if not self.count_unchanged(file):
                     yield ReadTask(file, folder.only(listed))
+
+    def current_reader(self, path: str) -> str:
+        """The reader that a file is known by, if it would read the file in the same way now; else that of this run."""
+        known = self.known_files.get(path)
+        reader = bare_reader(known.reader) if known else ""
+        return reader if reader in self.current_signatures else self.reader.signature
+
+    def by_family(self, result: ReadResult) -> ReadResult:
+        """A result whose file is noted with the experts of its family alone: others may come and go."""
+        family = result.entry.model.family if result.entry else NO_FAMILY
+        return replace(result, file=with_reader(result.file, self.reader.signature_of(family)))
 
     def count_unchanged(self, file: KnownFile) -> bool:
         """Count a file if the same experts have read it in its present state; returns whether they have."""
@@ -170,7 +184,7 @@ class IndexRun:
 
     def commit(self, results: Sequence[ReadResult]) -> None:
         """Write the entries to the zoo in one transaction, then the states of their files."""
-        results = self.words.read(results, self.report_file)
+        results = self.words.read([self.by_family(result) for result in results], self.report_file)
         batch = Batch(self.zoo, results, self.finder, self.added)
         roles = {result.file.path: batch.add(result.file, result.entry) for result in results if result.entry}
         batch.place(self.placer, self.report_file)

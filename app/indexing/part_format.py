@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from loradex.app.indexing.evidence.finding import NO_EXPERT
 from loradex.app.indexing.evidence.kinds import FROM_WEIGHTS
 from loradex.app.indexing.evidence.preview import open_copy
 from loradex.app.indexing.file_reader import ReadResult, ZooEntry
+from loradex.app.models import NO_EXPERT
 from loradex.app.pictures import MAX_PICTURES
 from loradex.index import Evidence, KnownFile, Model, Position
 from loradex.index.checks import LARGEST_SCALE

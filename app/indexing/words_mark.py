@@ -38,3 +38,13 @@ def with_words_mark(file: KnownFile, mark: str) -> KnownFile:
     """A file with a mark in place of the one that it has."""
     reader, plus, pictures = file.reader.partition(PICTURE_MARK)
     return replace(file, reader=f"{reader.partition(MARK)[0]}{mark}{plus}{pictures}")
+
+
+def bare_reader(reader: str) -> str:
+    """A reader without its marks."""
+    return reader.partition(MARK)[0].partition(PICTURE_MARK)[0]
+
+
+def with_reader(file: KnownFile, reader: str) -> KnownFile:
+    """A file with another reader, and the marks that it has."""
+    return replace(file, reader=reader + file.reader[len(bare_reader(file.reader)) :])

@@ -70,7 +70,7 @@ class MiniaturePipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         negative_prompt_embeds: Tensor | None = None,
         guidance_scale: float = 1.0,
         num_inference_steps: int = 25,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
         callback: Callable[[int], None] = lambda step: None,
         negative_unet: UNet2DConditionModel | None = None,
     ) -> list[Image.Image]:

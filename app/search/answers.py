@@ -64,6 +64,7 @@ class LabelAnswer:
         reason: why no label can be trusted, or why the file was refused; None if the first label can be trusted.
         refused: whether the file's weights could not be read.
         vector: the file's vector (dim,) in the space.
+        next: if no expert reads the file, the commands that get one: one that is shared, or one that is grown.
     """
 
     file: str
@@ -72,6 +73,7 @@ class LabelAnswer:
     reason: str | None = None
     refused: bool = False
     vector: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+    next: tuple[str, ...] = ()
 
     @property
     def abstained(self) -> bool:
@@ -90,4 +92,5 @@ class LabelAnswer:
             "abstained": self.abstained,
             "reason": self.reason,
             "labels": labels,
+            "next": list(self.next),
         }

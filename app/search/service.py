@@ -9,17 +9,20 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
+from loradex.app.bases.at_hand import families_at_hand
 from loradex.app.paths import SHIPPED_ZOO, encoder_folders
 from loradex.app.search.answers import LabelAnswer, SearchAnswer
 from loradex.app.search.places import find_place
 from loradex.app.search.query import PartKind, Query, open_picture
 from loradex.app.search.ranking import SearchHit, fold_copies, fuse, possible_copies
-from loradex.index import AnyZoo, Evidence, Filter, open_zoo
+from loradex.app.search.waiting import no_expert_reason
+from loradex.index import AnyZoo, Evidence, Filter, ModelMissing, open_zoo
 from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.errors import FileError, NoExpert, NoExpertReason, QueryError
 from loradex.retrieval.probex.category_expert import CategoryExpert
 from loradex.retrieval.space.labels import ABSTAIN_BELOW, LabelList
 from loradex.retrieval.space.likelihood import probability
+from loradex.retrieval.ways_to_expert import next_commands, ways
 
 MAX_HITS = 1000
 MAX_OFFSET = 10_000
@@ -97,7 +100,7 @@ class Loradex:
             if part.kind is PartKind.PICTURE:
                 total += part.weight * self.encoder.encode_pictures([open_picture(part.value)])[0].numpy()
             elif part.kind is PartKind.MODEL:
-                total += part.weight * self.zoo.vector(part.value)
+                total += part.weight * self.model_vector(part.value)
                 own_ids.add(part.value)
             elif part.kind is PartKind.FILE:
                 id, file_vector = self.file_vector(part.value)
@@ -108,6 +111,25 @@ class Loradex:
                 f"query {str(query)[:80]!r}: expected parts that leave a direction, found that they cancel out; change a weight"
             )
         return total, own_ids
+
+    def model_vector(self, id: str) -> NDArray[np.float32]:
+        """Return the vector (dim,) of a model of the zoo by its weightiest evidence.
+
+        Raises:
+            ModelMissing: there is no such model, or it has no vector.
+        """
+        known = self.zoo.vectors_by_id([id])
+        if id in known:
+            return known[id]
+        model = self.zoo.get(id)
+        reason = no_expert_reason(model)
+        if reason is None:
+            return self.zoo.vector(id)
+        how = ways(reason, [model.family], families_at_hand())
+        raise ModelMissing(
+            f"{self.zoo_folder}: expected a vector of model {id!r}, found one of family {model.family[:40]!r} that no expert reads; "
+            f"{how}, then index its file again"
+        )
 
     def file_vector(self, path: str) -> tuple[str, NDArray[np.float32]]:
         """Return the id of a file's model, and its vector (dim,): by its expert, else as the zoo knows the model.
@@ -210,7 +232,10 @@ class Loradex:
                 yield LabelAnswer(
                     file, family, best, doubt if best[0].probability < ABSTAIN_BELOW else None, vector=vector.numpy()
                 )
-            except (FileError, NoExpert) as error:
+            except NoExpert as error:
+                commands = next_commands(error.reason, family, families_at_hand())
+                yield LabelAnswer(file, family, [], str(error), refused=True, next=tuple(commands))
+            except FileError as error:
                 yield LabelAnswer(file, family, [], str(error), refused=True)
 
 

@@ -7,10 +7,12 @@ import gradio as gr
 import numpy as np
 
 from loradex.app.backend import Backend
-from loradex.app.experts.expert_metrics import ExpertMetrics, load_metrics
+from loradex.app.experts.expert_metrics import CLAIMED, ExpertMetrics, load_metrics
 from loradex.app.web.base_models import render_families
 from loradex.app.web.elements import EVENT_OPTIONS, escape_text, html_view, notice, table
+from loradex.app.web.waiting import render_waiting
 from loradex.retrieval.encoder import Encoder
+from loradex.retrieval.probex.expert import Expert
 
 TEXT: Final = """
 ### What Loradex can know
@@ -25,8 +27,9 @@ TEXT: Final = """
 - **Facts**: format, family, ranks, scale, trainer and noted trigger words, from the file's header and from JSON files beside it.
 
 ### What it cannot know
-- What a LoRA of **another base model** draws, until an expert is trained for it (`loradex train`). Such files are found by their
-  words, previews, names and tags, and their cards say so.
+- What a LoRA of **another base model** draws, until there is an expert for it: `loradex expert add PLACE` adds one that somebody
+  shares, `loradex grow FAMILY` grows one from the base model alone. Until then such files are found by their words, previews, names
+  and tags, and their cards say so.
 - What a LoRA **draws whose training prompt named it**, by an expert: if the base model could draw it before, the layers that an
   expert reads changed little. The words of the prompt stand in other layers, and are read there.
 - Whether an image is **good**, or whether a model is safe, licensed, or what its author claims.
@@ -43,6 +46,10 @@ EmojiTwo (CC BY 4.0) and Fluent Emoji (MIT); names come from emojibase (MIT), wo
 NOTICE has the full texts. The method builds on ProbeX (Horwitz et al., CVPR 2025) and MVProbe (ICML 2026).
 """
 
+CLAIM: Final = (
+    "These figures are the expert’s own claim: whoever made it measured them. "
+    "Run “loradex evaluate FOLDER” on labelled LoRAs to measure it here."
+)
 METRIC_NAMES: Final = {
     "zero_shot_top1_heldout": "label: top 1 of held-out concepts",
     "zero_shot_top5_heldout": "label: top 5 of held-out concepts",
@@ -62,7 +69,9 @@ METRIC_NAMES: Final = {
 def build(backend: Backend, page: gr.Blocks) -> None:
     """Build the tab."""
     metrics, families = html_view(elem_id="ld-figures"), html_view(elem_id="ld-families")
+    waiting = html_view()
     gr.Markdown(TEXT)
+    page.load(lambda: render_waiting(backend), None, waiting, **EVENT_OPTIONS)
     page.load(lambda: render_words(backend), None, families, **EVENT_OPTIONS)
     page.load(lambda: render_experts(backend.loradex.encoder), None, metrics, **EVENT_OPTIONS)
 
@@ -85,6 +94,8 @@ def render_experts(encoder: Encoder) -> str:
         parts.append(
             f"<h4>Expert for {escape_text(expert.tree)} (family {escape_text(expert.family)}, {len(expert.layers)} layers){task}</h4>"
         )
+        if isinstance(expert, Expert) and (made := expert.provenance):
+            parts.append(f'<p class="ld-why">{escape_text(made.in_words, 300)}</p>')
         parts.append(metrics_table(metrics) if metrics else notice("There are no metrics beside this expert."))
     return "".join(parts)
 
@@ -95,7 +106,7 @@ def render_words(backend: Backend) -> str:
 
 
 def metrics_table(metrics: ExpertMetrics) -> str:
-    """Metrics in per cent, each with its 95 % interval, n and chance level."""
+    """Metrics in per cent, each with its 95 % interval, n and chance level, and whether they are only claimed."""
     rows = []
     for name, metric in metrics.metrics.items():
         low, high = metric.get("low", np.nan), metric.get("high", np.nan)
@@ -103,4 +114,5 @@ def metrics_table(metrics: ExpertMetrics) -> str:
         chance = f", chance {100 * metric['chance']:.1f}" if metric.get("chance") else ""
         value = f"<b>{100 * metric['value']:.1f}</b>{interval} % (n = {metric['n']:.0f}{chance})"
         rows.append((METRIC_NAMES.get(name, name.replace("_", " ")), value))
-    return f'<p class="ld-why">{escape_text(metrics.on, 300)}</p>{table(rows)}'
+    claim = notice(CLAIM) if metrics.measured_by == CLAIMED else ""
+    return f'{claim}<p class="ld-why">{escape_text(metrics.on, 300)}</p>{table(rows)}'

@@ -26,6 +26,7 @@ from loradex.app.web.label_words import WordReading, cards_of, lines_of
 from loradex.app.web.labelled_file import LabelledFile
 from loradex.app.web.model_panel import ModelPanel
 from loradex.app.web.upload_inputs import file_input
+from loradex.app.web.waiting import render_commands
 from loradex.index import Hit
 from loradex.retrieval.errors import FileError, LoradexError
 from loradex.retrieval.lora import LoraFile
@@ -34,6 +35,7 @@ MAX_LABELLED_FILES: Final = 64  # at a time
 MAX_LABELS_LENGTH: Final = 200_000  # characters
 NEAREST_MODELS: Final = 6  # shown for each file
 SESSION_LIFETIME: Final = 900  # seconds
+WAYS: Final = "Its words may tell what it draws meanwhile. Commands that get an expert:"
 
 
 def build(backend: Backend, panel: ModelPanel) -> gr.State:
@@ -101,6 +103,7 @@ def file_card(backend: Backend, number: int, answer: LabelAnswer) -> tuple[str, 
     verdict = ""
     if answer.abstained:
         verdict = warning(reason) if answer.refused else notice(f"unknown: {reason}")
+        verdict += render_commands(answer.next, WAYS)
     nearest = [] if answer.vector is None else backend.loradex.zoo.search(answer.vector, NEAREST_MODELS)
     try:
         facts = inspect_lora(LoraFile.open(answer.file), hashes=False)

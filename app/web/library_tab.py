@@ -17,6 +17,7 @@ from loradex.app.web.base_models import render_families
 from loradex.app.web.cards import plain_card
 from loradex.app.web.elements import EVENT_OPTIONS, bar, escape_text, html_view, notice, pluralize, table, warning
 from loradex.app.web.model_panel import ModelPanel
+from loradex.app.web.waiting import render_run_ways, render_waiting
 from loradex.index import Evidence, Model
 from loradex.index.errors import ZooError
 from loradex.retrieval.errors import LoradexError
@@ -45,8 +46,9 @@ def build(
         "The files are read where they are and never changed. What is learned about them is kept in a zoo, the index that all tabs use. "
         "Files that have not changed since the last run are skipped."
     )
-    families = html_view()
+    families, waiting = html_view(), html_view(elem_id="ld-waiting")
     page.load(lambda: render_families(backend), None, families, **EVENT_OPTIONS)
+    page.load(lambda: render_waiting(backend), None, waiting, **EVENT_OPTIONS)
     with gr.Row():
         folders = gr.Textbox(
             "",
@@ -122,7 +124,7 @@ def render_files(answer: IndexAnswer) -> str:
         if families
     ]
     if answer.advice:
-        parts.append(notice(answer.advice))
+        parts.append(notice(answer.advice) + render_run_ways(answer))
     if answer.words_advice:
         parts.append(notice(answer.words_advice))
     if answer.refused:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from loradex.retrieval.checkpoint import load_checkpoint, save_checkpoint
 from loradex.retrieval.probex.batched_factors import Factors, to_float32
-from loradex.retrieval.probex.sketch import BATCH, principal_outputs
+from loradex.retrieval.probex.directions import BATCH
+from loradex.retrieval.probex.ridge import principal_outputs
 from loradex.retrieval.space.calibration import Background
 
 FORMAT: Final = "loradex-baselines-2"

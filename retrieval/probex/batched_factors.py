@@ -81,11 +81,16 @@ def energy(factors: Factors) -> Tensor:
 
 def output_spectrum(factors: Factors, weights: Tensor) -> Tensor:
     """Sum over models of X X^T (out, out), weighted by ``weights`` (models,)."""
-    inner = factors.down @ factors.down.mT  # (models, rank, rank)
-    return torch.einsum("nor,nrs,nps,n->op", factors.up, inner, factors.up, weights)
+    inner = factors.down @ factors.down.mT * weights[:, None, None]  # (models, rank, rank)
+    return summed_product(factors.up @ inner, factors.up)
 
 
 def input_spectrum(factors: Factors, weights: Tensor) -> Tensor:
     """Sum over models of X^T X (in, in), weighted by ``weights`` (models,)."""
-    inner = factors.up.mT @ factors.up
-    return torch.einsum("nri,nrs,nsj,n->ij", factors.down, inner, factors.down, weights)
+    inner = factors.up.mT @ factors.up * weights[:, None, None]
+    return summed_product(factors.down.mT @ inner, factors.down.mT)
+
+
+def summed_product(first: Tensor, second: Tensor) -> Tensor:
+    """Sum over models of A B^T (n, n) for A and B (models, n, rank), as one product: nothing is made for each model."""
+    return first.transpose(0, 1).flatten(1) @ second.transpose(0, 1).flatten(1).mT

@@ -1,9 +1,9 @@
 """Experts: each maps the LoRAs of one model tree to vectors of a space; with their checkpoints."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from loradex.retrieval.lora import WeightsFile
 from loradex.retrieval.probex.batched_factors import Factors, LayerFactors, stack_layers, to_float32
 from loradex.retrieval.probex.familiarity import Familiarity
 from loradex.retrieval.probex.probes import ProbeNet
+from loradex.retrieval.probex.provenance import Provenance
 from loradex.retrieval.probex.serialization import (
     Shapes,
     model_from_checkpoint,
@@ -92,6 +93,7 @@ class Expert(ExpertBase):
     Attributes, beside those of ``ExpertBase``:
         calibration: turns its scores of labels into probabilities.
         familiarity: separates LoRAs of its tree from those of other trees with the same layers.
+        provenance: how it was made; None if its checkpoint does not say.
     """
 
     tree: str
@@ -102,6 +104,7 @@ class Expert(ExpertBase):
     calibration: Calibration
     familiarity: Familiarity
     base: str | None = None
+    provenance: Provenance | None = None
 
     @torch.inference_mode()
     def encode_factors(self, models: LayerFactors) -> Tensor:
@@ -133,6 +136,8 @@ class Expert(ExpertBase):
             "unknown": self.calibration.unknown,
             "familiar_share": self.familiarity.share,
         }
+        if self.provenance:
+            settings["provenance"] = self.provenance.document()
         save_checkpoint(path, FORMAT, settings | model_settings, tensors)
 
     @classmethod
@@ -143,18 +148,27 @@ class Expert(ExpertBase):
             CheckpointError: the file is missing, damaged or of another format.
         """
         settings, tensors = load_checkpoint(path, FORMAT)
-        tensors = {name: tensor.float() for name, tensor in tensors.items()}
         try:
-            shapes = shapes_from_checkpoint(settings)
-            model = model_from_checkpoint(settings, shapes, tensors)
-            background = Background(tensors["background.mean"], tensors["background.covariance"])
-            calibration = Calibration(background, float(settings["temperature"]), float(settings["unknown"]))
-            familiarity = Familiarity(
-                {layer: tensors[f"{layer}.familiar"] for layer in shapes}, float(settings["familiar_share"])
-            )
-            tree, family, space = (str(settings[name]) for name in ("tree", "family", "space"))
-            return cls(tree, family, space, shapes, model, calibration, familiarity, settings["base"])
+            return cls.from_checkpoint(settings, tensors)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(
                 f"{path}: expected all settings and tensors of an expert, found a gap at {error}; train it again"
             ) from None
+
+    @classmethod
+    def from_checkpoint(cls, settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> "Expert":
+        """Make an expert of the settings and tensors of a checkpoint.
+
+        Raises:
+            KeyError, TypeError, ValueError, RuntimeError: a part is missing or does not fit.
+        """
+        tensors = {name: tensor.float() for name, tensor in tensors.items()}
+        shapes = shapes_from_checkpoint(settings)
+        model = model_from_checkpoint(settings, shapes, tensors)
+        background = Background(tensors["background.mean"], tensors["background.covariance"])
+        calibration = Calibration(background, float(settings["temperature"]), float(settings["unknown"]))
+        directions = {layer: tensors[f"{layer}.familiar"] for layer in shapes}
+        familiarity = Familiarity(directions, float(settings["familiar_share"]))
+        tree, family, space = (str(settings[name]) for name in ("tree", "family", "space"))
+        made = Provenance.parse(settings["provenance"]) if settings.get("provenance") else None
+        return cls(tree, family, space, shapes, model, calibration, familiarity, settings["base"], made)

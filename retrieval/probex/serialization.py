@@ -47,6 +47,7 @@ def sketch_tensors(model: SketchRegression) -> dict[str, Tensor]:
     tensors = {
         f"{layer}.{name}": by_layer[layer].half() for name, by_layer in parts.items() for layer in model.config.layers
     }
+    tensors |= {f"{layer}.deviation": deviation.half() for layer, deviation in model.deviation.items()}
     return tensors | {"basis": model.basis.half()}
 
 
@@ -57,7 +58,9 @@ def sketch_from_checkpoint(settings: Mapping[str, Any], tensors: Mapping[str, Te
         {layer: tensors[f"{layer}.{name}"] for layer in config.layers} for name in ("left", "right", "mean", "weight")
     )
     alignment = {layer: float(settings["alignment"][layer]) for layer in config.layers}
-    return SketchRegression(config, left, right, mean, weight, tensors["basis"], alignment)
+    names = {layer: f"{layer}.deviation" for layer in config.layers}
+    deviation = {layer: tensors[name] for layer, name in names.items() if name in tensors}  # older experts have none
+    return SketchRegression(config, left, right, mean, weight, tensors["basis"], alignment, deviation)
 
 
 def probe_tensors(model: ProbeNet) -> dict[str, Tensor]:

@@ -14,10 +14,10 @@ from loradex.retrieval.probex.batched_factors import Factors
 from loradex.retrieval.probex.objective import ContrastiveObjective
 from loradex.retrieval.probex.probes import ProbeConfig
 from loradex.retrieval.training.dataset import Aim, Dataset
-from loradex.retrieval.training.labelled_loras import LabelledLora
+from loradex.retrieval.training.labelled_loras import KEPT_APART, LabelledLora
 
 # splits of models, as Model-J names them
-TRAINING, VALIDATION, HELD_OUT, SEEN = "train", "val_holdout", "test_holdout", "test"
+TRAINING, VALIDATION, HELD_OUT, SEEN = "train", *KEPT_APART, "test"
 FINAL_SPLITS = (TRAINING, "val", VALIDATION)  # on which the final expert is fitted
 MIN_PICTURE_SHARE: Final = 0.9  # of the models must have a picture for pictures to be the targets
 VARIANTS: Final = 6  # anchors of each concept
@@ -37,6 +37,7 @@ class ConceptDataset(Dataset):
         labels: (concepts, dim), the vectors of the names in the space.
         targets: (models, dim), vectors in the space that experts are to predict: drawings, or else the labels.
         anchors: (concepts, variants, dim), several targets of each concept.
+        grown: (models,), whether a model was grown from the base model; None if all are real.
     """
 
     models: dict[str, Factors]
@@ -48,6 +49,7 @@ class ConceptDataset(Dataset):
     labels: Tensor
     targets: Tensor
     anchors: Tensor
+    grown: Tensor | None = None
 
     def concepts_of(self, *splits: str) -> np.ndarray:
         """The concepts in some splits of concepts."""
@@ -61,6 +63,10 @@ class ConceptDataset(Dataset):
     def regression_targets(self, rows: Tensor, aim: Aim) -> tuple[Tensor, Tensor]:
         """The targets (rows, dim) of a closed form for some models, and their concepts (rows,)."""
         return self.labels[self.concept[rows]] if aim is Aim.LABELS else self.targets[rows], self.concept[rows]
+
+    def kinds(self, rows: Tensor) -> Tensor:
+        """Of some models (rows,): 0 for real ones, 1 for those that were grown beside real ones."""
+        return torch.zeros(len(rows), dtype=torch.int64) if self.grown is None else self.grown[rows].long()
 
     def objective(self, rows: Tensor, aim: Aim) -> ContrastiveObjective:
         """The training objective of probes for some models, among the concepts of these models."""
@@ -103,19 +109,26 @@ def make_concept_dataset(
         models: their packed factors, by layer.
         encoder: of the space.
         pictures: vectors (dim,) in the space of the pictures of models, by row. They are the targets where nearly all
-            models have one; otherwise, and for models without one, the targets are the names of the concepts.
+            models have one, among real ones and among grown ones; otherwise, and for models without one, the targets
+            are the names of the concepts.
     """
     names = tuple(dict.fromkeys(file.class_name for file in files))
     concept = torch.tensor([names.index(file.class_name) for file in files])
     split = np.array([file.split for file in files])
     texts = encoder.text_encoder.encode(names)
     labels = encoder.space.centre_texts(texts)
+    grown = torch.tensor([file.grown for file in files])
     targets = labels[concept]
-    if len(pictures) >= MIN_PICTURE_SHARE * len(files):
-        targets = targets.index_copy(0, torch.tensor(list(pictures)), torch.stack(list(pictures.values())))
+    for of_kind in (grown, ~grown):
+        rows = [row for row in pictures if of_kind[row]]
+        if rows and len(rows) >= MIN_PICTURE_SHARE * int(of_kind.sum()):
+            targets = targets.index_copy(0, torch.tensor(rows), torch.stack([pictures[row] for row in rows]))
     concept_split = split_concepts(concept, split, len(names))
     anchors = sample_anchors(targets, concept, labels)
-    return ConceptDataset(models, concept, split, names, concept_split, texts, labels, targets, anchors)
+    grown_beside_real = grown if grown.any() and not grown.all() else None
+    return ConceptDataset(
+        models, concept, split, names, concept_split, texts, labels, targets, anchors, grown_beside_real
+    )
 
 
 def sample_anchors(targets: Tensor, concept: Tensor, labels: Tensor) -> Tensor:

@@ -10,6 +10,14 @@ from loradex.retrieval.training.dataset import Aim
 
 
 @dataclass(frozen=True, slots=True)
+class Mixing:
+    """How models that were grown from the base model count beside real ones, in a closed form."""
+
+    grown_weight: float = 1.0  # of the squared error of a grown model, beside 1 of a real one
+    own_means: bool = True  # centre real and grown models each on their own mean
+
+
+@dataclass(frozen=True, slots=True)
 class ExpertConfig:
     """All settings that decide what an expert becomes."""
 
@@ -17,10 +25,11 @@ class ExpertConfig:
     training: ProbeTraining = ProbeTraining()  # of probes; a closed form does not use it
     aim: Aim = Aim.DRAWINGS
     against_background: bool = True  # score labels by z-scores against models in general, not by cosines
+    mixing: Mixing = Mixing()
 
     def with_settings(self, **settings: Any) -> "ExpertConfig":
-        """Return a copy with some settings changed, by their names in the model, in its training, or here."""
-        parts: dict[str, Any] = {"model": self.model, "training": self.training}
+        """Return a copy with some settings changed, by their names in one of its parts, or here."""
+        parts: dict[str, Any] = {"model": self.model, "training": self.training, "mixing": self.mixing}
         for name, part in parts.items():
             of_part = {field.name: settings.pop(field.name) for field in fields(part) if field.name in settings}
             parts[name] = replace(part, **of_part)
@@ -69,7 +78,10 @@ def config_from_dict(settings: dict[str, Any]) -> ExpertConfig:
     model = settings["model"] | {"layers": tuple(settings["model"]["layers"])}
     if "ridge" in model:
         return ExpertConfig(
-            SketchConfig(**model), aim=Aim(settings["aim"]), against_background=settings["against_background"]
+            SketchConfig(**model),
+            aim=Aim(settings["aim"]),
+            against_background=settings["against_background"],
+            mixing=Mixing(**settings.get("mixing", {})),
         )
     probes = ProbeConfig(**model | {"views": tuple(map(View, model["views"]))})
     return ExpertConfig(

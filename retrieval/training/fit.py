@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from loradex.retrieval.probex.batched_factors import LayerFactors, to_float32
+from loradex.retrieval.probex.directions import BATCH
 from loradex.retrieval.probex.probes import ProbeNet
-from loradex.retrieval.probex.sketch import BATCH, SketchConfig, SketchRegression
+from loradex.retrieval.probex.sketch import SketchConfig, SketchRegression
 from loradex.retrieval.probex.train import train_probes
 from loradex.retrieval.space.calibration import Background
 from loradex.retrieval.training.concept_dataset import ConceptDataset

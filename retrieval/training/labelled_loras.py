@@ -6,6 +6,7 @@ validation and a tenth is held out, by their names.
 
 import csv
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,17 +17,23 @@ from loradex.retrieval.lora import LoraFile
 
 # the last two hold concepts that no training model has
 SPLITS: Final = ("train", "val", "test", "val_holdout", "test_holdout")
+KEPT_APART: Final = SPLITS[3], SPLITS[4]
 SPLIT_OF_TENTH: Final = {0: "test_holdout", 1: "val_holdout"}  # the other tenths are for training
 NAME_OVERRIDES: Final = {"n02012849": "crane, bird", "n03710721": "maillot, tank suit"}
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledLora:
-    """A LoRA file whose concept is known."""
+    """A LoRA file whose concept is known.
+
+    Attributes:
+        grown: whether it was grown from the base model, to stand beside real ones.
+    """
 
     path: Path
     split: str
     class_name: str
+    grown: bool = False
 
 
 def find_labelled_loras(zoo: Path, labels: Path | None = None) -> list[LabelledLora]:
@@ -59,6 +66,36 @@ def find_labelled_loras(zoo: Path, labels: Path | None = None) -> list[LabelledL
             f"or lay them out as <split>/<model>/*.safetensors with splits {', '.join(SPLITS)}"
         )
     return sorted(loras, key=lambda lora: (SPLITS.index(lora.split), lora.path))
+
+
+def add_grown(real: Sequence[LabelledLora], grown: Sequence[LabelledLora]) -> tuple[list[LabelledLora], int]:
+    """Put LoRAs that were grown from the base model beside real ones, so that no concept is kept apart and trained on.
+
+    Concepts are the same if their names are, whatever the case. Grown files of concepts that the real ones keep for
+    validation or hold out are left out. Where the real ones have validation concepts, the validation concepts of the
+    grown ones are trained on.
+
+    Returns:
+        The files, real ones first, and how many grown ones were left out.
+    """
+    spelling = {concept_key(file.class_name): file.class_name for file in real}
+    kept_apart = {concept_key(file.class_name) for file in real if file.split in KEPT_APART}
+    has_validation = any(file.split == KEPT_APART[0] for file in real)
+    files = list(real)
+    for file in grown:
+        key = concept_key(file.class_name)
+        if key not in kept_apart:
+            seen = key in spelling or (has_validation and file.split == KEPT_APART[0])
+            split = "train" if seen and file.split in KEPT_APART else file.split
+            files.append(LabelledLora(file.path, split, spelling.get(key, file.class_name), grown=True))
+    return sorted(files, key=lambda lora: (lora.grown, SPLITS.index(lora.split), lora.path)), len(real) + len(
+        grown
+    ) - len(files)
+
+
+def concept_key(name: str) -> str:
+    """What the spellings of a concept's name have in common."""
+    return " ".join(name.casefold().split())
 
 
 def read_labels(path: Path) -> dict[str, tuple[str, str | None]]:

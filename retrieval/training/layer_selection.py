@@ -10,7 +10,8 @@ from torch import Tensor
 
 from loradex.retrieval.lora import WeightsFile
 from loradex.retrieval.probex.alignment import MAX_MODELS, alignment
-from loradex.retrieval.probex.sketch import SketchConfig, principal_directions, sketch
+from loradex.retrieval.probex.directions import principal_directions
+from loradex.retrieval.probex.sketch import SketchConfig, sketch
 from loradex.retrieval.training.packing import pack_opened_files
 
 MIN_SHARE: Final = 0.9  # of the files must have a layer
@@ -50,7 +51,7 @@ def rank_layers(
     alignments = {}
     for number, layer in enumerate(layers):
         factors = pack_opened_files(files, [layer])[layer]
-        (view,) = sketch(factors, *principal_directions(factors, config), config)
+        (view,) = sketch(factors, *principal_directions(factors, config.outputs, config.inputs), config)
         alignments[layer] = alignment(view, targets[sample], concepts[sample], config.ridge)
         progress(number + 1)
     return dict(sorted(alignments.items(), key=lambda item: -item[1]))

@@ -22,6 +22,8 @@ from scripts.miniature.classifiers import build_classifiers
 from scripts.miniature.final_experts import build_final_experts
 from scripts.miniature.fleet import FLEETS, build_fleet
 from scripts.miniature.full_models import build_full_models
+from scripts.miniature.grown import grow_pools
+from scripts.miniature.grown_reading import measure_grown
 from scripts.miniature.heldout import evaluate_heldout
 from scripts.miniature.mini_clip import build_clip
 from scripts.miniature.pictures import build_pictures
@@ -61,6 +63,8 @@ STEPS: dict[str, Callable[[Build], None]] = {
     "final": build_final_experts,
     **{f"reading-{fleet}": partial(evaluate_heldout, fleet=fleet) for fleet in ("a", "b")},
     "elsewhere": measure_transfer,
+    **{f"grown-{fleet}": partial(grow_pools, fleet=fleet) for fleet in ("a", "b")},
+    **{f"reading-grown-{fleet}": partial(measure_grown, fleet=fleet) for fleet in ("a", "b")},
     "ship": ship,
 }
 

@@ -96,6 +96,8 @@ def test_a_missing_expert_or_layer_is_named(tmp_path: Path) -> None:
     with pytest.raises(NoExpert, match="found family sdxl") as error:
         router.route(router.open(tmp_path / "xl.safetensors"))
     assert error.value.reason is NoExpertReason.FAMILY
+    assert "`loradex expert add PLACE`" in str(error.value)
+    assert "`loradex grow sdxl`" in str(error.value)
 
 
 def write_full_model(

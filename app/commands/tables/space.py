@@ -41,7 +41,7 @@ def status_table(status: SpaceStatus) -> AdaptiveTable:
         ("numbers a vector", f"{status.dim:,}"),
         ("prompts", list(status.templates)),
         ("default labels", f"{status.labels:,}"),
-        ("experts", status.experts or "none; `loradex train` makes one"),
+        ("experts", status.experts or "none; `loradex expert add PLACE` adds one, `loradex grow FAMILY` grows one"),
         ("experts for classifiers", status.categories or "none"),
         ("zoo", f"{zoo.zoo}: {zoo.models:,} models" if zoo else "none yet; `loradex index` makes one"),
         *(

@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from loradex.index import Position
 from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.lora import WeightsFile
 from loradex.retrieval.remote import RemoteModel
-
-NO_EXPERT: Final = "no_expert"  # the fact that says why no expert reads a file
 
 
 @dataclass(frozen=True, slots=True)

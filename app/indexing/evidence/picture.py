@@ -5,8 +5,9 @@ from typing import Any, Final
 import torch
 
 from loradex.app.experts.category_prediction import likely_categories, ranked_by_probability
-from loradex.app.indexing.evidence.finding import NO_EXPERT, Finding
+from loradex.app.indexing.evidence.finding import Finding
 from loradex.app.indexing.evidence.positions import calibrated
+from loradex.app.models import NO_EXPERT
 from loradex.index.vectors import Vector
 from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.errors import NoExpert

@@ -129,6 +129,7 @@ def test_zoo_models_and_drawings(http: TestClient, loradex: Loradex) -> None:
     zoo = http.get("zoo").json()
     assert (zoo["name"], zoo["models"], zoo["space"]) == ("miniature", len(models), loradex.zoo.space)
     assert zoo["families"] == loradex.zoo.counts("family")
+    assert zoo["waiting_for_expert"] == {}
     assert str(SHIPPED_ZOO) not in json.dumps(zoo)
     model = http.get(f"models/{models[0].id}").json()
     expected = model_document(models[0], str(SHIPPED_ZOO)) | {"files": [], "words": []}

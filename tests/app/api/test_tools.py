@@ -19,6 +19,7 @@ from loradex.app.backend import Backend
 from loradex.app.paths import MINIATURE, SHIPPED_ZOO
 from loradex.app.search.service import Loradex
 from tests.app.api.serving import served
+from tests.app.describe.samples import write_lora
 from tests.few_words import LORADEX
 
 SHIPPED = sorted(MINIATURE.glob("models/mini-a/test_holdout/*/*.safetensors"))[0]
@@ -111,6 +112,7 @@ def test_labelling_and_indexing_over_stdio(tmp_path: Path) -> None:
     (tmp_path / "loras").mkdir()
     shutil.copy(SHIPPED, tmp_path / "loras" / "one.safetensors")
     (tmp_path / "loras" / "broken.safetensors").write_bytes(b"nonsense")
+    write_lora(tmp_path / "loras" / "sd1.safetensors")
     environment = {
         "HOME": str(tmp_path),
         "XDG_DATA_HOME": str(tmp_path / "data"),
@@ -129,12 +131,20 @@ def test_labelling_and_indexing_over_stdio(tmp_path: Path) -> None:
         labelled = await call(
             client,
             "label_files",
-            paths=[str(tmp_path / "loras" / "one.safetensors"), "~/loras/broken.safetensors", "/dev/null"],
+            paths=[
+                str(tmp_path / "loras" / "one.safetensors"),
+                "~/loras/broken.safetensors",
+                "/dev/null",
+                "~/loras/sd1.safetensors",
+            ],
         )
         assert labelled["results"][0]["labels"] == {
             label.label: round(label.probability, 3) for label in expected.labels
         }
-        assert [bool(result["unknown"]) for result in labelled["results"]] == [expected.abstained, True, True]
+        assert [bool(result["unknown"]) for result in labelled["results"]] == [expected.abstained, True, True, True]
+        commands = ["loradex expert add PLACE", "loradex base add PATH", "loradex grow sd1"]
+        assert [result["next"] for result in labelled["results"]] == [[], [], [], commands]
+        assert all(command in labelled["results"][3]["unknown"] for command in commands)  # it is not cut off
         inspected = await call(client, "inspect_files", paths=[str(tmp_path / "loras" / "one.safetensors")])
         assert inspected["files"][0]["family"] == "mini-a"
         assert "found a folder" in await call_and_fail(client, "inspect_files", paths=["/"])
@@ -144,9 +154,11 @@ def test_labelling_and_indexing_over_stdio(tmp_path: Path) -> None:
         while run["state"] == "running":
             await anyio.sleep(0.1)
             run = await call(client, "index_status")
-        assert (run["state"], run["added"]) == ("done", 1)
+        assert (run["state"], run["added"]) == ("done", 2)
+        assert (run["waiting_for_expert"], run["next"]) == ({"sd1": 1}, commands)
         assert [Path(path).name for path in run["refused"]] == ["broken.safetensors"]
-        assert (await call(client, "describe_zoo"))["models"] == 1
+        zoo = await call(client, "describe_zoo")
+        assert (zoo["models"], zoo["waiting_for_expert"]) == (2, {"sd1": 1})
         assert "expected" in await call_and_fail(client, "index_folder", folder="/dev/null")
 
     run_client(stdio_client(command), session)

@@ -25,7 +25,6 @@ from loradex.app.drawing.errors import BadBase, NoBase, Stopped
 from loradex.app.drawing.options import DEFAULT_SEED, DrawOptions
 from loradex.app.drawing.renderer import Renderer
 from loradex.retrieval.lora import family
-from tests.retrieval.base_model.base_files import write_checkpoint
 
 OPTIONS = DrawOptions("a cat", steps=3, guidance=4.0)
 
@@ -102,7 +101,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 
 
 def make_renderer(model: Path, cache: Path) -> Renderer:
-    return Renderer(BaseModels(BaseModel.from_folder("tiny", model)), DrawingCache(cache))
+    return Renderer(BaseModels(BaseModel.from_path("tiny", model)), DrawingCache(cache))
 
 
 def test_both_drawings_equal_those_of_diffusers(tiny: Tiny, tmp_path: Path) -> None:
@@ -136,9 +135,9 @@ def test_size_and_signature_of_a_changed_base(tiny: Tiny, tmp_path: Path) -> Non
     pair = make_renderer(tiny.model, tmp_path / "cache").draw(tiny.lora, DrawOptions(steps=1, size=64))
     assert (pair.with_model.image.size, pair.options.prompt) == ((64, 64), "a picture")
     weights = tiny.model / "unet" / "diffusion_pytorch_model.safetensors"
-    before = BaseModel.from_folder("tiny", tiny.model).signature
+    before = BaseModel.from_path("tiny", tiny.model).signature
     weights.touch()
-    assert BaseModel.from_folder("tiny", tiny.model).signature != before
+    assert BaseModel.from_path("tiny", tiny.model).signature != before
 
 
 def test_folders_that_are_not_models_are_refused_in_one_line(tiny: Tiny, tmp_path: Path) -> None:
@@ -214,8 +213,8 @@ def test_added_bases_that_cannot_draw(tiny: Tiny, tmp_path: Path) -> None:
     shutil.copytree(tiny.model, folder)
     bases = BaseModels.from_pairs()
     add_bases([folder])
-    assert bases.get("tiny").folders == (folder,) and list(bases.by_family) == ["mini-a", "mini-b", "tiny"]
-    assert BaseModels.from_pairs([f"tiny={tiny.model}"]).get("tiny").folders == (tiny.model,)
+    assert bases.get("tiny").paths == (folder,) and list(bases.by_family) == ["mini-a", "mini-b", "tiny"]
+    assert BaseModels.from_pairs([f"tiny={tiny.model}"]).get("tiny").paths == (tiny.model,)
     config = folder / "unet" / "config.json"
     config.write_text(config.read_text() + " ")
     with pytest.raises(NoBase, match="has changed since it was added"):
@@ -227,9 +226,3 @@ def test_added_bases_that_cannot_draw(tiny: Tiny, tmp_path: Path) -> None:
         NoBase, match="expected a U-Net or a transformer as safetensors to draw with, found text_encoder"
     ):
         bases.get("sd1")
-    one = write_checkpoint(tmp_path / "one.safetensors")
-    add_bases([one])
-    with pytest.raises(NoBase, match="found a checkpoint in one file; save it as a folder .*from_single_file"):
-        bases.get("sd1")
-    with pytest.raises(BadBase, match="found a checkpoint in one file; save it as a folder .*from_single_file"):
-        BaseModel.from_folder("sd1", one).load()

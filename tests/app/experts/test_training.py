@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from loradex.app.experts.lora_training import train_lora_expert
+from loradex.app.experts.training import train_expert
 from loradex.app.experts.training_options import TrainOptions
 from loradex.app.paths import MINIATURE
 from loradex.retrieval.encoder import Encoder
@@ -44,6 +45,33 @@ def test_a_trained_expert_labels_and_is_evaluated(folder: Path, tmp_path: Path) 
     assert evaluated["split"]["models_test_holdout"] == trained["models"]["test_holdout"]
     metric = evaluated["metrics"]["text_to_model_recall_at_5"]
     assert metric["value"] > metric["chance"]
+
+
+def test_grown_files_and_likeness_join_in(folder: Path, tmp_path: Path) -> None:
+    """Real LoRAs, as many that count as grown ones, and means of LoRAs whose labels are not looked at."""
+    real, grown = tmp_path / "real", tmp_path / "grown" / "train"
+    for number, path in enumerate(SHIPPED):
+        place = real if number % 4 == 0 else grown / str(number)
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, place / f"{number}.safetensors")
+    options = TrainOptions(layers=LAYERS, tree="mixed", grown=(grown.parent,), like=real, settings={"grown_weight": 0.5})
+    steps: set[str] = set()
+    answer = train_lora_expert(real, tmp_path / "encoder", options, lambda step, done, total: steps.add(step))
+    assert answer.grown + answer.grown_left_out == sum(number % 4 > 0 for number in range(len(SHIPPED)))
+    assert answer.like == sum(number % 4 == 0 for number in range(len(SHIPPED)))
+    assert {"reading", "fitting", "likeness"} <= steps
+    assert not list((tmp_path / "encoder" / "experts").glob(".*"))
+    expert = Encoder.load(tmp_path / "encoder").experts["mixed"]
+    assert expert.provenance is not None
+    assert expert.provenance.words > 0
+    alone = train_expert(None, tmp_path / "alone", TrainOptions(layers=LAYERS, tree="alone", grown=(grown.parent,)))
+    assert alone.models == {"train": len(SHIPPED) - answer.like}
+    with pytest.raises(QueryError, match="--with"):
+        train_expert(None, tmp_path / "alone", TrainOptions())
+    with pytest.raises(QueryError, match="--like: expected --expert loradex"):
+        train_lora_expert(real, tmp_path / "encoder", TrainOptions("probex", like=real))
+    with pytest.raises(FileUnsupported, match="at least 8 LoRAs"):
+        train_lora_expert(real, tmp_path / "encoder", TrainOptions(like=grown / "1"))
 
 
 def test_killed_training_of_probes_continues(folder: Path, tmp_path: Path) -> None:

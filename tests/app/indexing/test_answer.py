@@ -28,7 +28,8 @@ def test_without_such_files_there_is_no_advice() -> None:
     answer = IndexAnswer("zoo")
     count(answer, "a", "mini-a", Evidence.PICTURE)
     assert answer.advice is None
-    assert answer.document()["advice"] is None
+    document = answer.document()
+    assert (document["advice"], document["waiting_for_expert"], document["next"]) == (None, {}, [])
 
 
 def test_families_are_counted_for_each_reason_the_most_common_first() -> None:
@@ -40,14 +41,26 @@ def test_families_are_counted_for_each_reason_the_most_common_first() -> None:
             "4": ("flux1", NoExpertReason.FAMILY),
         }
     )
+    answer.with_base = ["flux1", "sd1"]
     assert answer.advice == (
-        "No expert reads flux1 (2), sdxl (1): train one on labelled LoRAs of that family (`loradex train FOLDER`), "
-        "or name a folder that holds one in $LORADEX_ENCODER. "
-        "Of another base model than the experts of their family: sd1 (1). "
-        "Train an expert on labelled models of that base model (`loradex train FOLDER --tree NAME`). "
+        "No expert reads flux1 (2), sdxl (1): `loradex expert add PLACE` adds an expert that somebody shares, "
+        "and `loradex grow flux1` or `loradex grow sdxl` grows one from the base model "
+        "(for sdxl after `loradex base add PATH`). "
+        "Of another base model than the experts of their family: sd1 (1); `loradex expert add PLACE` adds an expert of "
+        "that base model if somebody shares one, and `loradex grow PATH --tree NAME` grows one from it. "
         "Then index again. Until then these files are found by names, tags, notes and trigger words, "
         "and local ones as look-alikes."
     )
+    document = answer.document()
+    assert document["waiting_for_expert"] == {"flux1": 2, "sdxl": 1, "sd1": 1}
+    assert document["next"] == [
+        "loradex expert add PLACE",
+        "loradex grow flux1",
+        "loradex base add PATH",
+        "loradex grow sdxl",
+        "loradex grow PATH --tree NAME",
+    ]
+    assert "with_base" not in document
 
 
 def test_every_reason_has_its_own_advice() -> None:
@@ -56,7 +69,9 @@ def test_every_reason_has_its_own_advice() -> None:
     for text in advice.values():
         assert text is not None
         assert "sd1 (1)" in text
-        assert "loradex train FOLDER" in text
+    kind = NoExpertReason.KIND
+    assert all("loradex expert add PLACE" in str(text) for reason, text in advice.items() if reason is not kind)
+    assert "loradex train FOLDER" in str(advice[kind])
 
 
 def test_of_many_families_the_most_common_are_named() -> None:
@@ -64,7 +79,7 @@ def test_of_many_families_the_most_common_are_named() -> None:
     advice = answer_of(files).advice
     assert advice is not None
     assert advice.startswith("No expert reads family-00 (1), ")
-    assert "family-09 (1) and 3 more: train one" in advice
+    assert "family-09 (1) and 3 more: `loradex expert add PLACE`" in advice
     assert "family-10" not in advice
 
 

@@ -11,13 +11,13 @@ from tests.app.describe.samples import write_lora
 SHIPPED = next(MINIATURE.glob("models/mini-a/test/*/*.safetensors"))
 REASONS = {"family.safetensors": "family", "layers.safetensors": "layers", "stranger.safetensors": "stranger"}
 ADVICE = (
-    "No expert reads sd1 (1): train one on labelled LoRAs of that family (`loradex train FOLDER`), "
-    "or name a folder that holds one in $LORADEX_ENCODER. "
-    "Of another base model than the experts of their family: mini-a (1). "
-    "Train an expert on labelled models of that base model (`loradex train FOLDER --tree NAME`). "
-    "Without layers that the experts of their family need: mini-a (1). `loradex label FILE` names such a layer. "
-    "Train an expert on labelled models with the layers of these files "
-    "(`loradex train FOLDER --tree NAME`; --layers chooses among them). "
+    "No expert reads sd1 (1): `loradex expert add PLACE` adds an expert that somebody shares, "
+    "and `loradex base add PATH`, then `loradex grow sd1`, grows one from the base model. "
+    "Of another base model than the experts of their family: mini-a (1); `loradex expert add PLACE` adds an expert of "
+    "that base model if somebody shares one, and `loradex grow PATH --tree NAME` grows one from it. "
+    "Without layers that the experts of their family need: mini-a (1); `loradex label FILE` names such a layer, "
+    "`loradex expert add PLACE` adds an expert of such layers if somebody shares one, "
+    "and `loradex grow mini-a --tree NAME` grows one, with --layers of such layers. "
     "Then index again. Until then these files are found by names, tags, notes and trigger words, "
     "and local ones as look-alikes."
 )

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from loradex.retrieval.errors import FileUnsupported
-from loradex.retrieval.training.labelled_loras import find_labelled_loras, imagenet_names, split_of
+from loradex.retrieval.training.labelled_loras import LabelledLora, add_grown, find_labelled_loras, imagenet_names, split_of
 
 LAYER = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_q"
 
@@ -95,3 +95,28 @@ def test_imagenet_names_cover_its_thousand_classes() -> None:
     names = imagenet_names()
     assert len(names) == 1000
     assert names["n02099601"] == "golden retriever"
+
+
+def test_grown_files_stand_beside_real_ones_without_a_leak() -> None:
+    """Validation and held-out concepts of real files are not trained on, however they are spelled."""
+    real = [
+        LabelledLora(Path("a"), "train", "Red Fox"),
+        LabelledLora(Path("b"), "val_holdout", "crane"),
+        LabelledLora(Path("c"), "test_holdout", "Pizza"),
+    ]
+    grown = [
+        LabelledLora(Path("d"), "train", "pizza"),
+        LabelledLora(Path("e"), "train", "Crane"),
+        LabelledLora(Path("f"), "val_holdout", "red  fox"),
+        LabelledLora(Path("g"), "val_holdout", "owl"),
+        LabelledLora(Path("h"), "test_holdout", "cat"),
+    ]
+    files, left_out = add_grown(real, grown)
+    assert left_out == 2
+    assert [(file.path.name, file.split, file.class_name) for file in files if file.grown] == [
+        ("f", "train", "Red Fox"),
+        ("g", "train", "owl"),
+        ("h", "test_holdout", "cat"),
+    ]
+    without_validation, _ = add_grown(real[:1], grown)
+    assert {file.path.name for file in without_validation if file.split == "val_holdout"} == {"g"}
