@@ -38,7 +38,7 @@ def attention_layers() -> dict[str, tuple[int, int]]:
         places |= {f"down_blocks.{number}.attentions.{place}": width for place in range(2)}
     for number, width in enumerate(WIDTHS["up_blocks"], 1):
         places |= {f"up_blocks.{number}.attentions.{place}": width for place in range(3)}
-    layers = {}
+    layers: dict[str, tuple[int, int]] = {}
     for place, width in places.items():
         for attention, context in (("attn1", width), ("attn2", CONTEXT)):
             prefix = f"{place}.transformer_blocks.0.{attention}"
@@ -52,7 +52,7 @@ def make_files(folder: Path, count: int) -> Path:
     torch.manual_seed(0)
     layers, templates = attention_layers(), []
     for number in range(TEMPLATES):
-        rank, tensors = RANKS[number % len(RANKS)], {}
+        rank, tensors = RANKS[number % len(RANKS)], dict[str, torch.Tensor]()
         for layer, (out, width) in layers.items():
             tensors[f"unet.{layer}.lora.down.weight"] = torch.randn(rank, width).half()
             tensors[f"unet.{layer}.lora.up.weight"] = (torch.randn(out, rank) / 100).half()

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from loradex.app.growing.folder import check_settings
 from loradex.app.growing.options import GrowOptions
-from loradex.app.growing.run import GrowRun, check_settings
+from loradex.app.growing.run import GrowRun
 from scripts.miniature.fleet import TRAINERS, FleetTrainer, chunk_recipes, make_recipes, train_chunks
 from scripts.miniature.settings import Build, log, timed
 

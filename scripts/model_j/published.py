@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from loradex.retrieval.probex.batched_factors import LayerFactors, to_float32
+from loradex.retrieval.probex.directions import BATCH
 from loradex.retrieval.probex.objective import ContrastiveObjective, ProbeTraining
 from loradex.retrieval.probex.probes import ProbeConfig, ProbeNet
-from loradex.retrieval.probex.directions import BATCH
 from loradex.retrieval.probex.train import train_probes
 from loradex.retrieval.space.text_encoder import TextEncoder, normalize_text
 from loradex.retrieval.training.concept_dataset import TRAINING, VALIDATION, ConceptDataset

@@ -54,7 +54,9 @@ def test_grown_files_and_likeness_join_in(folder: Path, tmp_path: Path) -> None:
         place = real if number % 4 == 0 else grown / str(number)
         place.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, place / f"{number}.safetensors")
-    options = TrainOptions(layers=LAYERS, tree="mixed", grown=(grown.parent,), like=real, settings={"grown_weight": 0.5})
+    options = TrainOptions(
+        layers=LAYERS, tree="mixed", grown=(grown.parent,), like=real, settings={"grown_weight": 0.5}
+    )
     steps: set[str] = set()
     answer = train_lora_expert(real, tmp_path / "encoder", options, lambda step, done, total: steps.add(step))
     assert answer.grown + answer.grown_left_out == sum(number % 4 > 0 for number in range(len(SHIPPED)))

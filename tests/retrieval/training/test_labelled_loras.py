@@ -8,7 +8,13 @@ import torch
 from safetensors.torch import save_file
 
 from loradex.retrieval.errors import FileUnsupported
-from loradex.retrieval.training.labelled_loras import LabelledLora, add_grown, find_labelled_loras, imagenet_names, split_of
+from loradex.retrieval.training.labelled_loras import (
+    LabelledLora,
+    add_grown,
+    find_labelled_loras,
+    imagenet_names,
+    split_of,
+)
 
 LAYER = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_q"
 

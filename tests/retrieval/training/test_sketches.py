@@ -80,9 +80,10 @@ def test_files_read_twice_give_what_models_in_memory_give(
         own, of_memory = sketched.familiarity(rows, CONFIG.layers), Familiarity.fit(models)
         assert own.share == pytest.approx(of_memory.share, abs=1e-3)
         torch.testing.assert_close(own.scores(packed), of_memory.scores(packed), atol=2e-3, rtol=0)
-    assert cosine(
-        fit_streamed(paths, targets, concepts, CONFIG, tmp_path / "y").encode(packed), expected.encode(packed)
-    ) > 0.9999
+    assert (
+        cosine(fit_streamed(paths, targets, concepts, CONFIG, tmp_path / "y").encode(packed), expected.encode(packed))
+        > 0.9999
+    )
 
 
 def test_one_reading_serves_other_settings(data: Data, tmp_path: Path) -> None:
@@ -92,7 +93,9 @@ def test_one_reading_serves_other_settings(data: Data, tmp_path: Path) -> None:
     for settings in ({"ridge": 2.0, "most_layers": 1}, {"quadratic": 0.0, "weighted": False}):
         config = replace(CONFIG, **settings)  # type: ignore[arg-type]
         expected = SketchRegression.fit(packed, targets, concepts, config)
-        assert cosine(sketched.fit(rows, targets, concepts, config).model.encode(packed), expected.encode(packed)) > 0.9999
+        assert (
+            cosine(sketched.fit(rows, targets, concepts, config).model.encode(packed), expected.encode(packed)) > 0.9999
+        )
 
 
 def test_a_sample_stands_for_many_models(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +174,9 @@ def test_a_weight_counts_as_so_many_copies() -> None:
         {"layer": models["layer"][copies]},
         targets[copies],
         concepts[copies],
-        replace(config, ridge=0.5 * float(weights.mean())),  # the errors of copies are summed up, those of weights averaged
+        replace(
+            config, ridge=0.5 * float(weights.mean())
+        ),  # the errors of copies are summed up, those of weights averaged
     )
     assert cosine(weighted.encode(models), copied.encode(models)) > 0.9999
 

@@ -79,7 +79,9 @@ def test_other_loras_are_read_after_their_means_were_taken_over(
     taken.save(tmp_path / "expert.safetensors")
     loaded = Expert.load(tmp_path / "expert.safetensors")
     assert loaded.model.deviation.keys() == {LAYER}  # type: ignore[union-attr]
-    assert float((loaded.encode_factors(pack_files(paths)) * taken.encode_factors(pack_files(paths))).sum(1).min()) > 0.999
+    assert (
+        float((loaded.encode_factors(pack_files(paths)) * taken.encode_factors(pack_files(paths))).sum(1).min()) > 0.999
+    )
 
 
 def test_too_few_or_others_are_refused(made: tuple[Expert, list[Path], torch.Tensor]) -> None:
