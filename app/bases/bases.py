@@ -92,7 +92,7 @@ def parse_pair(pair: str) -> tuple[str, Path]:
     family, _, folder = (part.strip() for part in pair.partition("="))
     if not family or not folder:
         raise QueryError(
-            f"base model: expected FAMILY=FOLDER, such as sdxl=models/sdxl, found {pair[:80]!r}; write it so"
+            f"base model: expected FAMILY=PATH, such as sdxl=models/sdxl, found {pair[:80]!r}; write it so"
         )
     return family, Path(folder).expanduser()
 
@@ -109,7 +109,7 @@ def open_named(family: str, path: Path) -> BaseModel:
         raise NoBase(f"base model of {family}: {error}") from None
     if base.family != family:
         raise NoBase(
-            f"base model of {family}: expected that family in {path}, found {base.family}; name another with --base {family}=FOLDER"
+            f"base model of {family}: expected that family in {path}, found {base.family}; name another with --base {family}=PATH"
         )
     return base
 
@@ -120,6 +120,6 @@ def no_base(family: str, available: Iterable[str]) -> NoBase:
         return NoBase("base model: expected a known family, found unknown; no base model can be chosen for this file")
     how = (
         "name one with `loradex base add PATH`, look for it with `loradex base add --find`, "
-        f"or give --base {family}=FOLDER or in ${BASES_VARIABLE}"
+        f"or give --base {family}=PATH or in ${BASES_VARIABLE}"
     )
     return NoBase(f"base model: expected one of family {family}, found those of {', '.join(available)}; {how}")

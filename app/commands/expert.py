@@ -66,7 +66,8 @@ def add(
     place: Annotated[
         str,
         typer.Argument(
-            metavar="PLACE", help="A file, a folder with one, or hf://owner/name[@revision][/file] on the hub."
+            metavar="PLACE",
+            help="A file, a folder with one, or hf://owner/name on the hub; @revision and /file may follow.",
         ),
     ],
     replace: Annotated[bool, typer.Option("--replace", help="Replace an expert of the same model tree.")] = False,

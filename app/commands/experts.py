@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from loradex.app.commands.options import EXPERTS_PANEL, Json, LabelCsv, examples
+from loradex.app.commands.options import EXPERTS_PANEL, Device, Json, LabelCsv, LikeFolder, examples
 from loradex.app.commands.output import print_answer
 
 app = typer.Typer()
@@ -87,10 +87,7 @@ def train(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(metavar="NUMBER", help="Random seed of the probes.")] = 0,
-    device: Annotated[
-        str | None,
-        typer.Option(metavar="DEVICE", help="Where probes are trained. Default: cuda if there is one, else cpu."),
-    ] = None,
+    device: Device = None,
     grown: Annotated[
         list[Path] | None,
         typer.Option(
@@ -99,13 +96,7 @@ def train(
             help="LoRAs that `loradex grow` made, to be trained on too; repeatable. Concepts that FOLDER keeps for validation or test are left out.",
         ),
     ] = None,
-    like: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="LoRAs of the same family, without labels, such as your own: their means are taken over, so that such LoRAs are read better.",
-        ),
-    ] = None,
+    like: LikeFolder = None,
     as_json: Json = False,
 ) -> None:
     """Train an expert on labelled LoRAs, or on classifiers with known categories; a run that was stopped is resumed."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from loradex.app.commands.options import EXPERTS_PANEL, Json, examples
+from loradex.app.commands.options import EXPERTS_PANEL, Device, Json, LikeFolder, examples
 from loradex.app.commands.output import print_answer
 
 app = typer.Typer()
@@ -85,13 +85,7 @@ def grow(
             help="Noisy pictures in memory at once. Default: by the device; halved where memory does not suffice.",
         ),
     ] = None,
-    like: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="LoRAs of this base model, such as your own, without labels: the expert is adapted to how such LoRAs are.",
-        ),
-    ] = None,
+    like: LikeFolder = None,
     tree: Annotated[
         str | None, typer.Option(metavar="NAME", help="Name of the expert's model tree. Default: the family.")
     ] = None,
@@ -105,9 +99,7 @@ def grow(
             metavar="FOLDER", help="Encoder folder to put the expert into. Default: $LORADEX_ENCODER, else your own."
         ),
     ] = None,
-    device: Annotated[
-        str | None, typer.Option(metavar="DEVICE", help="Where to compute. Default: cuda if there is one, else cpu.")
-    ] = None,
+    device: Device = None,
     seed: Annotated[int, typer.Option(metavar="NUMBER", help="Random seed of pictures and noise.")] = 0,
     dry_run: Annotated[
         bool,

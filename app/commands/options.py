@@ -75,8 +75,9 @@ BaseModelFolders = Annotated[
     list[str] | None,
     typer.Option(
         "--base",
-        metavar="FAMILY=FOLDER",
-        help="A base model to draw with, saved by diffusers; may be repeated. Also: $LORADEX_BASES, `loradex base add`.",
+        metavar="FAMILY=PATH",
+        help="A base model to draw with: a folder of diffusers or a checkpoint in one file; may be repeated. "
+        "Also: `loradex base add`, $LORADEX_BASES.",
     ),
 ]
 WordsBases = Annotated[
@@ -87,6 +88,18 @@ WordsBases = Annotated[
         help="A base model whose text encoder reads words: a folder of diffusers or a checkpoint in one file; may be repeated. "
         "Also: `loradex base add`, $LORADEX_BASES.",
     ),
+]
+LikeFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--like",
+        metavar="FOLDER",
+        help="LoRAs of the same family, without labels, such as your own: their means are taken over, so that such LoRAs are read better.",
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(metavar="DEVICE", help="Where to compute. Default: cuda if there is one, else cpu."),
 ]
 Engine = Annotated[
     EngineName,

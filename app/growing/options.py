@@ -5,13 +5,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from loradex.retrieval.errors import QueryError
+from loradex.app.drawing.options import check_integer
 
 MAX_PICTURES: Final = 8  # of a LoRA
 MAX_LORAS: Final = 100  # of a word
 MAX_STEPS: Final = 2000
 MAX_SAMPLES: Final = 1024
 MAX_RANK: Final = 64
+MAX_COUNT: Final = 1_000_000  # words
+MAX_BATCH: Final = 4096
 
 GrowProgress = Callable[[str, int, int], None]  # the step, how much of it is done, how much there is
 
@@ -66,23 +68,18 @@ class GrowOptions:
         Raises:
             QueryError: one is out of its range.
         """
-        check("--pictures-per-lora", self.pictures_per_lora, 1, MAX_PICTURES)
-        check("--loras-per-word", self.loras_per_word, 1, MAX_LORAS)
-        check("--steps", self.steps, 0, MAX_STEPS)
-        check("--samples", self.samples, 1, MAX_SAMPLES)
-        check("--rank", self.rank, 1, MAX_RANK)
-        check("--count", self.count, 1, 10**6)
-        check("--batch", self.batch, 1, 4096)
-
-
-def check(name: str, value: int | None, least: int, most: int) -> None:
-    """Check that a number, if it is given, is within its range.
-
-    Raises:
-        QueryError: it is not.
-    """
-    if value is not None and not least <= value <= most:
-        raise QueryError(f"{name}: expected {least} to {most:,}, found {value:,}; choose a number in between")
+        ranges = {
+            "--pictures-per-lora": (self.pictures_per_lora, 1, MAX_PICTURES),
+            "--loras-per-word": (self.loras_per_word, 1, MAX_LORAS),
+            "--steps": (self.steps, 0, MAX_STEPS),
+            "--samples": (self.samples, 1, MAX_SAMPLES),
+            "--rank": (self.rank, 1, MAX_RANK),
+            "--count": (self.count, 1, MAX_COUNT),
+            "--batch": (self.batch, 1, MAX_BATCH),
+        }
+        for name, (value, least, most) in ranges.items():
+            if value is not None:
+                check_integer(name, value, least, most)
 
 
 @dataclass(frozen=True, slots=True)

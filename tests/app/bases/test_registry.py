@@ -109,7 +109,7 @@ def test_named_pairs_go_before_the_list(one: Path, folder: Path, monkeypatch: py
         Bases.load([f"sdxl={one}"]).get("sdxl")
     with pytest.raises(NoBase, match="base model of sd2: .*cannot be read"):
         Bases.load([f"sd2={one}.gone"]).get("sd2")
-    with pytest.raises(QueryError, match="expected FAMILY=FOLDER"):
+    with pytest.raises(QueryError, match="expected FAMILY=PATH"):
         Bases.load(["sd1"])
 
 

@@ -19,14 +19,23 @@ HEAVY = {"torch", "gradio", "fastapi", "sklearn", "open_clip", "diffusers", "tra
 WITHOUT_JSON = {"loradex mcp"}  # speaks a protocol on stdout
 MEANINGS = {  # how many different help texts an option has; a zoo to read has another default than one to write
     "--base": 3,
-    "--spell": 2,
-    "--words": 2,
+    "--count": 2,
+    "--dry-run": 2,
     "--engine": 2,
-    "--folder": 3,
+    "--folder": 4,
     "--labels": 2,
+    "--layers": 2,
+    "--like": 2,
     "--out": 2,
-    "--seed": 2,
-    "--tree": 2,
+    "--rank": 2,
+    "--replace": 2,
+    "--seed": 3,
+    "--size": 2,
+    "--spell": 2,
+    "--steps": 2,
+    "--tree": 3,
+    "--words": 3,
+    "--yes": 2,
     "--zoo": 2,
 }
 TRIES = 10  # the machine may be busy
@@ -64,7 +73,7 @@ def test_the_reference_is_current_at_any_width(columns: str, monkeypatch: pytest
 
 
 def test_the_reference_names_every_command() -> None:
-    assert len(COMMANDS) == 33
+    assert len(COMMANDS) == 40
     lines = REFERENCE.read_text("utf-8").splitlines()
     assert all(sum(line.endswith(f"# `{name}`") for line in lines) == 1 for name in COMMANDS if name != "loradex")
 

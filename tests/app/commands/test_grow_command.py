@@ -99,7 +99,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
     ("arguments", "expected"),
     [
         (("sdxl",), "base model: expected one of family sdxl, found those of mini-a, mini-b; name one with `loradex base add PATH`"),
-        (("mini-b", "--steps", "-1"), "--steps: expected 0 to 2,000, found -1"),
+        (("mini-b", "--steps", "-1"), "--steps: expected 0 to 2000, found -1"),
         (("mini-b", "--layers", "nowhere"), "--layers: expected linear layers of UNet2DConditionModel with names that end in nowhere"),
         (("mini-b", "--pictures", "nowhere"), "--pictures: expected a folder, found: "),
         (("mini-b", "--words", "nowhere.txt"), "nowhere.txt: expected a UTF-8 text file"),

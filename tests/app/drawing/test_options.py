@@ -44,5 +44,5 @@ def test_base_models_from_the_environment_and_from_pairs(monkeypatch: pytest.Mon
     assert (bases["sdxl"].folders, bases["sd1"].folders) == ((tmp_path / "xl",), (Path("other=folder"),))
     assert BaseModels.from_pairs().by_family["sd1"].folders == (Path.home() / "one",)
     for pair in ("sd1", "=folder", "sd1="):
-        with pytest.raises(QueryError, match="expected FAMILY=FOLDER"):
+        with pytest.raises(QueryError, match="expected FAMILY=PATH"):
             BaseModels.from_pairs([pair])

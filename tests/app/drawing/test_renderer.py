@@ -181,7 +181,7 @@ def test_missing_base_missing_file_and_unsupported_size(renderer: Renderer, tmp_
     save_file(factors, tmp_path / "sd1.safetensors")
     with pytest.raises(
         NoBase,
-        match="expected one of family sd1, found those of mini-a, mini-b; .* --base sd1=FOLDER or in .LORADEX_BASES",
+        match="expected one of family sd1, found those of mini-a, mini-b; .* --base sd1=PATH or in .LORADEX_BASES",
     ):
         renderer.draw(tmp_path / "sd1.safetensors")
     with pytest.raises(FileMissing):
