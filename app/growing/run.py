@@ -1,5 +1,6 @@
 """``loradex grow``: words -> pictures that a base model draws -> LoRAs -> an expert; each step goes on where it was."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -30,10 +31,13 @@ from loradex.app.growing.lora_growing import (
 from loradex.app.growing.options import GrowAnswer, GrowOptions, GrowProgress, no_progress
 from loradex.app.growing.own_pictures import copy_pictures, words_of_folder
 from loradex.app.growing.word_list import Word, read_words, shipped_words
-from loradex.app.paths import user_data_dir, user_encoder
+from loradex.app.paths import MINIATURE, user_data_dir, user_encoder
+from loradex.retrieval.encoder import SPACE_FILE
 from loradex.retrieval.errors import QueryError
 from loradex.retrieval.probex.provenance import GROWN, Provenance
+from loradex.retrieval.space.embedding_space import Space
 
+LOG = logging.getLogger(__name__)
 ItemT = TypeVar("ItemT")
 
 DRAWN_AT_ONCE: Final = 60  # pictures of the miniature; elsewhere as many as noisy ones
@@ -230,7 +234,14 @@ def grow(name: str, out: Path | None, options: GrowOptions, progress: GrowProgre
     tree = options.tree or run.base.base.family
     check_tree_name(tree, out, "categories")
     with disk_errors(out):
-        _ = open_encoder(out, None, ()).text_encoder  # what would end the run in the end ends it now
+        encoder = open_encoder(out, None, ())
+        _ = encoder.text_encoder  # what would end the run in the end ends it now
+    if not run.base.is_miniature and encoder.space.name == Space.load(MINIATURE / "encoder" / SPACE_FILE).name:
+        LOG.warning(
+            "%s: expected the space of a CLIP that knows photographs, found the miniature's, which knows emoji; pictures and LoRAs can "
+            "be used again: `loradex space use ViT-L-14-quickgelu/openai`, then the same command",
+            out,
+        )
     with disk_errors(run.folder):
         check_settings(run.folder, run.settings)
     if not all(concept.weights.is_file() for concept in run.concepts):

@@ -117,7 +117,9 @@ class GrownReading:
             real_folder(build, fleet, "val_holdout"): REAL,
             shipped: REAL,
         }
-        files = [(file, kind) for folder, kind in folders.items() for file in find_labelled_loras(folder)]
+        files = [
+            (file, kind) for folder, kind in folders.items() if folder.exists() for file in find_labelled_loras(folder)
+        ]
         self.paths = [file.path for file, _ in files]
         self.kind = torch.tensor([kind for _, kind in files])
         self.concept = torch.tensor([self.names.index(file.class_name) for file, _ in files])
