@@ -113,9 +113,9 @@ def grow(
     """
     from loradex.app.commands.progress import progress_bar
     from loradex.app.commands.tables.grow import grow_table, plan_table
+    from loradex.app.growing.grow import grow as grow_expert
     from loradex.app.growing.options import GrowOptions
     from loradex.app.growing.plan import plan_growing
-    from loradex.app.growing.run import grow as grow_expert
 
     ends = tuple(end.strip() for end in layers.split(",") if end.strip()) if layers else None
     options = GrowOptions(

@@ -153,7 +153,7 @@ class DiffusersDenoiser(Denoiser):
             ).images
         return images
 
-    def release_text_encoders(self) -> None:
+    def release_drawing(self) -> None:
         """Free the memory of the text encoders; from now on prompts cannot be encoded, and nothing drawn."""
         self.loaded.release(*(name for name in self.pipeline.components if name.startswith("text_encoder")))
 

@@ -23,7 +23,7 @@ def plan_growing(name: str, options: GrowOptions, progress: GrowProgress = no_pr
     """Measure drawing and growing on one batch, in a temporary folder.
 
     Raises:
-        LoradexError: as ``loradex.app.growing.run.grow``.
+        LoradexError: as ``loradex.app.growing.grow.grow``.
     """
     run = GrowRun.prepare(name, options)
     to_draw = 0 if options.pictures else sum(not path.is_file() for each in run.concepts for path in each.pictures)

@@ -1,23 +1,17 @@
-"""``loradex grow``: words -> pictures that a base model draws -> LoRAs -> an expert; each step goes on where it was."""
+"""A run of growing: its words, their pictures and their LoRAs, each made where it is missing."""
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from time import perf_counter
 from typing import Any, Final, TypeVar
 
 import torch
 
-from loradex.app.experts.lora_training import train_lora_expert
-from loradex.app.experts.training_options import TrainOptions, check_options, check_tree_name
-from loradex.app.experts.training_steps import open_encoder
-from loradex.app.growing.contact_sheet import make_contact_sheet
+from loradex.app.experts.training_options import TrainOptions, check_options
 from loradex.app.growing.denoiser import Conditions, Denoiser
 from loradex.app.growing.errors import GrowError
-from loradex.app.growing.folder import CONTACT_SHEET, Concept, check_settings, concepts_in, save_picture
+from loradex.app.growing.folder import Concept, concepts_in, save_picture
 from loradex.app.growing.layers import ATTENTION, linear_layers
 from loradex.app.growing.loading import GrowBase, default_device
 from loradex.app.growing.lora_growing import (
@@ -28,22 +22,18 @@ from loradex.app.growing.lora_growing import (
     LoraRecipe,
     grow_loras,
 )
-from loradex.app.growing.options import GrowAnswer, GrowOptions, GrowProgress, no_progress
+from loradex.app.growing.options import GrowOptions, GrowProgress
 from loradex.app.growing.own_pictures import copy_pictures, words_of_folder
 from loradex.app.growing.word_list import Word, read_words, shipped_words
-from loradex.app.paths import MINIATURE, user_data_dir, user_encoder
-from loradex.retrieval.encoder import SPACE_FILE
+from loradex.app.paths import user_data_dir
 from loradex.retrieval.errors import QueryError
 from loradex.retrieval.probex.provenance import GROWN, Provenance
-from loradex.retrieval.space.embedding_space import Space
 
-LOG = logging.getLogger(__name__)
 ItemT = TypeVar("ItemT")
 
 DRAWN_AT_ONCE: Final = 60  # pictures of the miniature; elsewhere as many as noisy ones
 MIN_WORDS: Final = 30
 DEFAULT_COUNT: Final = 1000  # of the list that ships
-MAX_REASON: Final = 200  # characters
 
 
 @dataclass
@@ -217,60 +207,6 @@ class GrowRun:
         return TrainOptions(tree=tree, like=self.options.like, provenance=made)
 
 
-def grow(name: str, out: Path | None, options: GrowOptions, progress: GrowProgress = no_progress) -> GrowAnswer:
-    """Grow an expert from a base model, and save it into an encoder folder; a run that was stopped is continued.
-
-    Args:
-        name: the family of a base model that ``loradex base`` knows, or its path.
-        out: the encoder folder to save the expert into; by default the user's own.
-        options: how.
-        progress: called with each step.
-
-    Raises:
-        LoradexError: the base model, the words, the pictures or the text encoder cannot be used, or the disk is full.
-    """
-    out = out or user_encoder()
-    run = GrowRun.prepare(name, options)
-    tree = options.tree or run.base.base.family
-    check_tree_name(tree, out, "categories")
-    with disk_errors(out):
-        encoder = open_encoder(out, None, ())
-        _ = encoder.text_encoder  # what would end the run in the end ends it now
-    if not run.base.is_miniature and encoder.space.name == Space.load(MINIATURE / "encoder" / SPACE_FILE).name:
-        LOG.warning(
-            "%s: expected the space of a CLIP that knows photographs, found the miniature's, which knows emoji; pictures and LoRAs can "
-            "be used again: `loradex space use ViT-L-14-quickgelu/openai`, then the same command",
-            out,
-        )
-    with disk_errors(run.folder):
-        check_settings(run.folder, run.settings)
-    if not all(concept.weights.is_file() for concept in run.concepts):
-        _ = run.layers  # also ends a run that cannot succeed before hours of work
-    took: dict[str, float] = {}
-    with timed(took, "pictures"), disk_errors(run.folder):
-        run.make_pictures(progress)
-    sheet = None if options.pictures else run.folder / CONTACT_SHEET
-    if sheet:
-        make_contact_sheet(run.concepts[: len(run.concepts) // options.loras_per_word], sheet)
-    with timed(took, "loras"), disk_errors(run.folder):
-        run.make_loras(progress)
-    with timed(took, "expert"):
-        answer = train_lora_expert(run.folder, out, run.training(tree), progress)
-    return GrowAnswer(
-        expert=answer.expert,
-        tree=tree,
-        family=answer.family,
-        space=answer.space,
-        folder=str(run.folder),
-        contact_sheet=str(sheet) if sheet else None,
-        words=len(run.concepts) // options.loras_per_word,
-        loras=len(run.concepts),
-        layers=len(answer.layers),
-        validation=answer.validation,
-        took_s=took,
-    )
-
-
 def words_to_grow(options: GrowOptions) -> tuple[Word, ...]:
     """The words of ``--words``, ``--pictures`` or the shipped list; the first ``count`` of them.
 
@@ -294,28 +230,3 @@ def picture_seed(seed: int, word: str, number: int) -> int:
 def batches_of(items: Sequence[ItemT], size: int) -> Iterator[Sequence[ItemT]]:
     """Parts of a sequence, each of at most ``size`` items."""
     return (items[start : start + size] for start in range(0, len(items), size))
-
-
-@contextmanager
-def timed(took: dict[str, float], step: str) -> Iterator[None]:
-    """Note the seconds that a step takes."""
-    started = perf_counter()
-    yield
-    took[step] = round(perf_counter() - started, 1)
-
-
-@contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
-    """Turn errors of the disk into one line.
-
-    Raises:
-        GrowError: a file cannot be written.
-    """
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or " ".join(str(error).split())[:MAX_REASON]
-        raise GrowError(
-            f"{folder}: expected a disk to write to, found: {reason}; make room or name another folder, "
-            "and give the same command again: it goes on where it was"
-        ) from None

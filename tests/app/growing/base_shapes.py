@@ -51,7 +51,7 @@ def time_sample(path: Path, size: int | None, dtype: torch.dtype | None, device:
     report(f"encode a picture: {tuple(latents.shape)}")
     conditions = denoiser.encode_prompts(["a photo of a cat"])
     report(f"encode a prompt: { {name: tuple(tensor.shape) for name, tensor in conditions.tensors.items()} }")
-    denoiser.release_text_encoders()
+    denoiser.release_drawing()
     denoiser.release_vae()
     layers = [module for name, module in denoiser.module.named_modules() if name.endswith(("attn1.to_q", "attn.to_q"))]
     gradients: list[float] = []

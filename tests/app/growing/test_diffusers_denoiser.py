@@ -199,7 +199,7 @@ def test_released_parts_are_not_needed_for_losses(folder: Callable[[str], tuple[
     denoiser, (latents, noise) = load(folder("sdxl")[1]), samples()
     conditions = denoiser.encode_prompts(PROMPTS)
     before = denoiser.losses(latents, conditions, TIMES, noise)
-    denoiser.release_text_encoders()
+    denoiser.release_drawing()
     denoiser.release_vae()
     assert denoiser.loaded.components.keys() == {"denoiser"} and denoiser.pipeline.vae is None
     assert torch.equal(denoiser.losses(latents, conditions, TIMES, noise), before)

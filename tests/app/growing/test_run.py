@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from loradex.app.growing.grow import grow
 from loradex.app.growing.options import GrowAnswer, GrowOptions
 from loradex.app.growing.plan import plan_growing
-from loradex.app.growing.run import GrowRun, grow
+from loradex.app.growing.run import GrowRun
 from loradex.app.pictures import PictureFinder
 from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.errors import QueryError
