@@ -100,7 +100,7 @@ def test_labels_and_refusals_in_one_run(tmp_path: Path) -> None:
     text.write_text("<html>not found</html>")
     results = document("label", SHIPPED[0], broken, text, tmp_path / "absent", status=3)["results"]
     assert [len(result["labels"]) for result in results] == [5, 0, 0, 0]
-    assert set(results[0]) == {"file", "family", "abstained", "reason", "labels"}
+    assert set(results[0]) == {"file", "family", "abstained", "reason", "next", "labels"}
     assert results[0]["family"] == "mini-a"
     assert sum(label["probability"] for label in results[0]["labels"]) <= 1
     assert [result["abstained"] for result in results[1:]] == [True] * 3

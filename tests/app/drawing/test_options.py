@@ -41,8 +41,8 @@ def test_base_models_from_the_environment_and_from_pairs(monkeypatch: pytest.Mon
     monkeypatch.setenv("LORADEX_BASES", os.pathsep.join((f"sdxl={tmp_path}/xl", "", "sd1=~/one")))
     bases = BaseModels.from_pairs(["sd1=other=folder"]).by_family
     assert list(bases) == ["mini-a", "mini-b", "sdxl", "sd1"]
-    assert (bases["sdxl"].folders, bases["sd1"].folders) == ((tmp_path / "xl",), (Path("other=folder"),))
-    assert BaseModels.from_pairs().by_family["sd1"].folders == (Path.home() / "one",)
+    assert (bases["sdxl"].paths, bases["sd1"].paths) == ((tmp_path / "xl",), (Path("other=folder"),))
+    assert BaseModels.from_pairs().by_family["sd1"].paths == (Path.home() / "one",)
     for pair in ("sd1", "=folder", "sd1="):
         with pytest.raises(QueryError, match="expected FAMILY=PATH"):
             BaseModels.from_pairs([pair])
