@@ -166,6 +166,7 @@ def test_words_are_read_after_labels(page: Page, tmp_path: Path) -> None:
     """A word of one's own is found; the other file's prompt named nothing, or its base model is not there."""
     files = [write_captioned(tmp_path / "kozu.safetensors", "kozu"), write_lora(tmp_path / "sd1.safetensors").path]
     page.get_by_role("tab", name="Label").click()
+    page.get_by_role("button", name="Label", exact=True).wait_for()  # the tab's own input is there now
     page.set_input_files("input[type=file]", [str(file) for file in files])
     page.get_by_text("kozu.safe").first.wait_for(timeout=90_000)
     page.get_by_label("Words to look for").fill("tovan\ndog\nkozu\nbrelix\nmirku\nsefalo")
