@@ -108,7 +108,8 @@ def parse_layout(text: str) -> Layout:
         ValueError, RecursionError: it is not JSON.
         FileCorrupt, FileUnsupported: as ``parse_header_json``.
     """
-    if text.count('"data_offsets"') > MAX_TENSORS:
+    entry_keys = 0 if METADATA in text else text.count('":')  # a tensor has four: its name and three members
+    if text.count('"data_offsets"') > MAX_TENSORS or entry_keys > 4 * MAX_TENSORS:
         raise FileUnsupported(f"expected a LoRA of up to {MAX_TENSORS} tensors, found more; choose another file")
     entries = (UNSIGNED_DECODER if "-0" in text else DECODER).decode(text)
     if not isinstance(entries, dict):
