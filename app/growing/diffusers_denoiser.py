@@ -157,10 +157,6 @@ class DiffusersDenoiser(Denoiser):
         """Free the memory of the text encoders; from now on prompts cannot be encoded, and nothing drawn."""
         self.loaded.release(*(name for name in self.pipeline.components if name.startswith("text_encoder")))
 
-    def release_vae(self) -> None:
-        """Free the memory of the VAE; from now on pictures cannot be encoded, and nothing drawn."""
-        self.loaded.release("vae")
-
     def unknown(self, found: str) -> BadBase:
         """The error of a model whose loss is not known."""
         return BadBase(

@@ -24,7 +24,7 @@ from loradex.retrieval.probex.familiarity import DIRECTIONS, Familiarity, captur
 from loradex.retrieval.probex.serialization import Shapes
 from loradex.retrieval.probex.sketch import SketchConfig, SketchFit, SketchRegression, fit_to_features, sketch
 from loradex.retrieval.training.feature_file import FeatureFile
-from loradex.retrieval.training.updates import FileUpdates, Updates
+from loradex.retrieval.training.updates import Updates
 
 SUMS_BYTES: Final = 2 * 2**30  # of the sums that directions come from
 MAX_MODELS: Final = 2000  # by which directions are found; more change them little, and the cost grows with them
@@ -239,31 +239,6 @@ class GroupRun:
                 share = captured_share(factors, found[f"{layer}.familiar"])
                 blocks[block(str(number), layer)] = torch.cat([*views, share[:, None]], 1)
         return blocks
-
-
-def fit_streamed(
-    paths: Sequence[Path],
-    targets: Tensor,
-    concepts: Tensor,
-    config: SketchConfig,
-    folder: Path,
-    weights: Tensor | None = None,
-    kinds: Tensor | None = None,
-) -> SketchRegression:
-    """Fit a regression to LoRA files, which are gone over twice.
-
-    Args:
-        paths: the files.
-        targets: (files, dim), this and the others as in ``fit_to_features``.
-        concepts: (files,).
-        config: of the sketches and of the map.
-        folder: to keep features in while it runs.
-        weights: (files,).
-        kinds: (files,).
-    """
-    rows = torch.arange(len(paths))
-    (sketches,) = sketch_updates(FileUpdates(paths), config, [torch.ones(len(paths))], folder)
-    return sketches.fit(rows, targets, concepts, config, weights=weights, kinds=kinds).model
 
 
 def group_layers(shapes: Shapes, copies: int) -> list[tuple[str, ...]]:
