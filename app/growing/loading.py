@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import torch
-
 from loradex.app.bases.bases import Bases
 from loradex.app.bases.shipped import SHIPPED
 from loradex.app.drawing.loaded_models import one_thread
@@ -90,8 +88,3 @@ class GrowBase:
         from loradex.app.growing.diffusers_denoiser import DiffusersDenoiser
 
         return DiffusersDenoiser.load(self.base.path, device, size=size)
-
-
-def default_device() -> str:
-    """CUDA if there is one, else the CPU."""
-    return "cuda" if torch.cuda.is_available() else "cpu"

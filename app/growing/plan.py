@@ -13,6 +13,7 @@ import torch
 from loradex.app.growing.folder import concepts_in, free_bytes
 from loradex.app.growing.lora_growing import LoraRecipe, grow_loras
 from loradex.app.growing.options import GrowOptions, GrowPlan, GrowProgress, no_progress
+from loradex.app.growing.own_pictures import copy_pictures
 from loradex.app.growing.run import GrowRun
 from loradex.app.growing.word_list import Word
 
@@ -33,9 +34,13 @@ def plan_growing(name: str, options: GrowOptions, progress: GrowProgress = no_pr
     with TemporaryDirectory() as folder:
         words = [Word(concept.word, "") for concept in run.concepts[: run.recipe.concepts_at_once]]
         concepts = concepts_in(Path(folder), words, 1)
-        progress("drawing a picture of each of some concepts", 1, 3)
+        progress("a picture of each of some concepts", 1, 3)
         started = perf_counter()
-        run.draw([(concept.word, 0, concept.pictures[0]) for concept in concepts])
+        if options.pictures:
+            for concept in concepts:
+                copy_pictures(options.pictures, concept)
+        else:
+            run.draw([(concept.word, 0, concept.pictures[0]) for concept in concepts])
         draw_s = (perf_counter() - started) / len(concepts)
         condition = denoiser.encode_prompts([run.base.prompt])
         denoiser.release_drawing()

@@ -13,7 +13,7 @@ from loradex.app.growing.denoiser import Conditions, Denoiser
 from loradex.app.growing.errors import GrowError
 from loradex.app.growing.folder import Concept, concepts_in, save_picture
 from loradex.app.growing.layers import ATTENTION, linear_layers
-from loradex.app.growing.loading import GrowBase, default_device
+from loradex.app.growing.loading import GrowBase
 from loradex.app.growing.lora_growing import (
     GRADIENT_RANK,
     GRADIENT_SAMPLES,
@@ -76,10 +76,11 @@ class GrowRun:
         Raises:
             LoradexError: there is no such base model, or a list of words or a folder cannot be used.
         """
-        check_options(TrainOptions(tree=options.tree))
+        training = TrainOptions(tree=options.tree, device=options.device)
+        check_options(training)
         base = GrowBase.find(name)
         words = words_to_grow(options)
-        device = options.device or default_device()
+        device = "cpu" if base.is_miniature else training.probe_device
         folder = options.folder or user_data_dir() / "grown" / (options.tree or base.base.family)
         gradient = options.steps == 0
         recipe = LoraRecipe(
@@ -112,6 +113,7 @@ class GrowRun:
             "base": self.base.base.fingerprint,
             "family": self.base.base.family,
             "pictures per LoRA": self.options.pictures_per_lora,
+            "own pictures": str(self.options.pictures.absolute()) if self.options.pictures else None,
             "size": self.options.size,
             "steps": self.recipe.steps,
             "samples": self.recipe.samples,
