@@ -48,6 +48,13 @@ def grow(
     pictures_per_lora: Annotated[
         int, typer.Option("--pictures-per-lora", metavar="NUMBER", help="How many pictures each LoRA is made of.")
     ] = 3,
+    draws: Annotated[
+        int,
+        typer.Option(
+            metavar="NUMBER",
+            help="How many pictures are drawn for each one; CLIP chooses those that show the word best.",
+        ),
+    ] = 2,
     loras_per_word: Annotated[
         int,
         typer.Option("--loras-per-word", metavar="NUMBER", help="How many LoRAs of each word, each of other pictures."),
@@ -123,6 +130,7 @@ def grow(
         count,
         pictures,
         pictures_per_lora,
+        draws,
         loras_per_word,
         steps,
         samples,

@@ -87,12 +87,9 @@ def train_lora_expert(
     base = str(Header.read(options.base).path.absolute()) if options.base else None
     final_rows = dataset.rows(*FINAL_SPLITS)
     grown_rows = dataset.kinds(final_rows) > 0
-    provenance = options.provenance or Provenance(
-        TRAINED,
-        family,
-        loras=int((~grown_rows).sum()),
-        words=len(dataset.concept[final_rows[grown_rows]].unique()),
-    )
+    made = options.provenance or Provenance(TRAINED, family, loras=int((~grown_rows).sum()))
+    of_grown = final_rows if options.provenance else final_rows[grown_rows]
+    provenance = replace(made, words=len(dataset.concept[of_grown].unique()))
     replace(expert, base=base, provenance=provenance).save(checkpoint)
     validation_models = int((dataset.split == VALIDATION).sum())
     metrics = {name: {"value": value, "n": validation_models} for name, value in validation.items()}

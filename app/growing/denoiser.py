@@ -54,8 +54,13 @@ class Denoiser(ABC):
         """
 
     @abstractmethod
-    def draw(self, prompts: Sequence[str], seeds: Sequence[int], on_step: Callable[[], None]) -> list[Image.Image]:
-        """Draw one picture for each prompt, each from its own seed; ``on_step`` is called after each denoising step."""
+    def draw(
+        self, prompts: Sequence[str], seeds: Sequence[int], on_share: Callable[[float], None]
+    ) -> list[Image.Image]:
+        """Draw one picture for each prompt, each from its own seed.
+
+        ``on_share`` is called after each denoising step with the share of all that is done.
+        """
 
     def release_drawing(self) -> None:  # noqa: B027 - most have nothing to free
         """Free what is needed to draw and to encode prompts, where that is much memory; neither works from now on."""

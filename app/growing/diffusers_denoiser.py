@@ -134,11 +134,13 @@ class DiffusersDenoiser(Denoiser):
         predicted = self.family.predict(self.pipeline, self.module, noisy.to(self.dtype), timesteps, prompts)
         return F.mse_loss(predicted.float(), target, reduction="none").flatten(1).mean(1)
 
-    def draw(self, prompts: Sequence[str], seeds: Sequence[int], on_step: Callable[[], None]) -> list[Image.Image]:
+    def draw(
+        self, prompts: Sequence[str], seeds: Sequence[int], on_share: Callable[[float], None]
+    ) -> list[Image.Image]:
         """Draw all at once by the pipeline, with its own guidance; text encoders and VAE have to be there still."""
 
         def callback_on_step_end(pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-            on_step()
+            on_share((step + 1) / len(pipeline.scheduler.timesteps))
             return tensors
 
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]  # on the CPU: the same on any device

@@ -54,7 +54,7 @@ def grow(name: str, out: Path | None, options: GrowOptions, progress: GrowProgre
         _ = run.layers  # also ends a run that cannot succeed before hours of work
     took: dict[str, float] = {}
     with timed(took, "pictures"), disk_errors(run.folder):
-        run.make_pictures(progress)
+        run.make_pictures(encoder, progress)
     sheet = None if options.pictures else run.folder / CONTACT_SHEET
     if sheet:
         make_contact_sheet(run.concepts[: len(run.concepts) // options.loras_per_word], sheet)

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import UNet2DConditionModel
+from diffusers import DPMSolverMultistepScheduler, UNet2DConditionModel
 from PIL import Image
 from torch import Tensor
 
@@ -23,9 +23,9 @@ from loradex.app.paths import CLIP, UPSAMPLER
 from loradex.retrieval.space.text_encoder import TextEncoder
 
 MAX_LOSS_WEIGHT: Final = 20.0  # of a time step, as the base models were trained
-# with these the mini-CLIP names 36 % of the drawings rightly, with 16 steps and a guidance of 2.0 34 %
-STEPS: Final = 8
-GUIDANCE: Final = 3.0
+# of the second-order solver; its drawings are spread as those that the base models learnt from (docs/experiments.md)
+STEPS: Final = 10
+GUIDANCE: Final = 2.0
 STATES: Final = "states"
 
 
@@ -37,6 +37,7 @@ class MiniatureDenoiser(Denoiser):
     def __init__(self, tree: Path, upsampler: Path = UPSAMPLER, clip: Path = CLIP) -> None:
         """Load the base model of a model tree, the upsampler and the mini-CLIP."""
         self.pipeline = MiniaturePipeline.from_folders(upsampler, tree)
+        self.pipeline.scheduler = DPMSolverMultistepScheduler.from_config(self.pipeline.scheduler.config)
         self.side: int = self.pipeline.unet.config.sample_size
         self.module: UNet2DConditionModel = self.pipeline.unet.requires_grad_(False)
         self.module.set_default_attn_processor()  # its gradients are faster on a CPU than those of the fused one
@@ -64,10 +65,13 @@ class MiniatureDenoiser(Denoiser):
         weight = (1 / (1 - kept[steps])).clamp(max=MAX_LOSS_WEIGHT)
         return weight * F.mse_loss(predicted, latents, reduction="none").mean((1, 2, 3))
 
-    def draw(self, prompts: Sequence[str], seeds: Sequence[int], on_step: Callable[[], None]) -> list[Image.Image]:
+    def draw(
+        self, prompts: Sequence[str], seeds: Sequence[int], on_share: Callable[[float], None]
+    ) -> list[Image.Image]:
         """Draw with guidance away from what is predicted for the constant prompt."""
         states = self.encode_prompts([*prompts, CONSTANT_PROMPT]).tensors[STATES]
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        constant = states[-1:].expand(len(prompts), -1, -1)
         return self.pipeline(
-            states[:-1], states[-1:].expand(len(prompts), -1, -1), GUIDANCE, STEPS, generators, lambda _: on_step()
+            states[:-1], constant, GUIDANCE, STEPS, generators, lambda step: on_share((step + 1) / STEPS)
         )

@@ -8,6 +8,7 @@ from typing import Any, Final
 from loradex.app.drawing.options import check_integer
 
 MAX_PICTURES: Final = 8  # of a LoRA
+MAX_DRAWS: Final = 16  # for each picture
 MAX_LORAS: Final = 100  # of a word
 MAX_STEPS: Final = 2000
 MAX_SAMPLES: Final = 1024
@@ -30,7 +31,8 @@ class GrowOptions:
         words: a list of words; by default the one that ships.
         count: how many of the words; by default 1,000 of the list that ships, or all of one's own.
         pictures: a folder with a folder of pictures for each concept, in place of drawings.
-        pictures_per_lora: how many the base model draws for each LoRA.
+        pictures_per_lora: how many pictures each LoRA is made of.
+        draws: how many the base model draws for each of them, of which those that show the word best are kept.
         loras_per_word: how many LoRAs of each word, each with pictures of its own.
         steps: of the training of each LoRA; 0 takes the gradient alone.
         samples: noisy pictures of each concept: in a step of training, or in all for a gradient.
@@ -49,6 +51,7 @@ class GrowOptions:
     count: int | None = None
     pictures: Path | None = None
     pictures_per_lora: int = 3
+    draws: int = 2
     loras_per_word: int = 1
     steps: int = 40
     samples: int | None = None
@@ -70,6 +73,7 @@ class GrowOptions:
         """
         ranges = {
             "--pictures-per-lora": (self.pictures_per_lora, 1, MAX_PICTURES),
+            "--draws": (self.draws, 1, MAX_DRAWS),
             "--loras-per-word": (self.loras_per_word, 1, MAX_LORAS),
             "--steps": (self.steps, 0, MAX_STEPS),
             "--samples": (self.samples, 1, MAX_SAMPLES),

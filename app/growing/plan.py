@@ -10,7 +10,7 @@ from typing import Final
 
 import torch
 
-from loradex.app.growing.folder import concepts_in, free_bytes
+from loradex.app.growing.folder import concepts_in, free_bytes, save_picture
 from loradex.app.growing.lora_growing import LoraRecipe, grow_loras
 from loradex.app.growing.options import GrowOptions, GrowPlan, GrowProgress, no_progress
 from loradex.app.growing.own_pictures import copy_pictures
@@ -27,7 +27,8 @@ def plan_growing(name: str, options: GrowOptions, progress: GrowProgress = no_pr
         LoradexError: as ``loradex.app.growing.grow.grow``.
     """
     run = GrowRun.prepare(name, options)
-    to_draw = 0 if options.pictures else sum(not path.is_file() for each in run.concepts for path in each.pictures)
+    without = sum(not all(path.is_file() for path in each.pictures) for each in run.concepts)
+    to_draw = 0 if options.pictures else without * run.drawings_per_lora
     to_grow = sum(not concept.weights.is_file() for concept in run.concepts)
     progress("loading the base model", 0, 3)
     denoiser = run.denoiser
@@ -40,7 +41,8 @@ def plan_growing(name: str, options: GrowOptions, progress: GrowProgress = no_pr
             for concept in concepts:
                 copy_pictures(options.pictures, concept)
         else:
-            run.draw([(concept.word, 0, concept.pictures[0]) for concept in concepts])
+            for concept, image in zip(concepts, run.draw([(concept.word, 0) for concept in concepts]), strict=True):
+                save_picture(image, concept.pictures[0])
         draw_s = (perf_counter() - started) / len(concepts)
         condition = denoiser.encode_prompts([run.base.prompt])
         denoiser.release_drawing()
@@ -66,7 +68,7 @@ def plan_growing(name: str, options: GrowOptions, progress: GrowProgress = no_pr
         draw_s=round(draw_s, 3),
         sample_s=round(sample_s, 4),
         hours=round(seconds / 3600, 2),
-        bytes=to_draw * picture_bytes + to_grow * lora_bytes,
+        bytes=to_draw // options.draws * picture_bytes + to_grow * lora_bytes,
         free_bytes=free_bytes(run.folder),
         peak_bytes=peak_bytes(run.device),
     )

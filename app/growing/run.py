@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import torch
+from PIL import Image
 
 from loradex.app.experts.training_options import TrainOptions, check_options
+from loradex.app.growing.choosing import choose_pictures
 from loradex.app.growing.denoiser import Conditions, Denoiser
 from loradex.app.growing.errors import GrowError
 from loradex.app.growing.folder import Concept, concepts_in, save_picture
@@ -26,6 +28,7 @@ from loradex.app.growing.options import GrowOptions, GrowProgress
 from loradex.app.growing.own_pictures import copy_pictures, words_of_folder
 from loradex.app.growing.word_list import Word, read_words, shipped_words
 from loradex.app.paths import user_data_dir
+from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.errors import QueryError
 from loradex.retrieval.probex.provenance import GROWN, Provenance
 
@@ -113,6 +116,7 @@ class GrowRun:
             "base": self.base.base.fingerprint,
             "family": self.base.base.family,
             "pictures per LoRA": self.options.pictures_per_lora,
+            "draws": self.options.draws,
             "own pictures": str(self.options.pictures.absolute()) if self.options.pictures else None,
             "size": self.options.size,
             "steps": self.recipe.steps,
@@ -123,38 +127,61 @@ class GrowRun:
         }
 
     @property
+    def drawings_per_lora(self) -> int:
+        """How many pictures are drawn for a LoRA, of which some are kept."""
+        return self.options.draws * self.options.pictures_per_lora
+
+    @property
     def layers(self) -> dict[str, Any]:
         """The layers that are grown, by name."""
         return linear_layers(self.denoiser.module, self.options.layers or ATTENTION)
 
-    def make_pictures(self, progress: GrowProgress) -> None:
-        """Draw the pictures that are missing, or copy a person's own."""
+    def make_pictures(self, encoder: Encoder, progress: GrowProgress) -> None:
+        """Draw the pictures of concepts that lack some, or copy a person's own."""
         if self.options.pictures:
             for done, concept in enumerate(self.concepts):
                 progress("copying pictures", done, len(self.concepts))
                 if not concept.pictures[0].is_file():
                     copy_pictures(self.options.pictures, concept)
             return
-        total = len(self.concepts) * self.options.pictures_per_lora
-        missing = [
-            (each.word, each.first + number, path)
-            for each in self.concepts
-            for number, path in enumerate(each.pictures)
-            if not path.is_file()
-        ]
-        at_once = DRAWN_AT_ONCE if self.base.is_miniature else self.recipe.batch
-        for batch in batches_of(missing, at_once):
-            progress("drawing", total - len(missing), total)
-            self.draw(batch)
+        total = len(self.concepts) * self.drawings_per_lora
+        missing = [each for each in self.concepts if not all(path.is_file() for path in each.pictures)]
+        for batch in batches_of(missing, max(self.drawn_at_once // self.drawings_per_lora, 1)):
+            done = total - len(missing) * self.drawings_per_lora
+            progress("drawing", done, total)
+            images = self.draw(
+                [
+                    (each.word, each.first * self.options.draws + number)
+                    for each in batch
+                    for number in range(self.drawings_per_lora)
+                ],
+                scaled(lambda drawn: progress("drawing", int(drawn), total), done, 1),
+            )
+            chosen = choose_pictures(images, [each.word for each in batch], self.options.pictures_per_lora, encoder)
+            for concept, pictures in zip(batch, chosen, strict=True):
+                for picture, path in zip(pictures, concept.pictures, strict=True):
+                    save_picture(picture, path)
             missing = missing[len(batch) :]
 
-    def draw(self, pictures: Sequence[tuple[str, int, Path]]) -> None:
-        """Draw pictures of words, each with its number to its path."""
-        seeds = [picture_seed(self.options.seed, word, number) for word, number, _ in pictures]
+    @property
+    def drawn_at_once(self) -> int:
+        """How many pictures are drawn at once."""
+        return DRAWN_AT_ONCE if self.base.is_miniature else self.recipe.batch
+
+    def draw(
+        self, pictures: Sequence[tuple[str, int]], on_drawn: Callable[[float], None] = lambda drawn: None
+    ) -> list[Image.Image]:
+        """Draw pictures of words, each by the number that it has among those of its word.
+
+        ``on_drawn`` is called after each denoising step with how many pictures' worth of them are done.
+        """
+        images = list[Image.Image]()
         with self.base.threads():
-            images = self.denoiser.draw([word for word, _, _ in pictures], seeds, lambda: None)
-        for image, (_, _, path) in zip(images, pictures, strict=True):
-            save_picture(image, path)
+            for batch in batches_of(pictures, self.drawn_at_once):
+                seeds = [picture_seed(self.options.seed, word, number) for word, number in batch]
+                on_share = scaled(on_drawn, len(images), len(batch))
+                images += self.denoiser.draw([word for word, _ in batch], seeds, on_share)
+        return images
 
     def make_loras(self, progress: GrowProgress) -> None:
         """Make the LoRAs that are missing."""
@@ -202,7 +229,6 @@ class GrowRun:
             GROWN,
             base.family,
             base.fingerprint,
-            words=len(self.concepts) // self.options.loras_per_word,
             steps=recipe.steps,
             samples=recipe.samples_in_all,
         )
@@ -227,6 +253,11 @@ def words_to_grow(options: GrowOptions) -> tuple[Word, ...]:
 def picture_seed(seed: int, word: str, number: int) -> int:
     """The seed of a word's picture, the same in every run with the seed ``seed``."""
     return (int.from_bytes(sha256(f"{word}\0{number}".encode()).digest()[:4]) + seed) % 2**32
+
+
+def scaled(report: Callable[[float], None], start: float, size: float) -> Callable[[float], None]:
+    """A function that reports ``start`` and so many times ``size``."""
+    return lambda share: report(start + share * size)
 
 
 def batches_of(items: Sequence[ItemT], size: int) -> Iterator[Sequence[ItemT]]:

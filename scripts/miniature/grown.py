@@ -14,6 +14,8 @@ import numpy as np
 from loradex.app.growing.folder import check_settings
 from loradex.app.growing.options import GrowOptions
 from loradex.app.growing.run import GrowRun
+from loradex.app.paths import MINIATURE
+from loradex.retrieval.encoder import Encoder
 from scripts.miniature.fleet import TRAINERS, FleetTrainer, chunk_recipes, make_recipes, train_chunks
 from scripts.miniature.settings import Build, log, timed
 
@@ -46,7 +48,7 @@ def grow_pool(fleet: str, options: GrowOptions) -> None:
             log.info("%s: %s %d of %d", run.folder.name, step, done, total)
 
     with timed(f"pictures of {run.folder.name}"):
-        run.make_pictures(report)
+        run.make_pictures(Encoder.load(MINIATURE / "encoder"), report)
     with timed(f"LoRAs of {run.folder.name}"):
         run.make_loras(report)
 

@@ -48,7 +48,7 @@ def message(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 
 def test_a_plan(tmp_path: Path) -> None:
     plan = json.loads(run("mini-b", *SHORT, "--dry-run", "--folder", tmp_path / "none", "--json").stdout)
-    assert (plan["family"], plan["loras"], plan["to_draw"], plan["to_grow"]) == ("mini-b", 30, 30, 30)
+    assert (plan["family"], plan["loras"], plan["to_draw"], plan["to_grow"]) == ("mini-b", 30, 60, 30)
     assert plan["layers"] > 4 and plan["peak_bytes"] > 2**27
     assert not (tmp_path / "none").exists()
 

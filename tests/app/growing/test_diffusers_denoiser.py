@@ -143,9 +143,11 @@ def test_latents_and_drawings_are_those_of_the_pipeline(kind: str, folder: Calla
         mean = pipe.vae.encode(pixels).latent_dist.mean
     expected = (mean - (pipe.vae.config.shift_factor or 0)) * pipe.vae.config.scaling_factor
     torch.testing.assert_close(denoiser.encode_pictures(given), expected, rtol=1e-4, atol=1e-5)
-    calls = []
-    drawn = denoiser.draw(PROMPTS[:2], [5, 6], lambda: calls.append(1))
-    assert len(calls) == len(denoiser.pipeline.scheduler.timesteps) >= denoiser.steps == 20
+    shares: list[float] = []
+    drawn = denoiser.draw(PROMPTS[:2], [5, 6], shares.append)
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    assert len(shares) == len(denoiser.pipeline.scheduler.timesteps) >= denoiser.steps == 20
     with torch.no_grad():
         for number, picture in enumerate(drawn):
             generator = torch.Generator().manual_seed(5 + number)

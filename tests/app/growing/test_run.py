@@ -12,6 +12,7 @@ from loradex.app.growing.grow import grow
 from loradex.app.growing.options import GrowAnswer, GrowOptions
 from loradex.app.growing.plan import plan_growing
 from loradex.app.growing.run import GrowRun
+from loradex.app.paths import MINIATURE
 from loradex.app.pictures import PictureFinder
 from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.errors import QueryError
@@ -85,9 +86,9 @@ def test_other_settings_are_refused(grown: tuple[GrowAnswer, Path, list[str]]) -
 def test_a_plan(tmp_path: Path) -> None:
     """Hours and bytes are those of one picture and one sample, times what is missing; nothing is left behind."""
     plan = plan_growing("mini-b", replace(OPTIONS, folder=tmp_path / "none", samples=4))
-    seconds = COUNT * plan.draw_s + COUNT * 4 * plan.sample_s
+    seconds = 2 * COUNT * plan.draw_s + COUNT * 4 * plan.sample_s
     assert plan.hours == pytest.approx(seconds / 3600, abs=0.01)
-    assert (plan.to_draw, plan.to_grow) == (COUNT, COUNT)
+    assert (plan.to_draw, plan.to_grow) == (2 * COUNT, COUNT)
     assert 0 < plan.bytes < plan.free_bytes
     assert not (tmp_path / "none").exists()
 
@@ -101,8 +102,8 @@ def test_own_pictures(tmp_path: Path) -> None:
             Image.new("RGB", (80, 64), (8 * number, 60 * picture, 9)).save(folder / f"{picture}.jpg")
         (folder / "0.png").write_text("no picture")
     options = replace(OPTIONS, count=None, pictures=tmp_path / "mine", pictures_per_lora=2, folder=tmp_path / "run")
-    run = GrowRun.prepare("mini-b", options)
-    run.make_pictures(lambda step, done, total: None)
+    run, encoder = GrowRun.prepare("mini-b", options), Encoder.load(MINIATURE / "encoder")
+    run.make_pictures(encoder, lambda step, done, total: None)
     assert [concept.word for concept in run.concepts[:2]] == ["my thing 0", "my thing 1"]
     assert all(len(concept.read_pictures()) == 2 for concept in run.concepts)
     shutil.rmtree(tmp_path / "mine" / "my_thing_4")
@@ -110,7 +111,7 @@ def test_own_pictures(tmp_path: Path) -> None:
     (tmp_path / "mine" / "my_thing_4" / "a.png").write_text("no picture")
     shutil.rmtree(tmp_path / "run")
     with pytest.raises(QueryError, match="expected a picture of 'my thing 4' that can be read, found none"):
-        run.make_pictures(lambda step, done, total: None)
+        run.make_pictures(encoder, lambda step, done, total: None)
 
 
 def test_too_few_words(tmp_path: Path) -> None:
