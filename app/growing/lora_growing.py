@@ -17,6 +17,7 @@ from loradex.retrieval.lora.update import LayerUpdate
 
 GRADIENT_RANK: Final = 16
 TRAINED_RANK: Final = 4
+GRADIENT_RIDGE: Final = 1.0  # of an expert that is fitted to gradients, which are noisier than trained LoRAs
 GRADIENT_SAMPLES: Final = 48  # of a concept
 STEP_SAMPLES: Final = 2  # of a LoRA in each step
 RATE: Final = 5e-3  # of Adam, for factors that start as in peft

@@ -18,6 +18,7 @@ from loradex.app.growing.layers import ATTENTION, linear_layers
 from loradex.app.growing.loading import GrowBase
 from loradex.app.growing.lora_growing import (
     GRADIENT_RANK,
+    GRADIENT_RIDGE,
     GRADIENT_SAMPLES,
     STEP_SAMPLES,
     TRAINED_RANK,
@@ -31,6 +32,7 @@ from loradex.app.paths import user_data_dir
 from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.errors import QueryError
 from loradex.retrieval.probex.provenance import GROWN, Provenance
+from loradex.retrieval.training.labelled_loras import GROWN_KEY
 
 ItemT = TypeVar("ItemT")
 
@@ -107,7 +109,7 @@ class GrowRun:
     def metadata(self) -> dict[str, str]:
         """What a LoRA's header says of its making."""
         steps = self.recipe.steps
-        return {"base_model": self.base.base.fingerprint, "grown": f"{steps} steps" if steps else "gradient"}
+        return {"base_model": self.base.base.fingerprint, GROWN_KEY: f"{steps} steps" if steps else "gradient"}
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -232,7 +234,8 @@ class GrowRun:
             steps=recipe.steps,
             samples=recipe.samples_in_all,
         )
-        return TrainOptions(tree=tree, like=self.options.like, provenance=made)
+        settings = {} if recipe.steps else {"ridge": GRADIENT_RIDGE}
+        return TrainOptions(tree=tree, like=self.options.like, settings=settings, provenance=made)
 
 
 def words_to_grow(options: GrowOptions) -> tuple[Word, ...]:

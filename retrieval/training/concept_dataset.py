@@ -6,6 +6,7 @@ from typing import Final
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from loradex.retrieval.encoder import Encoder
@@ -20,6 +21,7 @@ from loradex.retrieval.training.labelled_loras import KEPT_APART, LabelledLora
 TRAINING, VALIDATION, HELD_OUT, SEEN = "train", *KEPT_APART, "test"
 FINAL_SPLITS = (TRAINING, "val", VALIDATION)  # on which the final expert is fitted
 MIN_PICTURE_SHARE: Final = 0.9  # of the models must have a picture for pictures to be the targets
+WORD_SHARE: Final = 0.2  # in the targets of grown models; chosen on validation concepts (docs/experiments.md)
 VARIANTS: Final = 6  # anchors of each concept
 
 
@@ -109,8 +111,8 @@ def make_concept_dataset(
         models: their packed factors, by layer.
         encoder: of the space.
         pictures: vectors (dim,) in the space of the pictures of models, by row. They are the targets where nearly all
-            models have one, among real ones and among grown ones; otherwise, and for models without one, the targets
-            are the names of the concepts.
+            models have one, among real ones and among grown ones, whose pictures are moved towards the words;
+            otherwise, and for models without one, the targets are the names of the concepts.
     """
     names = tuple(dict.fromkeys(file.class_name for file in files))
     concept = torch.tensor([names.index(file.class_name) for file in files])
@@ -122,13 +124,24 @@ def make_concept_dataset(
     for of_kind in (grown, ~grown):
         rows = [row for row in pictures if of_kind[row]]
         if rows and len(rows) >= MIN_PICTURE_SHARE * int(of_kind.sum()):
-            targets = targets.index_copy(0, torch.tensor(rows), torch.stack([pictures[row] for row in rows]))
+            shown = torch.stack([pictures[row] for row in rows])
+            if of_kind is grown:
+                shown = towards_words(shown, labels[concept[rows]])
+            targets = targets.index_copy(0, torch.tensor(rows), shown)
     concept_split = split_concepts(concept, split, len(names))
     anchors = sample_anchors(targets, concept, labels)
     grown_beside_real = grown if grown.any() and not grown.all() else None
     return ConceptDataset(
         models, concept, split, names, concept_split, texts, labels, targets, anchors, grown_beside_real
     )
+
+
+def towards_words(pictures: Tensor, words: Tensor, share: float = WORD_SHARE) -> Tensor:
+    """Unit vectors (n, dim) between those of pictures that a base model drew and those of the words that it drew.
+
+    Base models do not draw all words well, and what they draw of all words has their style.
+    """
+    return F.normalize((1 - share) * pictures + share * words, dim=-1)
 
 
 def sample_anchors(targets: Tensor, concept: Tensor, labels: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from loradex.retrieval.lora import LoraFile
 SPLITS: Final = ("train", "val", "test", "val_holdout", "test_holdout")
 KEPT_APART: Final = SPLITS[3], SPLITS[4]
 SPLIT_OF_TENTH: Final = {0: "test_holdout", 1: "val_holdout"}  # the other tenths are for training
+GROWN_KEY: Final = "grown"  # of the header of a LoRA that was grown from the base model
 NAME_OVERRIDES: Final = {"n02012849": "crane, bird", "n03710721": "maillot, tank suit"}
 
 
@@ -27,7 +28,7 @@ class LabelledLora:
     """A LoRA file whose concept is known.
 
     Attributes:
-        grown: whether it was grown from the base model, to stand beside real ones.
+        grown: whether it was grown from the base model.
     """
 
     path: Path
@@ -55,11 +56,12 @@ def find_labelled_loras(zoo: Path, labels: Path | None = None) -> list[LabelledL
     for path in sorted(zoo.rglob("*.safetensors")):
         relative = path.relative_to(zoo)
         row = table.get(relative.as_posix()) or table.get(path.name) or table.get(path.stem)
-        label = row[0] if row else None if labels else label_of(path)
+        lora = open_readable(path)
+        label = row[0] if row else None if labels or not lora else label_of(lora)
         if label:
             split = row[1] if row and row[1] else relative.parts[0] if has_split_folders else split_of(label)
             if split in SPLITS:
-                loras.append(LabelledLora(path, split, label))
+                loras.append(LabelledLora(path, split, label, lora is not None and GROWN_KEY in lora.header.metadata))
     if not loras:
         raise FileUnsupported(
             f"{zoo}: expected LoRAs with a label in the header, a side-car or a CSV, found none; name a table of files and labels with --labels, "
@@ -127,12 +129,16 @@ def read_labels(path: Path) -> dict[str, tuple[str, str | None]]:
     }
 
 
-def label_of(path: Path) -> str | None:
-    """The concept that a LoRA's header or side-cars name; None if there is none, or it cannot be read."""
+def open_readable(path: Path) -> LoraFile | None:
+    """Open a LoRA; None if it cannot be read."""
     try:
-        lora = LoraFile.open(path)
+        return LoraFile.open(path)
     except LoradexError:
         return None
+
+
+def label_of(lora: LoraFile) -> str | None:
+    """The concept that a LoRA's header or side-cars name; None if there is none."""
     metadata = lora.header.metadata
     if "class_name" in metadata:
         return metadata["class_name"]

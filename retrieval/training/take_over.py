@@ -25,7 +25,7 @@ from loradex.retrieval.training.sketches import group_layers
 
 MIN_FILES: Final = 8  # with a layer, for its mean to be taken over
 MAX_FILES: Final = 1000  # more change nothing
-PRIOR_FILES: Final = 16  # for how many files the expert's own covariance counts beside that of the files
+PRIOR_FILES: Final = 50  # for how many files the expert's own means and covariance count beside those of the files
 MAX_RATIO: Final = 4.0  # of standard deviations, which are rough where files are few
 
 
@@ -81,7 +81,7 @@ def take_over(
             report(len(readable) + row + 1)
         for layer in found.features:
             rows, features = torch.tensor(found.rows[layer]), torch.cat(found.features[layer])
-            mean[layer] = features.mean(0)
+            mean[layer] = shrunk(features.mean(0), model.mean[layer], len(features))
             if second_moments:
                 ratio = model.deviation[layer] / features.std(0).clamp_min(torch.finfo().tiny)
                 weight[layer] = model.weight[layer] * ratio.clamp(1 / MAX_RATIO, MAX_RATIO)[:, None]
@@ -155,6 +155,15 @@ def leading_outputs(spectrum: Spectrum) -> Tensor:
 
 
 def shrunk_background(vectors: Tensor, prior: Background) -> Background:
-    """The background of vectors (models, dim); few of them tell little of their covariance, so that a prior helps."""
+    """The background of vectors (models, dim), of which few tell little, so that a prior helps."""
     own, count = Background.fit(vectors), len(vectors)
-    return replace(own, covariance=(count * own.covariance + PRIOR_FILES * prior.covariance) / (count + PRIOR_FILES))
+    return replace(
+        own,
+        mean=shrunk(own.mean, prior.mean, count),
+        covariance=shrunk(own.covariance, prior.covariance, count),
+    )
+
+
+def shrunk(found: Tensor, prior: Tensor, count: int) -> Tensor:
+    """What ``count`` files show, moved towards what was known before."""
+    return (count * found + PRIOR_FILES * prior) / (count + PRIOR_FILES)

@@ -17,14 +17,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from loradex.app.experts.lora_training import encode_pictures_beside
+from loradex.app.growing.lora_growing import GRADIENT_RIDGE
 from loradex.app.paths import MINIATURE
 from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.lora import LoraFile
 from loradex.retrieval.measure.gallery import HELD_OUT, Gallery
 from loradex.retrieval.probex.sketch import SketchConfig
 from loradex.retrieval.space.calibration import Background
+from loradex.retrieval.training.concept_dataset import WORD_SHARE, towards_words
 from loradex.retrieval.training.labelled_loras import find_labelled_loras
 from loradex.retrieval.training.sketches import Sketches, sketch_updates
+from loradex.retrieval.training.take_over import shrunk, shrunk_background
 from loradex.retrieval.training.updates import FileUpdates
 from scripts.miniature.ablation import SEEDS
 from scripts.miniature.fleet_dataset import drawing_vectors
@@ -51,7 +54,7 @@ class Case:
         weight: of a grown LoRA beside real ones.
         own_means: whether grown and real LoRAs are each centred on their own mean.
         like: whether means and background are those of the LoRAs that are read, whose labels are unknown.
-        texts: whether the targets are the words and not the pictures.
+        word_share: of the words in the targets of grown LoRAs; the rest is of their pictures.
     """
 
     name: str
@@ -63,12 +66,12 @@ class Case:
     weight: float = 1.0
     own_means: bool = True
     like: bool = False
-    texts: bool = False
+    word_share: float = WORD_SHARE
 
 
 def chosen_cases() -> Iterator[Case]:
     """What is measured on held-out concepts."""
-    gradient = {"quadratic": 0.0, "ridge": 1.0}
+    gradient = {"ridge": GRADIENT_RIDGE}
     yield Case("the base alone: short trainings")
     yield Case("the base alone: short trainings, one a word", copies=1)
     for words in LEARNING_CURVE:
@@ -88,8 +91,9 @@ def compared_cases() -> Iterator[Case]:
         yield Case(f"short trainings: ridge {ridge}", settings={"ridge": ridge})
     for quadratic in (0.0, 1.0):
         yield Case(f"short trainings: quadratic view at {quadratic}", settings={"quadratic": quadratic})
-    yield Case("short trainings: aims at words", texts=True)
-    for ridge, quadratic in ((0.3, 0.5), (1.0, 0.5), (3.0, 0.0)):
+    for share in (0.0, 0.1, 0.3, 0.5, 1.0):
+        yield Case(f"short trainings: {share} of the words in the targets", word_share=share)
+    for ridge, quadratic in ((0.3, 0.5), (1.0, 0.0), (3.0, 0.0)):
         yield Case(
             f"gradients: ridge {ridge}, quadratic view at {quadratic}",
             GRADIENT,
@@ -158,16 +162,21 @@ class GrownReading:
         sketches, rows = self.fitted(case, seed, validate=validate)
         kinds = (self.kind[rows] != REAL).long() if case.own_means and case.real else None
         weights = torch.where(self.kind[rows] == REAL, 1.0, case.weight)
-        targets = self.texts[self.concept[rows]] if case.texts else self.targets[rows]
+        words, pictures = self.texts[self.concept[rows]], self.targets[rows]
+        grown = (self.kind[rows] != REAL)[:, None]
+        targets = torch.where(grown, towards_words(pictures, words, case.word_share), pictures)
         config = SketchConfig(sketches.config.layers, **{"rank": 40} | dict(case.settings))
         fit = sketches.fit(rows, targets, self.concept[rows], config, weights=weights, kinds=kinds)
         read = self.test_rows(validate=validate)
         means, background = None, Background.fit(fit.vectors)
         if case.like:
-            means = {layer: sketches.views(layer, read, config).mean(0) for layer in fit.model.config.layers}
+            means = {
+                layer: shrunk(sketches.views(layer, read, config).mean(0), fit.model.mean[layer], len(read))
+                for layer in fit.model.config.layers
+            }
         vectors = sketches.encode(read, fit.model, means)
         if case.like:
-            background = Background.fit(vectors)
+            background = shrunk_background(vectors, background)
         return {
             key: asdict(metric)
             for key, metric in self.gallery(read, validate)
