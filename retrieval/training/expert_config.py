@@ -13,7 +13,7 @@ from loradex.retrieval.training.dataset import Aim
 class Mixing:
     """How models that were grown from the base model count beside real ones, in a closed form."""
 
-    grown_weight: float = 1.0  # of the squared error of a grown model, beside 1 of a real one
+    grown_weight: float = 0.3  # of the squared error of a grown model, beside 1 of a real one
     own_means: bool = True  # centre real and grown models each on their own mean
 
 

@@ -63,7 +63,7 @@ class Case:
     words: int | None = None
     copies: int = 2
     real: int = 0
-    weight: float = 1.0
+    weight: float = 0.3
     own_means: bool = True
     like: bool = False
     word_share: float = WORD_SHARE
@@ -99,7 +99,7 @@ def compared_cases() -> Iterator[Case]:
             GRADIENT,
             {"ridge": ridge, "quadratic": quadratic},
         )
-    for weight in (0.1, 0.3):
+    for weight in (0.1, 1.0):
         yield Case(f"short trainings beside 100 real LoRAs, at a weight of {weight}", real=100, weight=weight)
     yield Case("short trainings beside 100 real LoRAs, one mean for both", real=100, own_means=False)
 
@@ -161,7 +161,7 @@ class GrownReading:
         """Metrics of one expert: on LoRAs of validation concepts, or on those that ship."""
         sketches, rows = self.fitted(case, seed, validate=validate)
         kinds = (self.kind[rows] != REAL).long() if case.own_means and case.real else None
-        weights = torch.where(self.kind[rows] == REAL, 1.0, case.weight)
+        weights = torch.where(self.kind[rows] == REAL, 1.0, case.weight if case.real else 1.0)
         words, pictures = self.texts[self.concept[rows]], self.targets[rows]
         grown = (self.kind[rows] != REAL)[:, None]
         targets = torch.where(grown, towards_words(pictures, words, case.word_share), pictures)
