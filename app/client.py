@@ -1,6 +1,6 @@
 """Client of a Loradex server: ``Client("http://127.0.0.1:7860").search("a slice of pizza")`` returns JSON documents."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -133,6 +133,12 @@ class Client:
     def inspect(self, *files: str | Path, hash: bool = False) -> Document:
         """Upload LoRA files and return the facts in them: format, ranks, trigger words, ..."""
         return self._upload("inspect", "files", files, {"hash": hash})
+
+    def family(self, tensors: Mapping[str, Sequence[int]]) -> Document:
+        """Tell the family of a base model by the shapes of its diffusion model's tensors, by name."""
+        return self._get_document(
+            "POST", "family", json={"tensors": {name: [*shape] for name, shape in tensors.items()}}
+        )
 
     def index(self, *folders: str) -> Document:
         """Start to index folders of the server's machine."""

@@ -1,9 +1,10 @@
 """Fingerprints of LoRAs, with no expert and no space: the cosine of two estimates the cosine of their full updates.
 
 Each layer's update up @ down is a sum of outer products. Its TensorSketch (Pham and Pagh, KDD 2013) is the sum of the
-circular convolutions of the count sketches of their two sides, computed by FFT. The sketches of all layers are added:
-the hashes of different layers are independent, so their cross terms are zero on average. The result does not depend on
-how an update is factored, on its rank, its data type or its keys.
+circular convolutions of the count sketches of their two sides, computed by FFT; of an update that is no low-rank
+product both sides are hashed, and entries whose buckets add up to one number are summed. The sketches of all layers are
+added: the hashes of different layers are independent, so their cross terms are zero on average. The result does not
+depend on how an update is factored, on its rank, its data type or its keys.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from loradex.retrieval.lora.update import LayerUpdate
+from loradex.retrieval.lora.update import LayerUpdate, Update
 
 SIZE: Final = 1024  # entries; the cosine of unrelated updates is off by about 1 / sqrt(SIZE)
 QUANTIZATION_STEPS: Final = 127  # on either side of zero, for a stored entry
@@ -38,14 +39,18 @@ class Fingerprint:
     norm: float
 
     @classmethod
-    def of(cls, updates: Iterable[tuple[str, LayerUpdate]]) -> Self:
+    def of(cls, updates: Iterable[tuple[str, Update]]) -> Self:
         """Compute the fingerprint of (layer, update) pairs, one layer in memory at a time."""
         total, energy = torch.zeros(SIZE // 2 + 1, dtype=torch.complex64), 0.0
+        table = torch.zeros(SIZE, SIZE)  # of updates that are no low-rank products, with both sides hashed
         for layer, update in updates:
             out, width = update.shape
-            total += (spectra(update.up.mT, layer, "out", out) * spectra(update.down, layer, "in", width)).sum(0)
-            energy += float(((update.up.mT @ update.up).double() * (update.down @ update.down.mT)).sum())
-        sketch = torch.fft.irfft(total, n=SIZE).double()  # its squares may be too large for float32
+            if isinstance(update, LayerUpdate):
+                total += (spectra(update.up.mT, layer, "out", out) * spectra(update.down, layer, "in", width)).sum(0)
+                energy += update.energy()
+            else:
+                energy += update.fold_into(table, hashes(layer, "out", out), hashes(layer, "in", width))
+        sketch = torch.fft.irfft(total, n=SIZE).double() + antidiagonal_sums(table)  # squares may exceed float32
         return cls((sketch / sketch.norm().clamp(min=1e-30)).float().numpy(), max(energy, 0.0) ** 0.5)
 
     def cosine(self, other: "Fingerprint") -> float:
@@ -68,6 +73,13 @@ class Fingerprint:
             raise ValueError(f"fingerprint: expected {8 + SIZE} bytes, found {len(data)}")
         sketch = np.frombuffer(data, np.int8, offset=8).astype(np.float32)
         return cls(sketch / max(float(np.linalg.norm(sketch)), 1e-30), float(struct.unpack_from("<d", data)[0]))
+
+
+def antidiagonal_sums(table: Tensor) -> Tensor:
+    """Of a square table (n, n) the sums (n,), float64, of the entries whose row and column add up to k modulo n."""
+    size = len(table)
+    twice = torch.cat([table, table], 1)
+    return twice.as_strided((size, size), (2 * size - 1, 1), size).sum(0, dtype=torch.float64)
 
 
 def spectra(rows: Tensor, layer: str, side: str, width: int) -> Tensor:

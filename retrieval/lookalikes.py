@@ -1,5 +1,7 @@
 """Look-alikes by fingerprint: LoRAs that are re-saves, rescalings, lower ranks, checkpoints or merges of one another.
 
+A cosine below zero counts as one above: it is that of a negated copy, or of a part that a merge takes away.
+
 The thresholds were measured with ``python -m scripts.lookalikes`` (docs/experiments.md): unrelated LoRAs stay below
 0.22, checkpoints and the halves of a merge lie above 0.58, and re-saves, even in eight bits, above 0.99.
 """
@@ -29,6 +31,7 @@ class Relation(StrEnum):
 
     SAME = "same update"
     RESCALED = "same update, other strength"
+    NEGATED = "same update, negated"
     RELATED = "related: other rank, checkpoint or merge"
 
 
@@ -38,7 +41,7 @@ class Lookalike:
 
     Attributes:
         index: its row in the index.
-        cosine: of both updates, estimated.
+        cosine: of both updates, estimated; near -1 for a negated copy.
         strength: its norm over that of the LoRA it is compared with.
     """
 
@@ -49,8 +52,10 @@ class Lookalike:
     @property
     def relation(self) -> Relation:
         """The relation by cosine and strength."""
-        if self.cosine < SAME_COSINE:
+        if abs(self.cosine) < SAME_COSINE:
             return Relation.RELATED
+        if self.cosine < 0:
+            return Relation.NEGATED
         return Relation.SAME if abs(self.strength - 1) <= STRENGTH_TOLERANCE else Relation.RESCALED
 
 
@@ -84,18 +89,18 @@ class FingerprintIndex:
         if not len(self.norms):
             return []
         cosines = self.sketches @ query.sketch
-        order = np.argsort(-cosines, kind="stable")
+        order = np.argsort(-np.abs(cosines), kind="stable")
         return [
             Lookalike(int(i), float(cosines[i]), float(self.norms[i]) / max(query.norm, 1e-30))
             for i in order
-            if cosines[i] >= min_cosine
+            if abs(cosines[i]) >= min_cosine
         ]
 
     def pairs(self, min_cosine: float = RELATED_COSINE) -> Iterator[tuple[int, Lookalike]]:
         """Yield every pair of look-alikes once: the lower index, and the other one compared with it."""
         for start in range(0, len(self.norms), BLOCK_ROWS):
             cosines = self.sketches[start : start + BLOCK_ROWS] @ self.sketches[start:].T
-            for row, column in zip(*np.nonzero(np.triu(cosines >= min_cosine, 1)), strict=True):
+            for row, column in zip(*np.nonzero(np.triu(np.abs(cosines) >= min_cosine, 1)), strict=True):
                 first, second = start + int(row), start + int(column)
                 strength = float(self.norms[second] / max(self.norms[first], 1e-30))
                 yield first, Lookalike(second, float(cosines[row, column]), strength)
@@ -107,10 +112,12 @@ class FingerprintIndex:
         """
         parts: list[int] = []
         for candidate in self.find(query, PART_COSINE):
-            unrelated = all(self.sketches[candidate.index] @ self.sketches[part] < RELATED_COSINE for part in parts)
+            unrelated = all(
+                abs(self.sketches[candidate.index] @ self.sketches[part]) < RELATED_COSINE for part in parts
+            )
             if candidate.index != leave_out and unrelated and len(parts) < MAX_PARTS:
                 parts.append(candidate.index)
-        if len(parts) < 2 or float(self.sketches[parts[0]] @ query.sketch) >= SAME_COSINE:
+        if len(parts) < 2 or abs(float(self.sketches[parts[0]] @ query.sketch)) >= SAME_COSINE:
             return None
         weights, _ = self.fit_weights(query, parts)
         min_energy = MIN_PART_ENERGY * query.norm**2

@@ -7,7 +7,7 @@ FILE. With the miniature's build folder, earlier checkpoints are trained too. Pr
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -18,11 +18,11 @@ from torch import Tensor
 
 from loradex.app.paths import MINIATURE
 from loradex.retrieval.fingerprint import Fingerprint
-from loradex.retrieval.lora import LayerUpdate, LoraFile
+from loradex.retrieval.lora import LayerUpdate, LoraFile, Update
 from scripts.miniature.fleet import TRAINERS, FleetTrainer, chunk_recipes, make_recipes
 from scripts.miniature.settings import Build
 
-Updates = dict[str, LayerUpdate]
+Updates = Mapping[str, Update]
 QUANTILES = (0.0, 0.01, 0.5, 0.99, 1.0)
 CHECKPOINT_SHARES = (0.5, 0.75)  # shares of the steps
 
@@ -48,25 +48,25 @@ def layer_shapes(updates: Updates) -> dict[str, tuple[int, int]]:
     return {layer: update.shape for layer, update in updates.items()}
 
 
-def map_layers(updates: Updates, function: Callable[[LayerUpdate], LayerUpdate]) -> Updates:
+def map_layers(updates: Updates, function: Callable[[Update], LayerUpdate]) -> Updates:
     """Apply a function to the update of each layer."""
     return {layer: function(update) for layer, update in updates.items()}
 
 
-def cast_to(dtype: torch.dtype) -> Callable[[LayerUpdate], LayerUpdate]:
+def cast_to(dtype: torch.dtype) -> Callable[[Update], LayerUpdate]:
     """A function that rounds both factors to another precision."""
     return lambda update: LayerUpdate(update.down.to(dtype).float(), update.up.to(dtype).float())
 
 
-def scaled(factor: float) -> Callable[[LayerUpdate], LayerUpdate]:
+def scaled(factor: float) -> Callable[[Update], LayerUpdate]:
     """A function that multiplies an update by a number."""
     return lambda update: LayerUpdate(update.down, update.up * factor)
 
 
-def reduced_rank(rank: Callable[[int], int]) -> Callable[[LayerUpdate], LayerUpdate]:
+def reduced_rank(rank: Callable[[int], int]) -> Callable[[Update], LayerUpdate]:
     """A function that replaces an update by its best approximation of a lower rank, by SVD of the factors."""
 
-    def change(update: LayerUpdate) -> LayerUpdate:
+    def change(update: Update) -> LayerUpdate:
         (q1, r1), (q2, r2) = torch.linalg.qr(update.up), torch.linalg.qr(update.down.mT)
         u, s, v = torch.linalg.svd(r1 @ r2.mT)
         kept = rank(update.rank)

@@ -16,7 +16,7 @@ import torch
 from huggingface_hub.utils import close_session
 from safetensors.torch import save_file
 
-from loradex.retrieval.lora.layer_names.cloneofsimo import unet_modules
+from loradex.retrieval.lora.layer_names.counted_modules import unet_modules
 from loradex.retrieval.remote import ranges
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
@@ -35,7 +35,7 @@ def sd1_shapes() -> dict[str, tuple[int, int]]:
         "up_blocks.3": 320,
     }
     shapes = {}
-    for name in unet_modules(False):
+    for name in (module.path for module in unet_modules(("attn1", "attn2"))):
         out = next(width for block, width in widths.items() if name.startswith(f"unet.{block}"))
         shapes[name] = out, 768 if name.endswith(("attn2.to_k", "attn2.to_v")) else out
     return shapes

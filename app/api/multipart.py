@@ -8,10 +8,10 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from loradex.app.api.errors import TooLarge
 from loradex.app.api.texts import bounded_line, printable_line
-from loradex.app.indexing.folder_scan import WEIGHTS_SUFFIX
 from loradex.app.pictures import PICTURE_EXTENSIONS
 from loradex.app.search.query import MAX_QUERY_PARTS
 from loradex.retrieval.errors import QueryError
+from loradex.retrieval.lora.weights_folder import WEIGHTS_SUFFIX
 
 MAX_FILENAME_LENGTH: Final = 200  # characters; longer names are shortened
 MAX_HEADER_BYTES: Final = 16_384

@@ -15,12 +15,15 @@ MAX_PAGE_SIZE: Final = 500
 MAX_WORDS: Final = 100  # of a file
 MAX_FOLDERS: Final = 100
 MAX_KINDS: Final = 10
+MAX_TENSORS: Final = 20_000  # of a base model's header
+MAX_DIMENSIONS: Final = 8
 KINDS_DESCRIPTION: Final = (
     "Only models that are known by one of these kinds of evidence: picture (what it draws, read from its weights), words (in its weights), "
     "preview (pictures beside its file), or metadata (its name, tags and notes alone). A search counts only these. weights: picture and words."
 )
 
 ShortText = Annotated[str, Field(max_length=MAX_TEXT_LENGTH)]
+Side = Annotated[int, Field(ge=0, lt=2**40)]  # of a tensor
 KindName = Evidence | Literal["weights"]  # as ``parse_evidence`` reads them
 
 
@@ -113,6 +116,17 @@ class InspectFields(StrictModel):
     """Options of inspection."""
 
     hash: bool = Field(False, description="Whether to read the files completely and compute their hashes.")
+
+
+class BaseHeader(StrictModel):
+    """What the header of a base model says."""
+
+    tensors: dict[ShortText, Annotated[list[Side], Field(max_length=MAX_DIMENSIONS)]] = Field(
+        min_length=1,
+        max_length=MAX_TENSORS,
+        description="The shape of each tensor of the diffusion model by its name, as the header of a safetensors file has it.",
+        examples=[{"model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": [320, 768]}],
+    )
 
 
 class Folders(StrictModel):

@@ -286,6 +286,12 @@ class InspectedFile(BaseModel):
     sha256: str | None = None
 
 
+class BaseFamily(BaseModel):
+    """The family of a base model."""
+
+    family: Family = Field(description="Its family, or unknown.", examples=["sdxl"])
+
+
 class Refusal(BaseModel):
     """A file that could not be read, and why."""
 

@@ -13,6 +13,7 @@ from loradex.app.api.multipart import LORA_UPLOADS, PICTURE_UPLOADS
 from loradex.app.api.requests import (
     MAX_PAGE_SIZE,
     MAX_TEXT_LENGTH,
+    BaseHeader,
     Folders,
     InspectFields,
     LabelFields,
@@ -25,6 +26,7 @@ from loradex.app.api.uploads import Form, form_dependency, request_body
 from loradex.app.api.zoo_reader import ZooReader, described
 from loradex.app.backend import Backend
 from loradex.app.describe.inspection import inspect_files
+from loradex.retrieval.base_model import family_of_tensors
 
 VERSION: Final = "1"  # of the API; increase it with a change that breaks clients
 DESCRIPTION: Final = (
@@ -141,6 +143,11 @@ class Routes:
             )
             return form.restore_names(json_safe(answer.document()))
 
+    def family(self, body: BaseHeader) -> Any:
+        """Tell the family of a base model by its tensors, for searches of LoRAs that fit it."""
+        with self.reader.heavy_limiter:
+            return json_safe({"family": family_of_tensors(body.tensors)})
+
     def index(self, body: Folders) -> Any:
         """Start to index the LoRAs below folders of the server's machine."""
         self.backend.start_indexing(body.folders)
@@ -229,6 +236,13 @@ def add_routes(api: FastAPI, routes: Routes) -> None:
         operation_id="inspect_files",
         response_model=responses.Inspected,
         openapi_extra=body,
+    )
+    add(
+        "/family",
+        routes.family,
+        methods=["POST"],
+        operation_id="tell_family",
+        response_model=responses.BaseFamily,
     )
     add(
         "/index",

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from loradex.app.reporting import readable
+
 MAX_MESSAGE_LENGTH: Final = 1000  # characters
 
 
@@ -18,8 +20,8 @@ def map_strings(document: Any, function: Callable[[str], str]) -> Any:
 
 
 def valid_utf8(text: str) -> str:
-    """Replace characters that UTF-8 cannot encode, such as the surrogates in undecodable file names."""
-    return text.encode("utf-8", "replace").decode()
+    """Escape characters that UTF-8 cannot encode, such as the surrogates in undecodable file names."""
+    return readable(text)
 
 
 def replace_paths(text: str, names: Mapping[str, str]) -> str:

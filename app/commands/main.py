@@ -10,7 +10,21 @@ import sys
 
 import typer
 
-from loradex.app.commands import bases, draw, expert, experts, files, find, grow, library, serve, space, words, zoo
+from loradex.app.commands import (
+    bases,
+    comfyui,
+    draw,
+    expert,
+    experts,
+    files,
+    find,
+    grow,
+    library,
+    serve,
+    space,
+    words,
+    zoo,
+)
 from loradex.app.commands.options import EXPERTS_PANEL, ZOO_PANEL, examples
 from loradex.app.commands.output import LogToMessages, print_message
 
@@ -34,6 +48,7 @@ for commands in find, files, words, draw, library, serve:
 app.add_typer(zoo.app, name="zoo", rich_help_panel=ZOO_PANEL)
 app.add_typer(bases.app, name="base", rich_help_panel=ZOO_PANEL)
 app.add_typer(space.app, name="space", rich_help_panel=ZOO_PANEL)
+app.add_typer(comfyui.app, name="comfyui", rich_help_panel=ZOO_PANEL)
 app.add_typer(experts.app)
 app.add_typer(grow.app)
 app.add_typer(expert.app, name="expert", rich_help_panel=EXPERTS_PANEL)

@@ -10,6 +10,8 @@ from typing import Any
 
 import typer
 
+from loradex.app.reporting import readable
+
 
 def print_answer(document: dict[str, Any], table: Any, as_json: bool) -> None:
     """Print a JSON document or a table on stdout."""
@@ -42,5 +44,5 @@ class LogToMessages(logging.Handler):
 
 def print_message(message: str) -> None:
     """Print one line on stderr; control characters become question marks."""
-    line = "".join(c if c.isprintable() else "?" for c in " ".join(message.split()))
+    line = "".join(c if c.isprintable() else "?" for c in readable(" ".join(message.split())))
     sys.stderr.write(f"loradex: {line}\n")

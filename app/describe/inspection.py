@@ -49,7 +49,9 @@ def expand_folders(places: Sequence[Path]) -> tuple[list[Path], dict[str, str]]:
     refused: dict[str, str] = {}
     for place in places:
         try:
-            files += find_files([place]) if is_folder(place) else [place]
+            found, unreadable = find_files([place]) if is_folder(place) else ([place], {})
+            files += found
+            refused |= unreadable
         except FileMissing as error:
             refused[str(place)] = str(error)
     return files, refused

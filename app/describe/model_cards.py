@@ -18,11 +18,11 @@ from loradex.app.describe.predictions import (
 from loradex.app.describe.text_edit import PlannedEdit, read_text, replace_surrogates
 from loradex.app.describe.yaml_block import YamlBlock
 from loradex.app.indexing.file_reader import display_name
-from loradex.app.indexing.folder_scan import WEIGHTS_SUFFIX
 from loradex.app.search.answers import LabelAnswer
 from loradex.retrieval.errors import DescriptionError
 from loradex.retrieval.lora import LoraFile
 from loradex.retrieval.lora.facts import LORADEX_KEY
+from loradex.retrieval.lora.weights_folder import is_found_name
 from loradex.retrieval.words import Word
 
 CARD_NAME: Final = "README.md"
@@ -37,7 +37,7 @@ BASE_MODELS: Final = {
     "qwen-image": "Qwen/Qwen-Image",
     "lumina2": "Alpha-VLLM/Lumina-Image-2.0",
 }
-VIDEO_FAMILIES: Final = ("wan", "hunyuan-video", "ltx-video")
+VIDEO_FAMILIES: Final = ("wan", "hunyuan-video", "hunyuan-video-1.5", "ltx-video", "ltx-2", "cogvideox", "mochi")
 
 
 def plan_card(lora: LoraFile, answer: LabelAnswer, space: str | None = None, words: Words = None) -> PlannedEdit:
@@ -50,10 +50,7 @@ def plan_card(lora: LoraFile, answer: LabelAnswer, space: str | None = None, wor
     """
     target = lora.path.with_name(CARD_NAME)
     try:
-        count = sum(
-            path.name.lower().endswith(WEIGHTS_SUFFIX) and not path.name.startswith(".")
-            for path in lora.path.absolute().parent.iterdir()
-        )
+        count = sum(is_found_name(path.name) for path in lora.path.absolute().parent.iterdir())
     except OSError as error:
         raise DescriptionError(
             f"{target.parent}: cannot be listed: {error.strerror}; check the access rights"

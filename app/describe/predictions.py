@@ -6,7 +6,8 @@ from typing import Any, Final
 from loradex.app.search.answers import LabelAnswer
 from loradex.retrieval.lora import LoraFile
 from loradex.retrieval.lora.facts import LORADEX_KEY
-from loradex.retrieval.lora.family import UNKNOWN, family_in_metadata
+from loradex.retrieval.lora.family import UNKNOWN
+from loradex.retrieval.lora.family_names import family_in_metadata
 from loradex.retrieval.space.labels import ABSTAIN_BELOW
 from loradex.retrieval.words import Word
 
@@ -58,9 +59,10 @@ def trigger_words(lora: LoraFile, words: Sequence[Word]) -> list[str]:
 
 
 def certain_family(lora: LoraFile) -> str:
-    """The family if it is the only one that fits or the one that the trainer named; else ``unknown``."""
-    is_named = family_in_metadata(lora.header.metadata) == lora.family
-    return lora.family if lora.families == [lora.family] or is_named else UNKNOWN
+    """The family if the trainer named it, or if it alone fits and the trainer named none; else ``unknown``."""
+    named = family_in_metadata(lora.header.metadata)
+    is_alone = lora.families == [lora.family] and not lora.parsed.family_fit.doubts
+    return lora.family if named == lora.family or (named is None and is_alone) else UNKNOWN
 
 
 def summary_line(lora: LoraFile, answer: LabelAnswer, words: Sequence[Word] = ()) -> str:

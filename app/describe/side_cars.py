@@ -49,6 +49,10 @@ BASE_MODELS: Final = {
     "ltx-video": "LTXV",
     "z-image": "ZImageTurbo",
     "anima": "Anima",
+    "auraflow": "AuraFlow",
+    "cogvideox": "CogVideoX",
+    "hidream": "HiDream",
+    "mochi": "Mochi",
 }
 
 

@@ -31,6 +31,7 @@ from loradex.retrieval.errors import FileUnsupported, LoradexError
 from loradex.retrieval.lora import LoraFile
 from loradex.retrieval.lora.header import Header
 from loradex.retrieval.lora.layers import ParsedLayers
+from loradex.retrieval.lora.weights_folder import find_weights
 from loradex.retrieval.probex.provenance import TRAINED, Provenance
 from loradex.retrieval.space.everyday import everyday_words
 from loradex.retrieval.space.labels import LabelList
@@ -162,7 +163,7 @@ def find_loras_like(folder: Path, family: str) -> list[LoraFile]:
         FileUnsupported: they are too few.
     """
     found = list[LoraFile]()
-    for path in sorted(folder.rglob("*.safetensors")):
+    for path in find_weights(folder):
         with suppress(LoradexError):
             lora = LoraFile.open(path)
             if lora.family == family and len(found) < MAX_FILES:

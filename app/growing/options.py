@@ -98,7 +98,8 @@ class GrowPlan:
         hours: for what is still to be made, without the fit of the expert.
         bytes: of what is still to be made.
         free_bytes: on the disk of the folder.
-        peak_bytes: of memory while one concept was grown: of the GPU, or else of the process.
+        peak_bytes: of memory while one concept was grown: of the GPU, or else of the process; None where
+            the system does not say.
     """
 
     base: str
@@ -114,7 +115,7 @@ class GrowPlan:
     hours: float
     bytes: int
     free_bytes: int
-    peak_bytes: int
+    peak_bytes: int | None
 
     def document(self) -> dict[str, Any]:
         """The JSON of ``loradex grow --dry-run --json``."""

@@ -1,6 +1,5 @@
 """``loradex grow --dry-run``: measures one batch of concepts and says how long the whole takes."""
 
-import resource
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -82,9 +81,13 @@ def measured_recipe(run: GrowRun) -> LoraRecipe:
     return replace(recipe, samples=min(recipe.samples, max(recipe.batch, MEASURED_STEPS)))
 
 
-def peak_bytes(device: str) -> int:
-    """The memory that was used at most: of the GPU, or of this process."""
+def peak_bytes(device: str) -> int | None:
+    """The memory that was used at most: of the GPU, or of this process; None for a process of Windows."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return None
+    import resource  # Windows has no such module
+
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024

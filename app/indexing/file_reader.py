@@ -27,14 +27,14 @@ from loradex.app.indexing.evidence.preview import small_copies
 from loradex.app.models import NO_EXPERT
 from loradex.index import Evidence, KnownFile, Model, Position
 from loradex.retrieval.encoder import Encoder
-from loradex.retrieval.errors import FetchError, FileError, FileUnsupported, NoExpertReason
+from loradex.retrieval.errors import FetchError, FileError, FileMissing, FileUnsupported, NoExpertReason
 from loradex.retrieval.fingerprint import Fingerprint
 from loradex.retrieval.lora.facts import Facts, clean_text
 from loradex.retrieval.lora.family import UNKNOWN
 from loradex.retrieval.probex.checkpoint_checks import FAMILIES
 from loradex.retrieval.remote import RemoteFolder
 
-READER_VERSION: Final = 3  # to be raised when the same experts make another entry of the same file
+READER_VERSION: Final = 4  # to be raised when the same experts make another entry of the same file
 NO_FAMILY: Final = ""  # of a file that cannot be read
 OWN_WORDS: Final = ("title", "base_model", "trainer", "trigger_words", "tags", "notes")  # facts that a file states
 GENERIC_STEMS: Final = {"pytorch_lora_weights", "adapter_model", "diffusion_pytorch_model", "model"}
@@ -83,7 +83,8 @@ class ReadResult:
     """The result of a task: an entry, or a refusal in one line. Can be pickled.
 
     Attributes:
-        permanent: False for a refusal that may not last (a network error); the next run then reads the file again.
+        permanent: False for a refusal that may not last (a network error, access rights); the next run then reads the
+            file again.
     """
 
     file: KnownFile
@@ -124,6 +125,8 @@ class FileReader:
         try:
             entry = self.read_remote(task.remote) if task.remote else self.read_local(task.file.path, task.pictures)
             return ReadResult(task.file, entry)
+        except FileMissing as error:  # of access rights, which may change while size and time do not
+            return ReadResult(task.file, refusal=str(error), permanent=False)
         except FileError as error:
             return ReadResult(task.file, refusal=str(error))
         except FetchError as error:

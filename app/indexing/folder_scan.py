@@ -1,14 +1,13 @@
 """Finds the ``.safetensors`` files below folders."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
 from loradex.retrieval.errors import FileMissing
-
-WEIGHTS_SUFFIX: Final = ".safetensors"
+from loradex.retrieval.lora.regular_file import is_regular_file
+from loradex.retrieval.lora.weights_folder import WEIGHTS_SUFFIX, WeightsFolder
 
 
 @dataclass(slots=True)
@@ -27,19 +26,26 @@ class FolderScan:
 
     @classmethod
     def of(cls, places: Sequence[Path]) -> "FolderScan":
-        """Scan files and folders; hidden folders are skipped, links to files are followed, links to folders are not.
+        """Scan files and folders, as ``WeightsFolder`` reads folders: links are followed, each file is found once.
 
         Raises:
             FileMissing: a place does not exist, or there is no such file below any of them.
         """
         scan = cls()
+        folders = []
         for place in places:
-            if not place.exists():
-                raise FileMissing(f"{place}: expected a folder, found nothing there; check the path")
             root = place.absolute()
+            if is_missing(root):
+                raise FileMissing(f"{place}: expected a folder, found nothing there; check the path")
             scan.roots.append(str(root))
-            for path in [str(root)] if place.is_file() else scan.walk(root):
-                scan.add_file(path)
+            if is_regular_file(root):
+                scan.add_file(str(root))
+            else:
+                folders.append(root)
+        found = WeightsFolder.of(folders)
+        scan.refused |= found.refused
+        for path in found.files:
+            scan.add_file(path)
         if not scan.files and not scan.refused:
             where = ", ".join(map(str, places))
             raise FileMissing(
@@ -47,30 +53,13 @@ class FolderScan:
             )
         return scan
 
-    def walk(self, folder: Path) -> Iterator[str]:
-        """Yield the paths of the weights files below a folder, sorted within each folder."""
-        for parent, folders, files in os.walk(folder, onerror=self.refuse):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            yield from (
-                os.path.join(parent, name)  # noqa: PTH118
-                for name in sorted(files)
-                if name.lower().endswith(WEIGHTS_SUFFIX) and not name.startswith(".")
-            )
-
     def add_file(self, path: str) -> None:
         """Store the size and time of a file, or why it cannot be accessed."""
         try:
             status = os.stat(path)  # noqa: PTH116
             self.files[path] = (status.st_size, status.st_mtime_ns)
         except OSError as error:
-            error.filename = path
-            self.refuse(error)
-
-    def refuse(self, error: OSError) -> None:
-        """Store why a file or folder cannot be accessed."""
-        self.refused[str(error.filename)] = (
-            f"{error.filename}: cannot be read: {error.strerror}; check the link or the access rights"
-        )
+            self.refused[path] = f"{path}: cannot be read: {error.strerror}; check the link or the access rights"
 
     def covers(self, path: str) -> bool:
         """Whether the scan would have found a file at ``path``: below a root, and below no folder that was refused."""
@@ -84,11 +73,22 @@ def is_below(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
-def find_files(places: Sequence[Path]) -> list[Path]:
-    """The weights files below some places, and the paths there that cannot be accessed.
+def is_missing(place: Path) -> bool:
+    """Whether there is nothing at a place; False if that cannot be told, which is found when it is read."""
+    try:
+        place.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def find_files(places: Sequence[Path]) -> tuple[list[Path], dict[str, str]]:
+    """The weights files below some places, and the reason for each path there that cannot be read.
 
     Raises:
         FileMissing: a place does not exist, or there is no such file below any of them.
     """
     scan = FolderScan.of(places)
-    return [Path(path) for path in (*scan.files, *scan.refused)]
+    return [Path(path) for path in scan.files], scan.refused

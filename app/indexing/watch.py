@@ -8,10 +8,10 @@ from typing import Final
 from watchfiles import Change, watch
 
 from loradex.app.indexing.answer import IndexAnswer
-from loradex.app.indexing.folder_scan import WEIGHTS_SUFFIX
 from loradex.app.pictures import is_picture_name
 from loradex.index import ZooLocked
 from loradex.retrieval.errors import FileMissing
+from loradex.retrieval.lora.weights_folder import WEIGHTS_SUFFIX
 from loradex.retrieval.remote import is_remote
 
 QUIET_MS: Final = 1000  # milliseconds without a change, after which the changed files are read

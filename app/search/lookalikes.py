@@ -158,8 +158,7 @@ class Library:
             FileMissing: the folders hold no file.
         """
         entries: dict[str, LibraryEntry] = {}
-        refused = {}
-        files = find_files(folders)
+        files, refused = find_files(folders)
         for number, path in enumerate(files, 1):
             try:
                 lora = LoraFile.open(path)
@@ -178,9 +177,9 @@ class Library:
             FileError: the file cannot be read.
         """
         lora = LoraFile.open(file)
-        hits, merge = self.find_lookalikes(compute_fingerprint(lora), lora.id, file.resolve())
-        answer = self.merge_answer(display_name(file), str(file), merge) if merge else None
-        return SimilarAnswer(str(file), lora.family, len(self.entries), hits[:k], answer, self.refused)
+        hits, merge = self.find_lookalikes(compute_fingerprint(lora), lora.id, lora.path.resolve())
+        answer = self.merge_answer(display_name(lora.path), str(lora.path), merge) if merge else None
+        return SimilarAnswer(str(lora.path), lora.family, len(self.entries), hits[:k], answer, self.refused)
 
     def entry(self, id: str) -> LibraryEntry:
         """Return the LoRA with an id.

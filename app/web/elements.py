@@ -6,6 +6,8 @@ from typing import Any, Final
 
 import gradio as gr
 
+from loradex.app.reporting import readable
+
 MAX_TEXT_LENGTH: Final = 80  # characters of a name or word
 MAX_LISTED_VALUES: Final = 20  # of a fact that is a list
 # A click on <button data-act="open" data-id="ID"> triggers the event "open" of the component with {id: ID}.
@@ -38,7 +40,7 @@ def quote_attribute(value: object) -> str:
 
 def printable(value: object) -> str:
     """The text of a value, with spaces for its control characters."""
-    return "".join(character if character.isprintable() else " " for character in str(value))
+    return "".join(character if character.isprintable() else " " for character in readable(str(value)))
 
 
 def action_button(action: str, id: str, title: str, content: str, css_class: str = "ld-act") -> str:

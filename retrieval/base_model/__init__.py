@@ -7,6 +7,7 @@
 from loradex.retrieval.base_model.fingerprint import fingerprint_of
 from loradex.retrieval.base_model.model import BaseModel
 from loradex.retrieval.base_model.part import Part
+from loradex.retrieval.base_model.unet_family import family_of_tensors
 from loradex.retrieval.base_model.weights import Weights, find_weights
 
-__all__ = ["BaseModel", "Part", "Weights", "find_weights", "fingerprint_of"]
+__all__ = ["BaseModel", "Part", "Weights", "family_of_tensors", "find_weights", "fingerprint_of"]

@@ -4,7 +4,7 @@ Layers come first: a configuration can be copied from another model, and a check
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from loradex.retrieval.lora.family import UNETS, UNKNOWN, find_families
@@ -24,16 +24,35 @@ FAMILY_BY_CLASS: Final = {  # of the transformer, in diffusers
     "Lumina2Transformer2DModel": "lumina2",
     "LTXVideoTransformer3DModel": "ltx-video",
     "HiDreamImageTransformer2DModel": "hidream",
+    "HunyuanVideo15Transformer3DModel": "hunyuan-video-1.5",
+    "HunyuanImageTransformer2DModel": "hunyuan-image",
+    "LTX2VideoTransformer3DModel": "ltx-2",
+    "Krea2Transformer2DModel": "krea2",
+    "PixArtTransformer2DModel": "pixart",
+    "SanaTransformer2DModel": "sana",
+    "CogVideoXTransformer3DModel": "cogvideox",
+    "AuraFlowTransformer2DModel": "auraflow",
+    "MochiTransformer3DModel": "mochi",
 }
 
 
 def family_of_layers(headers: Iterable[Header], prefix: str = "") -> str:
     """The family whose diffusion model has all layers behind ``prefix`` in some files, or ``unknown``."""
+    return family_of_tensors(
+        {name: info.shape for header in headers for name, info in header.tensors.items() if name.startswith(prefix)}
+    )
+
+
+def family_of_tensors(tensors: Mapping[str, Sequence[int]]) -> str:
+    """The family whose diffusion model has all these layers, or ``unknown``.
+
+    Args:
+        tensors: the shapes of the diffusion model's tensors, by name.
+    """
     shapes = {
-        name.removesuffix(WEIGHT): (info.shape[0], math.prod(info.shape[1:]))
-        for header in headers
-        for name, info in header.tensors.items()
-        if name.startswith(prefix) and name.endswith(WEIGHT) and len(info.shape) > 1 and min(info.shape) > 0
+        name.removesuffix(WEIGHT): (shape[0], math.prod(shape[1:]))
+        for name, shape in tensors.items()
+        if name.endswith(WEIGHT) and len(shape) > 1 and min(shape) > 0
     }
     if not shapes:
         return UNKNOWN

@@ -8,6 +8,6 @@ diffusers', and ``family`` tells the family of the base model.
 from loradex.retrieval.lora.file import LoraFile
 from loradex.retrieval.lora.formats import Format
 from loradex.retrieval.lora.full_model import FullModel, WeightsFile
-from loradex.retrieval.lora.update import LayerUpdate
+from loradex.retrieval.lora.update import LayerUpdate, Update
 
-__all__ = ["Format", "FullModel", "LayerUpdate", "LoraFile", "WeightsFile"]
+__all__ = ["Format", "FullModel", "LayerUpdate", "LoraFile", "Update", "WeightsFile"]

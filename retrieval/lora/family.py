@@ -1,15 +1,23 @@
 """The family of the base model that a LoRA was trained on, told from the names and shapes of its layers.
 
-Diffusion transformers have layer names of their own. The U-Nets share theirs: one fits if it has every layer of the
-file in the file's shape. What tells them apart best is the input width of the keys and values of cross-attention, which
-is the width of the text states. Metadata only choose among the families that fit.
+A family fits if one of its sizes has every layer of the file in the file's shape: ``UNETS`` lists those of Stable
+Diffusion, ``layer_names.sizes`` those of transformers, ``encoders`` their text encoders. Of the transformers that fit,
+those count whose last blocks are the file's last; if that does not tell them apart, all are named. Metadata
+(``family_names``) only choose among the families that fit.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
+from loradex.retrieval.lora.encoders import TEXT_ENCODERS, encoders_fit, find_encoder_families
+from loradex.retrieval.lora.family_names import family_in_metadata
+from loradex.retrieval.lora.layer_names.prefixes import SECOND_TRANSFORMER
+from loradex.retrieval.lora.layer_names.sizes import OTHER_SIZES, SIZES, LayerSet, ModelSize, Shape
+from loradex.retrieval.lora.problems import printable
+
 UNKNOWN: Final = "unknown"
+MAX_STRANGE_SHARE: Final = 0.25  # of the layers of a file that a family may lack; it is then in doubt
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +29,16 @@ class UNet:
         block_out_channels: widths of the levels, from the input down.
         transformer_layers: how many transformer blocks each attention of a level has; 0 if it has no attention.
         mid_transformer_layers: likewise for the middle block.
+        layers_per_block: how many resnets each level has on the way down; on the way up it is one more.
     """
 
     cross_attention_dim: int
     block_out_channels: tuple[int, ...]
     transformer_layers: tuple[int, ...]
     mid_transformer_layers: int
+    layers_per_block: int = 2
 
-    def has_layer(self, layer: str, shape: tuple[int, int]) -> bool:
+    def has_layer(self, layer: str, shape: Shape) -> bool:
         """Whether the U-Net has the layer in the shape (out, in)."""
         widths = self.block_out_channels
         name = layer.split(".")
@@ -39,6 +49,8 @@ class UNet:
         elif name[0] in ("down_blocks", "up_blocks") and int(name[1]) < len(widths):
             level = int(name[1]) if name[0] == "down_blocks" else len(widths) - 1 - int(name[1])
             width, depth, inner = widths[level], self.transformer_layers[level], name[2:]
+            if int(inner[1]) >= self.layers_per_block + (name[0] == "up_blocks"):
+                return False
         else:
             return False
         if inner[0] != "attentions":
@@ -47,7 +59,7 @@ class UNet:
             return False
         return depth > 0 and shape == self.attention_shape(".".join(inner[4:]), width)
 
-    def attention_shape(self, module: str, width: int) -> tuple[int, int]:
+    def attention_shape(self, module: str, width: int) -> Shape:
         """Shape (out, in) of a module of a transformer block, or of the projections around the blocks ("")."""
         if module in ("attn2.to_k", "attn2.to_v"):
             return width, self.cross_attention_dim
@@ -59,90 +71,136 @@ UNETS: Final = {
     "sd2": UNet(1024, (320, 640, 1280, 1280), (1, 1, 1, 0), 1),
     "sdxl": UNet(2048, (320, 640, 1280), (0, 2, 10), 10),
     "sdxl-refiner": UNet(1280, (384, 768, 1536, 1536), (0, 4, 4, 0), 4),
-    "mini-a": UNet(128, (96, 144), (1, 1), 1),
-    "mini-b": UNet(128, (64, 112), (1, 1), 1),
+    "mini-a": UNet(128, (96, 144), (1, 1), 1, layers_per_block=1),
+    "mini-b": UNet(128, (64, 112), (1, 1), 1, layers_per_block=1),
 }
-TEXT_ENCODER_WIDTHS: Final = {  # of the first, the second ... text encoder; 0 if there is none
-    "sd1": (768,),
-    "sd2": (1024,),
-    "sdxl": (768, 1280),
-    "sdxl-refiner": (0, 1280),
-    "mini-a": (128,),
-    "mini-b": (128,),
-    "flux1": (768,),
-    "sd3": (768, 1280),
-}
-SINGLE_ENCODER_FAMILIES: Final = ("sd1", "sd2", "mini-a", "mini-b")
-FAMILY_BY_VERSION: Final = {  # by the beginning of ss_base_model_version or modelspec.architecture
-    "sd_v1": "sd1",
-    "sd_v2": "sd2",
-    "sdxl": "sdxl",
-    "stable-diffusion-v1": "sd1",
-    "stable-diffusion-v2": "sd2",
-    "stable-diffusion-xl-v1-refiner": "sdxl-refiner",
-    "stable-diffusion-xl": "sdxl",
-    "stable-diffusion-3": "sd3",
-    "sd3": "sd3",
-    "flux1": "flux1",
-    "flux-1": "flux1",
-    "flux2": "flux2",
-    "flux-2": "flux2",
-    "chroma": "chroma",
-    "lumina": "lumina2",
-    "qwen": "qwen-image",
-    "wan": "wan",
-    "hunyuan-video": "hunyuan-video",
-    "hunyuan_video": "hunyuan-video",
-    "z-image": "z-image",
-    "zimage": "z-image",
-    "anima": "anima",
-}
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyFit:
+    """How the families fit the layers of a file.
+
+    Attributes:
+        families: those that fit, the likeliest first; ``UNKNOWN`` before them stands for a model of no family.
+        doubts: what speaks against the first, or why there is none, one short line each.
+    """
+
+    families: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
 
 
 def find_families(
-    shapes: Mapping[str, tuple[int, int]], architectures: Iterable[str] = ("unet",), modules: Iterable[str] = ()
+    shapes: Mapping[str, Shape], architectures: Iterable[str] = ("unet",), modules: Iterable[str] = ()
 ) -> list[str]:
-    """Find the families that fit some layers, the likeliest first.
+    """Find the families that fit some layers, the likeliest first; arguments as for ``fit_families``."""
+    return fit_families(shapes, architectures, modules).families
+
+
+def fit_families(
+    shapes: Mapping[str, Shape],
+    architectures: Iterable[str] = ("unet",),
+    modules: Iterable[str] = (),
+    untranslated: Collection[str] = (),
+) -> FamilyFit:
+    """Find the families that fit some layers.
 
     Args:
-        shapes: (out, in) of the layers by their names in diffusers, without untranslated ones.
+        shapes: (out, in) of the layers by their names in diffusers.
         architectures: those that the layers' names fit, the likeliest first.
         modules: the names of their modules in the file, for text encoders alone.
+        untranslated: the layers that keep the file's own names.
     """
     encoder_layers = {layer: shape for layer, shape in shapes.items() if layer.startswith("text_encoder")}
-    model_layers = {layer: shape for layer, shape in shapes.items() if layer not in encoder_layers}
+    model_layers = {
+        layer.removeprefix(SECOND_TRANSFORMER): shape for layer, shape in shapes.items() if layer not in encoder_layers
+    }
+    known_encoder_layers = {layer: shape for layer, shape in encoder_layers.items() if layer not in untranslated}
     if not model_layers:
-        return find_encoder_families(encoder_layers, modules)
-    families = []
-    for architecture in architectures:
-        if architecture != "unet":
-            families.append(architecture)
-            continue
-        fitting = [name for name, unet in UNETS.items() if all(unet.has_layer(*item) for item in model_layers.items())]
-        families += [name for name in fitting if encoders_fit(name, encoder_layers)] or fitting
-    return families
+        return FamilyFit(find_encoder_families(known_encoder_layers, modules))
+    names = list(architectures)
+    fit = fit_unets(model_layers, untranslated) if names[:1] == ["unet"] else fit_transformers(model_layers, names)
+    families = [name for name in fit.families if name not in TEXT_ENCODERS or encoders_fit(name, known_encoder_layers)]
+    return FamilyFit(families or fit.families, fit.doubts)
 
 
-def find_encoder_families(encoder_layers: Mapping[str, tuple[int, int]], modules: Iterable[str]) -> list[str]:
-    """Find the families that fit a LoRA of text encoders alone; arguments as for ``find_families``."""
-    if not encoder_layers:
-        return []
-    # kohya writes lora_te_ for the only text encoder, lora_te1_ for the first of two
-    single = {module.startswith("lora_te_") for module in modules if module.startswith(("lora_te_", "lora_te1_"))}
-    fitting = [name for name in TEXT_ENCODER_WIDTHS if encoders_fit(name, encoder_layers)]
-    return [name for name in fitting if not single or (name in SINGLE_ENCODER_FAMILIES) in single]
+def fit_unets(layers: Mapping[str, Shape], untranslated: Collection[str]) -> FamilyFit:
+    """Find the U-Nets that have some layers."""
+    strange = [layer for layer in layers if layer in untranslated]
+    if len(strange) > MAX_STRANGE_SHARE * len(layers):
+        return FamilyFit()
+    known = {layer: shape for layer, shape in layers.items() if layer not in strange} if strange else layers
+    families = [name for name, unet in UNETS.items() if all(unet.has_layer(*item) for item in known.items())]
+    if not families:
+        return FamilyFit(
+            doubts=["the layers have the names of Stable Diffusion's U-Nets, but are in none of their sizes"]
+        )
+    return FamilyFit(families)  # the layers that keep their names are a problem of the file already
 
 
-def encoders_fit(family: str, encoder_layers: Mapping[str, tuple[int, int]]) -> bool:
-    """Whether the text encoders of a family have all these layers."""
-    return all(encoder_has_layer(TEXT_ENCODER_WIDTHS[family], *item) for item in encoder_layers.items())
+def fit_transformers(layers: Mapping[str, Shape], architectures: list[str]) -> FamilyFit:
+    """Find the transformers that have some layers: those first whose names the file has."""
+    found = LayerSet.of(layers.items())
+    named = {name: SIZES[name] for name in architectures if name in SIZES}
+    fitting, missing = fitting_sizes(named | OTHER_SIZES, found)
+    if not fitting:
+        fitting, missing = fitting_sizes(SIZES, found)
+    if not fitting:
+        return FamilyFit(doubts=why_none(found, named))
+    fit = likeliest(fitting, found)
+    if not missing or fit.families[0] == UNKNOWN:
+        return fit
+    return FamilyFit(fit.families, [*fit.doubts, lacks(fit.families[0], len(missing), missing[0])])
 
 
-def encoder_has_layer(widths: tuple[int, ...], layer: str, shape: tuple[int, int]) -> bool:
-    """Whether one of the text encoders of these widths has the layer in the shape (out, in)."""
-    component = layer.partition(".")[0]
-    number = 0 if component == "text_encoder" else int(component[-1]) - 1
-    return number < len(widths) and widths[number] in shape
+def fitting_sizes(sizes: Mapping[str, tuple[ModelSize, ...]], layers: LayerSet) -> tuple[list[ModelSize], list[str]]:
+    """The sizes that contradict no layer and lack the fewest, and the layers that they lack."""
+    by_count: dict[int, list[ModelSize]] = {}
+    for size in (size for group in sizes.values() for size in group):
+        count = layers.count(size.strangers(layers))
+        if count <= MAX_STRANGE_SHARE * layers.size and size.contradiction(layers) is None:
+            by_count.setdefault(count, []).append(size)
+    if not by_count:
+        return [], []
+    fitting = by_count[min(by_count)]
+    return fitting, layers.named(fitting[0].strangers(layers))
+
+
+def why_none(layers: LayerSet, sizes: Mapping[str, tuple[ModelSize, ...]]) -> list[str]:
+    """Why no transformer fits, if one has the names of most layers."""
+    for name, group in sizes.items():
+        for size in group:
+            layer = size.contradiction(layers)
+            if layer is not None and layers.count(size.strangers(layers)) <= MAX_STRANGE_SHARE * layers.size:
+                return [f"the layers have the names of {name}, but {printable(layer)} is in none of its sizes"]
+    return []
+
+
+def likeliest(sizes: list[ModelSize], layers: LayerSet) -> FamilyFit:
+    """Of the sizes that fit, the families of those with the most kinds of blocks that end where the file's do.
+
+    A model of no family goes first if the file has just its blocks, and no family ends there; it is in doubt beside a
+    single family that does not end there.
+    """
+    full: dict[str, int] = {}
+    for size in sizes:
+        full[size.name] = max(full.get(size.name, 0), size.count_full_kinds(layers))
+    most = max((count for name, count in full.items() if name in SIZES), default=-1)
+    families = [name for name, count in full.items() if name in SIZES and count == most]
+    exact = [size.name for size in sizes if size.name in OTHER_SIZES and size.has_just_these_blocks(layers)]
+    if not families or (most == 0 and exact):
+        others = exact or [name for name in full if name in OTHER_SIZES]
+        also = f", or {' or '.join(families)}" if families else ""
+        doubt = f"these layers are those of {' or '.join(others)}, which is of no family that is known{also}"
+        return FamilyFit([UNKNOWN, *families], [doubt])
+    others = [name for name in full if name in OTHER_SIZES]
+    if most == 0 and len(families) == 1 and others:
+        return FamilyFit(families, [f"these layers fit {families[0]}, and {' and '.join(others)} as well"])
+    return FamilyFit(families)
+
+
+def lacks(family: str, count: int, layer: str) -> str:
+    """The doubt about a family that lacks some layers."""
+    return f"the family {family} is in doubt: it lacks {count} of the layers, such as {printable(layer)}"
 
 
 def choose_family(families: list[str], metadata: Mapping[str, str]) -> str:
@@ -151,11 +209,16 @@ def choose_family(families: list[str], metadata: Mapping[str, str]) -> str:
     return named if named in families else families[0] if families else UNKNOWN
 
 
-def family_in_metadata(metadata: Mapping[str, str]) -> str | None:
-    """The family that the trainer wrote into the header, if any."""
-    for key in ("ss_base_model_version", "modelspec.architecture"):
-        version = metadata.get(key, "").lower()
-        for beginning in sorted(FAMILY_BY_VERSION, key=len, reverse=True):
-            if version.startswith(beginning):
-                return FAMILY_BY_VERSION[beginning]
-    return None
+def family_doubts(fit: FamilyFit, metadata: Mapping[str, str]) -> list[str]:
+    """The doubts about the family of a file, one short line each, after its metadata were read."""
+    named, families = family_in_metadata(metadata), [name for name in fit.families if name != UNKNOWN]
+    if named is not None and named in families:
+        return []
+    lines = list(fit.doubts)
+    if len(families) > 1 and fit.families[0] != UNKNOWN:
+        lines.append(f"these layers fit the families {', '.join(families)}; the first is assumed")
+    if named is not None and families:
+        lines.append(f"the metadata name the family {named}, the layers fit {families[0]}")
+    elif named is not None and (named in SIZES or named in UNETS):
+        lines.append(f"the metadata name the family {named}, whose layers these are not")
+    return lines

@@ -15,15 +15,14 @@ from torch import Tensor
 from loradex.retrieval.errors import FileCorrupt, located
 from loradex.retrieval.lora.factors import ALGORITHMS
 from loradex.retrieval.lora.facts import Facts, read_facts
-from loradex.retrieval.lora.family import choose_family, family_in_metadata
+from loradex.retrieval.lora.family import choose_family, family_doubts
 from loradex.retrieval.lora.formats import Format
 from loradex.retrieval.lora.header import Header
-from loradex.retrieval.lora.layer_names import RowRanges
 from loradex.retrieval.lora.layer_names.cloneofsimo import target_classes
 from loradex.retrieval.lora.layers import Layer, ParsedLayers, parse_layers
 from loradex.retrieval.lora.peft_config import ignored_patterns, peft_scale, read_peft_config
 from loradex.retrieval.lora.problems import printable
-from loradex.retrieval.lora.update import LayerUpdate
+from loradex.retrieval.lora.update import Update, select_rows
 
 MAX_WEIGHT: Final = 1e12  # products over a layer of such weights are still finite
 FORMATS_OF_PEFT: Final = (Format.PEFT, Format.LOHA, Format.LOKR)
@@ -101,11 +100,7 @@ class LoraFile:
     def problems(self) -> list[str]:
         """What of the file is skipped or doubtful, one short line each."""
         lines = list(self.parsed.problems)
-        named = family_in_metadata(self.header.metadata)
-        if len(self.families) > 1 and named not in self.families:
-            lines.append(f"these layers fit the families {', '.join(self.families)}; the first is assumed")
-        if named and self.families and named not in self.families:
-            lines.append(f"the metadata name the family {named}, the layers fit {self.family}")
+        lines += family_doubts(self.parsed.family_fit, self.header.metadata)
         ignored = ignored_patterns(self.peft_config)
         if ignored:
             lines.append(f"alpha_pattern {ignored[0][:80]!r} is a regular expression, which is not run")
@@ -162,7 +157,7 @@ class LoraFile:
         parts = self.layers[layer].parts
         return self._scale(self.layers[layer], self.header.load([parts["alpha"]] if "alpha" in parts else []))
 
-    def updates(self, layers: Collection[str] | None = None) -> dict[str, LayerUpdate]:
+    def updates(self, layers: Collection[str] | None = None) -> dict[str, Update]:
         """Read the updates of the named layers, or of all, and no other bytes.
 
         Raises:
@@ -177,7 +172,7 @@ class LoraFile:
         tensors = self.header.load({tensor for name in names for tensor in self.layers[name].update_parts.values()})
         return {name: self._update(name, tensors) for name in names}
 
-    def iter_updates(self) -> Iterator[tuple[str, LayerUpdate]]:
+    def iter_updates(self) -> Iterator[tuple[str, Update]]:
         """Read the updates of all layers, with no more than one in memory.
 
         Raises:
@@ -186,16 +181,15 @@ class LoraFile:
         for layer in self.layers:
             yield layer, self.updates([layer])[layer]
 
-    def _update(self, name: str, tensors: Mapping[str, Tensor]) -> LayerUpdate:
+    def _update(self, name: str, tensors: Mapping[str, Tensor]) -> Update:
         """The update of one layer from the tensors of its parts."""
         layer = self.layers[name]
         parts = {role: tensors[tensor] for role, tensor in layer.update_parts.items() if role != "alpha"}
-        down, up = ALGORITHMS[layer.format].to_factors(parts)
-        up = select_rows(up, layer.rows) * self._scale(layer, tensors)
-        if not (down.abs().max() <= MAX_WEIGHT and up.abs().max() <= MAX_WEIGHT):
+        update = ALGORITHMS[layer.format].to_update(parts).part(layer.rows, self._scale(layer, tensors))
+        if not update.largest <= MAX_WEIGHT:
             fault = f"expected finite weights up to {MAX_WEIGHT:.0e}, found NaN, infinity or larger ones"
             raise FileCorrupt(f"{self.header.display_name}: layer {printable(name)}: {fault}; the training run broke")
-        return LayerUpdate(down, up)
+        return update
 
     def _scale(self, layer: Layer, tensors: Mapping[str, Tensor]) -> float:
         """The scale of a layer; an alpha of 0 stands for the rank, as in kohya and LyCORIS."""
@@ -208,8 +202,3 @@ class LoraFile:
         if layer.format is Format.PEFT or self.peft_config.get("peft_type") == layer.format.name:
             return peft_scale(where, self.peft_config, layer.module, layer.alpha_divisor)
         return 1.0
-
-
-def select_rows(matrix: Tensor, rows: RowRanges) -> Tensor:
-    """The rows of a matrix in these ranges, in their order."""
-    return matrix if rows == ((0, len(matrix)),) else torch.cat([matrix[start:end] for start, end in rows])

@@ -10,6 +10,8 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Final
 
+from loradex.retrieval.lora.quantised import is_quantiser_word
+
 
 class Format(StrEnum):
     """The way in which a trainer writes weight updates."""
@@ -42,6 +44,9 @@ class TensorName:
     adapter: str = ""
 
 
+ROTATION: Final = "rotation (OFT or BOFT)"
+MULTIPLIER: Final = "multiplier (IA3)"
+SINGULAR_VALUES: Final = "singular values (T-LoRA)"
 # ending: (role, format, suffix that the module's name keeps)
 ENDINGS: Final = {
     ".lora.down.weight": ("down", Format.DIFFUSERS, ""),
@@ -80,15 +85,13 @@ ENDINGS: Final = {
     ".bias_size": ("bias", None, ""),
     ".set_weight": ("replacement", None, ""),
     ".reshape_weight": ("replacement", None, ""),
-    ".oft_blocks": ("rotation (OFT or BOFT)", None, ""),
-    ".oft_R.weight": ("rotation (OFT or BOFT)", None, ""),
-    ".oft_diag": ("rotation (OFT or BOFT)", None, ""),
-    ".rescale": ("rotation (OFT or BOFT)", None, ""),
-    ".on_input": ("multiplier (IA3)", None, ""),
-    ".ia3_l": ("multiplier (IA3)", None, ""),
-    ".q_layer.weight": ("singular values (T-LoRA)", None, ""),
-    ".p_layer.weight": ("singular values (T-LoRA)", None, ""),
-    ".lambda_layer": ("singular values (T-LoRA)", None, ""),
+    ".oft_blocks": (ROTATION, None, ""),
+    ".oft_diag": (ROTATION, None, ""),
+    ".rescale": (ROTATION, None, ""),
+    ".on_input": (MULTIPLIER, None, ""),
+    ".q_layer.weight": (SINGULAR_VALUES, None, ""),
+    ".p_layer.weight": (SINGULAR_VALUES, None, ""),
+    ".lambda_layer": (SINGULAR_VALUES, None, ""),
 }
 ENDINGS_BY_LAST_WORD: Final[dict[str, list[str]]] = {}  # the longest first
 for _ending in sorted(ENDINGS, key=len, reverse=True):
@@ -99,7 +102,10 @@ PEFT_ROLES: Final = {
     "lora_magnitude_vector": "magnitude",
     "lora_embedding_A": "embedding",
     "lora_embedding_B": "embedding",
+    **dict.fromkeys(("oft_R", "oft_r", "oft_s", "boft_R", "boft_s"), ROTATION),  # OneTrainer has the first, too
+    "ia3_l": MULTIPLIER,
 }
+PEFT_PARTS: Final = frozenset({"down", "up", "magnitude", "bias", "embedding"})  # the other roles are no LoRA's
 CACHED_NAMES: Final = 2**14  # the files of a folder have most names in common
 MAX_NAME_LENGTH: Final = 400
 EMBEDDING_PREFIXES: Final = ("bundle_emb.", "emb_params", "<")
@@ -136,11 +142,10 @@ def split_peft_name(name: str) -> TensorName | None:
         rest = words[position + 1 :]
         if rest and rest[-1] in ("weight", "bias"):
             role = "bias" if rest.pop() == "bias" else role
-        return (
-            TensorName(".".join(words[:position]), role, Format.PEFT, rest[0] if rest else "")
-            if len(rest) < 2
-            else None
-        )
+        if len(rest) > 1 or (rest and is_quantiser_word(rest[0])):
+            return None
+        format = Format.PEFT if role in PEFT_PARTS else None
+        return TensorName(".".join(words[:position]), role, format, rest[0] if rest else "")
     return None
 
 

@@ -7,7 +7,7 @@ memory as a whole.
 
 import hashlib
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,11 +23,10 @@ from loradex.retrieval.lora.header import Header
 from loradex.retrieval.lora.layer_names import translate_names
 from loradex.retrieval.lora.layout import DTYPES, Layout
 from loradex.retrieval.lora.problems import printable
-from loradex.retrieval.lora.update import LayerUpdate
+from loradex.retrieval.lora.update import LayerUpdate, leading_directions
 
 KEPT_RANK: Final = 128  # directions that are kept of a layer; all if a side is no longer
 BLOCK_ROWS: Final = 256  # rows in memory at a time
-ITERATIONS: Final = 2  # of subspace iteration
 WEIGHT: Final = ".weight"
 MIN_SHARED: Final = 0.5  # share of the base's layers that a model must have in the same shape
 
@@ -147,22 +146,6 @@ class FullModel:
                 f"{self.path}: layer {printable(layer)}: expected finite weights, found NaN or infinity; the training run broke"
             )
         return update
-
-
-def leading_directions(blocks: Callable[[], Iterator[Tensor]], shape: tuple[int, int], rank: int) -> LayerUpdate:
-    """The leading ``rank`` directions of a matrix; all of it if a side is no longer than ``rank``.
-
-    Args:
-        blocks: called once for each pass over the matrix, yields blocks of its rows (rows, in).
-        shape: (out, in) of the matrix.
-        rank: number of directions.
-    """
-    width = shape[1]
-    right = torch.randn(width, min(rank, *shape), generator=torch.Generator().manual_seed(0))
-    for _ in range(ITERATIONS):
-        right = sum((block.mT @ (block @ right) for block in blocks()), torch.zeros_like(right))
-        right = torch.linalg.qr(right.nan_to_num())[0]
-    return LayerUpdate(right.mT.contiguous(), torch.cat([block @ right for block in blocks()]))
 
 
 def layer_weights(layout: Layout) -> dict[str, tuple[str, tuple[int, int]]]:

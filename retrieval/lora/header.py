@@ -15,19 +15,15 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from loradex.retrieval.errors import FileCorrupt, FileUnsafe, located
+from loradex.retrieval.errors import FileCorrupt, located
+from loradex.retrieval.lora.first_bytes import DOWNLOAD, FIRST_BYTES, describe_size, refuse_other_file
 from loradex.retrieval.lora.layout import DTYPES, Layout, TensorInfo, parse_header_json
 from loradex.retrieval.lora.problems import printable
-from loradex.retrieval.lora.regular_file import open_regular_file
+from loradex.retrieval.lora.regular_file import is_regular_file, open_regular_file
 
-MAX_HEADER_BYTES: Final = 16 * 2**20
-PREFIX_BYTES: Final = 9  # the length of the header and "{", or the magic number of another kind of file
+MAX_HEADER_BYTES: Final = 100_000_000  # as in safetensors
+PREFIX_BYTES: Final = 9  # the length of the header and its first letter
 FileStamp = tuple[int, int, int]  # inode, size, time of change (ns)
-OTHER_CONTAINERS: Final = {
-    b"PK\x03\x04": "a zip archive, as torch.save writes it",
-    **{bytes([0x80, i]): "a pickle" for i in range(2, 6)},
-    b"\x1f\x8b": "gzip data",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +66,11 @@ class Header:
         with open_regular_file(path) as file:
             stamp = stamp_of(file)
             size = stamp[1]
-            prefix = file.read(PREFIX_BYTES)
+            prefix = file.read(FIRST_BYTES)
             with located(path):
                 data_start = find_data_start(prefix, size)
-            raw = (prefix + file.read(max(data_start - len(prefix), 0)))[:data_start]
+            file.seek(0)  # a second copy of a long header is spared
+            raw = file.read(data_start)
         with located(path):
             metadata, layout = parse_header(raw, size)
         return cls(path, size, metadata, layout, data_start, stamp)
@@ -85,7 +82,7 @@ class Header:
             FileMissing: it cannot be read.
         """
         path = self.path.with_name(name)
-        if not path.is_file():
+        if not is_regular_file(path):
             return None
         with open_regular_file(path) as file:
             return file.read(max_bytes)
@@ -153,31 +150,24 @@ def find_data_start(prefix: bytes, size: int) -> int:
     """Find the byte at which the data of a file begin.
 
     Args:
-        prefix: its first ``PREFIX_BYTES`` bytes, or all if it has fewer.
+        prefix: its first bytes, at least ``PREFIX_BYTES`` of them, or all if it has fewer; of other kinds of files more
+            is told from ``FIRST_BYTES``.
         size: of the whole file, in bytes.
 
     Raises:
         FileUnsafe: the file is a pickle or another archive.
-        FileCorrupt: it is too small, or its header is too long.
+        FileCorrupt: it is another kind of file, too small, or its header is too long.
     """
-    if prefix[8:] != b"{":  # the length 640 of a header looks like the magic number of a pickle
-        refuse_other_containers(prefix)
     length = int.from_bytes(prefix[:8], "little")
+    begins_as_header = prefix[4:9] == b"\0\0\0\0{"  # the length 640 looks like the magic number of a pickle
+    if not begins_as_header:
+        refuse_other_file(prefix)
+    elif size - 8 < length <= MAX_HEADER_BYTES:
+        raise FileCorrupt(f"header: {describe_size(length, size - 8)}")
     if len(prefix) < 8 or length > min(size - 8, MAX_HEADER_BYTES):
-        limit = f"at most {MAX_HEADER_BYTES >> 20} MiB and the file's {size} bytes"
-        raise FileCorrupt(
-            f"no safetensors file: expected a header of {limit}, found a length of {length}; download it again"
-        )
+        limit = f"at most {MAX_HEADER_BYTES // 10**6} MB and the file's {size} bytes"
+        raise FileCorrupt(f"no safetensors file: expected a header of {limit}, found a length of {length}; {DOWNLOAD}")
     return 8 + length
-
-
-def refuse_other_containers(prefix: bytes) -> None:
-    """Refuse the containers that people mistake for safetensors, by their magic numbers."""
-    for magic, kind in OTHER_CONTAINERS.items():
-        if prefix.startswith(magic):
-            raise FileUnsafe(
-                f"expected safetensors, found {kind}, which was not opened as it could run code; convert it to .safetensors first"
-            )
 
 
 def parse_header(raw: bytes, size: int) -> tuple[dict[str, str], Layout]:
@@ -187,11 +177,9 @@ def parse_header(raw: bytes, size: int) -> tuple[dict[str, str], Layout]:
         FileCorrupt: the header contradicts itself or the size of the file.
         FileUnsupported: it lists more tensors than any LoRA has.
     """
-    metadata, layout = parse_header_json(raw[8:])
+    metadata, layout = parse_header_json(memoryview(raw)[8:])
     if len(raw) + layout.size != size:
-        raise FileCorrupt(
-            f"expected {len(raw) + layout.size} bytes, found {size}; the file is cut short or has something appended"
-        )
+        raise FileCorrupt(describe_size(len(raw) + layout.size, size))
     return metadata, layout
 
 

@@ -8,12 +8,13 @@ from functools import cached_property, lru_cache
 
 from loradex.retrieval.errors import FileCorrupt, FileUnsupported
 from loradex.retrieval.lora.factors import ALGORITHMS, MAX_FACTOR_SIZE, Shape, UpdateSize
-from loradex.retrieval.lora.family import find_families
+from loradex.retrieval.lora.family import FamilyFit, fit_families
 from loradex.retrieval.lora.formats import Format
 from loradex.retrieval.lora.layer_names import RowRanges, translate_names
 from loradex.retrieval.lora.layer_names.cloneofsimo import TargetClasses, name_positions
 from loradex.retrieval.lora.layout import CACHED_LAYOUTS, Layout
 from loradex.retrieval.lora.modules import GroupedTensors, Module, group_tensors
+from loradex.retrieval.lora.other_weights import EXPECTED, IP_ADAPTER, is_ip_adapter, why_no_lora
 from loradex.retrieval.lora.problems import SKIPPED, describe_problems, printable
 
 
@@ -83,10 +84,15 @@ class ParsedLayers:
         return sorted({layer.size.rank for layer in self.layers.values()})
 
     @cached_property
+    def family_fit(self) -> FamilyFit:
+        """The families of base models that fit the names and shapes, and the doubts about them."""
+        modules = [layer.module for layer in self.layers.values()]
+        return fit_families(self.shapes, self.architectures, modules, self.untranslated)
+
+    @property
     def families(self) -> list[str]:
         """The families of base models that fit the names and shapes, the likeliest first."""
-        shapes = {name: shape for name, shape in self.shapes.items() if name not in self.untranslated}
-        return find_families(shapes, self.architectures, [self.layers[name].module for name in shapes])
+        return self.family_fit.families
 
 
 @lru_cache(CACHED_LAYOUTS)
@@ -101,24 +107,20 @@ def parse_layers(layout: Layout, targets: TargetClasses = ("", "")) -> ParsedLay
         FileCorrupt: parts of an update are missing or do not fit together.
         FileUnsupported: there is no update that can be read.
     """
+    if is_ip_adapter(layout.tensors):
+        raise FileUnsupported(f"{EXPECTED}, found {IP_ADAPTER.description}; {IP_ADAPTER.mend}")
     grouped = group_tensors(layout)
     duplicates: list[str] = []
     modules = measure_modules(layout, grouped, duplicates)
     if not modules:
-        found = (
-            ", ".join(grouped.skipped)
-            or f"{len(layout.tensors)} tensors such as {printable(next(iter(layout.tensors), 'none'))}"
-        )
-        raise FileUnsupported(
-            f"expected LoRA factors (lora.down/up, lora_A/B, hada, lokr, diff), found {found}; choose another file"
-        )
-    paths = module_paths(modules, targets)
+        raise FileUnsupported(why_no_lora(layout.tensors, grouped.skipped))
+    paths, doubts = module_paths(modules, targets)
     modules_by_path = {paths[name]: module for name, module in modules.items()}
     names = translate_names({path: (layer.size.out, layer.size.width) for path, layer in modules_by_path.items()})
     layers = split_modules(modules_by_path, names.layers, duplicates)
     formats = Counter(layer.format for layer in layers.values())
     untranslated = [name for module in names.untranslated for name, _ in names.layers[module]]
-    problems = describe_problems(grouped.skipped, grouped.unrecognized, untranslated, duplicates)
+    problems = describe_problems(grouped.skipped, grouped.unrecognized, untranslated, duplicates) + doubts
     return ParsedLayers(
         max(formats, key=lambda format: formats[format]),
         list(names.architectures),
@@ -165,7 +167,7 @@ def measure_module(layout: Layout, module: Module) -> Layer:
     where = f"layer {printable(module.name)}"
     shapes: dict[str, Shape] = {role: layout.tensors[name].shape for role, name in module.parts.items()}
     alpha = shapes.pop("alpha", ())
-    if alpha not in ((), (1,)):
+    if math.prod(alpha) != 1:
         raise FileCorrupt(f"{where}: expected one number as alpha, found shape {alpha}; save it again")
     for role, shape in shapes.items():
         if (
@@ -179,10 +181,14 @@ def measure_module(layout: Layout, module: Module) -> Layer:
     return Layer(module.name, module.format, module.parts, ((0, size.out),), size, algorithm.alpha_divisor(shapes))
 
 
-def module_paths(modules: Mapping[str, Layer], targets: TargetClasses) -> dict[str, str]:
-    """The path of each module: its name, or for cloneofsimo's numbered modules the path at that position."""
-    numbered = [name for name, module in modules.items() if module.format is Format.CLONEOFSIMO]
-    return {name: name for name in modules} | (name_positions(numbered, targets) if numbered else {})
+def module_paths(modules: Mapping[str, Layer], targets: TargetClasses) -> tuple[dict[str, str], list[str]]:
+    """The path of each module, and doubts: its name, or for cloneofsimo's numbered modules that at the position."""
+    paths = {name: name for name in modules}
+    numbered = {name: module.shape for name, module in modules.items() if module.format is Format.CLONEOFSIMO}
+    if not numbered:
+        return paths, []
+    named = name_positions(numbered, targets)
+    return paths | named.paths, named.doubts
 
 
 def split_modules(

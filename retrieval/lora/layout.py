@@ -14,10 +14,12 @@ from typing import Any, Final
 import torch
 
 from loradex.retrieval.errors import FileCorrupt, FileUnsupported
+from loradex.retrieval.lora.long_header import split_long_header
 
 MAX_TENSORS: Final = 20_000
 CACHED_LAYOUTS: Final = 64  # the files of a folder have few different layouts
 MAX_CACHED_LENGTH: Final = 2**20  # characters of the JSON
+MAX_PARSED_BYTES: Final = 2**20  # of a header that is parsed at once
 METADATA: Final = "__metadata__"
 METADATA_START: Final = re.compile(r'\{[ \t\r\n]*"__metadata__"[ \t\r\n]*:[ \t\r\n]*')
 AFTER_METADATA: Final = re.compile(r"[ \t\r\n]*(,(?![ \t\r\n]*\})|(?=\}))")  # a comma before another entry, or the end
@@ -66,8 +68,8 @@ class Layout:
     Attributes:
         tensors: by name.
         size: of the data, in bytes.
-        metadata: None if they stand first in the header: those are parsed apart, so that files that differ only in them
-            share a layout.
+        metadata: None if they were parsed apart, as they stand first in the header or it is long: so files that differ
+            only in them share a layout.
     """
 
     tensors: dict[str, TensorInfo]
@@ -75,30 +77,41 @@ class Layout:
     metadata: dict[str, str] | None
 
 
-def parse_header_json(raw: bytes) -> tuple[dict[str, str], Layout]:
+def parse_header_json(raw: bytes | memoryview) -> tuple[dict[str, str], Layout]:
     """Parse the JSON of a header into metadata and layout; equal layouts are the same object, from a cache.
 
     Raises:
         FileCorrupt: the header contradicts itself.
-        FileUnsupported: it lists more tensors than any LoRA has.
+        FileUnsupported: it lists more tensors, or has more metadata, than any LoRA has.
     """
     try:
-        text = raw.decode().rstrip(WHITESPACE)
-        start = METADATA_START.match(text)
-        if start:
-            metadata, end = DECODER.raw_decode(text, start.end())
-            separator = AFTER_METADATA.match(text, end)
-            if separator is None:
-                raise ValueError(f"expected a comma behind {METADATA}")
-            text = "{" + text[separator.end() :]
+        metadata, text = split_long_header(memoryview(raw)) if len(raw) > MAX_PARSED_BYTES else split_header(raw)
         layout = (cached_layout if len(text) <= MAX_CACHED_LENGTH else parse_layout)(text)
     except (ValueError, RecursionError) as error:
         raise FileCorrupt(f"the header is not valid JSON: {str(error)[:80]}; download it again") from None
-    if start:
-        if layout.metadata is not None:
-            raise FileCorrupt(f"expected one {METADATA} in the header, found two; save it again with safetensors")
-        return check_metadata(metadata), layout
-    return layout.metadata or {}, layout
+    if metadata is None:
+        return layout.metadata or {}, layout
+    if layout.metadata is not None:
+        raise FileCorrupt(f"expected one {METADATA} in the header, found two; save it again with safetensors")
+    return metadata, layout
+
+
+def split_header(raw: bytes | memoryview) -> tuple[dict[str, str] | None, str]:
+    """Split the JSON of a header into the metadata, if they stand first, and the rest.
+
+    Raises:
+        ValueError, RecursionError: it is not JSON.
+        FileCorrupt: the metadata do not map text to text.
+    """
+    text = str(raw, "utf-8").rstrip(WHITESPACE)
+    start = METADATA_START.match(text)
+    if start is None:
+        return None, text
+    metadata, end = DECODER.raw_decode(text, start.end())
+    separator = AFTER_METADATA.match(text, end)
+    if separator is None:
+        raise ValueError(f"expected a comma behind {METADATA}")
+    return check_metadata(metadata), "{" + text[separator.end() :]
 
 
 def parse_layout(text: str) -> Layout:
@@ -135,7 +148,9 @@ cached_layout = lru_cache(CACHED_LAYOUTS)(parse_layout)
 
 
 def check_metadata(metadata: Any) -> dict[str, str]:
-    """Refuse metadata that do not map text to text."""
+    """Refuse metadata that do not map text to text; null stands for none, as in safetensors."""
+    if metadata is None:
+        return {}
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise FileCorrupt(
             f"expected text for each entry of {METADATA}, found other types; save it again with safetensors"

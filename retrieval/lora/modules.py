@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from loradex.retrieval.lora.factors import ALGORITHMS
-from loradex.retrieval.lora.formats import Format, split_tensor_name
+from loradex.retrieval.lora.formats import MULTIPLIER, Format, split_tensor_name
 from loradex.retrieval.lora.layout import UNREADABLE_DTYPES, Layout
-from loradex.retrieval.lora.problems import ODD_NUMBERS
+from loradex.retrieval.lora.problems import ODD_NUMBERS, QUANTISED
+from loradex.retrieval.lora.quantised import Quantisation, is_quantiser_name
 
 SHARED_ROLES: Final = ("alpha", "magnitude")  # their names hold neither the adapter nor the format
 DEFAULT_ADAPTERS: Final = ("", "default", "default_0")
-IA3: Final = "multiplier (IA3)"
 
 
 @dataclass(slots=True)
@@ -82,17 +82,25 @@ def group_tensors(layout: Layout) -> GroupedTensors:
             if (module.name, role) in shared:
                 module.parts.setdefault(role, shared[module.name, role])
                 used.add((module.name, role))
-    ia3_modules = grouped.skipped.get(IA3, set())
+    ia3_modules = grouped.skipped.get(MULTIPLIER, set())
     grouped.unrecognized += [name for name in unrecognized if name.removesuffix(".weight") not in ia3_modules]
-    grouped.unrecognized += [name for key, name in shared.items() if key not in used]
-    grouped.modules = sorted(readable_modules(layout, grouped, modules.values()), key=lambda module: module.sort_key)
+    unread = set[str]().union(*grouped.skipped.values())  # their alphas and magnitudes belong to what is not read
+    grouped.unrecognized += [name for key, name in shared.items() if key not in used and key[0] not in unread]
+    readable = readable_modules(layout, grouped, modules.values(), Quantisation(unrecognized))
+    grouped.modules = sorted(readable, key=lambda module: module.sort_key)
+    if QUANTISED in grouped.skipped:
+        grouped.unrecognized = [name for name in grouped.unrecognized if not is_quantiser_name(name)]
     return grouped
 
 
-def readable_modules(layout: Layout, grouped: GroupedTensors, modules: Iterable[Module]) -> Iterator[Module]:
-    """The modules of readable dtypes; others are recorded as skipped."""
+def readable_modules(
+    layout: Layout, grouped: GroupedTensors, modules: Iterable[Module], quantisation: Quantisation
+) -> Iterator[Module]:
+    """The modules of readable dtypes without a quantiser's scales; others are recorded as skipped."""
     for module in modules:
         if any(layout.tensors[name].dtype in UNREADABLE_DTYPES for name in module.parts.values()):
             grouped.skip(ODD_NUMBERS, module.name)
+        elif quantisation.concerns(layout, module.name, module.parts):
+            grouped.skip(QUANTISED, module.name)
         else:
             yield module

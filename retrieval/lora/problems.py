@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 MAX_SHOWN_LENGTH: Final = 160
+QUANTISED: Final = "quantised"
 ODD_NUMBERS: Final = "numbers of 4 or 6 bits, or complex ones"
 SKIPPED: Final = {
     "magnitude": "DoRA's magnitudes of {} layers need the base model; only the low-rank part is read",
@@ -15,6 +16,7 @@ SKIPPED: Final = {
     "diff": "full differences of {} layers beside a LoRA are not read",
     "adapter": "{} layers belong to further adapters, which are not read",
     "too large": "{} layers of too large a rank are not read",
+    QUANTISED: "quantised factors of {} layers are not read, as their scales stand beside them or nowhere",
     ODD_NUMBERS: f"{{}} layers of {ODD_NUMBERS} are not read",
 }
 SKIPPED_OTHER: Final = "{} of {{}} layers: needs the base model and is not read"

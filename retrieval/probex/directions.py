@@ -46,7 +46,7 @@ class Spectrum:
 
 def principal_directions(factors: Factors, outputs: int, inputs: int) -> tuple[Tensor, Tensor]:
     """Leading output directions (outputs, out) and input directions (in, inputs) of a layer's updates at unit norm."""
-    spectrum = Spectrum((factors.up.shape[1], factors.down.shape[2]))
+    spectrum = Spectrum(factors.shape)
     spectrum.add(factors)
     output_directions = leading_eigenvectors(spectrum.outputs, outputs).mT.contiguous()
     return output_directions, leading_eigenvectors(spectrum.inputs, inputs)

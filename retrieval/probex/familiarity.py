@@ -10,7 +10,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from loradex.retrieval.probex.batched_factors import Factors, LayerFactors, energy, to_float32
+from loradex.retrieval.probex.batched_factors import Factors, LayerFactors, energy, project, to_float32
 from loradex.retrieval.probex.directions import BATCH, MIN_ENERGY, principal_directions
 
 DIRECTIONS: Final = 8  # of each layer
@@ -34,7 +34,7 @@ class Familiarity:
         """Find the directions of training models."""
         directions = {}
         for layer, factors in models.items():
-            count = min(DIRECTIONS, factors.up.shape[1])
+            count = min(DIRECTIONS, factors.shape[0])
             directions[layer] = principal_directions(factors, count, 1)[0]
         share = float(Familiarity(directions, 1.0).scores(models).mean())
         return cls(directions, max(share, 1e-6))
@@ -56,4 +56,4 @@ class Familiarity:
 def captured_share(factors: Factors, directions: Tensor) -> Tensor:
     """Share |D X|^2 / |X|^2 (models,) of each update's energy in orthonormal output directions D (k, out)."""
     factors = to_float32(factors)
-    return energy(Factors(factors.down, directions @ factors.up)) / energy(factors).clamp_min(MIN_ENERGY)
+    return energy(project(factors, directions)) / energy(factors).clamp_min(MIN_ENERGY)

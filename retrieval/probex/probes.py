@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from loradex.retrieval.probex.batched_factors import Factors
+from loradex.retrieval.probex.batched_factors import Factors, Products
 
 EPSILON = 1e-8  # added to standard deviations, as in MVProbe
 
@@ -43,6 +43,10 @@ class View(StrEnum):
 
     def product(self, factors: Factors, probes: Tensor) -> tuple[Tensor, Tensor]:
         """L (models, side, rank) and K (models, rank, probes)."""
+        if isinstance(factors, Products):
+            return self.dense_product(factors, probes), torch.eye(probes.shape[1]).to(probes).expand(
+                len(factors), -1, -1
+            )
         up, down = factors.up, factors.down
         if self is View.XU:
             return up, down @ probes
@@ -51,6 +55,16 @@ class View(StrEnum):
         if self is View.XTU:
             return down.mT, up.mT @ probes
         return down.mT, (up.mT @ up) @ (down @ probes)
+
+    def dense_product(self, products: Products, probes: Tensor) -> Tensor:
+        """L K (models, side, probes) of updates that have no small factors."""
+        if self is View.XU:
+            return products.times(probes)
+        if self is View.XTU:
+            return products.transposed_times(probes)
+        if self is View.XXTU:
+            return torch.stack([update.times(update.transposed_times(probes)) for update in products.updates])
+        return torch.stack([update.transposed_times(update.times(probes)) for update in products.updates])
 
 
 ALL_VIEWS = tuple(View)

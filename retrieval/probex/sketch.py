@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from loradex.retrieval.probex.alignment import alignment
-from loradex.retrieval.probex.batched_factors import Factors, LayerFactors, bilinear, energy, to_float32
+from loradex.retrieval.probex.batched_factors import Factors, LayerFactors, energy, project, to_float32
 from loradex.retrieval.probex.directions import BATCH, MIN_ENERGY, leading_eigenvectors, principal_directions
 from loradex.retrieval.probex.ridge import fit_ridge, principal_outputs, solve_dual
 
@@ -260,10 +260,10 @@ def sketch(factors: Factors, left: Tensor, right: Tensor, config: SketchConfig) 
     for start in range(0, len(factors), BATCH):
         batch = to_float32(factors[start : start + BATCH])
         squared_norm = energy(batch).clamp_min(MIN_ENERGY)[:, None]
-        views = [bilinear(batch, left, right).flatten(1) / squared_norm.sqrt()]
+        projected = project(batch, left)
+        views = [(projected.up @ (projected.down @ right)).flatten(1) / squared_norm.sqrt()]
         if config.quadratic:
-            projected = left @ batch.up
-            gram = projected @ (batch.down @ batch.down.mT) @ projected.mT
+            gram = projected.up @ (projected.down @ projected.down.mT) @ projected.up.mT
             views.append(upper_triangle(gram) / squared_norm)
         batches.append(views)
     return [torch.cat(view) for view in zip(*batches, strict=True)]

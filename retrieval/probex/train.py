@@ -40,7 +40,7 @@ def train_probes(
         device: to train on.
     """
     torch.manual_seed(training.seed)
-    shapes = {layer: (models[layer].up.shape[1], models[layer].down.shape[2]) for layer in config.layers}
+    shapes = {layer: models[layer].shape for layer in config.layers}
     net = ProbeNet(shapes, objective.target_dim, config).to(device)
     optimizer = torch.optim.Adam(net.parameters(), lr=training.lr, weight_decay=training.weight_decay, fused=True)
     settings = {

@@ -13,9 +13,10 @@ from fsspec.spec import AbstractFileSystem
 from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.errors import FetchError
 from loradex.retrieval.lora.peft_config import CONFIG_NAME
+from loradex.retrieval.lora.weights_folder import WEIGHTS_SUFFIX, is_weights_name
 from loradex.retrieval.remote.header import RemoteHeader
 from loradex.retrieval.remote.hub_listing import MAX_ENTRIES, config_beside, first_line, refuse_unprintable_path
-from loradex.retrieval.remote.hub_repository import MAX_FILES, WEIGHTS_SUFFIX
+from loradex.retrieval.remote.hub_repository import MAX_FILES
 from loradex.retrieval.remote.model import RemoteModel, read_model
 from loradex.retrieval.remote.ranges import Interrupted, read_with_retries
 
@@ -126,12 +127,10 @@ class FsspecFolder:
             raise FetchError(
                 "address of a store: expected none with a password, which a zoo would keep; put it where fsspec looks, as ~/.config/fsspec"
             )
-        is_file = address.endswith(WEIGHTS_SUFFIX)
+        is_file = is_weights_name(address)
         folder = address.rpartition("/")[0] if is_file else address.rstrip("/")
         listed = list(list_folder(folder, 1 if is_file else MAX_DEPTH))
-        files = [
-            file for file in listed if file.name.endswith(WEIGHTS_SUFFIX) and (not is_file or file.path == address)
-        ]
+        files = [file for file in listed if is_weights_name(file.name) and (not is_file or file.path == address)]
         if not files:
             raise FetchError(f"{address}: expected {WEIGHTS_SUFFIX} files, found none; check the address")
         if len(files) > MAX_FILES:
@@ -179,7 +178,7 @@ def list_folder(folder: str, max_depth: int) -> Iterator[FsspecFile]:
                 )
             subfolder = parent.rstrip("/")[len(root.rstrip("/")) :].lstrip("/")
             for name, info in sorted(files.items()):
-                if (name.endswith(WEIGHTS_SUFFIX) or name == CONFIG_NAME) and not name.startswith("."):
+                if (is_weights_name(name) or name == CONFIG_NAME) and not name.startswith("."):
                     yield listed_file(folder, f"{subfolder}/{name}".lstrip("/"), info)
     except (FetchError, GeneratorExit):
         raise

@@ -8,6 +8,7 @@ from typing import Final, NoReturn
 from torch import Tensor
 
 from loradex.retrieval.errors import FileMissing, FileUnsupported, located
+from loradex.retrieval.lora.first_bytes import FIRST_BYTES
 from loradex.retrieval.lora.header import PREFIX_BYTES, Header, find_data_start, parse_header, tensor_from_bytes
 from loradex.retrieval.lora.layout import DTYPES, Layout
 from loradex.retrieval.remote.ranges import RangeReader
@@ -49,7 +50,7 @@ class RemoteHeader(Header):
         """
         raw = remote.read(0, min(first, remote.size)) if remote.size else b""
         with located(remote.name):
-            data_start = find_data_start(raw[:PREFIX_BYTES], remote.size)
+            data_start = find_data_start(raw[:FIRST_BYTES], remote.size)
         if len(raw) < data_start:
             raw += remote.read(len(raw), data_start)
         with located(remote.name):

@@ -13,13 +13,13 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 from loradex.retrieval.encoder import Encoder
 from loradex.retrieval.errors import FetchError
 from loradex.retrieval.lora.peft_config import CONFIG_NAME
+from loradex.retrieval.lora.weights_folder import WEIGHTS_SUFFIX, is_weights_name
 from loradex.retrieval.remote.header import RemoteHeader
 from loradex.retrieval.remote.hub_listing import config_beside, list_files, refuse_unsafe_path, resolve_commit
 from loradex.retrieval.remote.model import RemoteModel, read_model
 from loradex.retrieval.remote.ranges import HttpFile
 
 ADDRESS: Final = re.compile(r"hf://(\w[\w.-]{0,95}/\w[\w.-]{0,95})(?:@([^\s@]{1,200}))?", re.ASCII)
-WEIGHTS_SUFFIX: Final = ".safetensors"
 MAX_FILES: Final = 100_000  # .safetensors files of a repository
 SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
@@ -118,7 +118,7 @@ class HubRepository:
         files: dict[str, HubFile] = {}
         peft_configs: dict[str, HubFile] = {}
         for entry in list_files(api, name, commit):
-            if entry.path.endswith(WEIGHTS_SUFFIX):
+            if is_weights_name(entry.path):
                 files[entry.path] = HubFile.from_entry(entry, repository)
             elif PurePosixPath(entry.path).name == CONFIG_NAME:
                 peft_configs[entry.path] = HubFile.from_entry(entry, repository)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from loradex.retrieval.base_model import BaseModel
 from loradex.retrieval.base_model.part import OPEN_CLIP, TRANSFORMERS
 from loradex.retrieval.errors import CheckpointError, FileCorrupt
-from loradex.retrieval.lora import LayerUpdate
+from loradex.retrieval.lora import Update
 from loradex.retrieval.text_states.configs import EncoderConfig, config_from_shapes, read_config, unusable
 from loradex.retrieval.text_states.families import FAMILIES, OTHER_STATES, EncoderFacts, FamilyFacts
 from loradex.retrieval.text_states.prefixes import Prefix, register_attention, shared_length
@@ -141,7 +141,7 @@ class PromptEncoder:
                 )
         return states
 
-    def with_updates(self, updates: Mapping[str, LayerUpdate]) -> AbstractContextManager[tuple[str, ...]]:
+    def with_updates(self, updates: Mapping[str, Update]) -> AbstractContextManager[tuple[str, ...]]:
         """Within the context, states go through a LoRA's own updates of the text encoders; for one thread at a time.
 
         Args:

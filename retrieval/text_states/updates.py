@@ -8,7 +8,7 @@ from typing import Any, Final
 from torch import nn
 
 from loradex.retrieval.errors import FileUnsupported
-from loradex.retrieval.lora import LayerUpdate
+from loradex.retrieval.lora import Update
 from loradex.retrieval.lora.hooks import update_hook
 from loradex.retrieval.lora.problems import printable
 from loradex.retrieval.text_states.weights import TEXT_MODEL
@@ -20,7 +20,7 @@ PROJECTION: Final = "text_projection"  # behind the states
 
 @contextmanager
 def apply_updates(
-    encoders: Mapping[str, Any], saved_layers: Mapping[str, int], updates: Mapping[str, LayerUpdate]
+    encoders: Mapping[str, Any], saved_layers: Mapping[str, int], updates: Mapping[str, Update]
 ) -> Iterator[tuple[str, ...]]:
     """Add updates to the layers of text encoders; on exit all hooks are removed.
 

@@ -10,6 +10,7 @@ from typing import Final
 from loradex.retrieval.errors import FileError
 from loradex.retrieval.lora import LoraFile
 from loradex.retrieval.lora.header import Header
+from loradex.retrieval.lora.weights_folder import find_weights
 from loradex.retrieval.training.labelled_loras import split_of
 
 CATEGORIES_KEY: Final = "dataset_chosen_targets"  # in the headers of Model-J; a list of strings as Python writes it
@@ -37,7 +38,7 @@ def find_classifiers(folder: Path) -> list[LabelledClassifier]:
     """
     has_split_folders = any((folder / split).is_dir() for split in SPLITS)
     classifiers, other_files = list[LabelledClassifier](), 0
-    for path in sorted(folder.rglob("*.safetensors")):
+    for path in find_weights(folder):
         name = "/".join(path.resolve().parts[-2:])
         split = path.relative_to(folder).parts[0] if has_split_folders else split_of(name)
         split = SPLIT_ALIASES.get(split, split)

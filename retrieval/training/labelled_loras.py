@@ -14,6 +14,8 @@ from typing import Final
 
 from loradex.retrieval.errors import FileUnsupported, LoradexError
 from loradex.retrieval.lora import LoraFile
+from loradex.retrieval.lora.facts import read_facts
+from loradex.retrieval.lora.weights_folder import find_weights
 
 # the last two hold concepts that no training model has
 SPLITS: Final = ("train", "val", "test", "val_holdout", "test_holdout")
@@ -53,11 +55,11 @@ def find_labelled_loras(zoo: Path, labels: Path | None = None) -> list[LabelledL
     table = read_labels(labels) if labels else {}
     has_split_folders = any((zoo / split).is_dir() for split in SPLITS)
     loras = []
-    for path in sorted(zoo.rglob("*.safetensors")):
+    for path in find_weights(zoo):
         relative = path.relative_to(zoo)
         row = table.get(relative.as_posix()) or table.get(path.name) or table.get(path.stem)
         lora = open_readable(path)
-        label = row[0] if row else None if labels or not lora else label_of(lora)
+        label = row[0] if row else None if labels or not lora else label_of(path, lora)
         if label:
             split = row[1] if row and row[1] else relative.parts[0] if has_split_folders else split_of(label)
             if split in SPLITS:
@@ -137,14 +139,15 @@ def open_readable(path: Path) -> LoraFile | None:
         return None
 
 
-def label_of(lora: LoraFile) -> str | None:
+def label_of(path: Path, lora: LoraFile) -> str | None:
     """The concept that a LoRA's header or side-cars name; None if there is none."""
     metadata = lora.header.metadata
     if "class_name" in metadata:
         return metadata["class_name"]
     if "imagenet_class_id" in metadata:
         return imagenet_names().get(metadata["imagenet_class_id"], metadata["imagenet_class_id"])
-    words = (*lora.facts.trigger_words, *lora.facts.tags)
+    stated = read_facts(path, metadata, guess=False)
+    words = (*stated.trigger_words, *stated.tags, *lora.facts.trigger_words)
     return words[0] if words else None
 
 
@@ -164,4 +167,6 @@ def imagenet_names() -> dict[str, str]:
 
 def split_of(label: str) -> str:
     """The split of a concept by its name, the same on every machine."""
-    return SPLIT_OF_TENTH.get(int.from_bytes(hashlib.sha256(label.lower().encode()).digest()[:4]) % 10, "train")
+    return SPLIT_OF_TENTH.get(
+        int.from_bytes(hashlib.sha256(label.lower().encode("utf-8", "surrogatepass")).digest()[:4]) % 10, "train"
+    )

@@ -1,7 +1,7 @@
 """Models whose updates are read some at a time: files on the disk, or factors in memory."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -10,7 +10,7 @@ import torch
 from loradex.retrieval.errors import FileCorrupt
 from loradex.retrieval.lora import LoraFile, WeightsFile
 from loradex.retrieval.lora.problems import printable
-from loradex.retrieval.lora.update import LayerUpdate
+from loradex.retrieval.lora.update import Update
 from loradex.retrieval.probex.batched_factors import LayerFactors, stack_layers, to_float32
 from loradex.retrieval.probex.directions import BATCH
 from loradex.retrieval.probex.serialization import Shapes
@@ -62,7 +62,7 @@ class FileUpdates(Updates):
             FileError: a file cannot be read, lacks a layer, or its updates exceed half precision.
         """
         width = sum(sum(shape) for shape in self.shapes(layers).values())
-        batch, paths, rank = list[dict[str, LayerUpdate]](), list[Path](), 0
+        batch, paths, rank = list[Mapping[str, Update]](), list[Path](), 0
         for path in (self.paths[row] for row in rows):
             updates = self.open_file(path).updates(layers)
             own_rank = max(update.rank for update in updates.values())
@@ -106,7 +106,7 @@ class PackedUpdates(Updates):
 
 
 def stack_updates(
-    updates: Sequence[dict[str, LayerUpdate]], layers: Sequence[str], paths: Sequence[Path]
+    updates: Sequence[Mapping[str, Update]], layers: Sequence[str], paths: Sequence[Path]
 ) -> LayerFactors:
     """Stack the updates of some layers of files.
 
@@ -115,9 +115,8 @@ def stack_updates(
     """
     stacked = stack_layers(updates, layers)
     for layer, factors in stacked.items():
-        largest = torch.maximum(factors.up.abs().amax((1, 2)), factors.down.abs().amax((1, 2)))
-        if not (largest <= MAX_VALUE).all():
-            path = paths[int((largest > MAX_VALUE).nonzero()[0])]
+        if not (factors.largest <= MAX_VALUE).all():
+            path = paths[int((factors.largest > MAX_VALUE).nonzero()[0])]
             raise FileCorrupt(
                 f"{path}: layer {printable(layer)}: expected updates within half precision, found larger ones; leave the file out"
             )
@@ -126,4 +125,4 @@ def stack_updates(
 
 def shapes_of_layers(models: LayerFactors) -> Shapes:
     """(out, in) of each layer."""
-    return {layer: (factors.up.shape[1], factors.down.shape[2]) for layer, factors in models.items()}
+    return {layer: factors.shape for layer, factors in models.items()}

@@ -6,18 +6,20 @@ import torch
 from torch import Tensor
 
 from loradex.retrieval.errors import NoWords, NoWordsReason
-from loradex.retrieval.lora import LayerUpdate, LoraFile
+from loradex.retrieval.lora import LoraFile, Update
 
 LAYERS: Final = (".attn2.to_k", ".attn2.to_v")
 MAX_RANK: Final = 64  # of a layer; of higher ranks the leading directions are read
+KEPT_RANK: Final = 128  # in which the leading directions of an update that has no small factors are found
 
 
-def row_space(update: LayerUpdate) -> Tensor | None:
+def row_space(update: Update) -> Tensor | None:
     """Rows R (up to ``MAX_RANK``, in) of length 1 in all, with Rᵀ R proportional to dWᵀ dW; None if the update is zero.
 
     It depends on dW alone, and not on how a format splits it into factors.
     """
-    up, down = update.up.double(), update.down.double()
+    factors = update.leading(KEPT_RANK)
+    up, down = factors.up.double(), factors.down.double()
     energies, turn = torch.linalg.eigh(up.mT @ up)
     rows = energies.clamp(min=0).sqrt()[:, None] * (turn.mT @ down)
     if len(rows) > MAX_RANK:

@@ -1,11 +1,14 @@
 """Fingerprints, compared with the same computation on dense updates."""
 
+from collections.abc import Mapping
+
 import pytest
 import torch
 from torch.testing import assert_close
 
 from loradex.retrieval.fingerprint import SIZE, Fingerprint, hashes
-from loradex.retrieval.lora.update import LayerUpdate
+from loradex.retrieval.lora.update import LayerUpdate, Update
+from tests.retrieval.lora.products import some_products
 
 SHAPES = {"a.to_q": (40, 24), "a.to_v": (40, 24), "b.to_out.0": (64, 48)}
 
@@ -22,7 +25,7 @@ def dense(lora: dict[str, LayerUpdate]) -> dict[str, torch.Tensor]:
     return {layer: update.up @ update.down for layer, update in lora.items()}
 
 
-def sketch(lora: dict[str, LayerUpdate]) -> torch.Tensor:
+def sketch(lora: Mapping[str, Update]) -> torch.Tensor:
     return torch.from_numpy(Fingerprint.of(lora.items()).sketch)
 
 
@@ -106,3 +109,14 @@ def test_a_stored_fingerprint_keeps_its_cosines() -> None:
     assert abs(stored.cosine(other) - one.cosine(other)) < 2e-3
     with pytest.raises(ValueError, match="expected 1032 bytes, found 3"):
         Fingerprint.from_bytes(b"abc")
+
+
+@pytest.mark.parametrize(("out", "width"), [(40, 24), (24, 40), (1300, 16)])
+def test_products_that_are_not_multiplied_out_have_the_fingerprint_of_their_factors(out: int, width: int) -> None:
+    some = some_products(out, width)
+    lora = {f"{number}.to_q": LayerUpdate(matrix, torch.eye(len(matrix))) for number, (_, matrix) in enumerate(some)}
+    for (layer, factors), (update, _) in zip(lora.items(), some, strict=True):
+        assert_close(sketch({layer: update}), sketch({layer: factors}), atol=1e-5, rtol=1e-4)
+    mixed = {layer: some[number][0] if number % 2 else update for number, (layer, update) in enumerate(lora.items())}
+    assert_close(sketch(mixed), dense_sketch(lora), atol=1e-5, rtol=1e-4)
+    assert Fingerprint.of(mixed.items()).norm == pytest.approx(Fingerprint.of(lora.items()).norm, rel=1e-5)

@@ -60,6 +60,24 @@ def test_a_merge_names_its_parts_and_weights() -> None:
     assert merge.explained > 0.95
 
 
+@pytest.mark.parametrize("factor", [-1.0, -0.3])
+def test_a_negated_copy_is_related_to_its_source(factor: float) -> None:
+    negated = fingerprint(scaled(LORAS[2], factor))
+    (match,) = INDEX.find(negated)
+    assert (match.index, match.relation) == (2, Relation.NEGATED)
+    assert (match.cosine, match.strength) == (pytest.approx(-1, abs=1e-3), pytest.approx(-1 / factor, rel=1e-3))
+    assert INDEX.find_merge(negated) is None
+    ((first, other),) = FingerprintIndex([fingerprint(LORAS[2]), negated]).pairs()
+    assert (first, other.relation) == (0, Relation.NEGATED)
+
+
+def test_a_merge_may_take_a_part_away() -> None:
+    difference = fingerprint(merged(scaled(LORAS[1], 0.8), scaled(LORAS[4], -0.5)))
+    merge = INDEX.find_merge(difference)
+    assert merge is not None
+    assert merge.weights == {1: pytest.approx(0.8, abs=0.08), 4: pytest.approx(-0.5, abs=0.08)}
+
+
 def test_loras_that_are_no_merge() -> None:
     assert INDEX.find_merge(fingerprint(LORAS[3])) is None  # itself
     assert INDEX.find_merge(fingerprint(lora(99))) is None  # of no LoRA in the index

@@ -191,7 +191,7 @@ def test_lying_headers_are_refused_and_the_other_files_fetched(
     assert len(err.splitlines()) == 3
     for number, reason in (
         (0, f"found a length of {2**60}"),
-        (2, "is cut short or has something appended"),
+        (2, "found 4 more: something was appended"),
         (3, "expected a known dtype"),
     ):
         assert any(f"model_idx_000{number}" in line and reason in line for line in err.splitlines())

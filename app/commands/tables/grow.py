@@ -23,7 +23,7 @@ def plan_table(plan: GrowPlan) -> AdaptiveTable:
         ("a noisy picture with its gradient", f"{plan.sample_s:.3f} s"),
         ("in all", f"{plan.hours:.1f} hours"),
         ("on the disk", f"{plan.bytes / GIB:.1f} GiB in {plan.folder}; {plan.free_bytes / GIB:.1f} GiB are free"),
-        ("memory", f"{plan.peak_bytes / GIB:.1f} GiB"),
+        ("memory", "not known" if plan.peak_bytes is None else f"{plan.peak_bytes / GIB:.1f} GiB"),
     ]
     return AdaptiveTable("what growing takes, measured on some words", (Column(""), Column("", Kind.PROSE)), rows)
 

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 
 from rich.cells import cell_len, chop_cells
 
+from loradex.app.reporting import readable
+
 ELLIPSIS = "…"
 MAX_ITEMS = 30  # of a list in a cell
 BREAKS = re.compile("(?<=/)"), re.compile("(?<=[-_.])")  # in words that are longer than a line
@@ -17,7 +19,7 @@ BREAKS = re.compile("(?<=/)"), re.compile("(?<=[-_.])")  # in words that are lon
 
 def plain(value: object) -> str:
     """A text on one line; control characters become question marks, so that nothing in it controls the terminal."""
-    return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in str(value))
+    return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in readable(str(value)))
 
 
 def wrap(value: str | Sequence[str], width: int) -> list[str]:

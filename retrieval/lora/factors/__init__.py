@@ -1,4 +1,4 @@
-"""The algorithms behind the formats: each turns the tensors of a module into the two factors of its update."""
+"""The algorithms behind the formats: each turns the tensors of a module into its update."""
 
 from loradex.retrieval.lora.factors.algorithms import ALGORITHMS, Algorithm
 from loradex.retrieval.lora.factors.common import MAX_FACTOR_SIZE, MAX_RANK, FactorPair, Shape, UpdateSize

@@ -13,6 +13,7 @@ from loradex.retrieval.errors import FileCorrupt, FileUnsupported
 Shape = tuple[int, ...]
 FactorPair = tuple[Tensor, Tensor]  # down (rank, in), up (out, rank)
 MAX_RANK: Final = 4096
+MAX_SIDE: Final = 2**20
 MAX_FACTOR_SIZE: Final = 2**27  # numbers: 512 MiB
 
 
@@ -41,20 +42,22 @@ def factor_matrix(matrix: Tensor) -> FactorPair:
     return (matrix, torch.eye(out)) if out <= width else (torch.eye(width), matrix)
 
 
-def checked_size(where: str, out: int, width: int, rank: int) -> UpdateSize:
-    """A size within the bounds.
+def checked_size(where: str, out: int, width: int, rank: int, low_rank: bool = True) -> UpdateSize:
+    """A size within the bounds; an update that is no low-rank product may also have any rank if the layer is no larger.
 
     Raises:
         FileCorrupt: a side or the rank is 0.
-        FileUnsupported: the rank or a factor is too large.
+        FileUnsupported: a side, the rank or a factor is too large.
     """
     if min(out, width, rank) < 1:
         raise FileCorrupt(
             f"{where}: expected a rank and sides from 1, found rank {rank} for {out} x {width}; save it again"
         )
-    if rank > MAX_RANK or max(out, width) * rank > MAX_FACTOR_SIZE:
+    small_factors = rank <= MAX_RANK and max(out, width) * rank <= MAX_FACTOR_SIZE
+    if max(out, width) > MAX_SIDE or not (small_factors or (not low_rank and out * width <= MAX_FACTOR_SIZE)):
         raise FileUnsupported(
-            f"{where}: expected a rank up to {MAX_RANK} and {MAX_FACTOR_SIZE} numbers a factor, found rank {rank} for {out} x {width}"
+            f"{where}: expected sides up to {MAX_SIDE}, a rank up to {MAX_RANK} and {MAX_FACTOR_SIZE} numbers a factor, "
+            f"found rank {rank} for {out} x {width}; choose another file"
         )
     return UpdateSize(out, width, rank)
 

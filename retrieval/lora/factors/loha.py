@@ -1,7 +1,7 @@
 """LoHa: dW = (w1_a @ w1_b) * (w2_a @ w2_b), a product by entries.
 
 Its factors are the row-wise Khatri-Rao products of the factors of both halves; their rank is the product of the halves'
-ranks. Where that exceeds the smaller side of dW, the matrix itself is smaller than those factors, and is taken instead.
+ranks. Where that is high, the product is computed from the halves, some rows at a time.
 Source: LyCORIS ``modules/loha.py`` and ``functional/loha.py``.
 """
 
@@ -10,17 +10,19 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from loradex.retrieval.lora.factors.common import (
+    MAX_FACTOR_SIZE,
     FactorPair,
     Shape,
     UpdateSize,
     as_matrix,
     checked_size,
-    factor_matrix,
     matrix_shape,
     require_equal,
     require_matrices,
 )
 from loradex.retrieval.lora.factors.lora import apply_core
+from loradex.retrieval.lora.factors.rowwise import HadamardUpdate
+from loradex.retrieval.lora.update import LayerUpdate, Update
 
 MATRICES = ("w1_a", "w1_b", "w2_a", "w2_b")
 
@@ -33,7 +35,9 @@ def measure(where: str, shapes: Mapping[str, Shape]) -> UpdateSize:
     require_matrices(where, shapes, *MATRICES)
     first, second = (measure_half(where, shapes, half) for half in "12")
     require_equal(where, "the sizes of both halves", (first.out, first.width), (second.out, second.width))
-    return checked_size(where, first.out, first.width, min(first.rank * second.rank, first.out, first.width))
+    return checked_size(
+        where, first.out, first.width, min(first.rank * second.rank, first.out, first.width), low_rank=False
+    )
 
 
 def measure_half(where: str, shapes: Mapping[str, Shape], half: str) -> UpdateSize:
@@ -48,15 +52,22 @@ def measure_half(where: str, shapes: Mapping[str, Shape], half: str) -> UpdateSi
     return checked_size(where, columns, width * matrix_shape(core[1:])[1], rows)
 
 
-def to_factors(parts: Mapping[str, Tensor]) -> FactorPair:
-    """The factors down (rank, in) and up (out, rank)."""
-    (down1, up1), (down2, up2) = (half_factors(parts, half) for half in "12")
-    out, width = len(up1), down1.shape[1]
-    if len(down1) * len(down2) > min(out, width):
-        return factor_matrix((up1 @ down1) * (up2 @ down2))
-    up = (up1[:, :, None] * up2[:, None, :]).flatten(1)  # (out, rank1, rank2) -> (out, rank)
-    down = (down1[:, None, :] * down2[None, :, :]).flatten(0, 1)  # (rank1, rank2, in) -> (rank, in)
-    return down, up
+def to_update(parts: Mapping[str, Tensor]) -> Update:
+    """The update, in factors if these are faster."""
+    update = HadamardUpdate(half_factors(parts, "1"), half_factors(parts, "2"))
+    return LayerUpdate(update.down, update.up) if factors_are_faster(update) else update
+
+
+def factors_are_faster(update: HadamardUpdate) -> bool:
+    """Whether an update is sketched and measured faster by its factors than by its rows; in nanoseconds of one core.
+
+    Factors take 3 for each number, 16,000 for the Fourier transforms of a pair of rows, and a fortieth for each product
+    in their Gram matrices; an entry of dW takes 5, and a twelfth for each product. ``python -m scripts.bench_products``
+    measures whole files.
+    """
+    (out, width), rank, inner = update.shape, update.rank, len(update.first[0]) + len(update.second[0])
+    by_factors = rank * (out + width) * (3 + rank / 40) + 16_000 * rank
+    return by_factors < out * width * (5 + inner / 12) or out * width > MAX_FACTOR_SIZE
 
 
 def half_factors(parts: Mapping[str, Tensor], half: str) -> FactorPair:

@@ -1,15 +1,17 @@
 """LoKr: dW = kron(w1, w2); each of the two operands is a full matrix or a low-rank product.
 
 kron(B1 A1, B2 A2) = kron(B1, B2) kron(A1, A2), so the factors of dW are Kronecker products of the operands' factors. A
-full matrix is its product with the identity of its smaller side. Source: LyCORIS ``modules/lokr.py`` and
-``functional/lokr.py``.
+full matrix is its product with the identity of its smaller side. Where their rank is high, the product is computed from
+the operands. Source: LyCORIS ``modules/lokr.py`` and ``functional/lokr.py``.
 """
 
 from collections.abc import Mapping
+from typing import Final
 
 from torch import Tensor
 
 from loradex.retrieval.lora.factors.common import (
+    MAX_FACTOR_SIZE,
     FactorPair,
     Shape,
     UpdateSize,
@@ -20,13 +22,20 @@ from loradex.retrieval.lora.factors.common import (
     require_equal,
     require_matrices,
 )
+from loradex.retrieval.lora.factors.kronecker import KroneckerUpdate, kron
 from loradex.retrieval.lora.factors.lora import apply_core
+from loradex.retrieval.lora.update import LayerUpdate, Update
+
+MAX_FACTORS_RANK: Final = 32  # of dW; beyond it products of the operands are faster
+MAX_FACTORS_SHARE: Final = 4  # of the numbers in the operands, up to which factors of any rank are small
 
 
 def measure(where: str, shapes: Mapping[str, Shape]) -> UpdateSize:
     """Size of an update from w1 (a, b), w2 (c, d, *kernel), or each as w_a (rows, rank) and w_b (rank, columns)."""
     first, second = measure_operand(where, shapes, "1"), measure_operand(where, shapes, "2")
-    return checked_size(where, first.out * second.out, first.width * second.width, first.rank * second.rank)
+    return checked_size(
+        where, first.out * second.out, first.width * second.width, first.rank * second.rank, low_rank=False
+    )
 
 
 def measure_operand(where: str, shapes: Mapping[str, Shape], operand: str) -> UpdateSize:
@@ -34,7 +43,7 @@ def measure_operand(where: str, shapes: Mapping[str, Shape], operand: str) -> Up
     if f"w{operand}" in shapes:
         require_matrices(where, shapes, f"w{operand}")
         rows, columns = matrix_shape(shapes[f"w{operand}"])
-        return checked_size(where, rows, columns, min(rows, columns))
+        return checked_size(where, rows, columns, min(rows, columns), low_rank=False)
     require_matrices(where, shapes, f"w{operand}_a", f"w{operand}_b")
     (rows, inner), (rank, columns) = matrix_shape(shapes[f"w{operand}_a"]), matrix_shape(shapes[f"w{operand}_b"])
     if f"t{operand}" in shapes:
@@ -43,18 +52,17 @@ def measure_operand(where: str, shapes: Mapping[str, Shape], operand: str) -> Up
         require_equal(where, f"the ranks of factor {operand}", (rows, rank), core[:2])
         rows, inner, rank, columns = inner, rows, rows, columns * matrix_shape(core[1:])[1]
     require_equal(where, f"the ranks of factor {operand}", inner, rank)
-    return checked_size(where, rows, columns, min(rank, rows, columns))
+    return checked_size(where, rows, columns, min(rank, rows, columns), low_rank=False)
 
 
-def to_factors(parts: Mapping[str, Tensor]) -> FactorPair:
-    """The factors down (rank, in) and up (out, rank)."""
-    (down1, up1), (down2, up2) = operand_factors(parts, "1"), operand_factors(parts, "2")
-    return kron(down1, down2), kron(up1, up2)
-
-
-def kron(first: Tensor, second: Tensor) -> Tensor:
-    """The Kronecker product of two matrices; ``torch.kron`` fails on some transposed ones."""
-    return (first[:, None, :, None] * second[None, :, None, :]).flatten(2, 3).flatten(0, 1)
+def to_update(parts: Mapping[str, Tensor]) -> Update:
+    """The update, in factors if these are small."""
+    (down1, up1), (down2, up2) = operands = [operand_factors(parts, operand) for operand in "12"]
+    rank, out, width = len(down1) * len(down2), len(up1) * len(up2), down1.shape[1] * down2.shape[1]
+    stored = sum(factor.numel() for operand in operands for factor in operand)
+    if rank <= MAX_FACTORS_RANK or rank * (out + width) <= MAX_FACTORS_SHARE * stored or out * width > MAX_FACTOR_SIZE:
+        return LayerUpdate(kron(down1, down2), kron(up1, up2))
+    return KroneckerUpdate(up1 @ down1, up2 @ down2, (len(down1), len(down2)))
 
 
 def operand_factors(parts: Mapping[str, Tensor], operand: str) -> FactorPair:

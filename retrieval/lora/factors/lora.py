@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from loradex.retrieval.lora.factors.common import (
-    FactorPair,
     Shape,
     UpdateSize,
     as_matrix,
@@ -18,6 +17,7 @@ from loradex.retrieval.lora.factors.common import (
     require_equal,
     require_matrices,
 )
+from loradex.retrieval.lora.update import LayerUpdate
 
 
 def measure(where: str, shapes: Mapping[str, Shape]) -> UpdateSize:
@@ -32,12 +32,12 @@ def measure(where: str, shapes: Mapping[str, Shape]) -> UpdateSize:
     return checked_size(where, out, width, rank)
 
 
-def to_factors(parts: Mapping[str, Tensor]) -> FactorPair:
-    """The factors down (rank, in) and up (out, rank); a core is multiplied into ``down``."""
+def to_update(parts: Mapping[str, Tensor]) -> LayerUpdate:
+    """The update in factors; a core is multiplied into ``down``."""
     down, up = as_matrix(parts["down"]), as_matrix(parts["up"])
     if "mid" in parts:
         down = apply_core(parts["mid"], down)
-    return down, up
+    return LayerUpdate(down, up)
 
 
 def apply_core(core: Tensor, down: Tensor) -> Tensor:
@@ -56,10 +56,10 @@ def glora_measure(where: str, shapes: Mapping[str, Shape]) -> UpdateSize:
     return measure(where, glora_shapes(shapes))
 
 
-def glora_to_factors(parts: Mapping[str, Tensor]) -> FactorPair:
-    """The factors of the additive part alone; the other part multiplies the base weight."""
+def glora_to_update(parts: Mapping[str, Tensor]) -> LayerUpdate:
+    """The update of the additive part alone; the other part multiplies the base weight."""
     shapes = {role: tuple(part.shape) for role, part in parts.items()}
-    return to_factors({role: parts[name] for role, name in glora_names(shapes).items()})
+    return to_update({role: parts[name] for role, name in glora_names(shapes).items()})
 
 
 def glora_alpha_divisor(shapes: Mapping[str, Shape]) -> int:

@@ -1,71 +1,118 @@
-"""Translation of cloneofsimo's names of modules: their positions in the order in which diffusers 0.11 registered them.
+"""Translation of cloneofsimo's names of modules: their positions in the order in which their model registered them.
 
-Source: ``lora_diffusion/lora.py`` (_find_modules_v2), ``models/unet_2d_condition.py`` and ``models/attention.py`` of
-diffusers 0.11 (which registered the middle block last, and the feed-forward part between the attentions), and
-``CLIPAttention`` of transformers.
+The trainer counts the linear layers (in its extended form, kernels too) in modules of some classes, which the metadata
+list. Versions of diffusers and transformers differ in the order, so the shapes of the modules choose among the known
+orders, and must all agree with the chosen one.
+
+Source: ``lora_diffusion/lora.py`` (``_find_modules_v2``, ``save_safeloras``).
 """
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from loradex.retrieval.errors import FileUnsupported
+from loradex.retrieval.lora.layer_names.counted_modules import TEXT_ENCODER, UNET, CountedModule, known_orders
 
+Shapes = Mapping[str, tuple[int, int]]  # (out, in) by module
 TargetClasses = tuple[str, str]  # JSON lists of class names, for the U-Net and for the text encoder
-PROJECTIONS: Final = ("to_q", "to_k", "to_v", "to_out.0")
-CLIP_PROJECTIONS: Final = ("k_proj", "v_proj", "q_proj", "out_proj")
-TRANSFORMERS: Final = (
-    *(f"down_blocks.{block}.attentions.{i}" for block in (0, 1, 2) for i in (0, 1)),
-    *(f"up_blocks.{block}.attentions.{i}" for block in (1, 2, 3) for i in (0, 1, 2)),
-    "mid_block.attentions.0",
-)
-CLIP_LAYERS: Final = 32  # more than any CLIP has
+MAX_SHOWN_CLASSES: Final = 120
+RESNET: Final = "ResnetBlock2D"
+# the classes that hold attention, whose projections only a class tells apart: most have the same shape
+ATTENTION_CLASSES: Final = {
+    UNET: frozenset({"CrossAttention", "Attention", "BasicTransformerBlock"}),
+    TEXT_ENCODER: frozenset({"CLIPAttention", "CLIPSdpaAttention", "CLIPFlashAttention2", "CLIPEncoderLayer"}),
+}
+MODEL_NAMES: Final = {UNET: "U-Net of Stable Diffusion 1 or 2", TEXT_ENCODER: "text encoder CLIP"}
 
 
-def unet_modules(feed_forward: bool) -> list[str]:
-    """The linear layers in the transformers of SD 1's and 2's U-Net, in order, with or without the feed-forward one."""
-    modules = [
-        *(f"attn1.{projection}" for projection in PROJECTIONS),
-        *(["ff.net.0.proj"] if feed_forward else []),
-        *(f"attn2.{projection}" for projection in PROJECTIONS),
-    ]
-    return [f"unet.{transformer}.transformer_blocks.0.{name}" for transformer in TRANSFORMERS for name in modules]
+@dataclass(frozen=True, slots=True)
+class NamedPositions:
+    """The paths of numbered modules.
 
+    Attributes:
+        paths: by module, as ``unet:<position>``.
+        doubts: one short line each, where an order is assumed.
+    """
 
-def text_encoder_modules() -> list[str]:
-    """The linear layers of the attention of CLIP's text encoder, in order."""
-    return [
-        f"text_encoder.text_model.encoder.layers.{layer}.self_attn.{projection}"
-        for layer in range(CLIP_LAYERS)
-        for projection in CLIP_PROJECTIONS
-    ]
+    paths: dict[str, str]
+    doubts: list[str]
 
 
 def target_classes(metadata: Mapping[str, str]) -> TargetClasses:
     """The classes of the numbered modules, as the metadata list them."""
-    return metadata.get("unet", ""), metadata.get("text_encoder", "")
+    return metadata.get(UNET, ""), metadata.get(TEXT_ENCODER, "")
 
 
-def name_positions(modules: Collection[str], targets: TargetClasses) -> dict[str, str]:
+def name_positions(shapes: Shapes, targets: TargetClasses) -> NamedPositions:
     """The dotted path of each ``unet:<position>`` and ``text_encoder:<position>``.
 
     Raises:
         FileUnsupported: the LoRA was trained on modules whose order is not known.
     """
-    counts = {model: sum(module.startswith(f"{model}:") for module in modules) for model in ("unet", "text_encoder")}
-    unet_classes, text_classes = map(parse_names, targets)
-    orders = {
-        "unet": next((order for order in map(unet_modules, (True, False)) if len(order) == counts["unet"]), []),
-        "text_encoder": text_encoder_modules(),
-    }
-    known_classes = unet_classes <= {"CrossAttention", "Attention", "GEGLU"} and text_classes <= {"CLIPAttention"}
-    paths = {f"{model}:{i}": path for model, order in orders.items() for i, path in enumerate(order[: counts[model]])}
-    if not known_classes or set(paths) != set(modules):
-        found = f"{counts['unet']} and {counts['text_encoder']} modules of {ascii(', '.join(sorted(unet_classes)) or 'unknown classes')}"
+    named = NamedPositions({}, [])
+    strange = [module for module in shapes if module.partition(":")[0] not in MODEL_NAMES]
+    if strange:
         raise FileUnsupported(
-            f"expected the attention (and GEGLU) modules of Stable Diffusion 1 or 2 in order, found {found[:120]}; convert it first"
+            f"expected modules such as unet:0 or text_encoder:0 in order, found {strange[0][:80]!a}; convert it first"
         )
-    return paths
+    for model, text in zip((UNET, TEXT_ENCODER), targets, strict=True):
+        of_model = {module: shape for module, shape in shapes.items() if module.startswith(f"{model}:")}
+        if not of_model:
+            continue
+        classes = parse_names(text)
+        order = find_order(model, of_model, classes)
+        named.paths.update({f"{model}:{i}": module.path for i, module in enumerate(order)})
+        if classes and classes.isdisjoint(ATTENTION_CLASSES[model]) and any("attn" in module.path for module in order):
+            named.doubts.append(
+                f"the order of the modules of {shown(classes)} ({model}) is not known; that of {shown(ATTENTION_CLASSES[model])} is assumed"
+            )
+    return named
+
+
+def find_order(model: str, shapes: Shapes, classes: Collection[str]) -> Sequence[CountedModule]:
+    """The order of the model's modules that has their number and all their shapes.
+
+    Raises:
+        FileUnsupported: none has.
+    """
+    expected = f"{model}: expected modules of the {MODEL_NAMES[model]} in order, found"
+    missing = next((i for i in range(len(shapes)) if f"{model}:{i}" not in shapes), None)
+    if missing is not None:
+        raise FileUnsupported(f"{expected} {len(shapes)} without {model}:{missing}; convert it first")
+    numbered = [shapes[f"{model}:{i}"] for i in range(len(shapes))]
+    orders = [
+        order for order in known_orders(model).get(len(numbered), []) if RESNET not in classes or has_resnets(order)
+    ]
+    fitting = [count_fitting(order, numbered) for order in orders]
+    longest = max(fitting, default=0)
+    if not longest:
+        raise FileUnsupported(
+            f"{expected} {len(numbered)} of {shown(classes)}, which fit no known order; convert it first"
+        )
+    order = orders[fitting.index(longest)]
+    if longest < len(order):
+        found = f"{model}:{longest} of shape {numbered[longest]} of {shown(classes)}"
+        raise FileUnsupported(f"{expected} {found} in the place of {order[longest].path}; convert it first")
+    return order
+
+
+def has_resnets(order: Iterable[CountedModule]) -> bool:
+    """Whether modules of resnets are counted too."""
+    return any(".resnets." in module.path for module in order)
+
+
+def count_fitting(order: Sequence[CountedModule], shapes: Sequence[tuple[int, int]]) -> int:
+    """Count the shapes that fit an order of as many modules, up to the first that does not."""
+    widths: dict[str, int] = {}
+    fits = (module.fits(shape, widths) for module, shape in zip(order, shapes, strict=True))
+    return next((i for i, fit in enumerate(fits) if not fit), len(order))
+
+
+def shown(classes: Iterable[str]) -> str:
+    """Names of classes as messages show them."""
+    return ascii(", ".join(sorted(classes)) or "unnamed classes")[1:-1][:MAX_SHOWN_CLASSES]
 
 
 def parse_names(text: str) -> set[Any]:

@@ -1,4 +1,4 @@
-"""The layer names of SD3, Qwen-Image, Wan, Z-Image, Lumina 2, Anima, Krea 2, LTX-Video and HiDream.
+"""The layer names of SD3, Qwen-Image, Wan, Z-Image, Lumina 2, Anima, Krea 2 and HiDream.
 
 Sources: diffusers ``loaders/lora_conversion_utils.py`` and, for SD3, ``loaders/single_file_utils.py``; OneTrainer's
 ``convert_sd3_lora.py``.
@@ -59,8 +59,6 @@ SD3: Final = Architecture(
         *rename("", "", [("x_embedder.proj", "pos_embed.proj"), ("final_layer.linear", "proj_out"), *SD3_EMBEDDERS]),
         Rule("final_layer.adaLN_modulation.1", ("norm_out.linear",), swap_halves),
     ),
-    frozenset({1536, 2432}),
-    {"transformer_blocks": 38},
 )
 
 QWEN: Final = Architecture(
@@ -73,23 +71,33 @@ QWEN: Final = Architecture(
             "img_in txt_in proj_out norm_out.linear time_text_embed.timestep_embedder.linear_1 time_text_embed.timestep_embedder.linear_2",
         ),
     ),
-    frozenset({3072}),
-    {"transformer_blocks": 60},
 )
 
 WAN_CONDITION: Final = "condition_embedder."
+
+
+def wan_block(prefix: str) -> list[Rule]:
+    """Rules for the blocks of Wan, or for those of VACE beside them, which control it."""
+    return [
+        *(rule for attn in ("attn1", "attn2") for rule in keep(f"{prefix}{attn}.", "to_q to_k to_v to_out.0")),
+        *keep(prefix, "attn2.add_k_proj attn2.add_v_proj ffn.net.0.proj ffn.net.2"),
+        *rename(f"{prefix}self_attn.", f"{prefix}attn1.", WAN_PROJECTIONS),
+        *rename(
+            f"{prefix}cross_attn.",
+            f"{prefix}attn2.",
+            [*WAN_PROJECTIONS, ("k_img", "add_k_proj"), ("v_img", "add_v_proj")],
+        ),
+        *rename(f"{prefix}ffn.", f"{prefix}ffn.net.", [("0", "0.proj"), ("2", "2")]),
+    ]
+
+
 WAN: Final = Architecture(
     "wan",
     (
-        *(rule for attn in ("attn1", "attn2") for rule in keep(f"blocks.#.{attn}.", "to_q to_k to_v to_out.0")),
-        *keep("blocks.#.", "attn2.add_k_proj attn2.add_v_proj ffn.net.0.proj ffn.net.2"),
-        *rename("blocks.#.self_attn.", "blocks.#.attn1.", WAN_PROJECTIONS),
-        *rename(
-            "blocks.#.cross_attn.",
-            "blocks.#.attn2.",
-            [*WAN_PROJECTIONS, ("k_img", "add_k_proj"), ("v_img", "add_v_proj")],
-        ),
-        *rename("blocks.#.ffn.", "blocks.#.ffn.net.", [("0", "0.proj"), ("2", "2")]),
+        *wan_block("blocks.#."),
+        *wan_block("vace_blocks.#."),
+        *keep("vace_blocks.#.", "proj_in proj_out"),
+        *rename("vace_blocks.#.", "vace_blocks.#.", [("before_proj", "proj_in"), ("after_proj", "proj_out")]),
         *keep(WAN_CONDITION, "time_proj image_embedder.ff.net.0.proj image_embedder.ff.net.2"),
         *(rule for kind in ("text", "time") for rule in keep(f"{WAN_CONDITION}{kind}_embedder.", "linear_1 linear_2")),
         *(
@@ -100,11 +108,9 @@ WAN: Final = Architecture(
             )
         ),
         *rename("img_emb.proj.", f"{WAN_CONDITION}image_embedder.ff.net.", [("1", "0.proj"), ("3", "2")]),
-        *keep("", "proj_out patch_embedding"),
+        *keep("", "proj_out patch_embedding vace_patch_embedding"),
         *rename("", "", [("time_projection.1", f"{WAN_CONDITION}time_proj"), ("head.head", "proj_out")]),
     ),
-    frozenset({1536, 3072, 5120}),
-    {"blocks": 40},
 )
 
 BLOCK_PREFIXES: Final = ("layers.#.", "noise_refiner.#.", "context_refiner.#.")
@@ -135,8 +141,6 @@ Z_IMAGE: Final = Architecture(
         ),
         *rename("", "", [("x_embedder", "all_x_embedder.2-1")]),
     ),
-    frozenset({3840}),
-    {"layers": 30},
 )
 
 LUMINA2: Final = Architecture(
@@ -171,8 +175,6 @@ LUMINA2: Final = Architecture(
         *keep("", "x_embedder norm_out.linear_1 norm_out.linear_2"),
         *rename("final_layer.", "norm_out.", [("adaLN_modulation.1", "linear_1"), ("linear", "linear_2")]),
     ),
-    frozenset({2304}),
-    {"layers": 26},
 )
 
 ANIMA_PROJECTIONS: Final = (("q_proj", "to_q"), ("k_proj", "to_k"), ("v_proj", "to_v"), ("output_proj", "to_out.0"))
@@ -181,6 +183,22 @@ ANIMA_NORMS: Final = tuple(
     for number, part in enumerate(("self_attn", "cross_attn", "mlp"), 1)
     for i in (1, 2)
 )
+ANIMA_CONDITIONER: Final = "text_conditioner."
+
+
+def anima_text_conditioner() -> list[Rule]:
+    """Rules for what turns the states of the text encoder into those that Anima takes."""
+    modules = [
+        "out_proj",
+        *(f"blocks.#.{attn}.{name}_proj" for attn in ("self_attn", "cross_attn") for name in "qkvo"),
+        *(f"blocks.#.mlp.{number}" for number in (0, 2)),
+    ]
+    return [
+        *keep(ANIMA_CONDITIONER, " ".join(modules)),
+        *rename("llm_adapter.", ANIMA_CONDITIONER, [(name, name) for name in modules]),
+    ]
+
+
 ANIMA: Final = Architecture(
     "anima",
     (
@@ -198,7 +216,10 @@ ANIMA: Final = Architecture(
                 ("linear", "proj_out"),
             ],
         ),
+        *keep("", "norm_out.linear_1 norm_out.linear_2 proj_out patch_embed.proj"),
+        *keep("time_embed.t_embedder.", "linear_1 linear_2"),
         *rename("", "", [("x_embedder.proj.1", "patch_embed.proj")]),
+        *anima_text_conditioner(),
         *rename("t_embedder.1.", "time_embed.t_embedder.", [("linear_1", "linear_1"), ("linear_2", "linear_2")]),
     ),
 )
@@ -231,21 +252,7 @@ KREA2: Final = Architecture(
     ),
 )
 
-LTX: Final = Architecture(
-    "ltx-video",
-    (
-        *(rule for attn in ("attn1", "attn2") for rule in keep(f"{DOUBLE}{attn}.", "to_q to_k to_v to_out.0")),
-        *keep(DOUBLE, "ff.net.0.proj ff.net.2"),
-        *keep("", "caption_projection.linear_1 caption_projection.linear_2 proj_out proj_in"),
-        *rename("", "", [("patchify_proj", "proj_in")]),
-        *rename("adaln_single.", "time_embed.", [("linear", "linear")]),
-        *keep("time_embed.", "linear emb.timestep_embedder.linear_1 emb.timestep_embedder.linear_2"),
-    ),
-    frozenset({2048, 4096}),
-    {"transformer_blocks": 48},
-)
-
-HIDREAM_MODULES: Final = "attn1.to_q attn1.to_k attn1.to_v attn1.to_out ff_i.gate"
+HIDREAM_MODULES: Final = "attn1.to_q attn1.to_k attn1.to_v attn1.to_out ff_i.gate adaLN_modulation.1"
 HIDREAM: Final = Architecture(
     "hidream",
     (
@@ -254,6 +261,12 @@ HIDREAM: Final = Architecture(
             f"{HIDREAM_MODULES} attn1.to_q_t attn1.to_k_t attn1.to_v_t attn1.to_out_t",
         ),
         *keep("single_stream_blocks.#.block.", HIDREAM_MODULES),
+        *keep("", "caption_projection.#.linear x_embedder.proj final_layer.linear final_layer.adaLN_modulation.1"),
+        *(
+            rule
+            for name in ("p_embedder.pooled", "t_embedder.timestep")
+            for rule in keep(f"{name}_embedder.", "linear_1 linear_2")
+        ),
         *(
             rule
             for kind in ("double", "single")

@@ -1,6 +1,6 @@
-"""The layer names of transformers with double and single blocks: Flux 1 and 2, Chroma and HunyuanVideo.
+"""The layer names of transformers with double and single blocks: Flux 1 and 2, and Chroma.
 
-Sources: diffusers ``loaders/lora_conversion_utils.py`` (kohya, XLabs, BFL, fal, Flux 2, Hunyuan), kohya
+Sources: diffusers ``loaders/lora_conversion_utils.py`` (kohya, XLabs, BFL, fal, Flux 2), kohya
 ``networks/lora_flux.py``, OneTrainer ``modules/util/convert/lora/convert_flux_lora.py`` (OMI's names number the parts
 of a fused module: ``qkv.0``).
 """
@@ -112,9 +112,7 @@ FLUX1_RULES: Final = (
     *outer_modules(EMBEDDERS, "time_text_embed", EMBEDDER_LINEARS),
     *INPUT_RULES,
 )
-FLUX1: Final = Architecture(
-    "flux1", FLUX1_RULES, frozenset({3072}), {"transformer_blocks": 19, "single_transformer_blocks": 38}
-)
+FLUX1: Final = Architecture("flux1", FLUX1_RULES)
 
 GUIDANCE: Final = "distilled_guidance_layer."
 CHROMA: Final = Architecture(
@@ -126,8 +124,6 @@ CHROMA: Final = Architecture(
             GUIDANCE, GUIDANCE, [(f"layers.#.{source}", f"layers.#.{target}") for source, target in EMBEDDER_LINEARS]
         ),
     ),
-    FLUX1.widths,
-    FLUX1.blocks,
 )
 
 FLUX2_FEED_FORWARD: Final = (("img_mlp", "ff"), ("txt_mlp", "ff_context"))
@@ -153,40 +149,4 @@ FLUX2: Final = Architecture(
         *keep("", " ".join(f"{name}.linear" for name in MODULATIONS)),
         *rename("", "", [(f"{name}.lin", f"{name}.linear") for name in MODULATIONS]),
     ),
-    frozenset({3072, 4096, 6144}),
-    {"transformer_blocks": 8, "single_transformer_blocks": 48},
-)
-
-REFINER: Final = "context_embedder.token_refiner.refiner_blocks.#."
-MLP_LINEARS: Final = (("mlp.0", "linear_1"), ("mlp.2", "linear_2"))
-CONTEXT: Final = "context_embedder.time_text_embed."
-HUNYUAN_VIDEO: Final = Architecture(
-    "hunyuan-video",
-    (
-        *double_attention(),
-        *feed_forward(("fc1", "fc2")),
-        *single_blocks(),
-        *outer_modules(TIME_EMBEDDERS, "time_text_embed", MLP_LINEARS),
-        *outer_modules((("vector_in", "text_embedder"),), "time_text_embed", EMBEDDER_LINEARS),
-        *keep("", "x_embedder.proj context_embedder.proj_in"),
-        *rename("", "", [("img_in.proj", "x_embedder.proj"), ("txt_in.input_embedder", "context_embedder.proj_in")]),
-        *keep(REFINER, "attn.to_q attn.to_k attn.to_v attn.to_out.0 ff.net.0.proj ff.net.2 norm_out.linear"),
-        *fused_qkv("txt_in.individual_token_refiner.blocks.#.self_attn_qkv", REFINER, QKV),
-        *rename(
-            "txt_in.individual_token_refiner.blocks.#.",
-            REFINER,
-            [("self_attn_proj", "attn.to_out.0"), ("adaLN_modulation.1", "norm_out.linear")],
-        ),
-        *rename(
-            "txt_in.individual_token_refiner.blocks.#.mlp.", f"{REFINER}ff.net.", [("fc1", "0.proj"), ("fc2", "2")]
-        ),
-        *keep(
-            CONTEXT,
-            "timestep_embedder.linear_1 timestep_embedder.linear_2 text_embedder.linear_1 text_embedder.linear_2",
-        ),
-        *rename("txt_in.t_embedder.", f"{CONTEXT}timestep_embedder.", MLP_LINEARS),
-        *rename("txt_in.c_embedder.", f"{CONTEXT}text_embedder.", [("linear_1", "linear_1"), ("linear_2", "linear_2")]),
-    ),
-    frozenset({3072}),
-    {"transformer_blocks": 20, "single_transformer_blocks": 40},
 )

@@ -119,16 +119,12 @@ class Architecture:
     Attributes:
         name: the family of base models, or "unet" for all families that share its names.
         rules: the translations of its modules' names.
-        widths: of its hidden states; they only decide between architectures whose names fit equally well.
-        blocks: number of blocks by kind, likewise.
         rules_by_pattern: (fixed numbers, rule) by the pattern of the rule's source; "" stands for a number that is not
             fixed.
     """
 
     name: str
     rules: tuple[Rule, ...]
-    widths: frozenset[int] = frozenset()
-    blocks: dict[str, int] = field(default_factory=dict)
     rules_by_pattern: dict[str, list[tuple[list[str], Rule]]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -1,32 +1,38 @@
 """Translation of a file's names of modules into diffusers' names of layers."""
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
+from loradex.retrieval.lora.layer_names.auraflow import AURAFLOW
 from loradex.retrieval.lora.layer_names.diffusion_transformers import (
     ANIMA,
     HIDREAM,
     KREA2,
-    LTX,
     LUMINA2,
     QWEN,
     SD3,
     WAN,
     Z_IMAGE,
 )
-from loradex.retrieval.lora.layer_names.flux import CHROMA, FLUX1, FLUX2, HUNYUAN_VIDEO
+from loradex.retrieval.lora.layer_names.flux import CHROMA, FLUX1, FLUX2
+from loradex.retrieval.lora.layer_names.hunyuan import HUNYUAN_IMAGE, HUNYUAN_VIDEO, HUNYUAN_VIDEO_15
+from loradex.retrieval.lora.layer_names.ltx import LTX, LTX2
+from loradex.retrieval.lora.layer_names.pixart import PIXART, SANA
+from loradex.retrieval.lora.layer_names.prefixes import strip_prefixes
 from loradex.retrieval.lora.layer_names.rules import (
-    CACHED_NAMES,
     Architecture,
     RowRanges,
     SplitPath,
     all_rows,
     split_path,
 )
+from loradex.retrieval.lora.layer_names.sizes import SIZES, LayerSet, Shape
 from loradex.retrieval.lora.layer_names.text_encoders import TEXT_ENCODERS
 from loradex.retrieval.lora.layer_names.unet import UNET
+from loradex.retrieval.lora.layer_names.video_transformers import COGVIDEOX, MOCHI
 
 ARCHITECTURES: Final = (
     UNET,
@@ -43,57 +49,17 @@ ARCHITECTURES: Final = (
     ANIMA,
     KREA2,
     HIDREAM,
+    LTX2,
+    HUNYUAN_VIDEO_15,
+    HUNYUAN_IMAGE,
+    PIXART,
+    SANA,
+    COGVIDEOX,
+    MOCHI,
+    AURAFLOW,
 )
-DIFFUSION_PREFIXES: Final = (
-    "base_model.model.",
-    "model.diffusion_model.",
-    "diffusion_model.",
-    "conditional_transformer.",
-    "lora_unet_",
-    "lora_transformer_",
-    "lora_prior_unet_",
-    "lycoris_",
-    "unet.",
-    "unet_",
-    "transformer.",
-)
-# the prefix "transformer_" is taken off before these alone, as paths themselves begin with "transformer_blocks_"
-TRANSFORMER_PATHS: Final = ("transformer_transformer_blocks_", "transformer_single_transformer_blocks_")
-ENCODER_PREFIXES: Final = {  # with the number of the text encoder
-    "text_encoder.": 1,
-    "text_encoder_2.": 2,
-    "text_encoder_3.": 3,
-    "text_encoder_2_": 2,
-    "text_encoder_3_": 3,
-    "text_encoder_": 1,
-    "lora_te_": 1,
-    "lora_te1_": 1,
-    "lora_te2_": 2,
-    "lora_te3_": 3,
-    "clip_l.": 1,
-    "clip_g.": 2,
-    "t5.": 3,
-    "text_encoders.clip_l.transformer.": 1,
-    "text_encoders.clip_g.transformer.": 2,
-    "text_encoders.t5xxl.transformer.": 3,
-}
-CLIP_PATHS: Final = ("text_model.", "text_model_encoder_")
-T5_PATH: Final = "encoder.block."
-MAX_PREFIXES: Final = 6
+Translation = dict[str, list[tuple[str, RowRanges]]]  # by module, its layers (name, rows)
 CACHED_FILES: Final = 4  # the files of a folder often have the same modules
-
-
-@dataclass(frozen=True, slots=True)
-class ModulePath:
-    """The path of a module, without the prefixes of trainers.
-
-    Attributes:
-        path: with dots or underscores, as in the file.
-        encoder: the number of the text encoder that the module belongs to; 0 for the diffusion model.
-    """
-
-    path: str
-    encoder: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,80 +88,62 @@ def translate_modules(modules: tuple[tuple[str, tuple[int, int]], ...]) -> Trans
     shapes = dict(modules)
     paths = {module: strip_prefixes(module) for module in shapes}
     split_paths = {module: split_path(path.path) for module, path in paths.items()}
-    architectures = best_architectures(
+    candidates = best_architectures(
         {module: split_paths[module] for module, path in paths.items() if not path.encoder}, shapes
     )
-    names = TranslatedNames([architecture.name for architecture in architectures])
+    names = TranslatedNames([architecture.name for architecture, _ in candidates])
+    translation = candidates[0][1] if candidates else {}
     for module, path in paths.items():
-        architecture = TEXT_ENCODERS if path.encoder else architectures[0] if architectures else None
-        layers = architecture.translate(split_paths[module], shapes[module]) if architecture else []
+        of_encoder = TEXT_ENCODERS.translate(split_paths[module], shapes[module]) if path.encoder else []
+        layers = of_encoder or translation.get(module, [])
         if not layers:
             layers = [(path.path, rows) for rows in all_rows(*shapes[module])]
             names.untranslated.append(module)
-        names.layers[module] = [(pipeline_name(path, layer, names.architectures), rows) for layer, rows in layers]
+        names.layers[module] = [(path.name_in_pipeline(layer, names.architectures), rows) for layer, rows in layers]
     return names
 
 
-@lru_cache(CACHED_NAMES)
-def strip_prefixes(module: str) -> ModulePath:
-    """Take off what trainers put before the path of a module."""
-    path, encoder = module.replace(".processor.", "."), 0
-    for _ in range(MAX_PREFIXES):
-        if path.startswith(CLIP_PATHS):
-            return ModulePath(path, encoder or 1)
-        prefix = next((p for p in (*ENCODER_PREFIXES, *DIFFUSION_PREFIXES) if path.startswith(p)), None)
-        if prefix is None:
-            break
-        encoder = ENCODER_PREFIXES.get(prefix, encoder)
-        path = path.removeprefix(prefix).lstrip("_")
-    return ModulePath(path.removeprefix("transformer_") if path.startswith(TRANSFORMER_PATHS) else path, encoder)
-
-
-def pipeline_name(path: ModulePath, layer: str, architectures: list[str]) -> str:
-    """The layer's name in a pipeline of diffusers, where Flux has T5 as its second text encoder."""
-    if not path.encoder:
-        return layer
-    is_flux_t5 = layer.startswith(T5_PATH) and architectures[:1] in (["flux1"], ["chroma"])
-    number = 2 if is_flux_t5 else path.encoder
-    return f"text_encoder.{layer}" if number == 1 else f"text_encoder_{number}.{layer}"
-
-
-def best_architectures(paths: Mapping[str, SplitPath], shapes: Mapping[str, tuple[int, int]]) -> list[Architecture]:
-    """The architectures that translate the most modules; among those, the ones whose widths and blocks fit best.
+def best_architectures(
+    paths: Mapping[str, SplitPath], shapes: Mapping[str, Shape]
+) -> list[tuple[Architecture, Translation]]:
+    """The architectures that translate the most modules, with what they make of them; those first whose sizes fit best.
 
     Args:
         paths: by module, without those of text encoders.
         shapes: (out, in) by module.
     """
-    scores = {}
-    for architecture in ARCHITECTURES:
-        translated = {}
-        for module, path in paths.items():
-            if path[0] in architecture.rules_by_pattern and (layers := architecture.translate(path, shapes[module])):
-                translated[module] = layers[0][0]
-        within = sum(is_within(architecture, layer, shapes[module]) for module, layer in translated.items())
-        scores[architecture.name] = (len(translated), within, count_full_kinds(architecture, translated.values()))
-    best = max(scores.values())
-    return [architecture for architecture in ARCHITECTURES if scores[architecture.name] == best] if best[0] else []
+    patterns = Counter(pattern for pattern, _ in paths.values())
+    bounds = {
+        architecture.name: sum(patterns[pattern] for pattern in patterns if pattern in architecture.rules_by_pattern)
+        for architecture in ARCHITECTURES
+    }
+    most, candidates = 1, list[tuple[Architecture, Translation]]()
+    for architecture in sorted(ARCHITECTURES, key=lambda each: -bounds[each.name]):
+        if bounds[architecture.name] < most:
+            break
+        rules = architecture.rules_by_pattern
+        translation = {
+            module: layers
+            for module, path in paths.items()
+            if path[0] in rules and (layers := architecture.translate(path, shapes[module]))
+        }
+        if len(translation) > most:
+            most, candidates = len(translation), []
+        if len(translation) == most:
+            candidates.append((architecture, translation))
+    if len(candidates) > 1:
+        ranks = {each.name: rank_of(each, translation, shapes) for each, translation in candidates}
+        candidates.sort(key=lambda candidate: ARCHITECTURES.index(candidate[0]))
+        candidates.sort(key=lambda candidate: ranks[candidate[0].name], reverse=True)
+    return candidates
 
 
-def is_within(architecture: Architecture, layer: str, shape: tuple[int, int]) -> bool:
-    """Whether the architecture has that many blocks, of that width."""
-    kind, number = block_of(layer)
-    has_block = number < architecture.blocks.get(kind, number + 1)
-    return has_block and (not architecture.widths or not architecture.widths.isdisjoint(shape))
-
-
-def count_full_kinds(architecture: Architecture, layers: Iterable[str]) -> int:
-    """Count the kinds of blocks whose last block among the layers is the architecture's last."""
-    last: dict[str, int] = {}
-    for kind, number in map(block_of, layers):
-        last[kind] = max(number, last.get(kind, -1))
-    return sum(last.get(kind) == count - 1 for kind, count in architecture.blocks.items())
-
-
-def block_of(layer: str) -> tuple[str, int]:
-    """The kind and the number of the block that a layer is in; -1 if it is in none."""
-    kind, _, rest = layer.partition(".")
-    number = rest.partition(".")[0]
-    return kind, int(number) if number.isdecimal() else -1
+def rank_of(architecture: Architecture, translation: Translation, shapes: Mapping[str, Shape]) -> tuple[bool, int]:
+    """Whether a size of the architecture has all these layers, and how many kinds of blocks end where they do."""
+    found = LayerSet.of(
+        (layer, (sum(end - start for start, end in rows), shapes[module][1]))
+        for module, layers in translation.items()
+        for layer, rows in layers
+    )
+    fitting = [size for size in SIZES.get(architecture.name, ()) if size.has_layers(found)]
+    return bool(fitting), max((size.count_full_kinds(found) for size in fitting), default=0)

@@ -41,7 +41,7 @@ def test_openapi_json_is_current() -> None:
         for path in json.loads(render_openapi())["paths"].values()
         for operation in path.values()
     ]
-    assert len(set(operations)) == len(operations) == 14
+    assert len(set(operations)) == len(operations) == 15
 
 
 def test_search_equals_that_of_the_library(http: TestClient, loradex: Loradex) -> None:
@@ -181,8 +181,8 @@ def test_texts_that_are_invalid_in_utf8_or_json(http: TestClient, backend: Backe
         facts = {"notes": "\ud800", "labels": "no list", "ranks": 10**30, "odd": [[{"\udce9": None}]]}
         odd = Model("odd", "caf\udce9 <img onerror=x>\x1b[2J", "f", path="/x/\udce9", facts=facts)
         zoo.add([odd, replace(odd, id="plain")], [None, None])
-        assert http.get("models").json()["models"][0]["name"] == "caf? <img onerror=x>\x1b[2J"
-        assert http.get("models/odd").json()["facts"] == {**facts, "notes": "?", "odd": [[{"?": None}]]}
+        assert http.get("models").json()["models"][0]["name"] == "caf\\xe9 <img onerror=x>\x1b[2J"
+        assert http.get("models/odd").json()["facts"] == {**facts, "notes": "\\ud800", "odd": [[{"\\xe9": None}]]}
         assert http.get("models/odd/drawing").json()["error"]["kind"] == "DrawingMissing"
 
 

@@ -194,10 +194,10 @@ def test_facts_of_a_malformed_zoo(facts: dict[str, Any]) -> None:
     from loradex.index import Model
 
     description = whole_model(Model("id", "caf\udce9\n" + "x" * 10_000, "f", facts=facts), 1, None)
-    assert description.model_dump_json().startswith('{"id":"id","name":"caf? xxx')
+    assert description.model_dump_json().startswith('{"id":"id","name":"caf\\\\xe9 xxx')
     assert (description.labels, description.ranks, description.tags) == ({}, [], [])
     assert len(description.name) <= 200
     assert shorten({"tags": ["x" * 999] * 99, "odd": {"caf\udce9": [1.5, None]}}) == {
         "tags": ["x" * 200] * 12,
-        "odd": {"caf?": [1.5, None]},
+        "odd": {"caf\\xe9": [1.5, None]},
     }

@@ -73,7 +73,7 @@ def test_the_reference_is_current_at_any_width(columns: str, monkeypatch: pytest
 
 
 def test_the_reference_names_every_command() -> None:
-    assert len(COMMANDS) == 40
+    assert len(COMMANDS) == 42
     lines = REFERENCE.read_text("utf-8").splitlines()
     assert all(sum(line.endswith(f"# `{name}`") for line in lines) == 1 for name in COMMANDS if name != "loradex")
 

@@ -24,7 +24,7 @@ from loradex.app.drawing.cache import DrawingCache
 from loradex.app.drawing.errors import BadBase, NoBase, Stopped
 from loradex.app.drawing.options import DEFAULT_SEED, DrawOptions
 from loradex.app.drawing.renderer import Renderer
-from loradex.retrieval.lora import family
+from loradex.retrieval.lora import encoders, family
 
 OPTIONS = DrawOptions("a cat", steps=3, guidance=4.0)
 
@@ -40,7 +40,7 @@ class Tiny:
 @pytest.fixture(autouse=True)
 def known_family(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(family.UNETS, "tiny", family.UNet(24, (32, 64), (1, 0), 1))
-    monkeypatch.setitem(family.TEXT_ENCODER_WIDTHS, "tiny", (24,))
+    monkeypatch.setitem(encoders.TEXT_ENCODERS, "tiny", (encoders.Encoder(encoders.CLIP, 24, 12),))
 
 
 def tokenizer(folder: Path) -> CLIPTokenizer:

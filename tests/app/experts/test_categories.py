@@ -57,7 +57,7 @@ def test_categories_are_predicted_with_probabilities(models_folder: Path, encode
             name for name, is_member in zip(NAMES, members.tolist(), strict=True) if is_member
         }
     assert right > 20
-    assert "which draws; ask `loradex label`" in str(lora_answer.reason) and "expected a header" in str(
+    assert "which draws; ask `loradex label`" in str(lora_answer.reason) and "found plain text" in str(
         broken_answer.reason
     )
     assert lora_answer.document()["categories"] == []

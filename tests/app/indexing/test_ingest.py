@@ -158,6 +158,49 @@ def test_bad_files_are_refused_and_read_again_when_they_change(loras: Path, tmp_
     assert counts(index_places([loras], zoo, encoder)) == {"by_weights": 1, "unchanged": 6, "copies": 1, "refused": 2}
 
 
+def test_links_to_folders_are_indexed_once_and_forgotten_with_the_link(
+    loras: Path, tmp_path: Path, encoder: Encoder
+) -> None:
+    zoo, drive = tmp_path / "zoo", tmp_path / "drive"
+    (drive / "deep").mkdir(parents=True)
+    shutil.copy(SHIPPED[4], drive / "deep" / "far.safetensors")
+    for link in ("linked", "linked again"):
+        (loras / link).symlink_to(drive)
+    (loras / "file.safetensors").symlink_to(drive / "deep" / "far.safetensors")
+    far = str(loras / "linked" / "deep" / "far.safetensors")
+    assert counts(index_places([loras], zoo, encoder)) == {"by_weights": 6, "added": 5, "copies": 1}
+    with Zoo.open(zoo, read_only=True) as opened:
+        assert [path for path in opened.known_files() if "far" in path or "file" in path] == [far]
+    drive.rename(tmp_path / "unplugged")  # links that lead nowhere are refused, and what was below them is kept
+    answer = index_places([loras], zoo, encoder, prune=True)
+    assert counts(answer) == {"unchanged": 5, "refused": 3}
+    (tmp_path / "unplugged").rename(drive)
+    (loras / "linked").unlink()
+    answer = index_places([loras], zoo, encoder, prune=True)
+    assert counts(answer) == {"by_weights": 1, "unchanged": 5, "moved": 1}
+    (loras / "linked again").unlink()
+    (loras / "file.safetensors").unlink()
+    answer = index_places([loras], zoo, encoder, prune=True)
+    assert counts(answer) == {"unchanged": 5, "missing": 1, "removed": 1}
+
+
+def test_a_file_that_may_not_be_read_is_tried_again(
+    loras: Path, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change of its access rights changes neither its size nor its time."""
+    locked, open_file = str(loras / "set 0" / "lora 0.safetensors"), os.open
+
+    def deny(path: object, *rest: int) -> int:
+        if str(path) == locked:
+            raise PermissionError(13, "Permission denied")
+        return open_file(path, *rest)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", deny)
+        assert list(index_places([loras], tmp_path / "zoo", encoder).refused) == [locked]
+    assert counts(index_places([loras], tmp_path / "zoo", encoder)) == {"by_weights": 1, "unchanged": 4, "copies": 1}
+
+
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="everyone may read everything")
 def test_a_folder_that_may_not_be_read_is_refused(loras: Path, tmp_path: Path, encoder: Encoder) -> None:
     (loras / "set 0").chmod(0)

@@ -106,6 +106,21 @@ def test_duplicates_are_grouped(folder: Path) -> None:
     json.dumps(answer.document())
 
 
+def test_a_negated_copy_is_related_to_its_source(tmp_path: Path) -> None:
+    source = load_file(SHIPPED[0])
+    save_file(source, tmp_path / "source.safetensors")
+    save_file(scaled(source, -1.0), tmp_path / "negated.safetensors")
+    save_file(load_file(SHIPPED[1]), tmp_path / "stranger.safetensors")
+    library = Library.from_folders([tmp_path], quiet)
+    (hit,) = library.similar(tmp_path / "negated.safetensors", 10).hits
+    assert (hit.name, hit.relation, hit.strength) == ("source", "same update, negated", pytest.approx(1, rel=1e-3))
+    answer = library.duplicates()
+    assert (answer.groups, answer.merges) == ([], [])
+    ((first, other),) = answer.related
+    assert {first.name, other.name} == {"source", "negated"}
+    assert (other.relation, other.cosine) == ("same update, negated", pytest.approx(-1, abs=1e-3))
+
+
 def test_a_zoo_gives_the_answers_of_its_folder(folder: Path, tmp_path: Path) -> None:
     run("index", folder, "--zoo", tmp_path / "zoo", status=3)
     stored = Library.from_zoo(tmp_path / "zoo", quiet)

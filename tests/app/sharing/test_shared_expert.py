@@ -76,7 +76,7 @@ def test_any_flipped_bit_and_any_cut_is_refused(tmp_path: Path, raw: bytes) -> N
         path.write_bytes(raw[:length])
         refusal(path)
     path.write_bytes(raw + b"\0")
-    assert "cut short or has something appended" in refusal(path)
+    assert "found 1 more: something was appended" in refusal(path)
     path.write_bytes(raw)
     SharedExpert.read(path)
 
@@ -207,7 +207,7 @@ def test_headers_that_are_bombs_or_hold_things_twice(tmp_path: Path) -> None:
     path = tmp_path / "bomb.safetensors"
     for length in (2**31, 2**63, 2**64 - 1):
         path.write_bytes(struct.pack("<Q", length) + b"{}")
-        assert "expected a header of at most 16 MiB" in refusal(path)
+        assert "expected a header of at most 100 MB" in refusal(path)
     empty = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
     metadata = {"format": FORMAT, "settings": "{}", "sha256": ""}
     many = {f"t{number}": empty for number in range(20_001)}

@@ -40,9 +40,10 @@ def zipped() -> bytes:
         (b'{"error": "Unauthorized"}', FileUnsupported, "a JSON document"),
         (b"GGUF\3\0\0\0" + bytes(99), FileUnsupported, "GGUF, a quantised model"),
         (b"", FileMissing, "an empty file"),
-        (b"something else entirely", FileCorrupt, "no safetensors file"),
+        (b"something else entirely", FileUnsupported, "plain text that begins with 'something else entirely'"),
+        (b"\xfe\xdc\0" * 9, FileCorrupt, "no safetensors file"),
     ],
-    ids=["zip", "pickle", "lfs", "page", "json", "gguf", "empty", "other"],
+    ids=["zip", "pickle", "lfs", "page", "json", "gguf", "empty", "text", "other"],
 )
 def test_other_containers(raw: bytes, error: type[FileError], message: str, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
@@ -57,11 +58,11 @@ def test_other_containers(raw: bytes, error: type[FileError], message: str, tmp_
     [
         (sgm_layers("sd1"), "a diffusion model alone"),
         ({name.removeprefix("model.diffusion_model."): s for name, s in sgm_layers("sdxl").items()}, "a U-Net alone"),
-        (VAE, "2 tensors such as encoder.conv_in.weight"),
+        (VAE, "a VAE"),
         ({"encoder.down.0.block.0.conv1.weight": (4, 4), "decoder.up.0.block.0.conv1.weight": (4, 4)}, "a VAE"),
         (CLIP, "a text encoder alone"),
         ({f"control_model.{name}": shape for name, shape in sgm_layers("sd1").items()}, "a ControlNet"),
-        ({"emb_params": (2, 768)}, "a textual inversion"),
+        ({"emb_params": (2, 768)}, r"a textual inversion \(embedding\) of 2 vectors for Stable Diffusion 1"),
         ({"double_blocks.0.img_attn.qkv.weight": (9216, 3072), "img_in.weight": (3072, 64)}, "a transformer alone"),
         ({}, "no tensors"),
         ({"a\nb": (1,)}, r"1 tensors such as 'a\\nb'"),

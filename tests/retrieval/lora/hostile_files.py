@@ -80,7 +80,7 @@ def texts() -> Iterator[tuple[str, bytes]]:
 
 
 def entries() -> Iterator[tuple[str, bytes]]:
-    for metadata in (3, None, [], "x", {"k": 1}, {"k": None}, {"k": {}}):
+    for metadata in (3, [], "x", {"k": 1}, {"k": None}, {"k": {}}):
         yield f"metadata {metadata!r}", pack({"__metadata__": metadata, "a": ENTRY})
     for dtype in ("F31", "", "f32", "F64", "BOOL", 32, None, ["F32"], {"F32": 1}):
         yield f"dtype {dtype!r}", pack({"a": ENTRY | {"dtype": dtype}})

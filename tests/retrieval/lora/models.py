@@ -5,13 +5,22 @@ from collections.abc import Callable
 
 import torch
 from diffusers import (
+    AuraFlowTransformer2DModel,
     ChromaTransformer2DModel,
+    CogVideoXTransformer3DModel,
     Flux2Transformer2DModel,
     FluxTransformer2DModel,
+    HiDreamImageTransformer2DModel,
+    HunyuanImageTransformer2DModel,
+    HunyuanVideo15Transformer3DModel,
     HunyuanVideoTransformer3DModel,
+    LTX2VideoTransformer3DModel,
     LTXVideoTransformer3DModel,
     Lumina2Transformer2DModel,
+    MochiTransformer3DModel,
+    PixArtTransformer2DModel,
     QwenImageTransformer2DModel,
+    SanaTransformer2DModel,
     SD3Transformer2DModel,
     UNet2DConditionModel,
     WanTransformer3DModel,
@@ -59,6 +68,7 @@ def qwen(layers: int = 2) -> QwenImageTransformer2DModel:
     )
 
 
+LTX23 = ("gated_attn", "cross_attn_mod", "audio_gated_attn", "audio_cross_attn_mod")
 # models with layers of true size, which are built on the meta device
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "flux1": lambda: FluxTransformer2DModel(num_layers=2, num_single_layers=2, guidance_embeds=True),
@@ -68,9 +78,27 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "qwen-image": lambda: QwenImageTransformer2DModel(num_layers=2),
     "wan": lambda: WanTransformer3DModel(num_layers=2, image_dim=1280, added_kv_proj_dim=5120),
     "z-image": lambda: ZImageTransformer2DModel(n_layers=2),
-    "hunyuan-video": lambda: HunyuanVideoTransformer3DModel(num_layers=1, num_single_layers=1),
+    "hunyuan-video": lambda: HunyuanVideoTransformer3DModel(num_layers=1, num_single_layers=1, guidance_embeds=True),
+    "hunyuan-video-1.5": lambda: HunyuanVideo15Transformer3DModel(num_layers=1),
+    "hunyuan-image": lambda: HunyuanImageTransformer2DModel(
+        num_layers=1, num_single_layers=1, guidance_embeds=True, use_meanflow=True, text_embed_2_dim=1472
+    ),
     "lumina2": lambda: Lumina2Transformer2DModel(num_layers=1),
     "ltx-video": lambda: LTXVideoTransformer3DModel(num_layers=1),
+    "ltx-2": lambda: LTX2VideoTransformer3DModel(num_layers=1, **dict.fromkeys(LTX23, True)),
+    "pixart": lambda: PixArtTransformer2DModel(num_layers=1, caption_channels=4096, use_additional_conditions=True),
+    "sana": lambda: SanaTransformer2DModel(num_layers=1),
+    "cogvideox": lambda: CogVideoXTransformer3DModel(num_layers=1),
+    "mochi": lambda: MochiTransformer3DModel(num_layers=2),
+    "auraflow": lambda: AuraFlowTransformer2DModel(num_mmdit_layers=1, num_single_dit_layers=1),
+    "hidream": lambda: HiDreamImageTransformer2DModel(
+        num_layers=1,
+        num_single_layers=1,
+        patch_size=2,
+        in_channels=16,
+        caption_channels=(4096, 4096),
+        llama_layers=(31,),
+    ),
     "sd1": lambda: sd1_unet((320, 640, 1280, 1280), 768),
     "sd2": lambda: sd1_unet((320, 640, 1280, 1280), 1024),
     "sdxl": lambda: sdxl_unet((320, 640, 1280), 2048, (1, 2, 10)),

@@ -1,6 +1,7 @@
 """Factors against the dense formulas of LyCORIS (``functional/{locon,loha,lokr}.py``), for any shapes and ranks."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,8 +11,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from loradex.retrieval.errors import FileCorrupt, FileUnsupported
+from loradex.retrieval.lora import LayerUpdate, Update
 from loradex.retrieval.lora.factors import ALGORITHMS, MAX_RANK
+from loradex.retrieval.lora.factors.kronecker import KroneckerUpdate
+from loradex.retrieval.lora.factors.rowwise import HadamardUpdate, MatrixUpdate
 from loradex.retrieval.lora.formats import Format
+from loradex.retrieval.lora.update import select_rows
+from tests.retrieval.lora.products import NO_RANKS, some_products
 
 Parts = dict[str, Tensor]
 side = st.integers(1, 7)
@@ -24,13 +30,30 @@ def normal(*shape: int) -> Tensor:
 
 
 def check(format: Format, parts: Parts, dense: Tensor, rank: int) -> None:
-    """The factors multiply to the dense update, and have the size that was measured from the shapes."""
+    """The update equals the dense one in all that is read of it, and has the size that was measured."""
     algorithm = ALGORITHMS[format]
     size = algorithm.measure("here", {role: tuple(part.shape) for role, part in parts.items()})
-    down, up = algorithm.to_factors(parts)
-    assert down.dtype == up.dtype == torch.float32
-    assert (size.out, size.width, size.rank) == (len(up), down.shape[1], len(down)) == (*dense.flatten(1).shape, rank)
-    torch.testing.assert_close((up @ down).double(), dense.flatten(1), atol=2e-4, rtol=1e-4)
+    update = algorithm.to_update(parts)
+    assert update.down.dtype == update.up.dtype == torch.float32
+    assert (size.out, size.width, size.rank) == (*update.shape, update.rank) == (*dense.flatten(1).shape, rank)
+    check_update(update, dense.flatten(1))
+
+
+def check_update(update: Update, dense: Tensor) -> None:
+    """All that readers take of an update equals the same of the dense matrix (out, in)."""
+    dense, close = dense.double(), partial(torch.testing.assert_close, atol=1e-3, rtol=1e-3, check_dtype=False)
+    scale = max(float(dense.norm()), 1e-6)
+    torch.testing.assert_close((update.up @ update.down).double(), dense, atol=2e-4, rtol=1e-4)
+    right, left = torch.randn(dense.shape[1], 3), torch.randn(dense.shape[0], 3)
+    close(update.times(right), dense @ right.double())
+    close(update.transposed_times(left), dense.mT @ left.double())
+    assert update.energy() == pytest.approx(scale**2, rel=1e-4, abs=1e-6)
+    close(update.gram() / scale**2, dense @ dense.mT / scale**2)
+    close(update.transposed_gram() / scale**2, dense.mT @ dense / scale**2)
+    leading = update.leading(max(dense.shape))
+    close(leading.up @ leading.down / scale, dense / scale)
+    best = torch.linalg.svdvals(dense).square()[:5].sum()
+    assert float(dense.norm()) < 1e-6 or update.leading(10).energy() >= 0.9 * float(best)
 
 
 @thorough
@@ -136,10 +159,23 @@ def test_the_update_does_not_depend_on_the_basis_of_the_factors(rank: int, seed:
     down, up = normal(rank, 6), normal(7, rank)
     basis = torch.linalg.qr(normal(rank, rank))[0] * 1.5
     first, second = (
-        ALGORITHMS[Format.PEFT].to_factors(parts)
+        ALGORITHMS[Format.PEFT].to_update(parts)
         for parts in ({"down": down, "up": up}, {"down": torch.linalg.solve(basis, down), "up": up @ basis})
     )
-    torch.testing.assert_close(first[1] @ first[0], second[1] @ second[0], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(first.up @ first.down, second.up @ second.down, atol=1e-5, rtol=1e-4)
+
+
+WIDE = {
+    (Format.FULL): {"diff": (5120, 13_824)},
+    (Format.LOHA): {"w1_a": (5120, 80), "w1_b": (80, 13_824), "w2_a": (5120, 80), "w2_b": (80, 13_824)},
+    (Format.LOKR): {"w1": (16, 16), "w2": (320, 864)},
+}
+
+
+@pytest.mark.parametrize("format", WIDE)
+def test_of_any_rank_are_layers_of_usual_sizes(format: Format) -> None:
+    size = ALGORITHMS[format].measure("here", WIDE[format])
+    assert (size.out, size.width, size.rank) == (5120, 13_824, 5120)
 
 
 INVALID: list[tuple[Format, Callable[[], dict[str, tuple[int, ...]]]]] = [
@@ -177,11 +213,55 @@ def test_parts_that_do_not_fit_are_refused(format: Format, shapes: Callable[[], 
     ("format", "shapes"),
     [
         (Format.KOHYA, {"down": (MAX_RANK + 1, 8), "up": (8, MAX_RANK + 1)}),
-        (Format.FULL, {"diff": (MAX_RANK + 1, MAX_RANK + 1)}),
-        (Format.LOHA, {"w1_a": (5000, 80), "w1_b": (80, 5000), "w2_a": (5000, 80), "w2_b": (80, 5000)}),
+        (Format.KOHYA, {"down": (1, 2**21), "up": (8, 1)}),
+        (Format.FULL, {"diff": (12_000, 12_000)}),
+        (Format.LOHA, {"w1_a": (12_000, 80), "w1_b": (80, 12_000), "w2_a": (12_000, 80), "w2_b": (80, 12_000)}),
+        (Format.LOKR, {"w1": (12, 12), "w2": (1000, 1000)}),
         (Format.LOKR, {"w1": (2**20, 1), "w2": (2**20, 1)}),
     ],
 )
 def test_too_large_factors_are_refused(format: Format, shapes: dict[str, tuple[int, ...]]) -> None:
     with pytest.raises(FileUnsupported, match=str(MAX_RANK)):
         ALGORITHMS[format].measure("here", shapes)
+
+
+@pytest.mark.parametrize(("out", "width"), [(40, 24), (24, 40), (200, 16)])
+def test_products_that_are_not_multiplied_out(out: int, width: int) -> None:
+    for update, dense in some_products(out, width):
+        check_update(update, dense)
+        rows = ((1, out - 5), (out - 2, out))
+        check_update(update.part(rows, -2), -2 * select_rows(dense, rows))
+        torch.testing.assert_close(update.part(rows, 1).part(((2, 4),), 1).times(torch.eye(width)), dense[3:5])
+
+
+def test_a_lokr_with_whole_factors_stays_a_product() -> None:
+    """Neither a factor of the layer's size nor the layer itself is made."""
+    parts = {"w1": normal(16, 16), "w2": normal(192, 192)}
+    update = ALGORITHMS[Format.LOKR].to_update(parts)
+    assert isinstance(update, KroneckerUpdate)
+    assert (update.shape, update.rank) == ((3072, 3072), 3072)
+    assert update.energy() == pytest.approx(float(parts["w1"].square().sum() * parts["w2"].square().sum()), rel=1e-4)
+    assert update.part(((0, 1024),), 1.0).shape == (1024, 3072)
+    assert isinstance(ALGORITHMS[Format.LOKR].to_update(parts | {"w1": normal(2, 2), "w2": normal(8, 8)}), LayerUpdate)
+
+
+@pytest.mark.parametrize(("rank", "kind"), [(4, LayerUpdate), (48, HadamardUpdate)])
+def test_a_loha_of_high_rank_is_read_by_its_rows(rank: int, kind: type) -> None:
+    parts = {f"w{i}_{half}": normal(*shape) for i in "12" for half, shape in (("a", (640, rank)), ("b", (rank, 640)))}
+    assert isinstance(ALGORITHMS[Format.LOHA].to_update(parts), kind)
+
+
+@pytest.mark.parametrize("number", [torch.nan, torch.inf, 1e30])
+def test_numbers_beyond_bounds_show_in_the_largest(number: float) -> None:
+    for make in (
+        lambda matrix: KroneckerUpdate(matrix, torch.zeros(2, 2), NO_RANKS),
+        lambda matrix: KroneckerUpdate(torch.zeros(2, 2), matrix, NO_RANKS),
+        lambda matrix: HadamardUpdate((matrix, matrix), (torch.zeros(2, 2), torch.zeros(2, 2))),
+        MatrixUpdate,
+    ):
+        assert not make(torch.tensor([[1.0, number], [1.0, 1.0]])).largest <= 1e12
+
+
+def test_energies_of_large_and_small_numbers() -> None:
+    for number in (1e24, 1e-24):
+        assert MatrixUpdate(torch.full((3, 2), number)).energy() == pytest.approx(6 * number**2, rel=1e-5)

@@ -1,11 +1,14 @@
 """Families told from all layers of diffusers' models, and from some."""
 
+from collections.abc import Iterable
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from loradex.retrieval.lora import LoraFile
 from loradex.retrieval.lora.family import UNKNOWN, choose_family, find_families
+from loradex.retrieval.lora.family_names import family_in_metadata
 from loradex.retrieval.lora.layer_names import translate_names
 from tests.retrieval.lora.models import MODELS, meta_model, weight_shapes
 
@@ -52,14 +55,21 @@ def test_some_layers_of_a_u_net(name: str, part: str, families: list[str]) -> No
     ("shapes", "modules", "families"),
     [
         (encoder("text_encoder", 768), ["lora_te_text_model_encoder_layers_3_mlp_fc1"], ["sd1"]),
-        (encoder("text_encoder", 768), ["lora_te1_text_model_encoder_layers_3_mlp_fc1"], ["sdxl", "flux1", "sd3"]),
+        (
+            encoder("text_encoder", 768),
+            ["lora_te1_text_model_encoder_layers_3_mlp_fc1"],
+            ["sdxl", "flux1", "sd3", "hidream"],
+        ),
         (
             encoder("text_encoder", 768),
             ["text_encoder.text_model.encoder.layers.3.mlp.fc1"],
-            ["sd1", "sdxl", "flux1", "sd3"],
+            ["sd1", "sdxl", "flux1", "sd3", "hidream"],
         ),
         (encoder("text_encoder", 1024), [], ["sd2"]),
-        (encoder("text_encoder", 768) | encoder("text_encoder_2", 1280), [], ["sdxl", "sd3"]),
+        ({"text_encoder.layers.5.self_attn.q_proj": (2048, 1024)}, [], ["anima"]),
+        ({"text_encoder.layers.28.self_attn.q_proj": (2048, 1024)}, [], []),
+        ({"text_encoder_2.encoder.block.3.layer.0.SelfAttention.q": (4096, 4096)}, [], ["flux1"]),
+        (encoder("text_encoder", 768) | encoder("text_encoder_2", 1280), [], ["sdxl", "sd3", "hidream"]),
         (encoder("text_encoder", 77), [], []),
         ({}, [], []),
     ],
@@ -98,8 +108,42 @@ def test_doubts_are_problems(tmp_path_factory: pytest.TempPathFactory) -> None:
     assert (named.family, named.problems) == ("sd2", [])
     wrong = lora_of(path, shapes_of("sdxl", "attn2.to_k"), {"ss_base_model_version": "sd_v1"})
     assert (wrong.family, wrong.problems) == ("sdxl", ["the metadata name the family sd1, the layers fit sdxl"])
+    other = lora_of(path, shapes_of("sdxl", "attn2.to_k"), {"modelspec.architecture": "Kolors/lora"})
+    assert (other.family, other.problems) == ("sdxl", ["the metadata name the family kolors, the layers fit sdxl"])
     strange = lora_of(path, {"down_blocks.x.y": (3, 4), "text_encoder.z": (3, 4), "down_blocks": (3, 3)}, {})
     assert strange.family == UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "family"),
+    [
+        ("ss_base_model_version", "sd_1.5", "sd1"),
+        ("ss_base_model_version", "sd_2.1", "sd2"),
+        ("ss_base_model_version", "sdxl_1.0", "sdxl"),
+        ("ss_base_model_version", "sdxl_base_v1-0", "sdxl"),
+        ("ss_base_model_version", "flux.1_kontext", "flux1"),
+        ("ss_base_model_version", "flux2_klein_4b", "flux2"),
+        ("ss_base_model_version", "wan_2.2_14b", "wan"),
+        ("ss_base_model_version", "zimage", "z-image"),
+        ("ss_base_model_version", "zeta_chroma", "zeta-chroma"),
+        ("ss_base_model_version", "hunyuan_video", "hunyuan-video"),
+        ("ss_base_model_version", "hunyuan-image-2.1", "hunyuan-image"),
+        ("ss_base_model_version", "ltx2", "ltx-2"),
+        ("modelspec.architecture", "Flux.1-dev/lora", "flux1"),
+        ("modelspec.architecture", "hunyuan-video-1.5/lora", "hunyuan-video-1.5"),
+        ("modelspec.architecture", "wan2.1/lora", "wan"),
+        ("modelspec.architecture", "Qwen-Image-Edit-Plus/lora", "qwen-image"),
+        ("modelspec.architecture", "stable-diffusion-xl-v1-refiner", "sdxl-refiner"),
+        ("modelspec.architecture", "stable-diffusion-3.5-large/lora", "sd3"),
+        ("modelspec.architecture", "framepack/lora", "framepack"),
+        ("ss_network_module", "networks.lora_hv_1_5", "hunyuan-video-1.5"),
+        ("ss_network_module", "networks.lora", None),
+        ("ss_base_model_version", "fluxes", None),
+        ("ss_base_model_version", "-" * 10**6, None),
+    ],
+)
+def test_names_that_trainers_write(key: str, value: str, family: str | None) -> None:
+    assert family_in_metadata({key: value}) == family
 
 
 @pytest.mark.parametrize(
@@ -127,6 +171,66 @@ def test_transformers_by_one_module(modules: Shapes, family: str) -> None:
             for name, shape in modules.items()
         }
         assert translate_names(named).architectures[0] == family
+
+
+def families_of(modules: Shapes) -> list[str]:
+    names = translate_names({f"diffusion_model.{name}": shape for name, shape in modules.items()})
+    shapes = {
+        layer: (sum(end - start for start, end in rows), modules[module.removeprefix("diffusion_model.")][1])
+        for module, layers in names.layers.items()
+        for layer, rows in layers
+    }
+    return find_families(shapes, names.architectures)
+
+
+def square(pattern: str, blocks: Iterable[int], width: int) -> Shapes:
+    return {pattern.replace("#", str(block)): (width, width) for block in blocks}
+
+
+@pytest.mark.parametrize(
+    ("modules", "families"),
+    [
+        (square("double_blocks.#.img_attn.proj", (0, 18), 3072), ["flux1", "chroma"]),  # where both end
+        (square("double_blocks.#.img_attn.proj", (0, 19), 3072), ["hunyuan-video"]),
+        (square("double_blocks.#.img_attn.proj", (7,), 3072), ["flux1", "chroma", "hunyuan-video", "qwen-image"]),
+        (square("double_blocks.#.img_attn.proj", (0, 18), 1000), []),
+        (square("single_transformer_blocks.#.attn.to_q", (0, 37), 3072), ["flux1", "chroma"]),
+        (square("single_transformer_blocks.#.attn.to_q", (0, 38), 3072), ["hunyuan-video"]),
+        (
+            square("single_transformer_blocks.#.attn.to_q", (7, 20), 3072),
+            ["flux1", "chroma", "hunyuan-video", "auraflow"],
+        ),
+        (
+            square("transformer_blocks.#.attn.to_q", range(6), 3072),
+            [UNKNOWN, "flux1", "chroma", "hunyuan-video", "qwen-image"],
+        ),
+        (square("single_transformer_blocks.#.attn.to_q", (0, 31), 3072), ["auraflow"]),
+        (square("transformer_blocks.#.attn.to_q", (0, 59), 3072), ["qwen-image"]),
+        (square("blocks.#.self_attn.q", (0, 39), 5120), ["wan"]),
+        (square("blocks.#.self_attn.q", (0, 40), 5120), []),
+        (square("blocks.#.self_attn.q_proj", (0, 27), 2048), ["anima"]),
+        (square("blocks.#.self_attn.q_proj", (0, 35), 5120), []),  # Cosmos-Predict2 14B
+        (square("transformer_blocks.#.attn2.to_k", (0, 27), 1152), ["pixart", "sana"]),
+    ],
+)
+def test_width_and_depth_tell_transformers_apart(modules: Shapes, families: list[str]) -> None:
+    assert families_of(modules) == families
+
+
+def test_layers_that_a_family_lacks(tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("lacks") / "x.safetensors"
+    blocks = square("transformer_blocks.#.img_mod.1", (0, 30, 59), 3072)
+    modulations = {name: (18432, 3072) for name in blocks}
+    lora = lora_of(path, modulations | {"some.gate": (3, 4)}, {})
+    assert lora.family == "qwen-image"
+    assert "the family qwen-image is in doubt: it lacks 1 of the layers, such as some.gate" in lora.problems
+    assert lora_of(path, modulations | {f"some.{i}": (3, 4) for i in range(3)}, {}).family == UNKNOWN
+    other = lora_of(path, {name: (1000, 3072) for name in blocks}, {"ss_base_model_version": "qwen_image"})
+    assert other.family == UNKNOWN
+    assert other.problems == [
+        "the layers have the names of qwen-image, but transformer_blocks.0.img_mod.1 of shape (1000, 3072) is in none of its sizes",
+        "the metadata name the family qwen-image, whose layers these are not",
+    ]
 
 
 def test_the_miniature() -> None:

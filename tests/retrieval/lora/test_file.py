@@ -138,7 +138,13 @@ def test_the_hash_covers_all_that_makes_the_update(tmp_path: Path) -> None:
             {f"{TO_Q}.lora_{half}.weight": torch.ones(2, 2) for half in ("down", "up")},
             f"1 layers stand in the file twice, such as {TO_Q}; one of each is read",
         ),
-        ({f"{BLOCK}.attn1.to_v.diff": torch.empty(5000, 5000)}, "1 layers of too large a rank are not read"),
+        (
+            {
+                f"{BLOCK}.attn1.to_v.lora_{half}.weight": torch.empty(shape)
+                for half, shape in (("down", (5000, 8)), ("up", (8, 5000)))
+            },
+            "1 layers of too large a rank are not read",
+        ),
         (
             {f"{BLOCK}.attn1.to_v.{part}.weight": torch.ones(shape) for part, shape in GLORA.items()},
             "GLoRA's products of 1 layers need the base model; only the low-rank part beside them is read",

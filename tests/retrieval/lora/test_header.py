@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from loradex.retrieval.errors import FileCorrupt, FileMissing, FileUnsafe, FileUnsupported, LoradexError
@@ -40,6 +41,20 @@ def test_only_the_bytes_of_the_named_tensors_are_read(tmp_path: Path, monkeypatc
     )
     header.load(["small"])
     assert int(Path("/proc/self/io").read_text().split()[1]) - before < 10_000
+
+
+@pytest.mark.parametrize(
+    ("metadata", "expected"), [(None, None), ({}, {}), ({"k": "v"}, {"k": "v"})], ids=["null", "empty", "one"]
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_metadata_that_are_null_or_empty(
+    tmp_path: Path, metadata: dict[str, str] | None, expected: dict[str, str] | None, first: bool
+) -> None:
+    header = {"__metadata__": metadata, "a": INFO} if first else {"a": INFO, "__metadata__": metadata}
+    path = write(tmp_path / "x.safetensors", header, b"\0" * 8)
+    with safe_open(path, "pt") as file:
+        assert file.metadata() == expected
+    assert Header.read(path).metadata == (expected or {})
 
 
 INFO = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}

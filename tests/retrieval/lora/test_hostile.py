@@ -200,10 +200,15 @@ def test_other_dtypes_are_unsupported_and_not_corrupt(tmp_path: Path, dtype: str
         assert len(file.keys()) == 4
 
 
-@pytest.mark.parametrize(
-    "dtype",
-    [torch.uint16, torch.uint32, torch.uint64, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz, torch.float8_e8m0fnu],
-)
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64, torch.int8])
+def test_whole_numbers_are_refused(tmp_path: Path, dtype: torch.dtype) -> None:
+    """They stand for other numbers, by scales that the file does not hold."""
+    save_file({DOWN: torch.ones(4, 8).to(dtype), UP: torch.ones(8, 4)}, tmp_path / "x.safetensors")
+    with pytest.raises(FileUnsupported, match="as plain numbers, found quantised ones"):
+        LoraFile.open(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fnuz, torch.float8_e5m2fnuz, torch.float8_e8m0fnu])
 def test_rare_dtypes_are_read(tmp_path: Path, dtype: torch.dtype) -> None:
     save_file(
         {DOWN: torch.ones(4, 8).to(dtype), UP: torch.ones(8, 4), "step": torch.ones(()).to(dtype)},

@@ -9,9 +9,18 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from loradex.retrieval.lora import LayerUpdate
-from loradex.retrieval.probex.batched_factors import Factors, bilinear, energy, input_spectrum, output_spectrum
+from loradex.retrieval.probex.batched_factors import (
+    Factors,
+    Products,
+    bilinear,
+    energy,
+    input_spectrum,
+    output_spectrum,
+)
+from loradex.retrieval.probex.familiarity import captured_share
 from loradex.retrieval.probex.probes import ALL_VIEWS, ProbeConfig, ProbeNet
-from loradex.retrieval.probex.sketch import SELECTION_RIDGE, SketchConfig, SketchRegression
+from loradex.retrieval.probex.sketch import SELECTION_RIDGE, SketchConfig, SketchRegression, sketch
+from tests.retrieval.lora.products import some_products
 from tests.retrieval.probex.dense import close, dense, some_updates
 
 OUT, IN = 40, 24
@@ -210,3 +219,27 @@ def test_no_tensor_of_the_size_of_a_layer_is_created() -> None:
         net.represent(models)
         expert.encode(models)
     assert largest.numel < side * side / 4
+
+
+def test_products_are_read_as_their_factors() -> None:
+    """By sketches, spectra, familiarity and learned probes of every view."""
+    updates, matrices = zip(*some_products(OUT, IN), strict=True)
+    products, factors = Factors.stack(updates), Factors.of_matrices(torch.stack(matrices))
+    assert isinstance(products, Products)
+    assert (len(products), products.shape) == (len(factors), (OUT, IN))
+    weights = torch.rand(len(products))
+    close(output_spectrum(products, weights), output_spectrum(factors, weights))
+    close(input_spectrum(products, weights), input_spectrum(factors, weights))
+    close(energy(products), energy(factors))
+    close(bilinear(products, torch.eye(OUT), torch.eye(IN)), torch.stack(matrices))
+    close(bilinear(products[1:3], torch.eye(OUT), torch.eye(IN)), torch.stack(matrices)[1:3])
+    close(products.to("cpu").up @ products.down, torch.stack(matrices))
+    directions = torch.linalg.qr(torch.randn(OUT, 3))[0].mT
+    close(captured_share(products, directions), captured_share(factors, directions))
+    config = SketchConfig(("layer",), 4, 3)
+    left, right = torch.randn(4, OUT), torch.randn(IN, 3)
+    for first, second in zip(sketch(products, left, right, config), sketch(factors, left, right, config), strict=True):
+        close(first, second)
+    probe_config = ProbeConfig(("layer",), ALL_VIEWS, probes=4, projection=5, representation=6, standardise=True)
+    net = ProbeNet({"layer": (OUT, IN)}, 3, probe_config).eval()
+    close(net.represent({"layer": products}), net.represent({"layer": factors}))

@@ -21,7 +21,7 @@ from loradex.retrieval.errors import (
     LoradexError,
 )
 from loradex.retrieval.lora import LoraFile
-from loradex.retrieval.lora.layer_names.cloneofsimo import unet_modules
+from loradex.retrieval.lora.layer_names.counted_modules import unet_modules
 from loradex.retrieval.remote import HubFile, header
 from loradex.retrieval.router import Router
 from tests.hub import (
@@ -113,8 +113,8 @@ def test_a_small_expert_reads_less_than_a_hundredth_of_a_file(hub: Hub, position
         }
     if positional:
         tensors = {
-            f"unet:{i}:{half}": tensors[f"{layer}.lora.{half}.weight"]
-            for i, layer in enumerate(unet_modules(False))
+            f"unet:{i}:{half}": tensors[f"{module.path}.lora.{half}.weight"]
+            for i, module in enumerate(unet_modules(("attn1", "attn2")))
             for half in ("down", "up")
         }
     save_file(tensors, target)
@@ -209,11 +209,11 @@ def test_bad_files_are_named_and_the_others_read(hub: Hub, encoder: Encoder) -> 
     bad: dict[str, tuple[bytes, type[LoradexError], str]] = {
         "pickle": (b"\x80\x02}q\x00." * 50, FileUnsafe, "found a pickle"),
         "zip": (b"PK\x03\x04" * 50, FileUnsafe, "found a zip archive"),
-        "short": (raw[:-10], FileCorrupt, "is cut short"),
-        "head": (raw[:100], FileCorrupt, "expected a header of at most"),
-        "long": (raw + b"more", FileCorrupt, "has something appended"),
-        "empty": (b"", FileCorrupt, "expected a header of at most"),
-        "tiny": (b"tiny", FileCorrupt, "expected a header of at most"),
+        "short": (raw[:-10], FileCorrupt, "the download is cut short"),
+        "head": (raw[:100], FileCorrupt, "found 92 (1%): the download is cut short"),
+        "long": (raw + b"more", FileCorrupt, "something was appended"),
+        "empty": (b"", FileCorrupt, "found an empty file"),
+        "tiny": (b"tiny", FileCorrupt, "found plain text"),
         "nan": (bytes(broken), FileCorrupt, "expected finite weights"),
     }
     for name, (content, _, _) in bad.items():

@@ -10,6 +10,7 @@ from torch import Tensor
 from loradex.retrieval.errors import FileCorrupt, NoWords, NoWordsReason
 from loradex.retrieval.lora import LayerUpdate, LoraFile
 from loradex.retrieval.words.cross_attention import MAX_RANK, read_keys_and_values, row_space
+from tests.retrieval.lora.products import some_products
 from tests.retrieval.words.captioned_layers import save_lora
 
 KEYS = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
@@ -45,6 +46,16 @@ def test_of_a_high_rank_the_leading_directions_are_read() -> None:
     assert rows is not None and rows.shape == (MAX_RANK, 110)
     leading = (left * lengths)[:, :MAX_RANK] @ right.mT[:MAX_RANK]
     torch.testing.assert_close(rows.mT @ rows, gram(leading), atol=1e-5, rtol=1e-3)
+
+
+def test_of_products_the_leading_directions_are_read() -> None:
+    for update, dense in some_products(200, 160):
+        rows, all_rows = row_space(update), row_space(LayerUpdate(dense, torch.eye(200)))
+        assert rows is not None
+        assert all_rows is not None
+        assert rows.shape[1] == 160
+        assert len(rows) <= MAX_RANK
+        torch.testing.assert_close(gram(rows), gram(all_rows), atol=2e-3, rtol=0.1)
 
 
 def test_an_update_of_zero_has_none() -> None:

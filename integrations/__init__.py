@@ -1,0 +1,1 @@
+"""What runs inside other programs: the node pack for ComfyUI."""
