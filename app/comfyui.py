@@ -1,14 +1,13 @@
 """The node pack for ComfyUI: linked or copied into the ``custom_nodes`` of one."""
 
 import os
-import shlex
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from subprocess import list2cmdline
 from typing import Any, Final
 
+from loradex.index.shell import quote_path
 from loradex.retrieval.errors import LoradexError
 
 PACK: Final = Path(__file__).resolve().parents[1] / "integrations" / "comfyui"  # in a checkout, and installed
@@ -74,16 +73,11 @@ def install_pack(comfyui: Path, copy: bool = False) -> InstalledPack:
     if not linked:
         copy_pack(folder)
     steps = (
-        f"loradex index {quote(home / 'models' / 'loras')}",
+        f"loradex index {quote_path(home / 'models' / 'loras')}",
         "loradex serve --api",
         "start ComfyUI again, and open the tab Loradex at its left side",
     )
     return InstalledPack(folder, linked, was_there, steps)
-
-
-def quote(path: Path) -> str:
-    """Return a path as it is typed into a shell of this system."""
-    return list2cmdline([str(path)]) if os.name == "nt" else shlex.quote(str(path))
 
 
 def find_comfyui(path: Path) -> Path:

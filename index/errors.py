@@ -18,8 +18,9 @@ ZooError
 └── BadQuery          a query that cannot be answered
 """
 
-import shlex
 from typing import Final
+
+from loradex.index.shell import quote_path
 
 RESTORE: Final = "restore it from a copy, or index into a new zoo"  # the advice of errors about damage
 
@@ -102,7 +103,7 @@ def read_only_error(folder: object) -> ZooReadOnly:
 
 def outdated_error(place: object, folder: object, expected: str, found: object) -> ZooOutdated:
     """The error of reading a zoo that must be migrated first; its message ends in the command that does so."""
-    command = f"loradex zoo compact --zoo {shlex.quote(str(folder))}"
+    command = f"loradex zoo compact --zoo {quote_path(folder)}"
     return ZooOutdated(f"{place}: expected {expected}, found {found}; migrate it with `{command}`")
 
 

@@ -12,6 +12,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from mmap import mmap
 from typing import Final, Self
 
 import numpy as np
@@ -19,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from loradex.retrieval.lora.update import LayerUpdate, Update
+from loradex.retrieval.lora.update import Hash, LayerUpdate, Update
 
 SIZE: Final = 1024  # entries; the cosine of unrelated updates is off by about 1 / sqrt(SIZE)
 QUANTIZATION_STEPS: Final = 127  # on either side of zero, for a stored entry
@@ -88,10 +89,19 @@ def spectra(rows: Tensor, layer: str, side: str, width: int) -> Tensor:
     return torch.fft.rfft(torch.zeros(len(rows), SIZE).index_add_(1, buckets, rows * signs))
 
 
-@lru_cache(maxsize=HASH_CACHE_SIZE)
-def hashes(layer: str, side: str, width: int) -> tuple[Tensor, Tensor]:
+def hashes(layer: str, side: str, width: int) -> Hash:
     """The bucket (width,) and sign (width,) of every index of one side of a layer, the same on every machine."""
+    buckets, signs = hash_arrays(layer, side, width)
+    return torch.from_numpy(buckets), torch.from_numpy(signs)
+
+
+@lru_cache(maxsize=HASH_CACHE_SIZE)
+def hash_arrays(layer: str, side: str, width: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """As ``hashes``, kept in memory of their own: in the heap they would stand in the way of the next large tensors."""
     seed = int.from_bytes(hashlib.sha256(f"{layer} {side} {width}".encode()).digest()[:8], "little")
     rng = np.random.Generator(np.random.PCG64(seed))
-    buckets, signs = rng.integers(SIZE, size=width), rng.integers(2, size=width) * 2 - 1
-    return torch.from_numpy(buckets), torch.from_numpy(signs).float()
+    memory = mmap(-1, 12 * width)
+    buckets, signs = np.frombuffer(memory, np.int64, width), np.frombuffer(memory, np.float32, width, 8 * width)
+    buckets[:] = rng.integers(SIZE, size=width)
+    signs[:] = rng.integers(2, size=width) * 2 - 1
+    return buckets, signs

@@ -85,7 +85,7 @@ class Router:
                 (layer, shape) for layer, shape in of_family[0].shapes.items() if model.shapes.get(layer) != shape
             )
             raise NoExpert(
-                f"{model.path}: expected layer {layer} of {shape}, found {model.shapes.get(layer)}; the model was trained on other layers: "
+                f"{model.path}: expected layer {layer} of {shape}, found {model.shapes.get(layer, 'none')}; the model was trained on other layers: "
                 f"{ways(NoExpertReason.LAYERS, [model.family])}",
                 NoExpertReason.LAYERS,
             )

@@ -8,7 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -148,19 +149,27 @@ def take_screenshots(address: str, out: Path, folder: Path) -> None:
         browser.close()
 
 
+def home_variables(home: Path) -> dict[str, str]:
+    """Environment of a person with this home."""
+    return {name: str(home) for name in ("HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME")}
+
+
+@contextmanager
+def serve_page(home: Path, *options: str) -> Iterator[str]:
+    """Serve the page from an empty home on a free port; yields its address."""
+    command = [str(Path(sys.executable).with_name("loradex")), "serve", "--port", "0", "--json", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | home_variables(home)) as server:
+        try:
+            assert server.stdout is not None
+            yield json.loads(server.stdout.readline())["page"]
+        finally:
+            server.terminate()
+
+
 def main() -> None:
     """Serve the page, take the screenshots, and stop the server."""
-    command = [str(Path(sys.executable).with_name("loradex")), "serve", "--zoo", "miniature", "--port", "0", "--json"]
-    with TemporaryDirectory() as temporary:
-        user_folders = {"XDG_DATA_HOME": temporary, "XDG_CACHE_HOME": temporary}
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | user_folders) as server:
-            try:
-                assert server.stdout is not None
-                take_screenshots(
-                    json.loads(server.stdout.readline())["page"], Path("docs"), make_lora_folder(Path(temporary))
-                )
-            finally:
-                server.terminate()
+    with TemporaryDirectory() as temporary, serve_page(Path(temporary), "--zoo", "miniature") as address:
+        take_screenshots(address, Path("docs"), make_lora_folder(Path(temporary)))
 
 
 if __name__ == "__main__":

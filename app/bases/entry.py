@@ -1,13 +1,13 @@
 """One named base model, as the list of them keeps it."""
 
 import os
-import shlex
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from loradex.app.bases.errors import NoBase
+from loradex.index.shell import quote_path
 from loradex.retrieval.base_model import BaseModel
 from loradex.retrieval.errors import FileError
 
@@ -81,14 +81,14 @@ class Entry:
         path = Path(self.path)
         try:
             if not os.path.exists(path):  # noqa: PTH110 - also False for impossible names
-                mend = f"`loradex base add NEWPATH`, or `loradex base remove {shlex.quote(self.path)}`"
+                mend = f"`loradex base add NEWPATH`, or `loradex base remove {quote_path(self.path)}`"
                 return MISSING, f"base model of {self.family}: moved or deleted: {self.path}; {mend}", None
             base = BaseModel.open(path)
         except (FileError, OSError) as error:
             return UNREADABLE, f"base model of {self.family}: {error}", None
         if (base.fingerprint, base.family) != (self.fingerprint, self.family):
             found = "" if base.family == self.family else f" and is of family {base.family} now"
-            mend = f"`loradex base add {shlex.quote(self.path)}` takes it as it is now"
+            mend = f"`loradex base add {quote_path(self.path)}` takes it as it is now"
             return (
                 CHANGED,
                 f"base model of {self.family}: {self.path} has changed since it was added{found}; {mend}",

@@ -170,9 +170,7 @@ def measure_module(layout: Layout, module: Module) -> Layer:
     if math.prod(alpha) != 1:
         raise FileCorrupt(f"{where}: expected one number as alpha, found shape {alpha}; save it again")
     for role, shape in shapes.items():
-        if (
-            math.prod(max(side, 1) for side in shape) > MAX_FACTOR_SIZE
-        ):  # torch computes the strides of empty tensors too
+        if math.prod(filter(None, shape)) > MAX_FACTOR_SIZE:  # torch computes the strides of empty tensors too
             raise FileUnsupported(
                 f"{where}: expected up to {MAX_FACTOR_SIZE} numbers a tensor, found {role} of shape {str(shape)[:80]}; choose another file"
             )
@@ -205,5 +203,6 @@ def split_modules(
             if name in layers:
                 duplicates.append(name)
             else:
-                layers[name] = replace(modules[path], rows=rows)
+                module = modules[path]
+                layers[name] = module if rows == module.rows else replace(module, rows=rows)
     return layers

@@ -208,7 +208,12 @@ def parse_entry(name: str, entry: Any) -> TensorInfo:
 
 def are_unsigned(value: Any) -> bool:
     """Whether ``value`` is a list of integers from 0 that fit into a signed 64-bit integer."""
-    return isinstance(value, list) and all(type(number) is int and 0 <= number < 2**63 for number in value)
+    if not isinstance(value, list):
+        return False
+    for number in value:  # noqa: SIM110 - all() takes twice as long, and a header is mostly such lists
+        if type(number) is not int or not 0 <= number < 2**63:
+            return False
+    return True
 
 
 def count_bits(shape: Iterable[int], bits: int) -> int | None:
