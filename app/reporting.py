@@ -23,3 +23,8 @@ def readable(text: str) -> str:
         return text
     escaped = BYTE.sub(lambda byte: f"\\x{ord(byte[0]) - 0xDC00:02x}", text)
     return escaped.encode(errors="backslashreplace").decode()
+
+
+def pluralize(count: int, noun: str) -> str:
+    """A count with its noun: ``1 file``, ``2 files``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

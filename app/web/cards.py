@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from loradex.app.models import evidence_words, known_by, model_path, stored_pairs, stored_words
 from loradex.app.previews import preview_path
+from loradex.app.reporting import pluralize
 from loradex.app.search.ranking import SearchHit
 from loradex.app.web.elements import (
     MAX_TEXT_LENGTH,
@@ -17,7 +18,6 @@ from loradex.app.web.elements import (
     chips,
     copy_button,
     escape_text,
-    pluralize,
     quote_attribute,
 )
 from loradex.index import Model

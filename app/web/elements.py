@@ -106,8 +106,3 @@ def notice(message: str) -> str:
 def warning(message: str) -> str:
     """A message in a warning box."""
     return f'<p class="ld-warn" role="status">{escape(message)}</p>'
-
-
-def pluralize(count: int, noun: str) -> str:
-    """A count with its noun: ``1 file``, ``2 files``."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -12,10 +12,11 @@ import gradio as gr
 from loradex.app.backend import Backend, IndexingRun, State
 from loradex.app.indexing.answer import IndexAnswer
 from loradex.app.models import evidence_words
+from loradex.app.reporting import pluralize
 from loradex.app.search.lookalikes import Library, LookalikeHit
 from loradex.app.web.base_models import render_families
 from loradex.app.web.cards import plain_card
-from loradex.app.web.elements import EVENT_OPTIONS, bar, escape_text, html_view, notice, pluralize, table, warning
+from loradex.app.web.elements import EVENT_OPTIONS, bar, escape_text, html_view, notice, table, warning
 from loradex.app.web.model_panel import ModelPanel
 from loradex.app.web.waiting import render_run_ways, render_waiting
 from loradex.index import Evidence, Model

@@ -6,7 +6,8 @@ from typing import Final
 
 from loradex.app.backend import Backend
 from loradex.app.indexing.answer import IndexAnswer
-from loradex.app.web.elements import copy_button, pluralize, printable, table
+from loradex.app.reporting import pluralize
+from loradex.app.web.elements import copy_button, printable, table
 from loradex.index.errors import ZooError
 from loradex.retrieval.errors import LoradexError
 from loradex.retrieval.lora.family import UNKNOWN

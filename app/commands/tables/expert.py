@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from loradex.app.commands.tables.adaptive import AdaptiveTable
 from loradex.app.commands.tables.columns import Column, Kind
 from loradex.app.experts.expert_metrics import CLAIMED
+from loradex.app.reporting import pluralize
 from loradex.retrieval.probex.provenance import Provenance
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def waiting_in_words(answer: AddAnswer) -> str | None:
     """How many models wait for an expert that was added."""
     if answer.waiting is None:
         return "your zoo is of another space"
-    return f"{answer.waiting:,} models of family {answer.family} in your zoo" if answer.waiting else None
+    return f"{pluralize(answer.waiting, 'model')} of family {answer.family} in your zoo" if answer.waiting else None
 
 
 def remove_table(answer: RemoveAnswer) -> AdaptiveTable:

@@ -8,6 +8,7 @@ from loradex.app.commands.tables.adaptive import AdaptiveTable
 from loradex.app.commands.tables.columns import Column, Kind
 from loradex.app.commands.tables.text import split_path
 from loradex.app.models import evidence_words
+from loradex.app.reporting import pluralize
 
 if TYPE_CHECKING:
     from loradex.app.search.answers import SearchAnswer
@@ -56,14 +57,14 @@ def hits_table(answer: SearchAnswer, ids: bool = False) -> AdaptiveTable:
         )
         for rank, hit in enumerate(answer.hits, answer.offset + 1)
     ]
-    title = f"{answer.query}: {len(rows)} models in {answer.took_ms:.0f} ms"
+    title = f"{answer.query}: {pluralize(len(rows), 'model')} in {answer.took_ms:.0f} ms"
     return AdaptiveTable(title, HIT_COLUMNS, rows, [] if rows else [NOTHING_FOUND], ids=ids)
 
 
 def similar_table(answer: SimilarAnswer) -> AdaptiveTable:
     """The look-alikes of one file, and the LoRAs that it was merged from."""
     no_hits = "" if answer.hits else ": none is like it"
-    title = f"{answer.file} ({answer.family}), compared with {answer.compared} LoRAs{no_hits}"
+    title = f"{answer.file} ({answer.family}), compared with {pluralize(answer.compared, 'LoRA')}{no_hits}"
     notes = [merge_note(answer.merge)] if answer.merge else []
     return AdaptiveTable(title, LOOKALIKE_COLUMNS, map(lookalike_row, answer.hits), notes)
 
@@ -79,9 +80,15 @@ def duplicates_table(answer: DuplicatesAnswer) -> AdaptiveTable:
         ]
     if len(pairs) > MAX_PAIRS:
         notes.insert(0, f"{len(pairs) - MAX_PAIRS} more related pairs are in the document that --json prints.")
-    counts = f"{len(groups)} groups with one update, {len(pairs)} related pairs, {len(answer.merges)} merges"
+    counts = ", ".join(
+        [
+            pluralize(len(groups), "group") + " with one update",
+            pluralize(len(pairs), "related pair"),
+            pluralize(len(answer.merges), "merge"),
+        ]
+    )
     columns = (Column("group", Kind.SECTION), *LOOKALIKE_COLUMNS)
-    return AdaptiveTable(f"{answer.compared} LoRAs: {counts}", columns, rows, notes)
+    return AdaptiveTable(f"{pluralize(answer.compared, 'LoRA')}: {counts}", columns, rows, notes)
 
 
 def lookalike_row(like: LookalikeHit) -> tuple[object, ...]:

@@ -9,6 +9,7 @@ from rich.console import Group
 from loradex.app.commands.tables.adaptive import AdaptiveTable, with_blank_lines
 from loradex.app.commands.tables.columns import Column, Kind
 from loradex.app.commands.tables.library import index_table
+from loradex.app.reporting import pluralize
 
 if TYPE_CHECKING:
     from loradex.app.space.choice import UseAnswer
@@ -43,7 +44,7 @@ def status_table(status: SpaceStatus) -> AdaptiveTable:
         ("default labels", f"{status.labels:,}"),
         ("experts", status.experts or "none; `loradex expert add PLACE` adds one, `loradex grow FAMILY` grows one"),
         ("experts for classifiers", status.categories or "none"),
-        ("zoo", f"{zoo.zoo}: {zoo.models:,} models" if zoo else "none yet; `loradex index` makes one"),
+        ("zoo", f"{zoo.zoo}: {pluralize(zoo.models, 'model')}" if zoo else "none yet; `loradex index` makes one"),
         *(
             [("zoo's space", "this one" if zoo.fits else f"{zoo.space}; `loradex space reindex` makes it again")]
             if zoo
