@@ -1,11 +1,13 @@
 """The base model that is grown from: found by its family or path, and loaded as a denoiser."""
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from loradex.app.bases.bases import Bases
+from loradex.app.bases.errors import NoBase
 from loradex.app.bases.shipped import SHIPPED
 from loradex.app.drawing.loaded_models import one_thread
 from loradex.app.growing.denoiser import Denoiser
@@ -38,11 +40,17 @@ class GrowBase:
 
         Raises:
             QueryError: its family is unknown.
-            NoBase: none of the family has been named.
+            NoBase: it is neither a family of which a base model has been named nor a path.
             FileError: the path is no base model.
         """
-        is_path = Path(name).expanduser().exists() and name not in Bases.load().families
-        base = BaseModel.open(Path(name).expanduser()) if is_path else Bases.load().get(name)
+        bases, path = Bases.load(), Path(name).expanduser()
+        if name not in bases.families and not os.path.exists(path):  # noqa: PTH110 - also False for impossible names
+            raise NoBase(
+                f"{name}: expected the path of a base model, or a family with a base model here ({', '.join(bases.families)}), "
+                "found neither; `loradex grow PATH` takes a folder of diffusers or a checkpoint in one file, "
+                "`loradex base add --find` looks for them"
+            )
+        base = bases.get(name) if name in bases.families else BaseModel.open(path)
         if base.family == UNKNOWN:
             raise QueryError(
                 f"{name}: expected a base model of a known family, found an unknown one; see `loradex base add` for those that are known"

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -27,7 +26,7 @@ SHORT = (
     "--layers",
     "attn2.to_v,attn2.to_k",
 )
-WAIT = 60.0  # seconds at most
+WAIT = 240  # seconds, of a machine that does much else
 
 
 def run(*arguments: object, status: int = 0) -> Result:
@@ -59,14 +58,15 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "from loradex.app.commands.main import main; main()", "grow", "mini-b", *SHORT]
     command += ["--folder", str(folder), "--out", str(tmp_path / "encoder"), "--batch", "4", "--json"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    child = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)  # noqa: S603
-    deadline = time.monotonic() + WAIT
-    while len(made := sorted(folder.rglob(WEIGHTS))) < 2:
-        assert child.poll() is None, "it ended before it was killed"
-        assert time.monotonic() < deadline, "no LoRA was made in time"
-        time.sleep(0.02)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as child:  # noqa: S603
+        try:
+            deadline = time.monotonic() + WAIT
+            while len(made := sorted(folder.rglob(WEIGHTS))) < 2:
+                assert child.poll() is None, "it ended before it was killed"
+                assert time.monotonic() < deadline, "no LoRA was made in time"
+                time.sleep(0.02)
+        finally:
+            child.kill()  # SIGKILL
     assert len(sorted(folder.rglob(WEIGHTS))) < 30
     before = {path: path.stat().st_mtime_ns for path in made}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)  # noqa: S603
@@ -98,7 +98,8 @@ def test_a_full_disk(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("sdxl",), "base model: expected one of family sdxl, found those of mini-a, mini-b; name one with `loradex base add PATH`"),
+        (("sdxl",), "sdxl: expected the path of a base model, or a family with a base model here (mini-a, mini-b), found neither"),
+        (("x" * 300,), "found neither; `loradex grow PATH` takes a folder of diffusers or a checkpoint in one file"),
         (("mini-b", "--steps", "-1"), "--steps: expected 0 to 2000, found -1"),
         (("mini-b", "--layers", "nowhere"), "--layers: expected linear layers of UNet2DConditionModel with names that end in nowhere"),
         (("mini-b", "--pictures", "nowhere"), "--pictures: expected a folder, found: "),
