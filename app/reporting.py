@@ -25,6 +25,11 @@ def readable(text: str) -> str:
     return escaped.encode(errors="backslashreplace").decode()
 
 
+def printable_line(text: str) -> str:
+    """Return a text as one line without control characters, such as the escape sequences of terminals."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(readable(text).split()))
+
+
 def pluralize(count: int, noun: str) -> str:
     """A count with its noun: ``1 file``, ``2 files``."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -7,8 +7,9 @@ from typing import IO, Any, Final
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from loradex.app.api.errors import TooLarge
-from loradex.app.api.texts import bounded_line, printable_line
+from loradex.app.api.texts import bounded_line
 from loradex.app.pictures import PICTURE_EXTENSIONS
+from loradex.app.reporting import printable_line
 from loradex.app.search.query import MAX_QUERY_PARTS
 from loradex.retrieval.errors import QueryError
 from loradex.retrieval.lora.weights_folder import WEIGHTS_SUFFIX

@@ -21,11 +21,12 @@ from loradex.app.api.requests import (
     SearchFields,
     WordsFields,
 )
-from loradex.app.api.texts import map_strings, valid_utf8
+from loradex.app.api.texts import map_strings
 from loradex.app.api.uploads import Form, form_dependency, request_body
 from loradex.app.api.zoo_reader import ZooReader, described
 from loradex.app.backend import Backend
 from loradex.app.describe.inspection import inspect_files
+from loradex.app.reporting import readable
 from loradex.retrieval.base_model import family_of_tensors
 
 VERSION: Final = "1"  # of the API; increase it with a change that breaks clients
@@ -265,5 +266,5 @@ def add_routes(api: FastAPI, routes: Routes) -> None:
 
 def json_safe(document: dict[str, Any]) -> dict[str, Any]:
     """Return a document whose texts are valid UTF-8, as JSON requires."""
-    safe: dict[str, Any] = map_strings(document, valid_utf8)
+    safe: dict[str, Any] = map_strings(document, readable)
     return safe

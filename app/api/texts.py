@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from loradex.app.reporting import readable
+from loradex.app.reporting import printable_line
 
 MAX_MESSAGE_LENGTH: Final = 1000  # characters
 
@@ -19,21 +19,11 @@ def map_strings(document: Any, function: Callable[[str], str]) -> Any:
     return document
 
 
-def valid_utf8(text: str) -> str:
-    """Escape characters that UTF-8 cannot encode, such as the surrogates in undecodable file names."""
-    return readable(text)
-
-
 def replace_paths(text: str, names: Mapping[str, str]) -> str:
     """Replace each path in a text by its name; longer paths first, as they may contain shorter ones."""
     for path in sorted(names, key=len, reverse=True):
         text = text.replace(path, names[path])
     return text
-
-
-def printable_line(text: str) -> str:
-    """Return a text as one line without control characters, such as the escape sequences of terminals."""
-    return "".join(c if c.isprintable() else "?" for c in " ".join(valid_utf8(text).split()))
 
 
 def bounded_line(text: str) -> str:

@@ -4,8 +4,9 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, Field
 
-from loradex.app.api.texts import bounded_line, valid_utf8
+from loradex.app.api.texts import bounded_line
 from loradex.app.models import model_path, stored_pairs
+from loradex.app.reporting import readable
 from loradex.app.search.answers import LabelAnswer
 from loradex.app.search.ranking import SearchHit
 from loradex.app.words import FileWords
@@ -214,7 +215,7 @@ def model_fields(model: Model, zoo: str | None) -> dict[str, Any]:
         "concept": shorten_text(model.concept),
         "labels": probabilities(model, "labels"),
         "words": probabilities(model, "words"),
-        "path": None if path is None else valid_utf8(path),
+        "path": None if path is None else readable(path),
     }
 
 
@@ -222,7 +223,7 @@ def brief_hit(hit: SearchHit, zoo: str | None) -> BriefHit:
     """Return a hit for agents, with the name and the path of the file that answers the query."""
     place = {"name": shorten_text(hit.name)}
     if zoo is not None and hit.place is not None and hit.place.path is not None:
-        place["path"] = valid_utf8(hit.place.path)
+        place["path"] = readable(hit.place.path)
     return BriefHit(
         **model_fields(hit.model, zoo) | place,
         score=None if hit.score is None else round(hit.score, 3),
@@ -247,7 +248,7 @@ def whole_model(model: Model, files: int, zoo: str | None) -> WholeModel:
 def labelled_file(answer: LabelAnswer) -> LabelledFile:
     """Return the labels of a file, for agents."""
     return LabelledFile(
-        file=valid_utf8(answer.file),
+        file=readable(answer.file),
         family=answer.family,
         labels={label.label: round(label.probability, 3) for label in answer.labels},
         unknown=shorten_reason(answer.reason, answer.file),
@@ -258,7 +259,7 @@ def labelled_file(answer: LabelAnswer) -> LabelledFile:
 def read_file(result: FileWords) -> ReadFile:
     """Return the words of a file, for agents."""
     return ReadFile(
-        file=valid_utf8(result.file),
+        file=readable(result.file),
         family=result.family,
         words={str(shorten_text(word.word)): round(word.probability, 3) for word in result.words},
         no_words=None if result.nothing is None else round(result.nothing, 3),

@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from loradex.app.reporting import readable
+from loradex.app.reporting import printable_line
 
 
 def print_answer(document: dict[str, Any], table: Any, as_json: bool) -> None:
@@ -44,5 +44,4 @@ class LogToMessages(logging.Handler):
 
 def print_message(message: str) -> None:
     """Print one line on stderr; control characters become question marks."""
-    line = "".join(c if c.isprintable() else "?" for c in readable(" ".join(message.split())))
-    sys.stderr.write(f"loradex: {line}\n")
+    sys.stderr.write(f"loradex: {printable_line(message)}\n")
