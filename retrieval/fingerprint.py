@@ -43,15 +43,18 @@ class Fingerprint:
     def of(cls, updates: Iterable[tuple[str, Update]]) -> Self:
         """Compute the fingerprint of (layer, update) pairs, one layer in memory at a time."""
         total, energy = torch.zeros(SIZE // 2 + 1, dtype=torch.complex64), 0.0
-        table = torch.zeros(SIZE, SIZE)  # of updates that are no low-rank products, with both sides hashed
+        table: Tensor | None = None  # of updates that are no low-rank products, with both sides hashed
         for layer, update in updates:
             out, width = update.shape
             if isinstance(update, LayerUpdate):
                 total += (spectra(update.up.mT, layer, "out", out) * spectra(update.down, layer, "in", width)).sum(0)
                 energy += update.energy()
             else:
+                table = torch.zeros(SIZE, SIZE) if table is None else table
                 energy += update.fold_into(table, hashes(layer, "out", out), hashes(layer, "in", width))
-        sketch = torch.fft.irfft(total, n=SIZE).double() + antidiagonal_sums(table)  # squares may exceed float32
+        sketch = torch.fft.irfft(total, n=SIZE).double()  # its squares may be too large for float32
+        if table is not None:
+            sketch += antidiagonal_sums(table)
         return cls((sketch / sketch.norm().clamp(min=1e-30)).float().numpy(), max(energy, 0.0) ** 0.5)
 
     def cosine(self, other: "Fingerprint") -> float:
@@ -100,7 +103,7 @@ def hash_arrays(layer: str, side: str, width: int) -> tuple[NDArray[np.int64], N
     """As ``hashes``, kept in memory of their own: in the heap they would stand in the way of the next large tensors."""
     seed = int.from_bytes(hashlib.sha256(f"{layer} {side} {width}".encode()).digest()[:8], "little")
     rng = np.random.Generator(np.random.PCG64(seed))
-    memory = mmap(-1, 12 * width)
+    memory = mmap(-1, max(12 * width, 1))
     buckets, signs = np.frombuffer(memory, np.int64, width), np.frombuffer(memory, np.float32, width, 8 * width)
     buckets[:] = rng.integers(SIZE, size=width)
     signs[:] = rng.integers(2, size=width) * 2 - 1

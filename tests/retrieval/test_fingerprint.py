@@ -94,6 +94,7 @@ def test_zero_and_missing_updates_give_zeros() -> None:
     for fingerprint in (
         Fingerprint.of(lora.items()),
         Fingerprint.of([]),
+        Fingerprint.of([("a.to_q", LayerUpdate(torch.randn(4, 0), torch.randn(40, 4)))]),
         Fingerprint.from_bytes(Fingerprint.of([]).to_bytes()),
     ):
         assert not fingerprint.sketch.any()
